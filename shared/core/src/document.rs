@@ -1,0 +1,213 @@
+//! JSON text that is known to be JSON.
+//!
+//! Rows travel and rest as compact JSON text and are parsed only by who looks inside: a commit that passes
+//! through a server, a watch and a view is copied by reference count. Field order is the writer's.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// One JSON value as compact text. Equal documents have equal text; a change of field order is a change.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Document(Arc<str>);
+
+impl Document {
+    /// The document of `value`.
+    ///
+    /// # Errors
+    /// What `serde_json` says: a map with keys that are not text.
+    pub fn of<T: Serialize + ?Sized>(value: &T) -> Result<Self, serde_json::Error> {
+        serde_json::to_string(value).map(|text| Self(text.into()))
+    }
+
+    /// Parses and compacts `text`.
+    ///
+    /// # Errors
+    /// Text that is not one JSON value.
+    pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
+        let value: Value = serde_json::from_str(text)?;
+        Ok(Self(value.to_string().into()))
+    }
+
+    /// Takes text that a store kept. Only for stores, which got it from [`Document::as_str`].
+    #[must_use]
+    pub fn trusted(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// The empty map.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self("{}".into())
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The whole as a value. Costs a parse.
+    #[must_use]
+    pub fn value(&self) -> Value {
+        serde_json::from_str(&self.0).unwrap_or(Value::Null)
+    }
+
+    /// The whole as a `T`. Costs a parse.
+    ///
+    /// # Errors
+    /// A document of another form.
+    pub fn to<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(&self.0)
+    }
+
+    /// The JSON text of one top-level field, found without building the rest: about 1 µs a KiB.
+    #[must_use]
+    pub fn raw(&self, field: &str) -> Option<&str> {
+        find(&self.0, field)
+    }
+
+    /// One top-level field.
+    #[must_use]
+    pub fn field(&self, field: &str) -> Option<Value> {
+        serde_json::from_str(self.raw(field)?).ok()
+    }
+
+    /// One top-level field that is text.
+    #[must_use]
+    pub fn text(&self, field: &str) -> Option<Cow<'_, str>> {
+        as_text(self.raw(field)?)
+    }
+
+    /// Every top-level field with its JSON text, in order; nothing for what is not a map.
+    #[must_use]
+    pub fn fields(&self) -> Vec<(Cow<'_, str>, &str)> {
+        each(&self.0)
+    }
+
+    /// Whether the document is a map.
+    #[must_use]
+    pub fn is_map(&self) -> bool {
+        self.0.starts_with('{')
+    }
+
+    /// Whether both are one piece of memory: what is made once and shared is compared without being read.
+    #[must_use]
+    pub fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Where the text lies. Names the document as long as somebody holds it.
+    pub(crate) fn address(&self) -> usize {
+        self.0.as_ptr() as usize
+    }
+}
+
+/// JSON text that is a string, decoded.
+pub(crate) fn as_text(raw: &str) -> Option<Cow<'_, str>> {
+    let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
+    if inner.contains('\\') {
+        serde_json::from_str::<String>(raw).ok().map(Cow::Owned)
+    } else {
+        Some(Cow::Borrowed(inner))
+    }
+}
+
+fn find<'a>(json: &'a str, field: &str) -> Option<&'a str> {
+    struct Is<'n>(&'n str);
+    impl<'de> DeserializeSeed<'de> for Is<'_> {
+        type Value = bool;
+        fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<bool, D::Error> {
+            d.deserialize_str(self)
+        }
+    }
+    impl Visitor<'_> for Is<'_> {
+        type Value = bool;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a field name")
+        }
+        fn visit_str<E>(self, text: &str) -> Result<bool, E> {
+            Ok(text == self.0)
+        }
+    }
+    struct Find<'n>(&'n str);
+    impl<'de> Visitor<'de> for Find<'_> {
+        type Value = Option<&'de RawValue>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a map")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut found = None;
+            while let Some(this) = map.next_key_seed(Is(self.0))? {
+                if this {
+                    found = Some(map.next_value()?);
+                } else {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+            Ok(found)
+        }
+    }
+    let mut d = serde_json::Deserializer::from_str(json);
+    d.deserialize_map(Find(field)).ok().flatten().map(RawValue::get)
+}
+
+fn each(json: &str) -> Vec<(Cow<'_, str>, &str)> {
+    #[derive(Deserialize, PartialEq, Eq, Hash)]
+    struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+    struct Each;
+    impl<'de> Visitor<'de> for Each {
+        type Value = Vec<(Cow<'de, str>, &'de str)>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a map")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut all = Vec::with_capacity(32);
+            while let Some((Name(name), value)) = map.next_entry::<Name<'de>, &'de RawValue>()? {
+                all.push((name, value.get()));
+            }
+            Ok(all)
+        }
+    }
+    let mut d = serde_json::Deserializer::from_str(json);
+    d.deserialize_map(Each).unwrap_or_default()
+}
+
+impl From<Value> for Document {
+    fn from(value: Value) -> Self {
+        Self(value.to_string().into())
+    }
+}
+
+impl fmt::Debug for Document {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Document {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Serialize for Document {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // `trusted` may have been given rubbish; a store that kept it whole did not.
+        <&RawValue>::deserialize(&mut serde_json::Deserializer::from_str(&self.0))
+            .map_err(serde::ser::Error::custom)?
+            .serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Document {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // Through a value: it may come from YAML, and is compacted on the way.
+        Value::deserialize(deserializer).map(Self::from)
+    }
+}

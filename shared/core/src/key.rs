@@ -1,0 +1,274 @@
+//! Where things stand in the database.
+//!
+//! A key is text, and sorts as text, so that every store can keep it as it is:
+//!
+//! | key | what stands there |
+//! |---|---|
+//! | `hosts/<fqdn>` | a [`HostRecord`](crate::HostRecord) |
+//! | `<namespace>/<key>` | a [`TagRecord`](crate::TagRecord) |
+//! | `<namespace>/<key>/members/<member>` | `{}`: one member of that tag |
+//! | `facts/<namespace>/<subject>` | what is reported about a host or tag |
+//! | `schemas/<namespace>` | the [`Schema`](crate::Schema) its agent publishes |
+//! | `pauses/<scope>`, `approvals/<scope>` | what people hold back and what they agreed to |
+//!
+//! Each member of a tag is a row of its own, so that adding one costs the same in a tag of ten members and
+//! of 100,000.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::member::Member;
+use crate::name::{
+    APPROVALS, BadName, FACTS, HOSTS, HostName, Namespace, PAUSES, SCHEMAS, TagName, name, segment,
+};
+use std::borrow::Borrow;
+use std::sync::Arc;
+
+name! {
+    /// The place of one row. Always well formed; [`Key::kind`] says what it is.
+    Key
+}
+
+/// What a key is the place of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A host.
+    Host(HostName),
+    /// A tag's document.
+    Tag(TagName),
+    /// One member of a tag.
+    Member(TagName, Member),
+    /// What `0`'s agent or machines report about the subject `1` (a host name or a tag).
+    Fact(Namespace, String),
+    /// The schema of a namespace.
+    Schema(Namespace),
+    /// What is held: the scope is `host/<fqdn>`, `tag/<ns>/<key>` or `agent/<namespace>`.
+    Pause(String),
+    /// What a person agreed to: the scope is `<namespace>/<unit>`.
+    Approval(String),
+}
+
+impl Key {
+    /// The key of a host.
+    #[must_use]
+    pub fn host(name: &HostName) -> Self {
+        Self(format!("{HOSTS}/{name}").into())
+    }
+
+    /// The key of a tag's document.
+    #[must_use]
+    pub fn tag(tag: &TagName) -> Self {
+        Self(tag.as_str().into())
+    }
+
+    /// The key of one member of a tag. A tag of the same namespace stands there in its short form, so that what is
+    /// one member is one row.
+    #[must_use]
+    pub fn member(tag: &TagName, member: &Member) -> Self {
+        match member.as_tag(tag.namespace()) {
+            Some(nested) => {
+                Self(format!("{tag}/members/{}", Member::nested(&nested, tag.namespace())).into())
+            }
+            None => Self(format!("{tag}/members/{member}").into()),
+        }
+    }
+
+    /// The key of what is reported about `subject` in `namespace`.
+    ///
+    /// # Errors
+    /// A subject that is empty, too long, or holds control characters or white space.
+    pub fn fact(namespace: &Namespace, subject: &str) -> Result<Self, BadName> {
+        format!("{FACTS}/{namespace}/{subject}").parse()
+    }
+
+    /// The key of a namespace's schema.
+    #[must_use]
+    pub fn schema(namespace: &Namespace) -> Self {
+        Self(format!("{SCHEMAS}/{namespace}").into())
+    }
+
+    /// What this is the place of.
+    ///
+    /// # Panics
+    /// Never: a `Key` is only made by parsing, or from parts that parse.
+    #[must_use]
+    #[allow(clippy::expect_used, reason = "a Key is checked when it is made")]
+    pub fn kind(&self) -> Kind {
+        classify(&self.0).expect("a Key is well formed")
+    }
+
+    /// The part before the first `/`.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        self.0.split_once('/').map_or("", |(ns, _)| ns)
+    }
+
+    /// For a member row, the tag and the member, without parsing either.
+    #[must_use]
+    pub fn as_member(&self) -> Option<(&str, &str)> {
+        match self.namespace() {
+            HOSTS | FACTS | SCHEMAS | PAUSES | APPROVALS => None,
+            _ => self.0.split_once("/members/"),
+        }
+    }
+}
+
+impl FromStr for Key {
+    type Err = BadName;
+
+    fn from_str(text: &str) -> Result<Self, BadName> {
+        // Through the parts, so that what is equal is written equally.
+        Ok(match classify(text)? {
+            Kind::Host(name) => Self::host(&name),
+            Kind::Tag(tag) => Self::tag(&tag),
+            Kind::Member(tag, member) => Self::member(&tag, &member),
+            // A subject that can be a host is written as a host is.
+            Kind::Fact(ns, subject) => match subject.parse::<HostName>() {
+                Ok(host) => Self(format!("{FACTS}/{ns}/{host}").into()),
+                Err(_) => Self(text.into()),
+            },
+            Kind::Schema(_) | Kind::Pause(_) | Kind::Approval(_) => Self(text.into()),
+        })
+    }
+}
+
+fn classify(text: &str) -> Result<Kind, BadName> {
+    let bad = |why| BadName::new("key", text, why);
+    let (first, rest) = text.split_once('/').ok_or_else(|| bad("it is written namespace/key"))?;
+    match first {
+        HOSTS => rest.parse().map(Kind::Host),
+        SCHEMAS => rest.parse().map(Kind::Schema),
+        FACTS => {
+            let (ns, subject) =
+                rest.split_once('/').ok_or_else(|| bad("facts are facts/namespace/subject"))?;
+            path(subject).map_err(bad)?;
+            Ok(Kind::Fact(ns.parse()?, subject.to_owned()))
+        }
+        PAUSES => path(rest).map_err(bad).map(|()| Kind::Pause(rest.to_owned())),
+        APPROVALS => path(rest).map_err(bad).map(|()| Kind::Approval(rest.to_owned())),
+        _ => match rest.split_once("/members/") {
+            Some((key, member)) => Ok(Kind::Member(format!("{first}/{key}").parse()?, member.parse()?)),
+            None => text.parse().map(Kind::Tag),
+        },
+    }
+}
+
+fn path(text: &str) -> Result<(), &'static str> {
+    if text.len() > 600 {
+        return Err("it has more than 600 characters");
+    }
+    text.split('/').try_for_each(segment)
+}
+
+/// A set of keys that a store can read and watch.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Range {
+    /// Every key.
+    All,
+    /// One key.
+    Key(Key),
+    /// Every key that starts with this text; it ends with `/`, or is empty.
+    Prefix(String),
+    /// Every member row, of whatever tag, that names this member.
+    Naming(Member),
+}
+
+impl Range {
+    /// All hosts.
+    #[must_use]
+    pub fn hosts() -> Self {
+        Self::Prefix(format!("{HOSTS}/"))
+    }
+
+    /// All rows of a namespace.
+    #[must_use]
+    pub fn namespace(namespace: &str) -> Self {
+        Self::Prefix(format!("{namespace}/"))
+    }
+
+    /// The member rows of a tag.
+    #[must_use]
+    pub fn members(tag: &TagName) -> Self {
+        Self::Prefix(format!("{tag}/members/"))
+    }
+
+    /// Whether the key is in the set.
+    #[must_use]
+    pub fn contains(&self, key: &Key) -> bool {
+        match self {
+            Self::All => true,
+            Self::Key(one) => one == key,
+            Self::Prefix(prefix) => key.as_str().starts_with(prefix.as_str()),
+            Self::Naming(member) => key.as_member().is_some_and(|(_, m)| m == member.as_str()),
+        }
+    }
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("everything"),
+            Self::Key(key) => write!(f, "{key}"),
+            Self::Prefix(prefix) => write!(f, "{prefix}*"),
+            Self::Naming(member) => write!(f, "*/members/{member}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_say_what_they_are() {
+        for text in [
+            "hosts/web1.example.com",
+            "dns/example.com",
+            "dns/example.com/members/web1.example.com",
+            "dns/example.com/members/@tags/rdu3",
+            "dns/example.com/members/select: site == \"a/members/b\"",
+            "facts/vm/web1.example.com",
+            "facts/backup/backup/db-nightly",
+            "schemas/dns",
+            "pauses/tag/dns/example.com",
+            "approvals/dns/example.com",
+        ] {
+            let key: Key = text.parse().unwrap();
+            assert_eq!(key.as_str(), text);
+            assert_eq!(key.kind(), classify(text).unwrap());
+        }
+        for bad in [
+            "",
+            "hosts",
+            "hosts/",
+            "dns/a/b",
+            "facts/x",
+            "pauses/",
+            "schemas/A",
+            "dns/a/members/",
+            "dns/../members/a",
+        ] {
+            assert!(bad.parse::<Key>().is_err(), "{bad:?}");
+        }
+        for (text, same) in [
+            ("hosts/WEB1", "hosts/web1"),
+            ("facts/vm/WEB1", "facts/vm/web1"),
+            ("lb/web/members/@lb/eu", "lb/web/members/@eu"),
+            ("lb/web/members/select:a==1", "lb/web/members/select: a==1"),
+        ] {
+            assert_eq!(text.parse::<Key>().unwrap().as_str(), same);
+        }
+    }
+
+    #[test]
+    fn ranges_contain() {
+        let key: Key = "dns/example.com/members/web1".parse().unwrap();
+        assert!(Range::Naming("web1".parse().unwrap()).contains(&key));
+        assert!(!Range::Naming("web2".parse().unwrap()).contains(&key));
+        assert!(Range::members(&"dns/example.com".parse().unwrap()).contains(&key));
+        assert!(!Range::members(&"dns/example".parse().unwrap()).contains(&key));
+    }
+}

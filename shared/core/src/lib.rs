@@ -1,0 +1,40 @@
+//! The pure model of Shoal: names, documents, tags, membership, selectors, merge, the indexed view.
+//!
+//! Nothing here reads a clock, the environment, a file or a random source, and nothing is asynchronous: what
+//! is needed from outside is an argument. Stores keep [`Row`]s; the view turns rows into hosts and tags and
+//! says what a commit touches; agents and servers are built on both.
+
+mod commit;
+mod diff;
+mod document;
+mod edit;
+mod key;
+mod member;
+mod name;
+mod prepare;
+mod record;
+mod rollback;
+mod schema;
+mod select;
+mod status;
+mod view;
+
+pub use commit::{Change, Commit, CommitInfo, Committed, Epoch, LogEntry, Pre, Revision, Row};
+pub use diff::{Blame, Difference, Line, diff};
+pub use document::Document;
+pub use edit::{Edit, Expect, Proposal};
+pub use key::{Key, Kind, Range};
+pub use member::{MAX_RULE, Member, MemberKind};
+pub use name::{
+    APPROVALS, BadName, FACTS, HOSTS, HostName, MAX_SEGMENT, Namespace, PAUSES, RESERVED, SCHEMAS, TagName,
+};
+pub use prepare::{MAX_ROW, Prepared, Refusal, Sort, Warning, prepare};
+pub use record::{HostId, HostRecord, Lifecycle, Schema, TagRecord};
+pub use rollback::{Scope, rollback};
+pub use schema::{Checker, Fault};
+pub use select::{BadRule, MAX_STEPS, Rule, Subject};
+pub use status::{Approval, Behind, Hold, MAX_BEHIND, Pause, Quarantined, Status, UnitStatus};
+pub use view::{
+    Broken, Conflict, Counters, Effective, EffectiveDocument, Fact, Host, Origin, Plain, Said, Tag,
+    Tombstone, Touched, Via, View,
+};

@@ -1,0 +1,110 @@
+//! What agents say of themselves: volatile, outside the history, gone when nobody repeats it.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{Epoch, HostName, Namespace, Revision};
+
+/// The most [`Behind`] entries that one unit reports; the rest is counted.
+pub const MAX_BEHIND: usize = 100;
+
+/// One instance of one agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The agent's namespace.
+    pub agent: Namespace,
+    /// Which process: unique among all that ever ran.
+    pub instance: String,
+    /// The database it follows.
+    pub epoch: Epoch,
+    /// Every commit up to here has been turned into work, done or listed in `units`.
+    pub seen: Revision,
+    /// When this was said, by the speaker's clock.
+    pub at: Timestamp,
+    /// When it is to be taken for dead; `None`: it ended on purpose (`--once`), and this is its last word.
+    pub expires: Option<Timestamp>,
+    /// The units it works on.
+    pub units: BTreeMap<String, UnitStatus>,
+    /// Tags and hosts that could not be understood, and why.
+    #[serde(default)]
+    pub quarantined: Vec<Quarantined>,
+}
+
+/// How one unit stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitStatus {
+    /// Items that the ledger holds.
+    pub items: u64,
+    /// What is not yet as it should be, oldest first, at most [`MAX_BEHIND`].
+    pub behind: Vec<Behind>,
+    /// How many are behind in all.
+    pub behind_total: u64,
+    /// What waits for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Hold>,
+    /// The last failure of the whole unit, if it has not been overcome.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing: Option<String>,
+}
+
+/// One item that is not yet as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Behind {
+    /// The item's key.
+    pub key: String,
+    /// The revision since which it is behind.
+    pub since: Revision,
+    /// Why: `waiting: 3 connections`, `failed: …`, `paused: …`.
+    pub why: String,
+    /// The hosts it comes from, at most 3.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<HostName>,
+}
+
+/// A batch that a guard stopped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// Names exactly this set of changes; `shoal approve` repeats it.
+    pub digest: String,
+    /// Why it is held.
+    pub why: String,
+    /// Items it would make.
+    pub create: u64,
+    /// Items it would change.
+    pub update: u64,
+    /// Items it would remove.
+    pub remove: u64,
+    /// Items that the unit has.
+    pub of: u64,
+    /// Some of the changes, for people.
+    pub sample: Vec<String>,
+}
+
+/// A tag, or a tag with one member, that could not be understood; its items stay as they are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantined {
+    /// `dns/example.com` or `dns/example.com: web1`.
+    pub what: String,
+    /// Why.
+    pub why: String,
+    /// The revision since which.
+    pub since: Revision,
+}
+
+/// The row under `pauses/<scope>`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pause {
+    /// Why, for people.
+    pub why: String,
+}
+
+/// The row under `approvals/<namespace>/<unit>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Approval {
+    /// The [`Hold`] that was agreed to.
+    pub digest: String,
+}

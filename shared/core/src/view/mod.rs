@@ -1,0 +1,505 @@
+//! The database at one revision, in memory and indexed: hosts, tags, who is a member of what and why, what a
+//! tag says of a member, and what a commit touches.
+//!
+//! Guarantees:
+//!
+//! * A view that followed commits by [`View::apply`] answers as one freshly loaded from the rows would.
+//! * [`Touched`] names every pair of tag and host whose membership, effective document or host row differs between
+//!   before and after. It may name a pair that turns out equal.
+//! * Cost follows what is touched. A change of one host costs its own tags and the rules that read what changed,
+//!   in a fleet of any size; a change of a tag's document costs its members.
+//! * A clone costs the same however large the fleet is, and shares all memory until one of the two changes: a
+//!   server answers from a snapshot while the next commit is applied, and a proposal is tried on a copy.
+//!
+//! Assumptions: rows come from a store, whose commits were checked by [`prepare`](crate::prepare). What was not is
+//! survived: a row that cannot be read leaves the last good one in force and is listed by [`View::broken`]; a
+//! cycle of tags is walked once around; a tag without a row of its own has no members and contains nobody.
+
+mod effective;
+mod host;
+mod nest;
+mod rules;
+mod symbol;
+#[cfg(test)]
+mod tests;
+mod touched;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use imbl::{HashMap, OrdMap, OrdSet, Vector};
+
+pub use effective::{Conflict, Effective, EffectiveDocument, Origin, Said};
+pub(crate) use effective::{escape, leaves};
+pub use host::{Broken, Fact, Host, Plain, Tag, Tombstone};
+pub use nest::Via;
+pub use touched::Touched;
+
+use crate::schema::{Checker, Checkers};
+use crate::select::{Rule, Subject};
+use crate::{BadName, Document, HostName, Key, Kind, Member, Namespace, Revision, Row, TagName};
+use effective::Cache;
+use rules::{Changed, RuleBook};
+use symbol::{Few, HostSym, Links, RuleSym, TagSym};
+
+/// The database at one revision. See the module.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    revision: Revision,
+    host_names: HashMap<HostName, HostSym>,
+    hosts: Vector<HostSlot>,
+    tag_names: OrdMap<TagName, TagSym>,
+    tags: Vector<Arc<TagSlot>>,
+    rules: RuleBook,
+    plain: OrdMap<Key, Plain>,
+    tag_facts: OrdMap<String, Arc<Vec<Fact>>>,
+    graves: OrdMap<Key, Tombstone>,
+    broken: OrdMap<Key, Broken>,
+    overrides: OrdMap<Namespace, bool>,
+    counters: Arc<Counters>,
+    cache: Arc<Cache>,
+    checkers: Arc<Checkers>,
+}
+
+#[derive(Clone, Debug)]
+struct HostSlot {
+    name: HostName,
+    host: Option<Arc<Host>>,
+    /// Tags that name it, whether or not it or they exist.
+    tags: Links,
+    /// Rules that select it.
+    rules: Few<RuleSym>,
+    facts: Option<Arc<Vec<Fact>>>,
+}
+
+#[derive(Clone, Debug)]
+struct TagSlot {
+    name: TagName,
+    tag: Option<Arc<Tag>>,
+    hosts: OrdSet<HostSym>,
+    nested: OrdMap<TagSym, Revision>,
+    rules: OrdMap<RuleSym, Revision>,
+    parents: Few<TagSym>,
+    /// The newest revision that wrote or deleted its row or one of its members.
+    changed: Revision,
+}
+
+/// What a view has done since it was made, clones included: the law of proportional cost reads it.
+#[derive(Debug, Default)]
+pub struct Counters {
+    rules: AtomicU64,
+    sources: AtomicU64,
+    documents: AtomicU64,
+}
+
+impl Counters {
+    /// Rules evaluated, each for one host.
+    #[must_use]
+    pub fn rules_evaluated(&self) -> u64 {
+        self.rules.load(Ordering::Relaxed)
+    }
+
+    /// Tags and members looked at while walking memberships.
+    #[must_use]
+    pub fn sources_visited(&self) -> u64 {
+        self.sources.load(Ordering::Relaxed)
+    }
+
+    /// Documents parsed or scanned.
+    #[must_use]
+    pub fn documents_parsed(&self) -> u64 {
+        self.documents.load(Ordering::Relaxed)
+    }
+
+    fn count(counter: &AtomicU64, n: usize) {
+        counter.fetch_add(n as u64, Ordering::Relaxed);
+    }
+}
+
+impl View {
+    /// The empty database at revision 0.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes one row of the initial paging, in any order, tombstones included. Ends with [`View::loaded`].
+    pub fn load(&mut self, row: Row) {
+        let Row { key, value, revision, moved } = row;
+        self.put(&key, value.as_ref(), moved, revision);
+    }
+
+    /// All rows have been loaded, as of `revision`. Asks every rule for every host: this is where loading costs.
+    pub fn loaded(&mut self, revision: Revision) {
+        self.revision = revision;
+        for at in 0..self.hosts.len() {
+            self.ask_rules(symbol_of(at), &Changed::Everything);
+        }
+    }
+
+    /// The newest revision it holds.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// Nothing that concerns it happened up to `revision`.
+    pub fn skip(&mut self, revision: Revision) {
+        self.revision = self.revision.max(revision);
+    }
+
+    /// What it has done so far.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The host of this name, in whatever state.
+    #[must_use]
+    pub fn host(&self, name: &str) -> Option<&Host> {
+        self.shared_host(name).map(|h| &**h)
+    }
+
+    /// The host of this name, to keep beyond the view.
+    #[must_use]
+    pub fn shared_host(&self, name: &str) -> Option<&Arc<Host>> {
+        self.host_slot(self.host_sym(name)?)?.host.as_ref()
+    }
+
+    /// All hosts, in no particular order.
+    pub fn hosts(&self) -> impl Iterator<Item = &Host> {
+        self.hosts.iter().filter_map(|slot| slot.host.as_deref())
+    }
+
+    /// The hosts that a rule selects, by name: a search. Costs a scan of every host, about 1 µs each, and the rule for
+    /// those that have the literal it needs.
+    #[must_use]
+    pub fn selected(&self, rule: &Rule) -> Vec<&Host> {
+        let slots = self.hosts.iter().filter(|slot| self.asks(slot, rule));
+        let mut found: Vec<&Host> = slots.filter_map(|slot| slot.host.as_deref()).collect();
+        found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        found
+    }
+
+    /// What is reported about a host, whether it exists or not, by namespace.
+    #[must_use]
+    pub fn facts(&self, host: &str) -> &[Fact] {
+        self.host_sym(host).and_then(|sym| self.host_slot(sym)).map_or(&[], HostSlot::facts)
+    }
+
+    /// The tag's own row.
+    #[must_use]
+    pub fn tag(&self, tag: &TagName) -> Option<&Tag> {
+        self.tag_slot(self.tag_sym(tag.as_str())?)?.tag.as_deref()
+    }
+
+    /// The tags of one namespace, by name.
+    pub fn tags_in(&self, namespace: &str) -> impl Iterator<Item = &Tag> {
+        let first = format!("{namespace}/");
+        self.tag_names
+            .range::<_, str>((std::ops::Bound::Included(&*first.clone()), std::ops::Bound::Unbounded))
+            .take_while(move |(name, _)| name.as_str().starts_with(&first))
+            .filter_map(|(_, sym)| self.tag_slot(*sym)?.tag.as_deref())
+    }
+
+    /// All tags, by name.
+    pub fn tags(&self) -> impl Iterator<Item = &Tag> {
+        self.tag_names.iter().filter_map(|(_, sym)| self.tag_slot(*sym)?.tag.as_deref())
+    }
+
+    /// The namespaces that hold tags, in order.
+    #[must_use]
+    pub fn namespaces(&self) -> Vec<String> {
+        let mut all: Vec<String> = self.tags().map(|t| t.name.namespace().to_owned()).collect();
+        all.dedup();
+        all.sort();
+        all
+    }
+
+    /// A tag's own members as they are written, by text, with the revision that made each.
+    #[must_use]
+    pub fn direct_members(&self, tag: &TagName) -> Vec<(Member, Revision)> {
+        let Some(sym) = self.tag_sym(tag.as_str()) else { return Vec::new() };
+        let Some(slot) = self.tag_slot(sym) else { return Vec::new() };
+        let hosts = slot.hosts.iter().filter_map(|host| {
+            let host = self.host_slot(*host)?;
+            Some((Member::host(&host.name), host.tags.get(sym)?))
+        });
+        let nested = slot
+            .nested
+            .iter()
+            .filter_map(|(t, r)| Some((Member::nested(&self.tag_slot(*t)?.name, tag.namespace()), *r)));
+        let rules =
+            slot.rules.iter().filter_map(|(rule, r)| Some((Member::rule(&self.rules.slot(*rule)?.text), *r)));
+        let mut all: Vec<_> = hosts.chain(nested).chain(rules).collect();
+        all.sort();
+        all
+    }
+
+    /// The schema that a namespace's agent published.
+    #[must_use]
+    pub fn schema(&self, namespace: &Namespace) -> Option<&Plain> {
+        self.plain.get(&Key::schema(namespace))
+    }
+
+    /// The rows of schemas, pauses and approvals whose keys start with `prefix` (`pauses/`), by key.
+    pub fn plain<'v>(&'v self, prefix: &'v str) -> impl Iterator<Item = (&'v Key, &'v Plain)> {
+        self.plain
+            .range::<_, str>((std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded))
+            .take_while(move |(key, _)| key.as_str().starts_with(prefix))
+    }
+
+    /// What is left of a deleted or renamed row, until the key is written again.
+    #[must_use]
+    pub fn tombstone(&self, key: &Key) -> Option<&Tombstone> {
+        self.graves.get(key)
+    }
+
+    /// Rows that could not be understood, by key.
+    pub fn broken(&self) -> impl Iterator<Item = (&Key, &Broken)> {
+        self.broken.iter()
+    }
+
+    /// The newest revision that wrote or deleted the tag's own row or one of its member rows; `None`: there is no such
+    /// tag.
+    #[must_use]
+    pub fn tag_revision(&self, tag: &TagName) -> Option<Revision> {
+        self.tag_slot(self.tag_sym(tag.as_str())?).filter(|s| s.tag.is_some()).map(|s| s.changed)
+    }
+
+    /// The compiled schema of a namespace; `None`: it has none.
+    #[must_use]
+    pub fn checker(&self, namespace: &Namespace) -> Option<Result<Arc<Checker>, String>> {
+        self.schema(namespace).map(|row| self.checkers.of(&row.document))
+    }
+
+    /// The key's row as a store keeps it. Costs writing it again.
+    #[must_use]
+    pub fn row(&self, key: &Key) -> Option<Document> {
+        match key.kind() {
+            Kind::Host(name) => Document::of(&self.host(name.as_str())?.record()).ok(),
+            Kind::Tag(tag) => Document::of(&self.tag(&tag)?.record()).ok(),
+            Kind::Member(tag, member) => self.member_revision(&tag, &member).map(|_| Document::empty()),
+            Kind::Fact(ns, subject) => {
+                self.facts_about(&subject).iter().find(|f| f.namespace == ns).map(|f| f.document.clone())
+            }
+            Kind::Schema(_) | Kind::Pause(_) | Kind::Approval(_) => {
+                self.plain.get(key).map(|p| p.document.clone())
+            }
+        }
+    }
+
+    /// What is reported about a host or a tag.
+    #[must_use]
+    pub fn facts_about(&self, subject: &str) -> &[Fact] {
+        if subject.contains('/') {
+            self.tag_facts.get(subject).map_or(&[], |facts| facts.as_slice())
+        } else {
+            self.facts(subject)
+        }
+    }
+
+    /// Whether the key has a row now.
+    #[must_use]
+    pub fn exists(&self, key: &Key) -> bool {
+        self.revision_of(key).is_some()
+    }
+
+    /// The revision that last wrote the key's row, if there is one.
+    #[must_use]
+    pub fn revision_of(&self, key: &Key) -> Option<Revision> {
+        match key.kind() {
+            Kind::Host(name) => self.host(name.as_str()).map(|h| h.revision),
+            Kind::Tag(tag) => self.tag(&tag).map(|t| t.revision),
+            Kind::Member(tag, member) => self.member_revision(&tag, &member),
+            Kind::Fact(ns, subject) => {
+                self.facts_about(&subject).iter().find(|f| f.namespace == ns).map(|f| f.revision)
+            }
+            Kind::Schema(_) | Kind::Pause(_) | Kind::Approval(_) => self.plain.get(key).map(|p| p.revision),
+        }
+    }
+
+    /// What the host says under the namespace's name, as JSON text, where the namespace's schema lets hosts override
+    /// (or there is no schema) and it is a map.
+    #[must_use]
+    pub fn override_of<'h>(&self, host: &'h Host, namespace: &str) -> Option<&'h str> {
+        if self.overrides.get(namespace) == Some(&false) { None } else { host.under(namespace) }
+    }
+
+    fn host_sym(&self, name: &str) -> Option<HostSym> {
+        self.host_names.get(name).copied()
+    }
+
+    fn tag_sym(&self, name: &str) -> Option<TagSym> {
+        self.tag_names.get(name).copied()
+    }
+
+    fn host_slot(&self, sym: HostSym) -> Option<&HostSlot> {
+        self.hosts.get(sym.0 as usize)
+    }
+
+    fn tag_slot(&self, sym: TagSym) -> Option<&TagSlot> {
+        self.tags.get(sym.0 as usize).map(|t| &**t)
+    }
+
+    fn host_slot_mut(&mut self, sym: HostSym) -> Option<&mut HostSlot> {
+        self.hosts.get_mut(sym.0 as usize)
+    }
+
+    fn tag_slot_mut(&mut self, sym: TagSym) -> Option<&mut TagSlot> {
+        self.tags.get_mut(sym.0 as usize).map(Arc::make_mut)
+    }
+
+    fn intern_host(&mut self, name: &HostName) -> HostSym {
+        if let Some(sym) = self.host_sym(name.as_str()) {
+            return sym;
+        }
+        let sym = symbol_of(self.hosts.len());
+        self.host_names.insert(name.clone(), sym);
+        let name = name.clone();
+        self.hosts.push_back(HostSlot {
+            name,
+            host: None,
+            tags: Links::default(),
+            rules: Few::default(),
+            facts: None,
+        });
+        sym
+    }
+
+    fn intern_tag(&mut self, name: &TagName) -> TagSym {
+        if let Some(sym) = self.tag_sym(name.as_str()) {
+            return sym;
+        }
+        let sym = TagSym(symbol_of(self.tags.len()).0);
+        self.tag_names.insert(name.clone(), sym);
+        self.tags.push_back(Arc::new(TagSlot {
+            name: name.clone(),
+            tag: None,
+            hosts: OrdSet::new(),
+            nested: OrdMap::new(),
+            rules: OrdMap::new(),
+            parents: Few::default(),
+            changed: Revision(0),
+        }));
+        sym
+    }
+
+    /// Asks the rules that read what changed whether they select the host now.
+    fn ask_rules(&mut self, sym: HostSym, changed: &Changed) {
+        let Some(slot) = self.host_slot(sym) else { return };
+        let had = slot.rules.clone();
+        let mut now = had.clone();
+        if let Some(host) = slot.host.clone() {
+            let facts = slot.facts.clone();
+            let subject = Subject::new(&host, facts.as_deref().map_or(&[], |f| f.as_slice()));
+            let mut ask = self.rules.candidates(changed, &subject);
+            ask.extend(had.iter().filter(|rule| self.rules.reads(*rule, changed)));
+            Counters::count(&self.counters.documents, 1);
+            Counters::count(&self.counters.rules, ask.len());
+            for rule in ask {
+                if self.rules.selects(rule, &subject) {
+                    now.insert(rule)
+                } else {
+                    now.remove(rule)
+                };
+            }
+        } else {
+            now = Few::default();
+        }
+        if now.as_slice() == had.as_slice() {
+            return;
+        }
+        for rule in had.iter().filter(|r| !now.contains(*r)) {
+            self.rules.note(rule, sym, false);
+        }
+        for rule in now.iter().filter(|r| !had.contains(*r)) {
+            self.rules.note(rule, sym, true);
+        }
+        if let Some(slot) = self.host_slot_mut(sym) {
+            slot.rules = now;
+        }
+    }
+
+    /// Asks one rule for every host: it is new.
+    fn ask_everybody(&mut self, rule: RuleSym) {
+        let Some(Ok(compiled)) = self.rules.slot(rule).map(|s| s.rule.clone()) else { return };
+        let selected: Vec<HostSym> = (0..self.hosts.len())
+            .map(symbol_of)
+            .filter(|sym| self.host_slot(*sym).is_some_and(|slot| self.asks(slot, &compiled)))
+            .collect();
+        for sym in selected {
+            self.rules.note(rule, sym, true);
+            if let Some(slot) = self.host_slot_mut(sym) {
+                slot.rules.insert(rule);
+            }
+        }
+    }
+
+    fn asks(&self, slot: &HostSlot, rule: &Rule) -> bool {
+        let Some(host) = slot.host.as_deref() else { return false };
+        Counters::count(&self.counters.documents, 1);
+        let subject = Subject::new(host, slot.facts());
+        if let Some((field, literals)) = rule.needs()
+            && !subject.literal(field).is_some_and(|have| literals.iter().any(|l| *l == have))
+        {
+            return false;
+        }
+        Counters::count(&self.counters.rules, 1);
+        rule.selects(&subject)
+    }
+
+    fn member_revision(&self, tag: &TagName, member: &Member) -> Option<Revision> {
+        let sym = self.tag_sym(tag.as_str())?;
+        let slot = self.tag_slot(sym)?;
+        match self.known(tag, member)? {
+            Known::Host(host) => self.host_slot(host)?.tags.get(sym),
+            Known::Tag(nested) => slot.nested.get(&nested).copied(),
+            Known::Rule(rule) => slot.rules.get(&rule).copied(),
+        }
+    }
+
+    fn known(&self, tag: &TagName, member: &Member) -> Option<Known> {
+        if let Some(nested) = member.as_tag(tag.namespace()) {
+            return self.tag_sym(nested.as_str()).map(Known::Tag);
+        }
+        match member.kind() {
+            crate::MemberKind::Rule(text) => self.rules.find(text).map(Known::Rule),
+            _ => self.host_sym(member.as_str()).map(Known::Host),
+        }
+    }
+
+    fn known_or_new(&mut self, tag: &TagName, member: &Member) -> Result<Known, BadName> {
+        if let Some(nested) = member.as_tag(tag.namespace()) {
+            return Ok(Known::Tag(self.intern_tag(&nested)));
+        }
+        match member.kind() {
+            crate::MemberKind::Rule(text) => Ok(Known::Rule(self.rules.intern(text))),
+            _ => Ok(Known::Host(self.intern_host(&member.as_str().parse()?))),
+        }
+    }
+}
+
+/// A member by its symbol.
+#[derive(Clone, Copy, Debug)]
+enum Known {
+    Host(HostSym),
+    Tag(TagSym),
+    Rule(RuleSym),
+}
+
+impl HostSlot {
+    fn facts(&self) -> &[Fact] {
+        self.facts.as_ref().map_or(&[], |f| f.as_slice())
+    }
+}
+
+fn symbol_of(at: usize) -> HostSym {
+    // Four thousand million names would not fit the memory of any machine that runs this.
+    HostSym(u32::try_from(at).unwrap_or(u32::MAX))
+}
+
+/// Whether a schema's row lets hosts override anything.
+fn allows_override(schema: &Document) -> bool {
+    schema.raw("host").is_some_and(|raw| raw != "null")
+}
