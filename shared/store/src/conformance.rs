@@ -1,0 +1,134 @@
+//! The suite that every store passes.
+//!
+//! [`conformance!`](crate::conformance!) makes one test of each case:
+//!
+//! ```ignore
+//! mod suite {
+//!     async fn store() -> shoal_store::conformance::Made { … }
+//!     shoal_store::conformance!(store);
+//! }
+//! ```
+//!
+//! The argument is an async function that makes a new, empty database and opens it. It is called many times. The cases need a tokio runtime with time; they wait for
+//! conditions and for claims to expire (tenths of a second), never for a guessed time.
+//!
+//! The property tests draw histories from a fixed seed: the same on every run, printed when one fails.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a case that fails panics")]
+
+mod claims;
+mod history;
+mod model;
+mod properties;
+mod rows;
+mod watches;
+
+use std::any::Any;
+use std::ops::Deref;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use shoal_core::{Change, Commit, Document, Key};
+
+pub use claims::*;
+pub use history::*;
+pub use properties::*;
+pub use rows::*;
+pub use watches::*;
+
+use crate::Store;
+
+/// A new, empty database, and what must stay for as long as it is used: its folder, its server.
+pub struct Made {
+    store: Arc<dyn Store>,
+    _keep: Box<dyn Any>,
+}
+
+impl Made {
+    /// `keep` is dropped after the store.
+    pub fn new(store: impl Store, keep: impl Any) -> Self {
+        Self { store: Arc::new(store), _keep: Box::new(keep) }
+    }
+
+    /// Another handle.
+    fn handle(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.store)
+    }
+}
+
+impl Deref for Made {
+    type Target = dyn Store;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.store
+    }
+}
+
+/// A database that is being made.
+pub type Making = Pin<Box<dyn Future<Output = Made>>>;
+/// Makes a new, empty database.
+pub type Factory = fn() -> Making;
+
+/// Makes a test of every case of the suite; see [the module](crate::conformance).
+#[macro_export]
+macro_rules! conformance {
+    ($factory:path) => {
+        $crate::conformance!(@cases $factory:
+            commits_are_read_back, pages_are_whole, tombstones_show_when_asked, naming_finds_members,
+            nonsense_is_refused, preconditions_hold, no_change_writes_nothing, retries_answer_the_first,
+            retries_are_known_by_their_intent,
+            renames_stay_in_sight, large_values_page,
+            old_revisions_are_read, logs_are_of_the_range, the_future_is_refused,
+            watches_tell_all, filtered_watches_say_how_far, lost_positions_are_reset, slow_watchers_miss_nothing,
+            claims_exclude, claims_are_counted, claims_expire, lost_claims_fence, the_ledger_is_apart,
+            reports_replace, claims_never_have_two_holders,
+            claims_equal_the_model, histories_equal_the_model, watches_equal_the_history, one_of_many_wins,
+        );
+    };
+    (@cases $factory:path: $($case:ident),* $(,)?) => {
+        $(
+            #[test]
+            fn $case() {
+                $crate::conformance::run(|| ::std::boxed::Box::pin($factory()), $crate::conformance::$case);
+            }
+        )*
+    };
+}
+
+/// Runs one case. For [`conformance!`](crate::conformance!).
+pub fn run<F: Future<Output = ()>>(factory: Factory, case: impl FnOnce(Factory) -> F) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime for the test");
+    runtime.block_on(case(factory));
+}
+
+/// The key of this text.
+pub(crate) fn key(text: &str) -> Key {
+    text.parse().expect("a key")
+}
+
+/// A commit of these changes by Ann.
+pub(crate) fn commit(changes: impl IntoIterator<Item = Change>) -> Commit {
+    Commit {
+        pre: Vec::new(),
+        changes: changes.into_iter().collect(),
+        author: "ann".into(),
+        principal: None,
+        message: "because".into(),
+        idempotency: None,
+        intent: None,
+    }
+}
+
+/// A change that puts a number at a key.
+pub(crate) fn put(at: &str, value: u64) -> Change {
+    Change::put(key(at), Document::trusted(&format!("{{\"n\":{value}}}")))
+}
+
+/// A change that deletes a key.
+pub(crate) fn delete(at: &str) -> Change {
+    Change::delete(key(at))
+}

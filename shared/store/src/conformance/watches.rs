@@ -1,0 +1,123 @@
+//! Cases about watches.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use shoal_core::{Epoch, LogEntry, Range, Revision};
+
+use super::{Factory, commit, put};
+use crate::{Feed, Filter, Flow, Head, Result};
+
+/// The next message, or a failure when none comes.
+pub(super) async fn next(watch: &mut Flow<Result<Feed>>) -> Feed {
+    let message = tokio::time::timeout(Duration::from_secs(20), watch.next()).await;
+    message.expect("a message within 20 s").expect("the watch goes on").expect("a message")
+}
+
+/// The next commit, past what says how far it is.
+pub(super) async fn next_commit(watch: &mut Flow<Result<Feed>>) -> LogEntry {
+    loop {
+        match next(watch).await {
+            Feed::Commit(entry) => return (*entry).clone(),
+            Feed::Upto(_) => {}
+            Feed::Reset(head) => panic!("the position was lost: {head:?}"),
+        }
+    }
+}
+
+/// Past and present come whole and in order, and once the past is told the watch says so.
+pub async fn watches_tell_all(new: Factory) {
+    let store = new().await;
+    let start = store.head().await.unwrap();
+    for n in 0..3 {
+        store.commit(commit([put("lb/a", n), put("dns/b", n)])).await.unwrap();
+    }
+    let mut watch = store.watch(Filter::all(), start);
+    let mut past = Vec::new();
+    let upto = loop {
+        match next(&mut watch).await {
+            Feed::Commit(entry) => past.push((*entry).clone()),
+            Feed::Upto(revision) => break revision,
+            Feed::Reset(head) => panic!("{head:?}"),
+        }
+    };
+    assert_eq!(upto, store.head().await.unwrap().revision);
+    let mut log = store.log(&Range::All, None, 10).await.unwrap();
+    log.reverse();
+    assert_eq!(past, log);
+    let done = store.commit(commit([put("lb/a", 9)])).await.unwrap();
+    let entry = next_commit(&mut watch).await;
+    assert_eq!((entry.info.revision, entry.changes), (done.revision, vec![put("lb/a", 9)]));
+    let mut late = store.watch(Filter::all(), store.head().await.unwrap());
+    assert_eq!(next(&mut late).await, Feed::Upto(done.revision));
+}
+
+/// A filtered watch tells what passes and nothing else, and says how far it is when nothing passes.
+pub async fn filtered_watches_say_how_far(new: Factory) {
+    let store = new().await;
+    let start = store.head().await.unwrap();
+    let ranges = vec![Range::namespace("dns"), Range::Naming("web1".parse().unwrap())];
+    let filter = Filter { ranges, progress: Duration::from_millis(20) };
+    let mut watch = store.watch(filter, start);
+    assert_eq!(next(&mut watch).await, Feed::Upto(start.revision));
+    store.commit(commit([put("lb/a", 1), put("dns/b", 1)])).await.unwrap();
+    assert_eq!(next_commit(&mut watch).await.changes, [put("dns/b", 1)]);
+    store.commit(commit([put("lb/x/members/web1", 1), put("lb/x/members/web2", 1)])).await.unwrap();
+    assert_eq!(next_commit(&mut watch).await.changes, [put("lb/x/members/web1", 1)]);
+    let mut last = Revision(0);
+    for n in 0..5 {
+        last = store.commit(commit([put("lb/a", 10 + n)])).await.unwrap().revision;
+    }
+    let mut seen = start.revision;
+    while seen < last {
+        match next(&mut watch).await {
+            Feed::Upto(revision) => {
+                assert!(revision > seen, "it goes on");
+                seen = revision;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(seen, last);
+}
+
+/// A position of another epoch or ahead of the database is answered with where the database is; then it goes on.
+pub async fn lost_positions_are_reset(new: Factory) {
+    let store = new().await;
+    store.commit(commit([put("lb/a", 1)])).await.unwrap();
+    let head = store.head().await.unwrap();
+    let other = Head { epoch: Epoch(head.epoch.0.wrapping_add(1)), revision: Revision(0) };
+    let ahead = Head { epoch: head.epoch, revision: Revision(head.revision.0 + 5) };
+    for (n, lost) in [other, ahead].into_iter().enumerate() {
+        let mut watch = store.watch(Filter::all(), lost);
+        let at = store.head().await.unwrap();
+        assert_eq!(next(&mut watch).await, Feed::Reset(at));
+        let done = store.commit(commit([put("lb/a", 10 + n as u64)])).await.unwrap();
+        assert_eq!(next_commit(&mut watch).await.info.revision, done.revision);
+    }
+}
+
+/// A watcher that does not listen for long misses nothing, and does not hold up the writers.
+pub async fn slow_watchers_miss_nothing(new: Factory) {
+    const COMMITS: u64 = 6000;
+    let store = new().await;
+    let mut watch = store.watch(Filter::all(), store.head().await.unwrap());
+    assert!(matches!(next(&mut watch).await, Feed::Upto(_)));
+    let writers = (0..50u64).map(|writer| {
+        let store = &store;
+        async move {
+            for n in 0..COMMITS / 50 {
+                store.commit(commit([put(&format!("lb/w{writer}"), n)])).await.unwrap();
+            }
+        }
+    });
+    futures::future::join_all(writers).await;
+    let mut seen = Revision(0);
+    for _ in 0..COMMITS {
+        let entry = next_commit(&mut watch).await;
+        assert!(entry.info.revision > seen);
+        assert_eq!(entry.changes.len(), 1);
+        seen = entry.info.revision;
+    }
+    assert_eq!(seen, store.head().await.unwrap().revision);
+}

@@ -1,0 +1,80 @@
+//! The contract: what every store does, whichever engine it stands on.
+//!
+//! The conformance suite holds every store to what is written here. What a store cannot promise does not
+//! stand here.
+
+use shoal_core::{Commit, Committed, LogEntry, Range, Revision, Status};
+
+use crate::{
+    Claim, ClaimAnswer, ClaimRequest, Feed, Filter, Flow, Fut, Head, LedgerPage, LedgerWrite, Page, Position,
+    Query, Result,
+};
+
+/// Hosts, tags and all the rest, in one versioned place. Object-safe: it is chosen at run time.
+///
+/// Every method may fail with [`StoreError::Unavailable`](crate::StoreError::Unavailable), and then nothing is known. Dropping a future
+/// stops waiting, not the work.
+pub trait Store: Send + Sync + 'static {
+    /// The database's identity and newest revision.
+    fn head(&self) -> Fut<'_, Result<Head>>;
+
+    /// Rows of `range` in key order, as they stood at `at` (`None`: now). Tombstones are left out unless the
+    /// query asks for them. All pages of one reading use the first page's `at`.
+    ///
+    /// # Errors
+    /// [`StoreError::Future`](crate::StoreError::Future) for a revision that does not exist yet. An unreadable range is an error, never a
+    /// shorter page.
+    fn read(&self, query: &Query) -> Fut<'_, Result<Page>>;
+
+    /// Does all of it or nothing. When this answers, the commit survives `kill -9` and power loss (in stores that
+    /// keep anything at all). Changes that change nothing are left out; when none is left, nothing is written
+    /// and the answer is the newest revision.
+    ///
+    /// The idempotency key is looked at first: a retry gets the first answer, whatever its preconditions. It is
+    /// remembered for as long as [`REMEMBERED`](crate::REMEMBERED) says. A commit that was refused is not.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`](crate::StoreError::Conflict) for the first precondition that does not hold, but [`StoreError::Fenced`](crate::StoreError::Fenced) for
+    /// a lost claim ([`Pre::Held`](shoal_core::Pre::Held)): the first may go better after reading again, the
+    /// second never will. [`StoreError::Reused`](crate::StoreError::Reused), [`StoreError::Invalid`](crate::StoreError::Invalid), [`StoreError::Full`](crate::StoreError::Full).
+    fn commit(&self, commit: Commit) -> Fut<'_, Result<Committed>>;
+
+    /// Commits that wrote in `range`, newest first, each with what it wrote there; `before` is exclusive. At most
+    /// `limit` and [`MAX_PAGE`](crate::MAX_PAGE) of them, and fewer, but at least one if there is one, when
+    /// they are large ([`MAX_PAGE_BYTES`](crate::MAX_PAGE_BYTES)): the log has ended when the answer is empty.
+    /// Costs what it answers, not what the database holds (a prefix of more than three segments costs what its
+    /// first three answer).
+    fn log(&self, range: &Range, before: Option<Revision>, limit: usize) -> Fut<'_, Result<Vec<LogEntry>>>;
+
+    /// Every commit after `after` that passes the filter, whole, in order, without gaps or repeats. The stream
+    /// ends only with an error.
+    fn watch(&self, filter: Filter, after: Position) -> Flow<Result<Feed>>;
+
+    /// Takes or renews a claim. Renewing (the same holder asks again) keeps the number, unless the claim has
+    /// expired: then it protected nothing for a while, and the answer is a new number, or that it is taken.
+    fn claim(&self, want: &ClaimRequest) -> Fut<'_, Result<ClaimAnswer>>;
+
+    /// Gives a claim back. One that is no longer held is not an error.
+    fn release(&self, claim: &Claim) -> Fut<'_, Result<()>>;
+
+    /// All held claims whose name starts with `prefix`, by name and slot.
+    fn claims(&self, prefix: &str) -> Fut<'_, Result<Vec<Claim>>>;
+
+    /// Ledger rows whose key starts with `prefix`, in key order, after `after`. At most `limit` and
+    /// [`MAX_PAGE`](crate::MAX_PAGE) of them, fewer when they are large; [`LedgerPage::more`] says.
+    fn ledger(&self, prefix: &str, after: Option<&str>, limit: usize) -> Fut<'_, Result<LedgerPage>>;
+
+    /// Writes ledger rows, all or none, as durably as a commit, if `held` is still held.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`](crate::StoreError::Fenced) when the claim was lost.
+    fn write_ledger(&self, rows: Vec<LedgerWrite>, held: &Claim) -> Fut<'_, Result<()>>;
+
+    /// Replaces what this agent instance last said of itself.
+    fn report(&self, status: Status) -> Fut<'_, Result<()>>;
+
+    /// What agents last said of themselves. Expired reports are among them until a store forgets them: after
+    /// [`REPORT_GRACE`](crate::REPORT_GRACE) at the earliest, and when an agent has more than
+    /// [`MAX_REPORTS`](crate::MAX_REPORTS).
+    fn reports(&self) -> Fut<'_, Result<Vec<Status>>>;
+}

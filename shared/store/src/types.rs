@@ -1,0 +1,167 @@
+//! What goes into a store and comes out of it, rows and commits apart (those are [`shoal_core`]'s).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use shoal_core::{Epoch, Key, LogEntry, Pre, Range, Revision, Row};
+
+use crate::MAX_PAGE;
+
+/// A database's identity and newest revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// Which life of the database.
+    pub epoch: Epoch,
+    /// The newest revision.
+    pub revision: Revision,
+}
+
+/// How far a watcher has seen.
+pub type Position = Head;
+
+/// Which rows to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Query {
+    /// Which keys.
+    pub range: Range,
+    /// As of when; `None`: now.
+    pub at: Option<Revision>,
+    /// Only keys after this one.
+    pub after: Option<Key>,
+    /// At most so many rows, and never more than [`MAX_PAGE`]. Pages of large rows end earlier
+    /// ([`MAX_PAGE_BYTES`](crate::MAX_PAGE_BYTES)): only [`Page::next`] says whether there is more.
+    pub limit: usize,
+    /// Whether tombstones are wanted too.
+    pub tombstones: bool,
+}
+
+impl Query {
+    /// The first page of `range`, now, as large as pages get.
+    #[must_use]
+    pub fn new(range: Range) -> Self {
+        Self { range, at: None, after: None, limit: MAX_PAGE, tombstones: false }
+    }
+}
+
+/// Some rows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page {
+    /// The revision that all rows are of.
+    pub at: Revision,
+    /// The rows in key order.
+    pub rows: Vec<Row>,
+    /// What the query for the next page says as [`Query::after`], with `at` as here; `None`: this was the last.
+    pub next: Option<Key>,
+}
+
+/// What a watcher wants to hear.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filter {
+    /// Changes in any of these ranges.
+    pub ranges: Vec<Range>,
+    /// While commits pass that the filter leaves out, say [`Feed::Upto`] at most this often.
+    pub progress: Duration,
+}
+
+impl Filter {
+    /// Every change.
+    #[must_use]
+    pub fn all() -> Self {
+        Self::of(vec![Range::All])
+    }
+
+    /// Changes in these ranges, with progress each second.
+    #[must_use]
+    pub fn of(ranges: Vec<Range>) -> Self {
+        Self { ranges, progress: Duration::from_secs(1) }
+    }
+
+    /// Whether a change of this key passes.
+    #[must_use]
+    pub fn passes(&self, key: &Key) -> bool {
+        self.ranges.iter().any(|r| r.contains(key))
+    }
+}
+
+/// One message of a watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Feed {
+    /// The position is of another epoch, ahead of the database, or older than what is kept: page at `0` and
+    /// compare. Commits after it follow.
+    Reset(Head),
+    /// One commit: those of its changes that pass the filter.
+    Commit(Arc<LogEntry>),
+    /// Everything up to here has been delivered. Said once the past is caught up with (also after a reset), and
+    /// see [`Filter::progress`].
+    Upto(Revision),
+}
+
+/// A claim that somebody wants.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimRequest {
+    /// What is claimed: `unit/dns/example.com`.
+    pub name: String,
+    /// How many may hold it at once: 1 for a lock, more for a semaphore.
+    pub of: u32,
+    /// Who asks: unique among all processes that ever ran.
+    pub holder: String,
+    /// How long it lasts without being renewed; `None`: until it is released.
+    pub ttl: Option<Duration>,
+}
+
+/// A right that is held.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// What is claimed.
+    pub name: String,
+    /// Which of the places, from 0.
+    pub slot: u32,
+    /// Who holds it.
+    pub holder: String,
+    /// Rises with every new holder of this name, in whatever slot; never falls, not even when the claim was
+    /// released and nobody held it for a year. Numbers may be skipped.
+    pub number: u64,
+    /// How long it lasts from the moment *before* it was asked for; `None`: until it is released.
+    pub ttl: Option<Duration>,
+}
+
+impl Claim {
+    /// The precondition that this claim is still held.
+    #[must_use]
+    pub fn held(&self) -> Pre {
+        Pre::Held { name: self.name.clone(), number: self.number }
+    }
+}
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClaimAnswer {
+    /// It is yours.
+    Granted(Claim),
+    /// All places are taken.
+    Taken {
+        /// By these.
+        by: Vec<Claim>,
+        /// When one may be free without being released; `None`: never by itself.
+        look_again: Option<Duration>,
+    },
+}
+
+/// One row of the ledger. The key is `<agent>/<unit>/<page>`, the value is the engine's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerWrite {
+    /// Where.
+    pub key: String,
+    /// What stands there from now on; `None`: nothing.
+    pub value: Option<Vec<u8>>,
+}
+
+/// Some rows of the ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerPage {
+    /// Key and value, in key order.
+    pub rows: Vec<(String, Vec<u8>)>,
+    /// Whether there are more after the last.
+    pub more: bool,
+}
