@@ -1,0 +1,211 @@
+//! The embedded default store: one SQLite file.
+//!
+//! # What it promises
+//!
+//! * An acknowledged commit survives `kill -9` and power loss: write-ahead log, `synchronous=FULL`, and an answer
+//!   only after the sync. Shown by tests that kill writers and that drop every write not yet synced.
+//! * Commits that arrive together share one transaction and one sync (see `writer`), each with its own
+//!   answer.
+//! * Several processes of one machine may open the same file, through any mix of commits, claims and watches.
+//!   A commit of another process wakes watchers through `inotify` (see `bell`); nothing is polled.
+//! * Claims expire by the time since boot, so neither a wall clock that is set nor a suspended laptop makes two
+//!   holders of one claim; after a reboot, every claim with an end has ended.
+//!
+//! # What it assumes
+//!
+//! Linux; a local file system (the write-ahead log needs shared memory between the processes); a disk that
+//! does not lie about syncs; and that all processes share one time namespace.
+//!
+//! How the tables are laid out and why stands in `docs/decisions/0002-sqlite-store.md`.
+
+mod bell;
+mod boot;
+mod claims;
+mod commit;
+mod fault;
+mod ledger;
+mod log;
+mod open;
+mod pre;
+mod read;
+mod readers;
+mod schema;
+mod shared;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use shoal_core::{Commit, Committed, Epoch, LogEntry, Range, Revision, Status};
+use shoal_store::parts::{History, validate, validate_claim, validate_ledger, validate_query};
+use shoal_store::{
+    Claim, ClaimAnswer, ClaimRequest, Feed, Filter, Flow, Fut, Head, LedgerPage, LedgerWrite, Page, Position,
+    Query, Result, Store, StoreError,
+};
+
+pub use open::Options;
+use shared::Shared;
+use writer::{Answer, Task, Writer};
+
+/// Commits of more changes than this are checked beside the runtime's own threads.
+const LARGE: usize = 1000;
+
+/// A [`Store`] in one SQLite file. A clone is another handle of the same connection.
+///
+/// Needs a tokio runtime. The last handle to go finishes what was begun and closes the file; watches that are
+/// still listened to keep it open for reading.
+#[derive(Clone)]
+pub struct SqliteStore(Arc<Inner>);
+
+struct Inner {
+    shared: Arc<Shared>,
+    writer: Writer,
+}
+
+impl SqliteStore {
+    /// Opens the database in the file `path`, and makes it where there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] for a file that is something else or was written by a newer version,
+    /// [`StoreError::Corrupt`] for a damaged one, [`StoreError::ReadOnly`], [`StoreError::Full`],
+    /// [`StoreError::Unavailable`]: each names the file, the reason and the way out.
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(path, Options::default()).await
+    }
+
+    /// [`SqliteStore::open`], otherwise than by default.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn open_with(path: impl AsRef<Path>, options: Options) -> Result<Self> {
+        let path = path.as_ref().to_owned();
+        let opened = blocking(move || {
+            let (place, connection, head) = open::open(&path, &options)?;
+            let shared = Arc::new(Shared::new(place, options, head));
+            let writer = Writer::start(connection, &shared)?;
+            Ok(Inner { shared, writer })
+        });
+        opened.await.map(|inner| Self(Arc::new(inner)))
+    }
+
+    /// Makes this another life of the database and answers its new epoch: for a backup that was restored. What
+    /// follows the database, in this process or another, is told to read anew.
+    ///
+    /// # Errors
+    /// As for a commit.
+    pub async fn new_epoch(&self) -> Result<Epoch> {
+        match self.0.writer.run(Task::Epoch(open::random_epoch()?)).await? {
+            Answer::Epoch(epoch) => Ok(epoch),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Runs `f` with a reader connection, beside the runtime's own threads.
+    async fn reading<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&rusqlite::Connection) -> Result<T, fault::Stop> + Send + 'static,
+    ) -> Result<T> {
+        self.0.shared.reading(f).await
+    }
+}
+
+/// Runs what blocks beside the runtime's own threads.
+async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(f).await.unwrap_or_else(|error| {
+        Err(StoreError::Unavailable { place: "the store".into(), why: format!("it stopped inside: {error}") })
+    })
+}
+
+fn unexpected(answer: &Answer) -> StoreError {
+    StoreError::Unavailable { place: "the store".into(), why: format!("it answered out of turn: {answer:?}") }
+}
+
+impl Store for SqliteStore {
+    fn head(&self) -> Fut<'_, Result<Head>> {
+        Box::pin(self.reading(|c| Ok(read::head(c)?)))
+    }
+
+    fn read(&self, query: &Query) -> Fut<'_, Result<Page>> {
+        let query = query.clone();
+        Box::pin(async move {
+            let limit = validate_query(&query)?;
+            self.reading(move |c| read::page(c, &query, limit)).await
+        })
+    }
+
+    fn commit(&self, commit: Commit) -> Fut<'_, Result<Committed>> {
+        Box::pin(async move {
+            let commit = if commit.changes.len() > LARGE {
+                blocking(move || validate(commit)).await?
+            } else {
+                validate(commit)?
+            };
+            match self.0.writer.run(Task::Commit(commit)).await? {
+                Answer::Committed(done) => Ok(done),
+                other => Err(unexpected(&other)),
+            }
+        })
+    }
+
+    fn log(&self, range: &Range, before: Option<Revision>, limit: usize) -> Fut<'_, Result<Vec<LogEntry>>> {
+        let range = range.clone();
+        Box::pin(self.reading(move |c| log::log(c, &range, before, limit)))
+    }
+
+    fn watch(&self, filter: Filter, after: Position) -> Flow<Result<Feed>> {
+        let history: Arc<dyn History> = Arc::clone(&self.0.shared) as _;
+        self.0.shared.hub.watch(history, filter, after)
+    }
+
+    fn claim(&self, want: &ClaimRequest) -> Fut<'_, Result<ClaimAnswer>> {
+        let want = want.clone();
+        Box::pin(async move {
+            validate_claim(&want)?;
+            match self.0.writer.run(Task::Claim(want)).await? {
+                Answer::Claimed(answer) => Ok(answer),
+                other => Err(unexpected(&other)),
+            }
+        })
+    }
+
+    fn release(&self, claim: &Claim) -> Fut<'_, Result<()>> {
+        let claim = claim.clone();
+        Box::pin(async move { self.0.writer.run(Task::Release(claim)).await.map(drop) })
+    }
+
+    fn claims(&self, prefix: &str) -> Fut<'_, Result<Vec<Claim>>> {
+        let prefix = prefix.to_owned();
+        Box::pin(self.reading(move |c| claims::list(c, &prefix)))
+    }
+
+    fn ledger(&self, prefix: &str, after: Option<&str>, limit: usize) -> Fut<'_, Result<LedgerPage>> {
+        let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
+        Box::pin(self.reading(move |c| ledger::page(c, &prefix, after.as_deref(), limit)))
+    }
+
+    fn write_ledger(&self, rows: Vec<LedgerWrite>, held: &Claim) -> Fut<'_, Result<()>> {
+        let held = held.clone();
+        Box::pin(async move {
+            validate_ledger(&rows)?;
+            self.0.writer.run(Task::Ledger(rows, held)).await.map(drop)
+        })
+    }
+
+    fn report(&self, status: Status) -> Fut<'_, Result<()>> {
+        Box::pin(async move { self.0.writer.run(Task::Report(Box::new(status))).await.map(drop) })
+    }
+
+    fn reports(&self) -> Fut<'_, Result<Vec<Status>>> {
+        Box::pin(self.reading(ledger::reports))
+    }
+}
+
+#[cfg(test)]
+mod suite {
+    async fn store() -> shoal_store::conformance::Made {
+        let folder = tempfile::tempdir().unwrap();
+        let store = super::SqliteStore::open(folder.path().join("shoal.db")).await.unwrap();
+        shoal_store::conformance::Made::new(store, folder)
+    }
+    shoal_store::conformance!(store);
+}

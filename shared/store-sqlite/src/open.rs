@@ -1,0 +1,289 @@
+//! Opening the file: what it must be, how it is set up, and what is said when it is something else.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use shoal_core::{Epoch, Revision};
+use shoal_store::{Head, Result, StoreError};
+
+use crate::fault::{Stop, damaged, fault};
+use crate::{read, schema};
+
+/// How long another process may keep the file to itself before that is an error.
+pub(crate) const BUSY: Duration = Duration::from_secs(10);
+/// Files up to this size are checked whole when they are opened: some milliseconds.
+const CHECKED_WHOLE: u64 = 16 << 20;
+/// Octets of pages that the writing connection keeps.
+const WRITER_CACHE: i64 = 32 << 20;
+/// Octets of pages that each reading connection keeps.
+const READER_CACHE: i64 = 8 << 20;
+/// Pages in the write-ahead log before they are copied into the file: 16 MiB.
+const CHECKPOINT: u32 = 4096;
+
+/// To how many octets the write-ahead log is cut back after a large commit made it grow.
+const LOG_KEPT: i64 = 64 << 20;
+
+/// How a store is opened.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Options {
+    /// The name of a registered SQLite VFS to use instead of the default one: for tests that lose power or run
+    /// out of room.
+    pub vfs: Option<String>,
+    /// After how many pages (of 4 KiB) the write-ahead log is copied into the file; `None`: 4096. Fewer keep
+    /// the log small, more make commits under load cheaper.
+    pub checkpoint: Option<u32>,
+}
+
+impl Options {
+    /// The default, but on this VFS.
+    #[must_use]
+    pub fn vfs(name: impl Into<String>) -> Self {
+        Self { vfs: Some(name.into()), ..Self::default() }
+    }
+
+    /// The same, but copying the log into the file after so many pages.
+    #[must_use]
+    pub fn checkpoint_after(self, pages: u32) -> Self {
+        Self { checkpoint: Some(pages), ..self }
+    }
+}
+
+/// A random epoch.
+pub(crate) fn random_epoch() -> Result<Epoch> {
+    let mut bytes = [0; 8];
+    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    match filled {
+        Ok(8) => Ok(Epoch(u64::from_le_bytes(bytes).max(1))),
+        other => Err(StoreError::Unavailable {
+            place: "the system's random source".into(),
+            why: format!("a new epoch was wanted, it answered {other:?}"),
+        }),
+    }
+}
+
+/// Opens or makes the database, checks it, and answers where it is, the writing connection and the head.
+pub(crate) fn open(path: &Path, options: &Options) -> Result<(PathBuf, Connection, Head)> {
+    // Absolute: the working directory may change, and SQLite reads some relative names as something else.
+    let place = std::path::absolute(path).map_err(|error| StoreError::Unavailable {
+        place: path.display().to_string(),
+        why: format!("finding the file: {error}"),
+    })?;
+    look(&place)?;
+    let failed = |stop: Stop| stop.at(&place, "opening the database");
+    let mut connection = connect(&place, options, WRITER_CACHE, true).map_err(|e| failed(e.into()))?;
+    identify(&mut connection, &place, options).map_err(failed)?;
+    check(&connection, &place).map_err(failed)?;
+    let head = read::head(&connection).map_err(|e| failed(e.into()))?;
+    Ok((place, connection, head))
+}
+
+/// What can be said better before SQLite is asked. Never opens the file itself: closing it again would drop the
+/// locks of this process's other connections.
+fn look(place: &Path) -> Result<()> {
+    let unavailable = |why: String| StoreError::Unavailable { place: place.display().to_string(), why };
+    match fs::metadata(place) {
+        Ok(found) if found.is_dir() => {
+            return Err(StoreError::Invalid(format!(
+                "{} is a folder: give the path of a file in it",
+                place.display()
+            )));
+        }
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(unavailable(format!("looking at the file: {error}"))),
+    }
+    let folder = place.parent().unwrap_or(Path::new("/"));
+    if !folder.is_dir() {
+        return Err(unavailable(format!("its folder {} does not exist: make it first", folder.display())));
+    }
+    // The log and the shared memory stand beside the file.
+    if let Err(error) = rustix::fs::access(folder, rustix::fs::Access::WRITE_OK) {
+        return Err(StoreError::ReadOnly(format!(
+            "{} (its folder needs to be writable for this user; asking the system: {error}): it",
+            place.display()
+        )));
+    }
+    Ok(())
+}
+
+/// A connection that is set up, to a file that is what it should be.
+pub(crate) fn connect(
+    place: &Path,
+    options: &Options,
+    cache: i64,
+    writes: bool,
+) -> rusqlite::Result<Connection> {
+    // No mutex: a connection is used by one thread at a time.
+    let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    if writes {
+        flags |= OpenFlags::SQLITE_OPEN_CREATE;
+    }
+    let mut connection = match &options.vfs {
+        Some(vfs) => Connection::open_with_flags_and_vfs(place, flags, vfs.as_str())?,
+        None => Connection::open_with_flags(place, flags)?,
+    };
+    connection.set_prepared_statement_cache_capacity(64);
+    wait_when_busy(&mut connection)?;
+    connection.pragma_update(None, "cache_size", -(cache / 1024))?;
+    // Another program's views and triggers are not run; a damaged page is an error, not a guess.
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.pragma_update(None, "cell_size_check", true)?;
+    connection.pragma_update(None, "query_only", !writes)?;
+    Ok(connection)
+}
+
+/// A reading connection.
+pub(crate) fn reader(place: &Path, options: &Options) -> rusqlite::Result<Connection> {
+    connect(place, options, READER_CACHE, false)
+}
+
+/// Waits for another process's transaction in short steps: SQLite's own steps are longer than a commit takes.
+fn wait_when_busy(connection: &mut Connection) -> rusqlite::Result<()> {
+    // Steps of 0.1, 0.2, … ms up to 5 ms; so many of them make up `BUSY`.
+    fn step(n: i32) -> Duration {
+        Duration::from_micros(u64::from(n.clamp(0, 49).unsigned_abs() + 1) * 100)
+    }
+    connection.busy_handler(Some(|n: i32| {
+        std::thread::sleep(step(n));
+        // The sum of the first 50 steps is small beside `BUSY`.
+        step(n) * n.unsigned_abs() < BUSY
+    }))
+}
+
+/// Makes sure that the file is a Shoal database of a version that is known; makes one in an empty file.
+fn identify(connection: &mut Connection, place: &Path, options: &Options) -> Result<(), Stop> {
+    let (application, version) = marks(connection)?;
+    if application == 0 && version == 0 && is_empty(connection)? {
+        wal(connection)?;
+        create(connection)?;
+    } else {
+        recognise(place, application, version)?;
+        wal(connection)?;
+    }
+    let (application, version) = marks(connection)?;
+    recognise(place, application, version)?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update_and_check(None, "journal_size_limit", LOG_KEPT, |_| Ok(()))?;
+    connection.pragma_update(None, "wal_autocheckpoint", options.checkpoint.unwrap_or(CHECKPOINT))?;
+    Ok(())
+}
+
+fn marks(connection: &Connection) -> rusqlite::Result<(i32, i32)> {
+    let mark = |name| connection.pragma_query_value(None, name, |row| row.get(0));
+    Ok((mark("application_id")?, mark("user_version")?))
+}
+
+fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0)).map(|n| n == 0)
+}
+
+fn recognise(place: &Path, application: i32, version: i32) -> Result<(), Stop> {
+    let place = place.display();
+    if application != schema::APPLICATION {
+        return Err(StoreError::Invalid(format!(
+            "{place} is a SQLite database of another program: give the path of a Shoal database, or of a file that \
+             does not exist yet"
+        ))
+        .into());
+    }
+    if version != schema::VERSION {
+        let known = schema::VERSION;
+        return Err(StoreError::Invalid(format!(
+            "{place} has tables of version {version}, this program knows version {known}: use the version of Shoal \
+             that wrote it, or a newer one"
+        ))
+        .into());
+    }
+    Ok(())
+}
+
+/// Switches to the write-ahead log. SQLite does not wait here when another process is just doing the same.
+fn wal(connection: &Connection) -> Result<(), Stop> {
+    let begun = Instant::now();
+    loop {
+        let mode =
+            connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0));
+        match mode {
+            Ok(mode) if mode.eq_ignore_ascii_case("wal") => return Ok(()),
+            Ok(mode) => {
+                return Err(StoreError::Unavailable {
+                    place: "the file system".into(),
+                    why: format!(
+                        "it has no shared memory for the write-ahead log (SQLite stays in mode {mode}): keep the \
+                         database on a local file system"
+                    ),
+                }
+                .into());
+            }
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && begun.elapsed() < BUSY =>
+            {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Makes the tables, unless another process has just done so.
+fn create(connection: &mut Connection) -> Result<(), Stop> {
+    let epoch = random_epoch()?;
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    if is_empty(&tx)? {
+        tx.execute_batch(schema::CREATE)?;
+        tx.execute("INSERT INTO meta (id, epoch, claimed) VALUES (1, ?1, 0)", [epoch.0.cast_signed()])?;
+        tx.pragma_update(None, "application_id", schema::APPLICATION)?;
+        tx.pragma_update(None, "user_version", schema::VERSION)?;
+    }
+    tx.commit()?;
+    Ok(())
+}
+
+/// Looks for damage, as far as that is cheap: a small file whole, the ends of a large one. The rest is found when
+/// it is read.
+fn check(connection: &Connection, place: &Path) -> Result<(), Stop> {
+    // The log counts too: pages may stand only there.
+    if fs::metadata(place).map_or(0, |found| found.len()) <= CHECKED_WHOLE {
+        let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        if found != "ok" {
+            return Err(damaged(format!("the check of the whole file found: {found}")));
+        }
+    }
+    // One moment: other processes may be writing.
+    let moment = connection.unchecked_transaction()?;
+    let head = read::head(&moment)?;
+    if head.epoch == Epoch(0) {
+        return Err(damaged("it has no epoch"));
+    }
+    if head.revision == Revision(0) {
+        return Ok(());
+    }
+    let (first, count): (i64, i64) =
+        moment.query_row("SELECT first, count FROM commits ORDER BY revision DESC LIMIT 1", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+    let there: i64 =
+        moment.query_row("SELECT count(*) FROM changes WHERE id >= ?1", [first], |row| row.get(0))?;
+    if there != count {
+        return Err(damaged(format!(
+            "revision {} should have {count} changes, {there} are there",
+            head.revision
+        )));
+    }
+    Ok(())
+}
+
+/// Where the write-ahead log of the file stands.
+pub(crate) fn log_of(place: &Path) -> PathBuf {
+    let mut name = place.as_os_str().to_owned();
+    name.push("-wal");
+    name.into()
+}
+
+/// The same as [`fault`], for what happens when a connection is opened later.
+pub(crate) fn reopen(place: &Path, options: &Options) -> Result<Connection> {
+    reader(place, options).map_err(|error| fault(place, "opening another connection", &error))
+}

@@ -1,0 +1,112 @@
+//! What the writer, the readers and the watches of one open file share.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use rusqlite::Connection;
+use shoal_core::{LogEntry, Revision};
+use shoal_store::parts::{History, Hub};
+use shoal_store::{Fut, Head, Result};
+
+use crate::bell::Bell;
+use crate::fault::Stop;
+use crate::open::Options;
+use crate::readers::Readers;
+use crate::{blocking, log, read};
+
+/// One open file, without the right to write.
+pub(crate) struct Shared {
+    pub(crate) place: Arc<PathBuf>,
+    pub(crate) options: Options,
+    pub(crate) hub: Arc<Hub>,
+    /// Held while commits are handed to the hub, so that they come in order.
+    pub(crate) telling: Arc<Mutex<()>>,
+    readers: Arc<Readers>,
+    /// Listens for other processes; there once somebody watches.
+    bell: OnceLock<Bell>,
+    starting: tokio::sync::Mutex<()>,
+}
+
+impl Shared {
+    pub(crate) fn new(place: PathBuf, options: Options, head: Head) -> Self {
+        Self {
+            place: Arc::new(place),
+            options,
+            hub: Arc::new(Hub::new(head)),
+            telling: Arc::new(Mutex::new(())),
+            readers: Arc::new(Readers::new()),
+            bell: OnceLock::new(),
+            starting: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// Runs `f` with a reading connection, beside the runtime's own threads.
+    pub(crate) async fn reading<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&Connection) -> Result<T, Stop> + Send + 'static,
+    ) -> Result<T> {
+        let _turn = self.readers.turn().await?;
+        let (readers, place, options) =
+            (Arc::clone(&self.readers), Arc::clone(&self.place), self.options.clone());
+        blocking(move || readers.with(&place, &options, f)).await
+    }
+}
+
+/// Tells the hub of commits that this process made: `entries` start right after `before`.
+pub(crate) fn tell(hub: &Hub, telling: &Mutex<()>, before: Head, entries: Vec<Arc<LogEntry>>) {
+    let _order = telling.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = hub.head();
+    let newest = entries.last().map_or(before.revision, |e| e.info.revision);
+    if known.epoch == before.epoch && known.revision >= newest {
+        return; // the bell was faster
+    }
+    if known.epoch == before.epoch && known.revision >= before.revision {
+        hub.publish(entries.into_iter().filter(|e| e.info.revision > known.revision));
+    } else {
+        // Others came in between: watchers read them from the file.
+        hub.moved(Head { epoch: before.epoch, revision: newest });
+    }
+}
+
+/// Tells the hub of what the file holds and it does not know yet.
+pub(crate) fn catch_up(hub: &Hub, telling: &Mutex<()>, connection: &Connection) -> Result<(), Stop> {
+    let _order = telling.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = hub.head();
+    let head = read::head(connection)?;
+    if head == known {
+        return Ok(());
+    }
+    if head.epoch != known.epoch || head.revision < known.revision {
+        hub.moved(head);
+        return Ok(());
+    }
+    let entries = log::after(connection, known.revision)?;
+    if entries.last().is_some_and(|e| e.info.revision >= head.revision) {
+        hub.publish(entries);
+    } else {
+        hub.moved(head);
+    }
+    Ok(())
+}
+
+impl History for Shared {
+    fn refresh(&self) -> Fut<'_, Result<()>> {
+        Box::pin(async move {
+            // One at a time: the bell is hung up once, before anybody relies on it.
+            let _starting = self.starting.lock().await;
+            if self.bell.get().is_none() {
+                let (place, options) = (Arc::clone(&self.place), self.options.clone());
+                let (hub, telling) = (Arc::clone(&self.hub), Arc::clone(&self.telling));
+                let bell = blocking(move || Bell::hang(&place, &options, hub, telling)).await?;
+                // It was empty, and nobody else starts one.
+                let _ = self.bell.set(bell);
+            }
+            let (hub, telling) = (Arc::clone(&self.hub), Arc::clone(&self.telling));
+            self.reading(move |c| catch_up(&hub, &telling, c)).await
+        })
+    }
+
+    fn after(&self, after: Revision) -> Fut<'_, Result<Vec<Arc<LogEntry>>>> {
+        Box::pin(self.reading(move |c| log::after(c, after)))
+    }
+}

@@ -1,0 +1,235 @@
+//! Several processes on one file: they hear of each other's commits, and never hold one claim together.
+//!
+//! The other process is this test binary again, told by the environment what to do.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "what helps tests fails as tests do")]
+
+mod support;
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use shoal_core::{Document, Edit, Epoch, Expect, Proposal, Range, Revision};
+use shoal_store::{ClaimAnswer, ClaimRequest, Database, Feed, Filter, Head, Store};
+use shoal_store_sqlite::SqliteStore;
+use support::{commit, key};
+
+const COMMITS: u64 = 300;
+const TURNS: u64 = 60;
+
+fn neighbour(role: &str, name: &str, path: &Path) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "neighbour_process", "--nocapture"])
+        .env("SHOAL_TEST_ROLE", role)
+        .env("SHOAL_TEST_NAME", name)
+        .env("SHOAL_TEST_PATH", path)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+fn want(holder: &str) -> ClaimRequest {
+    ClaimRequest { name: "unit/x".into(), of: 1, holder: holder.into(), ttl: Some(Duration::from_secs(600)) }
+}
+
+/// Not a test of its own: what the other processes do.
+#[tokio::test]
+async fn neighbour_process() {
+    let Ok(role) = std::env::var("SHOAL_TEST_ROLE") else { return };
+    let (name, path) = (std::env::var("SHOAL_TEST_NAME").unwrap(), std::env::var("SHOAL_TEST_PATH").unwrap());
+    let store = SqliteStore::open(path).await.unwrap();
+    match role.as_str() {
+        "commit" => {
+            for n in 0..COMMITS {
+                store.commit(commit(&name, n)).await.unwrap();
+            }
+        }
+        "commit once" => drop(store.commit(commit(&name, 0)).await.unwrap()),
+        "claim" => take_turns(&store, &name).await,
+        "claim and die" => {
+            let ClaimAnswer::Granted(_) = store.claim(&want(&name)).await.unwrap() else { panic!("taken") };
+            std::process::abort();
+        }
+        other => panic!("{other}"),
+    }
+}
+
+/// Takes the claim again and again; each time it adds one to a row that only the holder may write. Two holders at
+/// once would both read the same number, or be fenced.
+async fn take_turns(store: &SqliteStore, name: &str) {
+    let mut turns = 0;
+    while turns < TURNS {
+        let ClaimAnswer::Granted(claim) = store.claim(&want(name)).await.unwrap() else {
+            tokio::task::yield_now().await;
+            continue;
+        };
+        let page = store.ledger("count", None, 1).await.unwrap();
+        let count =
+            page.rows.first().map_or(0, |(_, v)| u64::from_le_bytes(v.as_slice().try_into().unwrap()));
+        let row =
+            shoal_store::LedgerWrite { key: "count".into(), value: Some((count + 1).to_le_bytes().to_vec()) };
+        store.write_ledger(vec![row], &claim).await.unwrap();
+        store.release(&claim).await.unwrap();
+        turns += 1;
+    }
+}
+
+/// Every commit of three writing processes is heard, in order, each once, without anybody asking.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commits_of_others_are_heard() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("shoal.db");
+    let store = SqliteStore::open(&path).await.unwrap();
+    let mut watch = store.watch(Filter::all(), store.head().await.unwrap());
+    assert!(matches!(watch.next().await, Some(Ok(Feed::Upto(Revision(0))))));
+    let mut others: Vec<_> = (0..3).map(|n| neighbour("commit", &format!("p{n}"), &path)).collect();
+    // And one's own among them.
+    let own = store.clone();
+    let own = tokio::spawn(async move {
+        for n in 0..COMMITS {
+            own.commit(commit("own", n)).await.unwrap();
+        }
+    });
+    let mut heard = 0;
+    while heard < 4 * COMMITS {
+        let next = tokio::time::timeout(Duration::from_secs(60), watch.next()).await;
+        match next.unwrap_or_else(|_| panic!("only {heard} commits were heard")) {
+            Some(Ok(Feed::Commit(entry))) => {
+                heard += 1;
+                assert_eq!(entry.info.revision, Revision(heard));
+                assert_eq!(entry.changes.len(), 3);
+            }
+            Some(Ok(Feed::Upto(_))) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    own.await.unwrap();
+    for other in &mut others {
+        assert!(other.wait().unwrap().success());
+    }
+}
+
+/// Two handles in one process: the slower way to the same file is as good.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_handle_hears_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("shoal.db");
+    let (one, two) = (SqliteStore::open(&path).await.unwrap(), SqliteStore::open(&path).await.unwrap());
+    let start = one.head().await.unwrap();
+    assert_eq!(two.head().await.unwrap(), start);
+    let mut watch = two.watch(Filter::of(vec![Range::hosts()]), start);
+    assert!(matches!(watch.next().await, Some(Ok(Feed::Upto(_)))));
+    for n in 0..50 {
+        let done = one.commit(commit("w", n)).await.unwrap();
+        let heard = tokio::time::timeout(Duration::from_secs(20), watch.next()).await.unwrap();
+        let Some(Ok(Feed::Commit(entry))) = heard else { panic!("{heard:?}") };
+        assert_eq!((entry.info.revision, entry.changes.len()), (done.revision, 1));
+    }
+    // The watch goes on when its own store is let go.
+    drop(two);
+    one.commit(commit("w", 50)).await.unwrap();
+    assert!(matches!(watch.next().await, Some(Ok(Feed::Commit(_)))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn claims_hold_across_processes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("shoal.db");
+    let store = SqliteStore::open(&path).await.unwrap();
+    let mut others: Vec<_> = (0..2).map(|n| neighbour("claim", &format!("p{n}"), &path)).collect();
+    take_turns(&store, "own").await;
+    for other in &mut others {
+        assert!(other.wait().unwrap().success(), "a neighbour was fenced, or failed otherwise");
+    }
+    let page = store.ledger("count", None, 1).await.unwrap();
+    let count = u64::from_le_bytes(page.rows[0].1.as_slice().try_into().unwrap());
+    assert_eq!(count, 3 * TURNS, "two held it at once");
+    // One that dies keeps it until it ends: nobody else gets it.
+    assert!(!neighbour("claim and die", "dead", &path).wait().unwrap().success());
+    let answer = store.claim(&want("own")).await.unwrap();
+    assert!(matches!(answer, ClaimAnswer::Taken { look_again: Some(_), .. }), "{answer:?}");
+}
+
+/// A claim with an end does not outlive the boot it was made in; one without does.
+#[tokio::test]
+async fn a_reboot_ends_claims() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("shoal.db");
+    let store = SqliteStore::open(&path).await.unwrap();
+    let kept = ClaimRequest { name: "slot/1".into(), ttl: None, ..want("a") };
+    for want in [want("a"), kept.clone()] {
+        assert!(matches!(store.claim(&want).await.unwrap(), ClaimAnswer::Granted(_)));
+    }
+    drop(store);
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection.execute("UPDATE claims SET boot = 'an earlier one'", []).unwrap();
+    drop(connection);
+    let store = SqliteStore::open(&path).await.unwrap();
+    let held: Vec<_> = store.claims("").await.unwrap().into_iter().map(|c| c.name).collect();
+    assert_eq!(held, ["slot/1"]);
+    assert!(matches!(store.claim(&want("b")).await.unwrap(), ClaimAnswer::Granted(c) if c.number > 2));
+    assert!(matches!(
+        store.claim(&ClaimRequest { holder: "b".into(), ..kept }).await.unwrap(),
+        ClaimAnswer::Taken { look_again: None, .. }
+    ));
+}
+
+/// A restored backup gets another epoch, and whoever watches, also in another process, is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_epoch_resets_watches() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("shoal.db");
+    let (one, two) = (SqliteStore::open(&path).await.unwrap(), SqliteStore::open(&path).await.unwrap());
+    let done = one.commit(commit("w", 0)).await.unwrap();
+    let old = one.head().await.unwrap();
+    let mut watches = [one.watch(Filter::all(), old), two.watch(Filter::all(), old)];
+    for watch in &mut watches {
+        assert_eq!(watch.next().await, Some(Ok(Feed::Upto(done.revision))));
+    }
+    let epoch = one.new_epoch().await.unwrap();
+    assert!(epoch != old.epoch && epoch != Epoch(0));
+    let new = Head { epoch, revision: done.revision };
+    for watch in &mut watches {
+        let told = tokio::time::timeout(Duration::from_secs(20), watch.next()).await.unwrap();
+        assert_eq!(told, Some(Ok(Feed::Reset(new))));
+    }
+    assert_eq!(two.head().await.unwrap(), new);
+    drop((one, two, watches));
+    assert_eq!(SqliteStore::open(&path).await.unwrap().head().await.unwrap(), new);
+}
+
+/// What one store remembers of an idempotency key, the next one that opens the file does, too.
+#[tokio::test]
+async fn retries_are_known_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("shoal.db");
+    let first = SqliteStore::open(&path).await.unwrap().commit(commit("w", 0)).await.unwrap();
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&path).await.unwrap());
+    let again = store.commit(commit("w", 0)).await.unwrap();
+    assert!(again.replayed && again.revision == first.revision);
+}
+
+/// A database that is kept open goes on after another process has written, also where one thread does everything.
+#[tokio::test]
+async fn a_database_goes_on_after_a_neighbours_commit() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("shoal.db");
+    let store = Arc::new(SqliteStore::open(&path).await.unwrap());
+    let database = Database::open(store).await.unwrap();
+    for n in 0..40 {
+        let host = format!("h{n}.example.com");
+        let edit = Edit::Write {
+            key: key(&format!("pauses/host/{host}")),
+            value: Document::parse(r#"{"why":"x"}"#).unwrap(),
+            expect: Expect::default(),
+        };
+        let done = database.transact(Proposal::new("ann", "why not", vec![edit]));
+        let done = tokio::time::timeout(Duration::from_secs(30), done).await.expect("it goes on").unwrap();
+        assert_eq!(done.committed.revision, Revision(2 * n + 1));
+        // Blocks the only thread, as tests do.
+        assert!(neighbour("commit once", &format!("w{n}"), &path).wait().unwrap().success());
+    }
+}
