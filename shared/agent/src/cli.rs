@@ -1,0 +1,97 @@
+//! What stands on the command line of every agent.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use shoal_engine::MaxChange;
+
+/// The command line of every agent. Without a mode it runs as a daemon.
+#[derive(Clone, Debug, Default, Parser)]
+#[command(
+    version,
+    about = "Converges what the tags of one namespace ask for",
+    after_help = "Exit codes: 0 converged, 1 failed, 2 usage, 4 held (guard, clash, pause), 5 still waiting.\n\
+                  With --plan: 0 nothing to do, 3 changes pending."
+)]
+pub(crate) struct Args {
+    /// Converge once, then exit
+    #[arg(long, conflicts_with_all = ["plan", "preview"])]
+    pub(crate) once: bool,
+    /// Print what would be done; write nothing
+    #[arg(long, conflicts_with = "preview")]
+    pub(crate) plan: bool,
+    /// Print what would be wanted otherwise if the documents in FILE were committed; look at no target
+    #[arg(long, value_name = "FILE")]
+    pub(crate) preview: Option<PathBuf>,
+    /// How --plan and --preview print
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+    /// The host database: sqlite:PATH, memory:, or what else this program knows
+    #[arg(long, value_name = "URL", env = "SHOAL_STORE")]
+    pub(crate) store: Option<String>,
+    /// Only units that this tag feeds; may be repeated
+    #[arg(long, value_name = "TAG")]
+    pub(crate) tag: Vec<String>,
+    /// Only what this host contributes: refused, until a unit's ledger can be divided by host
+    #[arg(long, value_name = "HOST", hide = true)]
+    pub(crate) host: Option<String>,
+    /// The configuration file [default: /etc/shoal/NAME.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The share of a unit's items that one batch may change or remove without asking
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) max_change: Option<MaxChange>,
+    /// After how long everything is looked at again
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) resync: Option<Duration>,
+    /// Where to answer /healthz, /readyz and /metrics
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Option<std::net::SocketAddr>,
+    /// With --once: how long to go on while something waits or failed
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) wait: Option<Duration>,
+    /// What this instance calls itself in claims and status
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// A span of time: `90s`, `10m`, `1h30m`, or seconds.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    if let Ok(seconds) = text.parse() {
+        return Ok(Duration::from_secs(seconds));
+    }
+    let span: jiff::SignedDuration =
+        text.parse().map_err(|_| format!("{text:?} is not a span of time: write 90s, 10m or 1h30m"))?;
+    span.try_into().map_err(|_| format!("{text:?} is less than nothing"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn spans_of_time() {
+        assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
+        for bad in ["", "x", "-1s"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

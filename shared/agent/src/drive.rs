@@ -1,0 +1,171 @@
+//! The loop: what happened goes into the engine, what the engine asks for goes out.
+
+use std::sync::Arc;
+
+use shoal_core::Row;
+use shoal_engine::{Act, Agent, Answer, Batch, Engine, Moment, Outcome, Target};
+use shoal_store::Head;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::clock::until;
+use crate::effects::Hands;
+use crate::feed::{self, News};
+use crate::metrics::Board;
+
+/// How many answers may wait to be taken in.
+const ANSWERS: usize = 1024;
+/// How much news may wait.
+const NEWS: usize = 256;
+/// How many changes of a batch are logged one by one.
+const LOGGED: usize = 20;
+
+/// An engine with what carries its effects out.
+pub(crate) struct Driver<A: Agent, T> {
+    pub(crate) engine: Engine<A>,
+    hands: Arc<Hands<T>>,
+    give: mpsc::Sender<(u64, Answer<A>)>,
+    answers: mpsc::Receiver<(u64, Answer<A>)>,
+    news: Option<mpsc::Receiver<News>>,
+    following: Option<JoinHandle<()>>,
+    pub(crate) board: Arc<Board>,
+    held: std::collections::BTreeMap<String, String>,
+}
+
+impl<A: Agent, T: Target<A>> Driver<A, T> {
+    /// Starts with the whole database as it was read.
+    pub(crate) fn new(
+        mut engine: Engine<A>,
+        hands: Arc<Hands<T>>,
+        head: Head,
+        rows: Vec<Row>,
+        board: Arc<Board>,
+    ) -> Self {
+        engine.load(head.epoch, head.revision, rows);
+        let (give, answers) = mpsc::channel(ANSWERS);
+        Self { engine, hands, give, answers, news: None, following: None, board, held: Default::default() }
+    }
+
+    /// From now on, what is committed after `head` is told.
+    pub(crate) fn follow(&mut self, head: Head) {
+        let (tell, news) = mpsc::channel(NEWS);
+        self.news = Some(news);
+        self.following = Some(tokio::spawn(feed::follow(self.hands.store.clone(), head, tell)));
+    }
+
+    pub(crate) fn now(&self) -> Moment {
+        self.hands.clock.now()
+    }
+
+    /// Carries out all that can be begun now.
+    pub(crate) fn pump(&mut self) {
+        let now = self.now();
+        while let Some(effect) = self.engine.poll(now) {
+            if let Act::Apply { unit, batch, .. } = &effect.act {
+                log_batch(&unit.0, batch);
+            }
+            let (hands, give) = (self.hands.clone(), self.give.clone());
+            tokio::spawn(async move {
+                let answer = hands.carry_out(effect).await;
+                // Nobody listens any more: the program is ending.
+                let _ = give.send(answer).await;
+            });
+        }
+        self.log_holds();
+        self.board.set(&self.engine);
+    }
+
+    /// Waits until something happens: an answer, news, or a time that has come; at most until `deadline`.
+    pub(crate) async fn wait(&mut self, deadline: Option<Instant>) {
+        let now = self.now();
+        let wake = self.engine.next_wake().map(|at| Instant::now() + until(at, now));
+        let wake = [wake, deadline].into_iter().flatten().min();
+        let sleep = async {
+            match wake {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let news = async {
+            match &mut self.news {
+                Some(news) => news.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            Some((id, answer)) = self.answers.recv() => self.take(id, answer),
+            Some(news) = news => self.hear(news),
+            () = sleep => {}
+        }
+        // What else is there by now is taken in before the next decision.
+        while let Ok((id, answer)) = self.answers.try_recv() {
+            self.take(id, answer);
+        }
+        while let Some(Ok(news)) = self.news.as_mut().map(mpsc::Receiver::try_recv) {
+            self.hear(news);
+        }
+    }
+
+    fn take(&mut self, id: u64, answer: Answer<A>) {
+        match &answer {
+            Answer::Fault(fault) => tracing::warn!("{fault}"),
+            Answer::Fenced => tracing::warn!("the claim was lost"),
+            Answer::Applied(applied) => {
+                for (key, outcome) in &applied.each {
+                    if let Outcome::Failed(fault) = outcome {
+                        tracing::warn!(item = %key, "{fault}");
+                    }
+                }
+            }
+            _ => {}
+        }
+        let now = self.now();
+        self.engine.answer(id, answer, now);
+    }
+
+    fn hear(&mut self, news: News) {
+        if !matches!(news, News::Down(_)) {
+            self.board.set_connected(true);
+        }
+        match news {
+            News::All { epoch, at, rows } => self.engine.load(epoch, at, rows),
+            News::Commit(entry) => self.engine.apply(entry.info.revision, &entry.changes),
+            News::Upto(revision) => self.engine.upto(revision),
+            News::Down(why) => {
+                self.board.set_connected(false);
+                tracing::warn!("the database is out of reach, trying again: {why}");
+            }
+        }
+    }
+
+    /// Says once what newly waits for a person.
+    fn log_holds(&mut self) {
+        let mut held = std::collections::BTreeMap::new();
+        for (unit, hold) in self.engine.holds() {
+            if self.held.get(&unit.0) != Some(&hold.digest) {
+                tracing::warn!(unit = %unit, digest = hold.digest, "held: {}", hold.why);
+            }
+            held.insert(unit.0.clone(), hold.digest.clone());
+        }
+        self.held = held;
+    }
+}
+
+impl<A: Agent, T> Drop for Driver<A, T> {
+    fn drop(&mut self) {
+        if let Some(following) = &self.following {
+            following.abort();
+        }
+    }
+}
+
+fn log_batch<A: Agent>(unit: &str, batch: &Batch<A>) {
+    for edit in batch.changes.iter().take(LOGGED) {
+        tracing::info!(unit, item = %edit.key, because = %edit.because, "{}", edit.verb);
+    }
+    if let Some(more) = batch.changes.len().checked_sub(LOGGED).filter(|more| *more > 0) {
+        tracing::info!(unit, "and {more} more changes");
+    }
+}

@@ -1,0 +1,216 @@
+//! Carries out what the engine asks for, on the store and on the target.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use shoal_core::{Change, Commit, Revision};
+use shoal_engine::{
+    Act, Agent, Answer, Claimed, Clock, Effect, Fault, Fence, LedgerRow, Millis, Scope, Target, Unit,
+};
+use shoal_store::{Claim, ClaimAnswer, ClaimRequest, LedgerWrite, Store, StoreError};
+use tokio::sync::Semaphore;
+
+/// How many looks and batches are under way at once.
+const PARALLEL: usize = 16;
+/// How many ledger rows are read at once.
+const LEDGER_PAGE: usize = 256;
+
+/// The store, the target, and the claims that are held.
+pub(crate) struct Hands<T> {
+    pub(crate) namespace: String,
+    pub(crate) holder: String,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) target: T,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) timeout: Duration,
+    claims: Mutex<BTreeMap<Unit, Claim>>,
+    slots: Semaphore,
+}
+
+impl<T> Hands<T> {
+    pub(crate) fn new(
+        namespace: String,
+        holder: String,
+        store: Arc<dyn Store>,
+        target: T,
+        clock: Arc<dyn Clock>,
+        timeout: Duration,
+    ) -> Self {
+        let slots = Semaphore::new(PARALLEL);
+        Self { namespace, holder, store, target, clock, timeout, claims: Mutex::default(), slots }
+    }
+
+    /// Carries out one effect. Never fails: a failure is an answer, too.
+    pub(crate) async fn carry_out<A: Agent>(self: Arc<Self>, effect: Effect<A>) -> (u64, Answer<A>)
+    where
+        T: Target<A>,
+    {
+        let id = effect.id;
+        // In a task of its own, so that a panic in a target is an answer and not the end of the daemon.
+        let answer = match tokio::spawn(self.act(effect.act)).await {
+            Ok(answer) => answer,
+            Err(error) => Answer::Fault(
+                Fault::new("carry out an effect", error)
+                    .next("this is a fault in the agent's target; see the log"),
+            ),
+        };
+        (id, answer)
+    }
+
+    async fn act<A: Agent>(self: Arc<Self>, act: Act<A>) -> Answer<A>
+    where
+        T: Target<A>,
+    {
+        match act {
+            Act::NextKey { prefix, after } => match self.store.ledger(&prefix, after.as_deref(), 1).await {
+                Ok(page) => Answer::NextKey(page.rows.into_iter().next().map(|(key, _)| key)),
+                Err(error) => failed("list the units in the ledger", error),
+            },
+            Act::Claim { unit, ttl } => self.claim(unit, ttl).await,
+            Act::Release { unit, number } => self.release(&unit, number).await,
+            Act::ReadLedger { unit, prefix } => self.read_ledger(&unit, &prefix).await,
+            Act::WriteLedger { unit, number, rows } => self.write_ledger(&unit, number, rows).await,
+            Act::Observe { unit, keys } => self.observe(unit, keys).await,
+            Act::Apply { unit, batch, number, not_after } => {
+                let fence = Fence { number, not_after, clock: self.clock.clone() };
+                let _slot = self.slots.acquire().await;
+                if let Err(fault) = fence.check() {
+                    return Answer::Fault(fault);
+                }
+                let apply = self.target.apply(&unit, &batch, &fence);
+                match tokio::time::timeout(self.timeout, apply).await {
+                    Ok(Ok(applied)) => Answer::Applied(applied),
+                    Ok(Err(fault)) => Answer::Fault(fault),
+                    Err(_) => Answer::Fault(self.too_long("change", &unit)),
+                }
+            }
+            Act::Facts { unit, number, facts } => self.facts(&unit, number, facts).await,
+            Act::Report(status) => match self.store.report(*status).await {
+                Ok(()) => Answer::Done,
+                Err(error) => failed("report", error),
+            },
+        }
+    }
+
+    fn too_long(&self, what: &str, unit: &Unit) -> Fault {
+        Fault::new(format!("{what} {unit}"), format!("it took longer than {:?}", self.timeout))
+            .next("raise `timeout` in the configuration if that is normal")
+    }
+
+    async fn observe<A: Agent>(&self, unit: Unit, keys: Option<Vec<A::Key>>) -> Answer<A>
+    where
+        T: Target<A>,
+    {
+        let _slot = self.slots.acquire().await;
+        let scope = keys.as_deref().map_or(Scope::All, Scope::Keys);
+        match tokio::time::timeout(self.timeout, self.target.observe(&unit, scope)).await {
+            Ok(Ok(observed)) => Answer::Observed(observed),
+            Ok(Err(fault)) => Answer::Fault(fault),
+            Err(_) => Answer::Fault(self.too_long("look at", &unit)),
+        }
+    }
+
+    fn claims(&self) -> std::sync::MutexGuard<'_, BTreeMap<Unit, Claim>> {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The claim of this number, as the store gave it.
+    fn held(&self, unit: &Unit, number: u64) -> Option<Claim> {
+        self.claims().get(unit).filter(|claim| claim.number == number).cloned()
+    }
+
+    async fn claim<A: Agent>(&self, unit: Unit, ttl: Millis) -> Answer<A> {
+        let ttl = Duration::from_millis(ttl.unsigned_abs());
+        let name = format!("unit/{}/{unit}", self.namespace);
+        let want = ClaimRequest { name, of: 1, holder: self.holder.clone(), ttl: Some(ttl) };
+        let asked = self.clock.now();
+        match self.store.claim(&want).await {
+            Ok(ClaimAnswer::Granted(claim)) => {
+                let number = claim.number;
+                let lasts = claim.ttl.unwrap_or(ttl);
+                // Taken for held only once it is known what the last holder may have acted on.
+                let head = match self.held(&unit, number) {
+                    Some(_) => Revision(0),
+                    None => match self.store.head().await {
+                        Ok(head) => head.revision,
+                        Err(error) => return failed("ask for the newest revision", error),
+                    },
+                };
+                self.claims().insert(unit, claim);
+                Answer::Claim(Claimed::Held { number, until: asked + millis(lasts), head })
+            }
+            Ok(ClaimAnswer::Taken { look_again, .. }) => {
+                let wait = look_again.unwrap_or(ttl).min(ttl);
+                Answer::Claim(Claimed::Taken { look_again: self.clock.now() + millis(wait).max(100) })
+            }
+            Err(error) => failed(&format!("claim {unit}"), error),
+        }
+    }
+
+    async fn release<A: Agent>(&self, unit: &Unit, number: u64) -> Answer<A> {
+        let Some(claim) = self.held(unit, number) else { return Answer::Done };
+        match self.store.release(&claim).await {
+            Ok(()) => {
+                self.claims().remove(unit);
+                Answer::Done
+            }
+            Err(error) => failed(&format!("give back the claim on {unit}"), error),
+        }
+    }
+
+    async fn read_ledger<A: Agent>(&self, unit: &Unit, prefix: &str) -> Answer<A> {
+        let mut rows: Vec<(String, Vec<u8>)> = Vec::new();
+        loop {
+            let after = rows.last().map(|(key, _)| key.clone());
+            match self.store.ledger(prefix, after.as_deref(), LEDGER_PAGE).await {
+                Ok(page) => {
+                    rows.extend(page.rows);
+                    if !page.more {
+                        // A unit whose name begins with this one's and a slash has rows of its own.
+                        rows.retain(|(key, _)| !key[prefix.len()..].contains('/'));
+                        return Answer::Ledger(rows);
+                    }
+                }
+                Err(error) => return failed(&format!("read the ledger of {unit}"), error),
+            }
+        }
+    }
+
+    async fn write_ledger<A: Agent>(&self, unit: &Unit, number: u64, rows: Vec<LedgerRow>) -> Answer<A> {
+        let Some(claim) = self.held(unit, number) else { return Answer::Fenced };
+        let rows = rows.into_iter().map(|row| LedgerWrite { key: row.key, value: row.value }).collect();
+        match self.store.write_ledger(rows, &claim).await {
+            Ok(()) => Answer::Done,
+            Err(StoreError::Fenced { .. }) => Answer::Fenced,
+            Err(error) => failed(&format!("write the ledger of {unit}"), error),
+        }
+    }
+
+    async fn facts<A: Agent>(&self, unit: &Unit, number: u64, facts: Vec<Change>) -> Answer<A> {
+        let Some(claim) = self.held(unit, number) else { return Answer::Fenced };
+        let commit = Commit {
+            pre: vec![claim.held()],
+            changes: facts,
+            author: format!("agent {}", self.namespace),
+            principal: None,
+            message: format!("facts of {unit}"),
+            idempotency: None,
+            intent: None,
+        };
+        match self.store.commit(commit).await {
+            Ok(_) => Answer::Done,
+            Err(StoreError::Fenced { .. } | StoreError::Conflict { .. }) => Answer::Fenced,
+            Err(error) => failed(&format!("write the facts of {unit}"), error),
+        }
+    }
+}
+
+fn failed<A: Agent>(what: &str, error: StoreError) -> Answer<A> {
+    Answer::Fault(Fault::new(what, error))
+}
+
+/// A span of time in milliseconds.
+pub(crate) fn millis(span: Duration) -> Millis {
+    Millis::try_from(span.as_millis()).unwrap_or(Millis::MAX / 4)
+}

@@ -1,0 +1,78 @@
+//! From what happened to the exit code, in one place.
+
+use std::process::ExitCode;
+
+use shoal_engine::{Fault, Plan, Verdict};
+use shoal_store::StoreError;
+
+/// Everything is as it should be; nothing to do.
+pub(crate) const DONE: u8 = 0;
+/// Something failed.
+pub(crate) const FAILED: u8 = 1;
+/// The command line, the configuration or a file that was given is wrong.
+pub(crate) const USAGE: u8 = 2;
+/// `--plan`: there are changes to make.
+pub(crate) const PENDING: u8 = 3;
+/// Something waits for a person.
+pub(crate) const HELD: u8 = 4;
+/// Something still waits.
+pub(crate) const WAITING: u8 = 5;
+
+/// Why the program ends without having done what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// What it was told cannot be.
+    #[error("{0}")]
+    Usage(String),
+    /// It was not possible.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// The database says no, or does not answer.
+    #[error("{doing}: {source}")]
+    Store {
+        /// What was attempted.
+        doing: String,
+        /// What the store says.
+        source: StoreError,
+    },
+}
+
+impl Failure {
+    pub(crate) fn store(doing: impl Into<String>) -> impl FnOnce(StoreError) -> Self {
+        let doing = doing.into();
+        move |source| Self::Store { doing, source }
+    }
+}
+
+/// How the program ended.
+pub(crate) enum End {
+    /// A daemon was told to stop, and did.
+    Stopped,
+    /// `--once`.
+    Once(Verdict),
+    /// `--plan`.
+    Planned(Plan),
+    /// `--preview`.
+    Previewed,
+}
+
+/// The one map from what happened to the exit code.
+pub(crate) fn code(result: &Result<End, Failure>) -> ExitCode {
+    ExitCode::from(match result {
+        Ok(End::Stopped | End::Previewed | End::Once(Verdict::Converged)) => DONE,
+        Ok(End::Once(Verdict::Failed)) => FAILED,
+        Ok(End::Once(Verdict::Held)) => HELD,
+        Ok(End::Once(Verdict::Waiting | Verdict::Busy)) => WAITING,
+        Ok(End::Planned(plan)) if plan.units.iter().any(|u| u.resting.as_deref().is_some_and(is_failing)) => {
+            FAILED
+        }
+        Ok(End::Planned(plan)) if plan.is_empty() => DONE,
+        Ok(End::Planned(_)) => PENDING,
+        Err(Failure::Usage(_)) => USAGE,
+        Err(Failure::Fault(_) | Failure::Store { .. }) => FAILED,
+    })
+}
+
+fn is_failing(resting: &str) -> bool {
+    resting.starts_with("failing: ")
+}

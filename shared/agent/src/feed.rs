@@ -1,0 +1,89 @@
+//! Follows the store: reads all of it, then every commit, and begins again when the position is lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use shoal_core::{Epoch, LogEntry, Range, Revision, Row};
+use shoal_store::{Feed, Filter, Head, Query, Result, Store};
+use tokio::sync::mpsc;
+
+/// What the driver is told.
+pub(crate) enum News {
+    /// The whole database.
+    All { epoch: Epoch, at: Revision, rows: Vec<Row> },
+    /// One commit.
+    Commit(Arc<LogEntry>),
+    /// Everything up to here has been told.
+    Upto(Revision),
+    /// The store does not answer; it is tried again.
+    Down(String),
+}
+
+/// The longest pause between two attempts to reach the store.
+const MOST: Duration = Duration::from_secs(30);
+
+/// Reads the whole database, tombstones included, at one revision.
+pub(crate) async fn read_all(store: &dyn Store) -> Result<(Head, Vec<Row>)> {
+    let head = store.head().await?;
+    let mut query = Query { tombstones: true, at: Some(head.revision), ..Query::new(Range::All) };
+    let mut rows = Vec::new();
+    loop {
+        let page = store.read(&query).await?;
+        rows.extend(page.rows);
+        match page.next {
+            Some(next) => query.after = Some(next),
+            None => return Ok((head, rows)),
+        }
+    }
+}
+
+/// Follows `store` from `from` until nobody listens.
+pub(crate) async fn follow(store: Arc<dyn Store>, mut from: Head, news: mpsc::Sender<News>) {
+    let mut failures = 0;
+    loop {
+        let mut watch = store.watch(Filter::of(vec![Range::All]), from);
+        while let Some(message) = watch.next().await {
+            let told = match message {
+                Ok(Feed::Commit(entry)) => {
+                    from.revision = entry.info.revision;
+                    News::Commit(entry)
+                }
+                Ok(Feed::Upto(revision)) => {
+                    from.revision = from.revision.max(revision);
+                    News::Upto(revision)
+                }
+                Ok(Feed::Reset(_)) => match read_all(&*store).await {
+                    Ok((head, rows)) => {
+                        from = head;
+                        failures = 0;
+                        if news.send(News::All { epoch: head.epoch, at: head.revision, rows }).await.is_err()
+                        {
+                            return;
+                        }
+                        // What came after this reading is asked for anew.
+                        break;
+                    }
+                    Err(error) => News::Down(error.to_string()),
+                },
+                Err(error) => News::Down(error.to_string()),
+            };
+            let down = matches!(told, News::Down(_));
+            if news.send(told).await.is_err() {
+                return;
+            }
+            if down {
+                failures += 1;
+                tokio::time::sleep(pause(failures)).await;
+                break;
+            }
+            failures = 0;
+        }
+    }
+}
+
+/// Twice as long after each failure, at most [`MOST`], and up to half of it less by chance.
+fn pause(failures: u32) -> Duration {
+    let full = Duration::from_millis(100).saturating_mul(1 << failures.min(12)).min(MOST);
+    full.mul_f64(0.5 + crate::chance::fraction() / 2.0)
+}

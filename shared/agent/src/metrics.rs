@@ -1,0 +1,121 @@
+//! What the daemon shows of itself, in Prometheus' text form.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use shoal_engine::{Agent, Counters, Engine, Verdict};
+
+/// The last state of the engine, for whoever asks over HTTP.
+pub(crate) struct Board {
+    agent: String,
+    now: Mutex<Now>,
+    connected: AtomicBool,
+}
+
+#[derive(Clone)]
+struct Now {
+    counters: Counters,
+    changes: BTreeMap<(&'static str, &'static str), u64>,
+    seen: u64,
+    items: usize,
+    behind: usize,
+    queue: usize,
+    verdict: Verdict,
+    loaded: bool,
+}
+
+impl Board {
+    pub(crate) fn new(agent: String) -> Self {
+        let now = Now {
+            counters: Counters::default(),
+            changes: BTreeMap::new(),
+            seen: 0,
+            items: 0,
+            behind: 0,
+            queue: 0,
+            verdict: Verdict::Busy,
+            loaded: false,
+        };
+        Self { agent, now: Mutex::new(now), connected: AtomicBool::new(true) }
+    }
+
+    /// Takes over how the engine stands. Costs its units.
+    pub(crate) fn set<A: Agent>(&self, engine: &Engine<A>) {
+        let (items, behind, queue) = engine.sizes();
+        let now = Now {
+            counters: engine.counters(),
+            changes: engine.changes().clone(),
+            seen: engine.seen().0,
+            items,
+            behind,
+            queue,
+            verdict: engine.verdict(),
+            loaded: true,
+        };
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = now;
+    }
+
+    pub(crate) fn set_connected(&self, connected: bool) {
+        self.connected.store(connected, Ordering::Relaxed);
+    }
+
+    /// Whether the database was read and is within reach; if not, why.
+    pub(crate) fn ready(&self) -> Result<(), &'static str> {
+        let loaded = self.now.lock().unwrap_or_else(PoisonError::into_inner).loaded;
+        match (loaded, self.connected.load(Ordering::Relaxed)) {
+            (true, true) => Ok(()),
+            (false, _) => Err("the database has not been read yet"),
+            (true, false) => Err("the database is out of reach"),
+        }
+    }
+
+    /// Everything in Prometheus' text form.
+    pub(crate) fn text(&self) -> Result<String, prometheus::Error> {
+        let now = self.now.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let labels = std::collections::HashMap::from([("agent".to_owned(), self.agent.clone())]);
+        let registry = Registry::new_custom(Some("shoal".to_owned()), Some(labels))?;
+        let gauge = |name: &str, help: &str, value: u64| -> Result<(), prometheus::Error> {
+            let gauge = IntGauge::new(name, help)?;
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+            registry.register(Box::new(gauge))
+        };
+        let counter = |name: &str, help: &str, value: u64| -> Result<(), prometheus::Error> {
+            let counter = IntCounter::new(name, help)?;
+            counter.inc_by(value);
+            registry.register(Box::new(counter))
+        };
+        gauge("items", "Items that the ledger holds.", now.items as u64)?;
+        gauge("behind", "Items that are not as they should be.", now.behind as u64)?;
+        gauge("queue_depth", "Items that wait to be decided on.", now.queue as u64)?;
+        gauge("seen_revision", "The newest revision that was turned into work.", now.seen)?;
+        gauge(
+            "converged",
+            "1 when everything is as it should be.",
+            u64::from(now.verdict == Verdict::Converged),
+        )?;
+        gauge("held", "1 when something waits for a person.", u64::from(now.verdict == Verdict::Held))?;
+        gauge(
+            "connected",
+            "1 when the database is within reach.",
+            u64::from(self.connected.load(Ordering::Relaxed)),
+        )?;
+        let c = now.counters;
+        counter("commits_total", "Commits seen.", c.commits)?;
+        counter("failures_total", "Changes, looks and writes that failed.", c.failures)?;
+        counter("batches_total", "Batches sent to the target.", c.batches)?;
+        counter("decisions_total", "Items decided on.", c.steps)?;
+        counter("looks_total", "Looks at whole units.", c.looks)?;
+        counter("ledger_bytes_total", "Octets written to the ledger.", c.ledger_bytes)?;
+        let opts = Opts::new("changes_total", "Changes sent to the target, by verb and cause.");
+        let changes = IntCounterVec::new(opts, &["verb", "cause"])?;
+        for ((verb, cause), count) in &now.changes {
+            changes.with_label_values(&[*verb, *cause]).inc_by(*count);
+        }
+        registry.register(Box::new(changes))?;
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&registry.gather(), &mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+}

@@ -1,0 +1,88 @@
+//! Plans and previews for people.
+
+use std::fmt::Write as _;
+
+use shoal_engine::{Plan, PlannedStep, Preview, UnitPlan};
+
+/// A plan, unit by unit.
+pub(crate) fn plan(plan: &Plan) -> String {
+    let mut out = format!("{} at revision {}\n", plan.agent, plan.revision);
+    for unit in &plan.units {
+        unit_plan(&mut out, unit);
+    }
+    for q in &plan.quarantined {
+        let _ = writeln!(
+            out,
+            "quarantined {} since revision {}: {}; what it fed stays as it is",
+            q.what, q.since, q.why
+        );
+    }
+    if plan.units.is_empty() {
+        out.push_str("no tag asks for anything\n");
+    }
+    out
+}
+
+fn unit_plan(out: &mut String, unit: &UnitPlan) {
+    let quiet = unit.steps.is_empty() && unit.idle.is_empty();
+    match &unit.resting {
+        Some(why) if quiet => {
+            let _ = writeln!(out, "{}: {why}, {} items", unit.unit, unit.items);
+        }
+        _ => {
+            let _ = writeln!(out, "{}: {} changes, {} items", unit.unit, unit.steps.len(), unit.items);
+        }
+    }
+    for step in &unit.steps {
+        line(out, step);
+    }
+    for idle in &unit.idle {
+        let _ = writeln!(out, "  . {}: {}", idle.key, idle.why);
+    }
+    for left in &unit.left_out {
+        let _ = writeln!(out, "  ! {}: left out {}: {}", left.key, left.who.join(", "), left.why);
+    }
+    if let Some(hold) = &unit.hold {
+        let _ = writeln!(out, "  held: {}\n  agree with digest {}", hold.why, hold.digest);
+    }
+}
+
+fn line(out: &mut String, step: &PlannedStep) {
+    let _ = write!(out, "  {} {} ({}", step.verb, step.key, step.because);
+    if let Some(host) = step.host.as_ref().filter(|host| !step.because.to_string().contains(host.as_str())) {
+        let _ = write!(out, ", {host}");
+    }
+    if !step.fields.is_empty() {
+        let _ = write!(out, ", {}", step.fields.join(", "));
+    }
+    out.push(')');
+    if let Some(held) = &step.held {
+        let _ = write!(out, " not now: {held}");
+    }
+    out.push('\n');
+}
+
+/// A preview, item by item.
+pub(crate) fn preview(preview: &Preview) -> String {
+    let mut out = format!("{} on top of revision {}\n", preview.agent, preview.revision);
+    for wish in &preview.wishes {
+        let sign = match (&wish.before, &wish.after, &wish.blocked) {
+            (_, _, Some(_)) => '!',
+            (None, _, _) => '+',
+            (_, None, _) => '-',
+            _ => '~',
+        };
+        let _ = write!(out, "{sign} {} {}", wish.unit, wish.key);
+        if let Some(why) = &wish.blocked {
+            let _ = write!(out, ": {why}; it would stay as it is");
+        }
+        out.push('\n');
+    }
+    for q in &preview.quarantined {
+        let _ = writeln!(out, "! {}: {}", q.what, q.why);
+    }
+    if preview.wishes.is_empty() && preview.quarantined.is_empty() {
+        out.push_str("nothing would be wanted otherwise\n");
+    }
+    out
+}

@@ -1,0 +1,296 @@
+//! From changes that are ready to a batch on its way: guard, fence, intent, and what stays.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use crate::Moment;
+use crate::agent::Agent;
+use crate::decide::hex;
+use crate::effect::{Act, LedgerRow};
+use crate::engine::Engine;
+use crate::guard::{Gate, gate};
+use crate::item::{Item, Kind, Planned, Sight, Trouble};
+use crate::ledger::{Entry, MAX_TRIED, Stage};
+use crate::target::{Batch, Edit, Fault, Line};
+use crate::unit::{Flight, Stage as FlightStage, State};
+
+impl<A: Agent> Engine<A> {
+    /// Sends what is ready, if the guard, the claim and the target's nature allow it. Answers whether something was sent.
+    pub(crate) fn launch(&mut self, unit: &mut State<A>, now: Moment) -> bool {
+        if unit.ready.is_empty() {
+            unit.hold = None;
+        }
+        if unit.ready.is_empty() || !self.options.write {
+            return false;
+        }
+        if self.options.nature.whole && !self.all_seen(unit) {
+            return false;
+        }
+        let mut keys = self.let_through(unit);
+        let Some((number, not_after)) = unit.may_act(now, self.options.margin) else { return false };
+        if !self.options.nature.whole {
+            // Where a batch fails as a whole, halves of it find the change that makes it fail.
+            keys.truncate((self.options.max_batch >> unit.backoff.failures.min(16)).max(1));
+        }
+        if keys.is_empty() {
+            return false;
+        }
+        let batch = Arc::new(self.make_batch(unit, &keys, number));
+        for key in &keys {
+            unit.ready.remove(key);
+            if let Some(open) = unit.open.get_mut(key) {
+                open.trouble = Trouble::Changing;
+            }
+        }
+        match self.rows(unit) {
+            Ok(rows) if rows.is_empty() => self.send_batch(unit, batch, number, not_after),
+            Ok(rows) => self.send_rows(unit, Some(batch), rows, number),
+            Err(fault) => {
+                self.unit_failed(unit, "ledger", &fault, now);
+                unit.dirty.extend(keys);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// A unit that is written as a whole is not written while some of it is not seen: that would lose it.
+    fn all_seen(&mut self, unit: &mut State<A>) -> bool {
+        let unseen = unit.items.iter().find_map(|(key, item)| match &item.sight {
+            Sight::Unlooked => Some((key, None)),
+            Sight::Unknown(why) => Some((key, Some(why))),
+            _ => None,
+        });
+        let Some((key, why)) = unseen else { return true };
+        if let Some(why) = why {
+            let why = format!("{key} of the same unit cannot be seen: {why}");
+            for key in unit.ready.clone() {
+                if let Some(open) = unit.open.get_mut(&key) {
+                    open.trouble = Trouble::Unseen(why.clone());
+                }
+            }
+        } else {
+            unit.look.insert(key.clone());
+        }
+        false
+    }
+
+    /// Asks the guard, and keeps what it says. Answers the keys that may go.
+    fn let_through(&mut self, unit: &mut State<A>) -> Vec<A::Key> {
+        let before = unit.hold.take();
+        let mut keys: Vec<A::Key> = unit.ready.iter().cloned().collect();
+        match gate(&self.context(), unit) {
+            Gate::Open => {}
+            Gate::Agreed(agreed) => {
+                for key in agreed {
+                    self.agree(unit, &key);
+                }
+            }
+            Gate::Ask(asked, hold) => {
+                let why = format!("guard: {}; shoal approve agrees to digest {}", hold.why, hold.digest);
+                for key in &asked {
+                    if let Some(open) = unit.open.get_mut(key) {
+                        open.trouble = Trouble::Held(why.clone());
+                    }
+                }
+                keys.retain(|key| asked.binary_search(key).is_err());
+                unit.hold = Some(hold);
+            }
+        }
+        if unit.other_epoch.is_some() && unit.hold.is_none() {
+            unit.other_epoch = None;
+            unit.pages.touch_all();
+        }
+        if unit.hold != before {
+            self.reporter.changed();
+        }
+        keys
+    }
+
+    fn agree(&mut self, unit: &mut State<A>, key: &A::Key) {
+        let Some(digest) = unit.open.get(key).and_then(|open| open.planned.as_ref()).map(|p| p.digest())
+        else {
+            return;
+        };
+        if let Some(entry) = unit.items.get_mut(key).and_then(|item| item.entry.as_mut()) {
+            entry.agreed = Some(digest);
+            unit.pages.touch(key);
+        }
+    }
+
+    fn make_batch(&mut self, unit: &mut State<A>, keys: &[A::Key], number: u64) -> Batch<A> {
+        let mut changes = Vec::with_capacity(keys.len());
+        for key in keys {
+            let State { open, items, pages, entries, name, .. } = unit;
+            let (Some(planned), Some(item)) =
+                (open.get(key).and_then(|o| o.planned.as_deref()), items.get_mut(key))
+            else {
+                continue;
+            };
+            self.tokens += 1;
+            let fresh = || {
+                let text = format!("{name}\0{key}\0{number}\0{}\0{}", self.options.seed, self.tokens);
+                hex(&Sha256::digest(text)[..16])
+            };
+            let had = item.entry.is_some();
+            if intend(item, planned, self.agent.logic(), fresh) {
+                pages.touch(key);
+            }
+            *entries += usize::from(item.entry.is_some()) - usize::from(had);
+            changes.push(Edit {
+                key: key.clone(),
+                verb: planned.verb,
+                from: planned.from.as_deref().cloned(),
+                to: planned.to.as_deref().cloned(),
+                memo: planned.memo.clone(),
+                token: item.entry.as_ref().map(|e| e.token.clone()).unwrap_or_default(),
+                because: planned.because.clone(),
+            });
+        }
+        let after = if self.options.nature.whole { after(unit, keys) } else { Vec::new() };
+        self.count.add(|c| c.lines += after.len() as u64);
+        Batch { changes, after, revision: self.seen }
+    }
+
+    /// The ledger rows that are to be written now.
+    pub(crate) fn rows(&self, unit: &mut State<A>) -> Result<Vec<LedgerRow>, Fault> {
+        let State { pages, items, .. } = unit;
+        let rows = pages.take(self.fleet.epoch(), |from, to| {
+            let from = from.map_or(Bound::Unbounded, Bound::Included);
+            let to = to.map_or(Bound::Unbounded, Bound::Excluded);
+            items.range::<A::Key, _>((from, to)).filter_map(|(key, item)| Some((key, item.entry.as_ref()?)))
+        })?;
+        let bytes: usize = rows.iter().filter_map(|row| row.value.as_ref().map(Vec::len)).sum();
+        self.count.add(|c| {
+            c.ledger_rows += rows.len() as u64;
+            c.ledger_bytes += bytes as u64;
+        });
+        Ok(rows)
+    }
+
+    fn send_rows(
+        &mut self,
+        unit: &mut State<A>,
+        batch: Option<Arc<Batch<A>>>,
+        rows: Vec<LedgerRow>,
+        number: u64,
+    ) {
+        let act = Act::WriteLedger { unit: unit.name.clone(), number, rows: rows.clone() };
+        let id = self.out.send(Some(&unit.name), act);
+        unit.flight = Some(Flight { id, at: FlightStage::Journal, batch, rows });
+    }
+
+    pub(crate) fn send_batch(
+        &mut self,
+        unit: &mut State<A>,
+        batch: Arc<Batch<A>>,
+        number: u64,
+        not_after: Moment,
+    ) {
+        self.count.add(|c| {
+            c.batches += 1;
+            c.changes += batch.changes.len() as u64;
+        });
+        for edit in &batch.changes {
+            *self.changes_by.entry((edit.verb, edit.because.cause())).or_default() += 1;
+        }
+        if let Some(looking) = &mut unit.looking {
+            looking.tainted.extend(batch.changes.iter().map(|edit| edit.key.clone()));
+        }
+        let act = Act::Apply { unit: unit.name.clone(), batch: batch.clone(), number, not_after };
+        let id = self.out.send(Some(&unit.name), act);
+        unit.flight = Some(Flight { id, at: FlightStage::Apply, batch: Some(batch), rows: Vec::new() });
+    }
+
+    /// Writes down what became of earlier batches, when no other write does it on its way.
+    pub(crate) fn write_down(&mut self, unit: &mut State<A>, now: Moment) {
+        if !self.options.write {
+            return unit.pages.leave();
+        }
+        let Some((number, _)) = unit.may_act(now, 0) else { return };
+        match self.rows(unit) {
+            Ok(rows) if rows.is_empty() => {}
+            Ok(rows) => self.send_rows(unit, None, rows, number),
+            Err(fault) => self.unit_failed(unit, "ledger", &fault, now),
+        }
+    }
+}
+
+/// Notes in the entry what is about to be done. Answers whether that has to be written before it is done: a creation
+/// and a removal, and what the step remembers. A plain update is not: whose the item is does not change by it.
+fn intend<A: Agent>(
+    item: &mut Item<A>,
+    planned: &Planned<A>,
+    logic: u32,
+    token: impl FnOnce() -> String,
+) -> bool {
+    if item.entry.is_none() && planned.kind() == Kind::Remove {
+        // Somebody wrote it into what is Shoal's as a whole: there is nothing of Shoal's own to remember.
+        return false;
+    }
+    let from = planned.sources.clone();
+    let entry = item.entry.get_or_insert_with(|| Entry {
+        from,
+        revision: planned.revision,
+        stage: Stage::Made,
+        last: None,
+        token: String::new(),
+        memo: serde_json::Value::Null,
+        by: logic,
+        agreed: None,
+    });
+    let mut touched = entry.memo != planned.memo;
+    entry.memo.clone_from(&planned.memo);
+    match (planned.kind(), &planned.to) {
+        (Kind::Create, Some(to)) => {
+            let (mut tried, begun) = match std::mem::replace(&mut entry.stage, Stage::Made) {
+                Stage::Creating { tried, begun } => (tried, begun),
+                _ => (Vec::new(), false),
+            };
+            if tried.is_empty() {
+                // One token until it is known what became of it: an attempt that no look shows yet may have succeeded.
+                entry.token = token();
+            }
+            if tried.last() != Some(to) {
+                tried.retain(|one| one != to);
+                tried.push(to.clone());
+                let surplus = tried.len().saturating_sub(MAX_TRIED);
+                tried.drain(..surplus);
+                touched = true;
+            }
+            entry.stage = Stage::Creating { tried, begun };
+            if entry.from != planned.sources {
+                entry.from.clone_from(&planned.sources);
+                touched = true;
+            }
+        }
+        (Kind::Remove, _) => {
+            let stage = Stage::Removing { why: planned.because.clone() };
+            touched |= entry.stage != stage;
+            entry.stage = stage;
+        }
+        _ => touched |= entry.token.is_empty() && entry.last.is_none(),
+    }
+    touched
+}
+
+/// The whole unit as it shall stand: what is changed, and everything else as it is.
+fn after<A: Agent>(unit: &State<A>, changed: &[A::Key]) -> Vec<(A::Key, Line<A>)> {
+    let mut lines = Vec::with_capacity(unit.items.len());
+    for (key, item) in &unit.items {
+        if changed.binary_search(key).is_ok() {
+            let to = unit.open.get(key).and_then(|o| o.planned.as_ref()?.to.clone());
+            lines.extend(to.map(|to| (key.clone(), Line::Want(to))));
+            continue;
+        }
+        let Some(have) = item.sight.have() else { continue };
+        let line = match &item.want {
+            Some(want) if **have == **want => Line::Want(want.clone()),
+            _ => Line::Keep(have.clone()),
+        };
+        lines.push((key.clone(), line));
+    }
+    lines
+}

@@ -1,0 +1,359 @@
+//! What is to be done about one item: a function of the fleet, the item's sources, the ledger and what was seen.
+//!
+//! The rules, in the order they are asked:
+//!
+//! 1. An item with a source that cannot be understood now stays as it is, also when only the ledger still links them.
+//! 2. What should be is asked of the agent; where it cannot say, the item stays as it is.
+//! 3. What could not be seen is not touched.
+//! 4. What is there and neither in the ledger nor marked as ours by a target that can be trusted with it is
+//!    foreign: a clash is reported, and nothing is done.
+//! 5. A removal needs a reason that the database states now. Without one the item is held.
+//! 6. A change that only another version of the agent wants is held until a person agrees.
+//! 7. What was last wanted and is not there any more is drift; all else is intended.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use shoal_core::{Host, HostName, Revision};
+
+use crate::agent::{Agent, At, Look, Source, Step};
+use crate::counters::Count;
+use crate::fleet::Fleet;
+use crate::item::{Decision, Item, Planned, Sight, Trouble};
+use crate::ledger::{SourceId, Stage};
+use crate::options::{OnDrift, Options};
+use crate::sources::Sources;
+use crate::target::Why;
+use crate::{Blocked, Moment};
+
+/// What decisions are made from.
+pub(crate) struct Context<'a, A: Agent> {
+    pub(crate) agent: &'a A,
+    pub(crate) fleet: &'a Fleet,
+    pub(crate) sources: &'a Sources<A>,
+    pub(crate) options: &'a Options,
+    pub(crate) count: &'a Count,
+}
+
+/// What is there and whether it is ours, or what has to come first.
+type Owned<'i, A> = Result<Option<(&'i Arc<<A as Agent>::Have>, bool)>, Box<Decision<A>>>;
+
+/// What the sources want of an item.
+pub(crate) struct Wanted<A: Agent> {
+    pub(crate) item: Option<Arc<A::Item>>,
+    pub(crate) left_out: Vec<Blocked>,
+    pub(crate) reads: Vec<HostName>,
+    /// The newest revision of all that was read.
+    pub(crate) revision: Revision,
+}
+
+struct Reads<'a> {
+    fleet: &'a Fleet,
+    names: RefCell<BTreeSet<HostName>>,
+}
+
+impl Look for Reads<'_> {
+    fn host(&self, name: &str) -> Option<&Host> {
+        // A name that is none can never be written either, so there is nothing to wait for.
+        self.names.borrow_mut().insert(name.parse().ok()?);
+        self.fleet.host(name)
+    }
+}
+
+impl<A: Agent> Context<'_, A> {
+    /// Asks the agent what the item should be.
+    pub(crate) fn wanted(&self, key: &A::Key, item: &Item<A>) -> Result<Wanted<A>, Blocked> {
+        let looks = Reads { fleet: self.fleet, names: RefCell::default() };
+        let mut from = Vec::with_capacity(item.sources.len());
+        let mut revision = Revision(0);
+        for id @ SourceId(tag, member) in &item.sources {
+            let Some(state) = self.sources.get(id) else { continue };
+            let Some(spec) = &state.spec else { continue };
+            let host = member.as_ref().and_then(|name| self.fleet.host(name.as_str()));
+            revision = revision.max(state.revision);
+            from.push(Source { tag, spec: &**spec, host, revision: state.revision });
+        }
+        if from.is_empty() {
+            return Ok(Wanted { item: None, left_out: Vec::new(), reads: Vec::new(), revision });
+        }
+        self.count.add(|c| {
+            c.desired += 1;
+            c.sources += from.len() as u64;
+        });
+        let desired = self.agent.desired(key, &from, &looks)?;
+        let reads: Vec<_> = looks.names.into_inner().into_iter().collect();
+        for host in reads.iter().filter_map(|name| self.fleet.host(name.as_str())) {
+            revision = revision.max(host.revision);
+        }
+        // What did not change stays shared with what the ledger holds.
+        let share = |new: A::Item| match (&item.want, item.entry.as_ref().and_then(|e| e.last.as_ref())) {
+            (Some(old), _) if **old == new => old.clone(),
+            (_, Some(last)) if **last == new => last.clone(),
+            _ => Arc::new(new),
+        };
+        Ok(Wanted { item: desired.item.map(share), left_out: desired.left_out, reads, revision })
+    }
+
+    /// Why a source of this item cannot be understood now, if one cannot.
+    pub(crate) fn frozen(&self, item: &Item<A>) -> Option<String> {
+        let recorded = item.entry.iter().flat_map(|entry| &entry.from);
+        let unreadable = |SourceId(tag, host): &SourceId| self.fleet.unreadable(tag, host.as_ref());
+        if let Some(why) = item.sources.iter().chain(recorded.clone()).find_map(unreadable) {
+            return Some(why);
+        }
+        let state =
+            item.sources.iter().chain(recorded).find_map(|id| self.sources.get(id)?.frozen.as_ref())?;
+        Some(format!("{}: {}", state.what, state.why))
+    }
+
+    fn paused(&self, item: &Item<A>) -> Option<String> {
+        let recorded = item.entry.iter().flat_map(|entry| &entry.from);
+        let mut sources = item.sources.iter().chain(recorded);
+        self.fleet
+            .agent_pause(self.agent.namespace())
+            .or_else(|| sources.find_map(|SourceId(tag, host)| self.fleet.pause(tag, host.as_ref())))
+    }
+
+    /// Decides. `item.want` and `item.reads` are already what `wanted` said.
+    pub(crate) fn decide(
+        &self,
+        key: &A::Key,
+        item: &Item<A>,
+        wanted: &Wanted<A>,
+        now: Moment,
+    ) -> Decision<A> {
+        let have = match self.owned(item) {
+            Ok(Some((_, false))) => return self.clash(key, item, wanted, now),
+            Ok(have) => have.map(|(have, _)| have),
+            Err(decision) => return *decision,
+        };
+        let null = Value::Null;
+        let entry = item.entry.as_ref();
+        let last = entry.and_then(|e| e.last.as_ref());
+        let memo = entry.map_or(&null, |e| &e.memo);
+        let at =
+            At { want: wanted.item.as_deref(), last: last.map(|l| &**l), have: have.map(|h| &**h), memo };
+        self.count.add(|c| c.steps += 1);
+        match self.agent.step(key, at, now) {
+            Step::Rest { look_again } => Decision::Rest { look_again },
+            Step::Wait { until, why, memo } => {
+                Decision::Stay { trouble: Trouble::Waiting(why), planned: None, memo: Some(memo), until }
+            }
+            Step::Act { verb, memo } => self.act(item, wanted, verb, memo, have.cloned()),
+        }
+    }
+
+    /// What is there, and whether it is ours.
+    fn owned<'i>(&self, item: &'i Item<A>) -> Owned<'i, A> {
+        match &item.sight {
+            Sight::Unlooked => Err(Box::new(Decision::Look)),
+            Sight::Unknown(why) => Err(Box::new(Decision::stay(Trouble::Unseen(why.clone())))),
+            Sight::Nothing => Ok(None),
+            Sight::Ours(have) => Ok(Some((have, true))),
+            Sight::There(have) => {
+                let ours = item.entry.as_ref().is_some_and(|entry| match &entry.stage {
+                    Stage::Made | Stage::Removing { .. } => true,
+                    // It was not there when the attempts began: ours if it is what one of them would have made.
+                    Stage::Creating { tried, begun } => *begun || tried.iter().any(|one| **have == **one),
+                });
+                Ok(Some((have, ours)))
+            }
+        }
+    }
+
+    fn clash(&self, key: &A::Key, item: &Item<A>, wanted: &Wanted<A>, now: Moment) -> Decision<A> {
+        if wanted.item.is_none() {
+            // What was tried may be what is there, and only not done yet: then a later look shows it.
+            let tried = matches!(item.entry.as_ref().map(|e| &e.stage), Some(Stage::Creating { .. }));
+            return Decision::Rest { look_again: tried.then(|| now.saturating_add(self.options.retry_most)) };
+        }
+        Decision::stay(Trouble::Held(format!(
+            "{key} is there already and Shoal did not make it; it stays as it is: remove it by hand, or take it out of the tag"
+        )))
+    }
+
+    fn act(
+        &self,
+        item: &Item<A>,
+        wanted: &Wanted<A>,
+        verb: &'static str,
+        memo: Value,
+        have: Option<Arc<A::Have>>,
+    ) -> Decision<A> {
+        let because = match self.because(item, wanted) {
+            Ok(because) => because,
+            Err(why) => return Decision::stay(Trouble::Held(why)),
+        };
+        let planned = Box::new(Planned {
+            verb,
+            memo,
+            from: have,
+            to: wanted.item.clone(),
+            sources: item.sources.clone(),
+            revision: because.revision().unwrap_or(wanted.revision),
+            because,
+            last: item.entry.as_ref().and_then(|e| e.last.clone()),
+        });
+        let agreed = item.entry.as_ref().is_some_and(|e| e.agreed.as_ref() == Some(&planned.digest()));
+        let held = if let Some(why) = self.paused(item) {
+            Some(format!("paused: {why}"))
+        } else if planned.because == Why::Drift && self.only_reports() && !agreed {
+            Some("drift: it was changed behind Shoal's back; it is only reported".to_owned())
+        } else {
+            None
+        };
+        match held {
+            Some(why) => {
+                let trouble = Trouble::Held(why);
+                Decision::Stay { trouble, planned: Some(planned), memo: None, until: None }
+            }
+            None => Decision::Act(planned),
+        }
+    }
+
+    /// Whether what others changed is left as it is.
+    fn only_reports(&self) -> bool {
+        self.options.drift == OnDrift::Report && !self.options.nature.sole
+    }
+
+    /// The reason for a change, from what the database states now.
+    fn because(&self, item: &Item<A>, wanted: &Wanted<A>) -> Result<Why, String> {
+        let entry = item.entry.as_ref();
+        let newest = wanted.revision;
+        let logic = self.agent.logic();
+        let unchanged = |from: &[SourceId], since: Revision| {
+            from.iter().eq(item.sources.iter()) && newest <= since && newest > Revision(0)
+        };
+        let new_logic = entry
+            .filter(|e| e.by != logic && e.last != wanted.item && unchanged(&e.from, e.revision))
+            .map(|e| Why::NewLogic { from: e.by, to: logic });
+        if let Some(why) = new_logic {
+            return Ok(why);
+        }
+        if wanted.item.is_none() {
+            return self.removal(item, newest);
+        }
+        Ok(match entry {
+            Some(entry) if entry.last.is_some() && entry.last == wanted.item => match entry.stage {
+                Stage::Made => Why::Drift,
+                Stage::Creating { .. } | Stage::Removing { .. } => Why::Wanted(newest),
+            },
+            _ => Why::Wanted(newest),
+        })
+    }
+
+    fn removal(&self, item: &Item<A>, newest: Revision) -> Result<Why, String> {
+        if let Some(first) = item.sources.first() {
+            return Ok(Why::Edited(first.to_string(), newest));
+        }
+        let Some(entry) = &item.entry else {
+            return if self.options.nature.whole || self.options.nature.sole {
+                // The whole unit is Shoal's: somebody wrote into it, or it kept an old copy.
+                Ok(Why::Drift)
+            } else {
+                Err("it is marked as Shoal's, but the ledger does not know it: nothing says that it may go"
+                    .to_owned())
+            };
+        };
+        let mut reason = None;
+        for SourceId(tag, host) in &entry.from {
+            let serves = |state| self.agent.serves(state);
+            match self.fleet.gone(tag, host.as_ref(), serves) {
+                Some(why) => reason = reason.max_by_revision(why),
+                None => {
+                    let source = SourceId(tag.clone(), host.clone());
+                    return Err(format!(
+                        "its source {source} is missing and nothing says that it was deleted: \
+                         write it again, or delete it so that it leaves a tombstone"
+                    ));
+                }
+            }
+        }
+        reason.ok_or_else(|| "the ledger names no source of it".to_owned())
+    }
+}
+
+trait Newest {
+    fn max_by_revision(self, other: Why) -> Self;
+}
+
+impl Newest for Option<Why> {
+    fn max_by_revision(self, other: Why) -> Self {
+        match self {
+            Some(one) if one.revision() >= other.revision() => Some(one),
+            _ => Some(other),
+        }
+    }
+}
+
+impl Why {
+    /// The revision that is the reason, where it is one.
+    #[must_use]
+    pub fn revision(&self) -> Option<Revision> {
+        match self {
+            Self::Wanted(r)
+            | Self::HostGone(_, r)
+            | Self::HostRenamed(_, _, r)
+            | Self::TagGone(_, r)
+            | Self::NotMember(_, _, r)
+            | Self::Lifecycle(_, r)
+            | Self::Edited(_, r) => Some(*r),
+            Self::Drift | Self::NewLogic { .. } => None,
+        }
+    }
+
+    /// One word for metrics: `intended`, `drift` or `new_logic`.
+    #[must_use]
+    pub fn cause(&self) -> &'static str {
+        match self {
+            Self::Drift => "drift",
+            Self::NewLogic { .. } => "new_logic",
+            _ => "intended",
+        }
+    }
+}
+
+impl std::fmt::Display for Why {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Wanted(r) => write!(f, "wanted since revision {r}"),
+            Self::Drift => f.write_str("drift: it was changed behind Shoal's back"),
+            Self::HostGone(host, r) => write!(f, "{host} was deleted in revision {r}"),
+            Self::HostRenamed(from, to, r) => write!(f, "{from} was renamed to {to} in revision {r}"),
+            Self::TagGone(tag, r) => write!(f, "{tag} was deleted in revision {r}"),
+            Self::NotMember(tag, host, r) => write!(f, "{host} is no member of {tag} since revision {r}"),
+            Self::Lifecycle(host, r) => write!(f, "the state of {host} is not served since revision {r}"),
+            Self::Edited(source, r) => write!(f, "{source} no longer wants it since revision {r}"),
+            Self::NewLogic { from, to } => {
+                write!(f, "version {to} of the agent decides otherwise than version {from}")
+            }
+        }
+    }
+}
+
+impl<A: Agent> Planned<A> {
+    /// Names exactly this change.
+    pub(crate) fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(self.verb);
+        hash.update([0]);
+        if let Some(to) = &self.to {
+            hash.update(serde_json::to_vec(&**to).unwrap_or_default());
+        }
+        hex(&hash.finalize()[..8])
+    }
+}
+
+/// Octets as text.
+pub(crate) fn hex(octets: &[u8]) -> String {
+    octets.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+impl<A: Agent> Decision<A> {
+    fn stay(trouble: Trouble) -> Self {
+        Self::Stay { trouble, planned: None, memo: None, until: None }
+    }
+}

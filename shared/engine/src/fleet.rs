@@ -1,0 +1,234 @@
+//! The fleet as the engine follows it: the database's view, with what only agents ask of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use shoal_core::{
+    Approval, Change, Document, Epoch, Host, HostName, Key, Kind, Pause, Revision, Row, TagName, View,
+};
+
+use crate::target::Why;
+
+/// The view, the epoch, and what people paused and approved.
+pub(crate) struct Fleet {
+    view: View,
+    epoch: Epoch,
+    pauses: BTreeMap<String, Pause>,
+    approvals: BTreeMap<String, String>,
+}
+
+/// What a commit touched, for one namespace.
+#[derive(Default)]
+pub(crate) struct Touched {
+    /// Tags whose own document, existence or members changed.
+    pub(crate) tags: Vec<TagName>,
+    /// Members that came, went, or whose effective document changed.
+    pub(crate) pairs: Vec<(TagName, HostName)>,
+    /// Hosts whose row changed.
+    pub(crate) hosts: Vec<HostName>,
+    /// Whether a pause came or went: its scope.
+    pub(crate) pauses: Vec<String>,
+    /// Units whose approval changed.
+    pub(crate) approvals: Vec<String>,
+}
+
+impl Fleet {
+    pub(crate) fn new() -> Self {
+        Self { view: View::new(), epoch: Epoch(0), pauses: BTreeMap::new(), approvals: BTreeMap::new() }
+    }
+
+    /// The database as these rows say, tombstones included.
+    pub(crate) fn load(epoch: Epoch, at: Revision, rows: Vec<Row>) -> Self {
+        let mut fleet = Self::new();
+        fleet.epoch = epoch;
+        for row in rows {
+            fleet.control(&row.key, row.value.as_ref(), &mut Touched::default());
+            fleet.view.load(row);
+        }
+        fleet.view.loaded(at);
+        fleet
+    }
+
+    pub(crate) fn apply(&mut self, revision: Revision, changes: &[Change], namespace: &str) -> Touched {
+        let mut touched = Touched::default();
+        for change in changes {
+            self.control(&change.key, change.value.as_ref(), &mut touched);
+        }
+        let all = self.view.apply(revision, changes);
+        touched.hosts = all.hosts.into_iter().collect();
+        touched.tags = all.tags.into_iter().filter(|t| t.namespace() == namespace).collect();
+        let ours = all.pairs.into_iter().filter(|(tag, _)| tag.namespace() == namespace);
+        touched.pairs =
+            ours.flat_map(|(tag, hosts)| hosts.into_iter().map(move |h| (tag.clone(), h))).collect();
+        touched
+    }
+
+    fn control(&mut self, key: &Key, value: Option<&Document>, touched: &mut Touched) {
+        match key.kind() {
+            Kind::Pause(scope) => {
+                match value {
+                    // A pause that cannot be read is a pause all the same.
+                    Some(value) => self.pauses.insert(scope.clone(), value.to().unwrap_or_default()),
+                    None => self.pauses.remove(&scope),
+                };
+                touched.pauses.push(scope);
+            }
+            Kind::Approval(scope) => {
+                match value.and_then(|v| v.to::<Approval>().ok()) {
+                    Some(approval) => self.approvals.insert(scope.clone(), approval.digest),
+                    None => self.approvals.remove(&scope),
+                };
+                touched.approvals.push(scope);
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    pub(crate) fn host(&self, name: &str) -> Option<&Host> {
+        self.view.host(name)
+    }
+
+    /// The tags of the namespace.
+    pub(crate) fn tags(&self, namespace: &str) -> Vec<TagName> {
+        self.view.tags_in(namespace).map(|tag| tag.name.clone()).collect()
+    }
+
+    pub(crate) fn has_tag(&self, tag: &TagName) -> bool {
+        self.view.tag(tag).is_some()
+    }
+
+    pub(crate) fn members(&self, tag: &TagName) -> Vec<HostName> {
+        self.view.members(tag)
+    }
+
+    pub(crate) fn is_member(&self, tag: &TagName, host: &HostName) -> bool {
+        self.view.contains(tag, host.as_str())
+    }
+
+    /// What the tag says of this member (or of itself), and the newest revision that it was made from.
+    pub(crate) fn effective(
+        &self,
+        tag: &TagName,
+        host: Option<&HostName>,
+    ) -> Result<(Document, Revision), String> {
+        let effective = self
+            .view
+            .effective_document(tag, host)
+            .ok_or_else(|| "there is no such tag, or the host is not in it".to_owned())?;
+        match effective.conflicts.first() {
+            None => Ok((effective.document, effective.revision)),
+            Some(conflict) => {
+                let who: Vec<_> = conflict.between.iter().map(|said| said.origin.key.to_string()).collect();
+                Err(format!(
+                    "{} disagree about {}: give one of them the word, or override it on the host",
+                    who.join(" and "),
+                    conflict.path
+                ))
+            }
+        }
+    }
+
+    /// What holds the whole agent, what no source feeds any more included: the scope, and why.
+    pub(crate) fn agent_pause(&self, namespace: &str) -> Option<String> {
+        self.paused(format!("agent/{namespace}"))
+    }
+
+    /// What holds this source: the scope, and why.
+    pub(crate) fn pause(&self, tag: &TagName, host: Option<&HostName>) -> Option<String> {
+        if self.pauses.is_empty() {
+            return None;
+        }
+        self.paused(format!("tag/{tag}")).or_else(|| self.paused(format!("host/{}", host?)))
+    }
+
+    fn paused(&self, scope: String) -> Option<String> {
+        self.pauses.get(&scope).map(|pause| match pause.why.as_str() {
+            "" => scope,
+            why => format!("{scope}: {why}"),
+        })
+    }
+
+    /// The digest that a person agreed to for this unit.
+    pub(crate) fn approval(&self, namespace: &str, unit: &str) -> Option<&str> {
+        self.approvals.get(&format!("{namespace}/{unit}")).map(String::as_str)
+    }
+
+    /// What of this source cannot be read and is therefore not known at all, neither there nor gone: its host, its tag,
+    /// or something that the tag nests.
+    pub(crate) fn unreadable(&self, tag: &TagName, host: Option<&HostName>) -> Option<String> {
+        self.view.broken().next()?;
+        let say = |key: &Key, why: &str| format!("the row {key} cannot be understood: {why}");
+        let row = |key: Key| Some(say(&key, &self.view.broken().find(|(k, _)| **k == key)?.1.why));
+        if let Some(name) = host.filter(|name| self.host(name.as_str()).is_none())
+            && let Some(why) = row(Key::host(name))
+        {
+            return Some(why);
+        }
+        let (mut seen, mut todo) = (BTreeSet::new(), vec![tag.clone()]);
+        while let Some(tag) = todo.pop() {
+            if !self.has_tag(&tag)
+                && let Some(why) = row(Key::tag(&tag))
+            {
+                return Some(why);
+            }
+            for (key, broken) in self.view.broken() {
+                if matches!(key.as_member(), Some((of, _)) if of == tag.as_str()) {
+                    return Some(say(key, &broken.why));
+                }
+            }
+            let nested = self.view.direct_members(&tag);
+            todo.extend(
+                nested
+                    .iter()
+                    .filter_map(|(m, _)| m.as_tag(tag.namespace()))
+                    .filter(|t| seen.insert(t.clone())),
+            );
+        }
+        None
+    }
+
+    /// Why this tag, or this member of it, feeds nothing any more; `None`: the database does not say.
+    pub(crate) fn gone(
+        &self,
+        tag: &TagName,
+        host: Option<&HostName>,
+        serves: impl Fn(shoal_core::Lifecycle) -> bool,
+    ) -> Option<Why> {
+        if !self.has_tag(tag) {
+            return self
+                .view
+                .tombstone(&Key::tag(tag))
+                .map(|grave| Why::TagGone(tag.clone(), grave.revision));
+        }
+        let Some(name) = host else {
+            return Some(Why::Edited(tag.to_string(), self.view.tag(tag)?.revision));
+        };
+        let Some(host) = self.host(name.as_str()) else {
+            let grave = self.view.tombstone(&Key::host(name))?;
+            let moved = grave.moved.as_ref().and_then(|key| match key.kind() {
+                Kind::Host(to) => Some(to),
+                _ => None,
+            });
+            return Some(match moved {
+                Some(to) => Why::HostRenamed(name.clone(), to, grave.revision),
+                None => Why::HostGone(name.clone(), grave.revision),
+            });
+        };
+        if !self.is_member(tag, name) {
+            let member = Key::member(tag, &shoal_core::Member::host(name));
+            let since = self.view.tombstone(&member).map_or_else(
+                || host.revision.max(self.view.tag(tag).map_or(Revision(0), |t| t.revision)),
+                |grave| grave.revision,
+            );
+            return Some(Why::NotMember(tag.clone(), name.clone(), since));
+        }
+        if !serves(host.state) {
+            return Some(Why::Lifecycle(name.clone(), host.revision));
+        }
+        let since = self.effective(tag, Some(name)).map_or(host.revision, |(_, revision)| revision);
+        Some(Why::Edited(format!("{tag}: {name}"), since.max(host.revision)))
+    }
+}

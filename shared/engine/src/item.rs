@@ -1,0 +1,163 @@
+//! What the engine keeps of one item, and what a decision about it can be.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use shoal_core::{HostName, Revision};
+
+use crate::Moment;
+use crate::agent::Agent;
+use crate::ledger::{Entry, SourceId};
+use crate::target::{Seen, Why};
+
+/// One item. Everything large is shared.
+pub(crate) struct Item<A: Agent> {
+    /// The sources that feed it, in order.
+    pub(crate) sources: Vec<SourceId>,
+    /// What the last decision wanted.
+    pub(crate) want: Option<Arc<A::Item>>,
+    /// What the ledger says.
+    pub(crate) entry: Option<Entry<A::Item>>,
+    /// What is there.
+    pub(crate) sight: Sight<A::Have>,
+    /// Other hosts that the last decision read.
+    pub(crate) reads: Vec<HostName>,
+    /// When it is to be looked at again.
+    pub(crate) again: Option<Moment>,
+}
+
+impl<A: Agent> Default for Item<A> {
+    fn default() -> Self {
+        Self {
+            sources: Vec::new(),
+            want: None,
+            entry: None,
+            sight: Sight::Unlooked,
+            reads: Vec::new(),
+            again: None,
+        }
+    }
+}
+
+/// What was last seen of an item.
+#[derive(Clone)]
+pub(crate) enum Sight<H> {
+    /// It has to be looked at before anything is decided.
+    Unlooked,
+    /// Certainly not there.
+    Nothing,
+    /// There, and the target says that Shoal made it.
+    Ours(Arc<H>),
+    /// There; whose it is, the ledger knows.
+    There(Arc<H>),
+    /// It could not be seen, and why.
+    Unknown(String),
+}
+
+impl<H> Sight<H> {
+    /// `trusts`: whether the target's own mark counts.
+    pub(crate) fn of(seen: Seen<H>, trusts: bool) -> Self {
+        match seen {
+            Seen::Nothing => Self::Nothing,
+            Seen::Ours(have) if trusts => Self::Ours(Arc::new(have)),
+            Seen::Ours(have) | Seen::There(have) => Self::There(Arc::new(have)),
+            Seen::Unknown(why) => Self::Unknown(why),
+        }
+    }
+
+    pub(crate) fn have(&self) -> Option<&Arc<H>> {
+        match self {
+            Self::Ours(have) | Self::There(have) => Some(have),
+            _ => None,
+        }
+    }
+}
+
+/// What was decided about one item.
+pub(crate) enum Decision<A: Agent> {
+    /// It is as it should be.
+    Rest { look_again: Option<Moment> },
+    /// It has to be looked at first.
+    Look,
+    /// Change it.
+    Act(Box<Planned<A>>),
+    /// It is not as it should be, and nothing is done now. The change that would be made, where there is one.
+    Stay { trouble: Trouble, planned: Option<Box<Planned<A>>>, memo: Option<Value>, until: Option<Moment> },
+}
+
+/// A change that was decided on.
+pub(crate) struct Planned<A: Agent> {
+    pub(crate) verb: &'static str,
+    pub(crate) memo: Value,
+    pub(crate) from: Option<Arc<A::Have>>,
+    pub(crate) to: Option<Arc<A::Item>>,
+    pub(crate) because: Why,
+    /// The sources that want `to`. The item's own may be others by the time that it is done, or none.
+    pub(crate) sources: Vec<SourceId>,
+    /// The newest revision that the decision was made from.
+    pub(crate) revision: Revision,
+    /// The last thing that was wanted, for saying what differs.
+    pub(crate) last: Option<Arc<A::Item>>,
+}
+
+impl<A: Agent> Planned<A> {
+    pub(crate) fn kind(&self) -> Kind {
+        match (&self.from, &self.to) {
+            (_, None) => Kind::Remove,
+            (None, Some(_)) => Kind::Create,
+            (Some(_), Some(_)) => Kind::Update,
+        }
+    }
+}
+
+/// What kind of change it is, whatever the agent calls it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Nothing is there yet.
+    Create,
+    /// Something is there and shall be different.
+    Update,
+    /// It shall go.
+    Remove,
+}
+
+/// Why an item is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// A commit touched it; it is decided on soon.
+    Dirty,
+    /// It is being changed.
+    Changing,
+    /// It waits, for this.
+    Waiting(String),
+    /// The last attempt failed, so.
+    Failed(String),
+    /// What is there could not be seen.
+    Unseen(String),
+    /// A person holds it, or has to agree.
+    Held(String),
+    /// What should be there cannot be said.
+    Blocked(String),
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Dirty => f.write_str("to be decided"),
+            Self::Changing => f.write_str("changing"),
+            Self::Waiting(why) => write!(f, "waiting: {why}"),
+            Self::Failed(why) => write!(f, "failed: {why}"),
+            Self::Unseen(why) => write!(f, "cannot be seen: {why}"),
+            Self::Held(why) => write!(f, "held: {why}"),
+            Self::Blocked(why) => write!(f, "blocked: {why}"),
+        }
+    }
+}
+
+/// One item that is not known to be as it should be.
+pub(crate) struct Open<A: Agent> {
+    pub(crate) since: Revision,
+    pub(crate) trouble: Trouble,
+    pub(crate) planned: Option<Box<Planned<A>>>,
+}

@@ -1,0 +1,413 @@
+//! The ledger: which items Shoal made, from which sources, at which stage.
+//!
+//! A unit's entries stand in pages of about 8 KiB of JSON, in key order, under `<agent>/<unit>/<page>`:
+//!
+//! ```json
+//! {"epoch": 7, "entries": [{"key": "web1", "entry": {"from": [["motd/all", "web1.example.com"]], "revision": 12,
+//!   "stage": "made", "last": "…", "token": "…", "by": 1}}]}
+//! ```
+//!
+//! A change rewrites the page of its key and no other, so its cost does not depend on how large the unit is, and
+//! a cold unit of 100,000 items is written in a few hundred rows. A page that grows past [`MAX_PAGE`] is split;
+//! both halves are written together. Pages are numbered, and which keys a page holds follows from what is in it.
+//!
+//! The epoch says which life of the database the entries were made in: after a restore it differs, and the
+//! unit is held.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use shoal_core::{Epoch, HostName, Revision, TagName};
+
+use crate::effect::LedgerRow;
+use crate::target::{Fault, Why};
+
+/// A page larger than this is split.
+pub(crate) const MAX_PAGE: usize = 16 * 1024;
+/// What the parts of a split page aim at.
+const HALF_PAGE: usize = 8 * 1024;
+/// How many attempts of one creation are remembered.
+pub(crate) const MAX_TRIED: usize = 8;
+
+/// A tag, or a tag with one member.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct SourceId(pub(crate) TagName, pub(crate) Option<HostName>);
+
+impl std::fmt::Display for SourceId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.1 {
+            Some(host) => write!(f, "{}: {host}", self.0),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+/// What is known of one item that Shoal made or is about to make.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(bound(deserialize = "I: Deserialize<'de>"))]
+pub(crate) struct Entry<I> {
+    /// Where it comes from.
+    pub(crate) from: Vec<SourceId>,
+    /// The newest revision of what it was last decided from.
+    pub(crate) revision: Revision,
+    /// How far it is.
+    pub(crate) stage: Stage<I>,
+    /// What was wanted when something was last done about it.
+    pub(crate) last: Option<Arc<I>>,
+    /// The token of its creation.
+    pub(crate) token: String,
+    /// What its last step remembered.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub(crate) memo: Value,
+    /// The [`logic`](crate::Agent::logic) that decided.
+    pub(crate) by: u32,
+    /// The digest of a change that a person agreed to and that is not done yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) agreed: Option<String>,
+}
+
+/// How far an item is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", bound(deserialize = "I: Deserialize<'de>"))]
+pub(crate) enum Stage<I> {
+    /// It may or may not exist yet: these were tried.
+    Creating {
+        /// Every attempt, newest last, at most [`MAX_TRIED`].
+        tried: Vec<Arc<I>>,
+        /// The target said that it has begun: what is there is ours, whatever it looks like until it is done.
+        #[serde(default)]
+        begun: bool,
+    },
+    /// It was there.
+    Made,
+    /// It may or may not be gone yet.
+    Removing {
+        /// Because of what.
+        why: Why,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(bound(deserialize = "K: DeserializeOwned, I: DeserializeOwned"))]
+struct Line<K, I> {
+    key: K,
+    entry: Entry<I>,
+}
+
+#[derive(Serialize)]
+struct PageOut<'a> {
+    epoch: Epoch,
+    entries: &'a [Box<serde_json::value::RawValue>],
+}
+
+#[derive(Deserialize)]
+#[serde(bound(deserialize = "K: DeserializeOwned, I: DeserializeOwned"))]
+struct PageIn<K, I> {
+    epoch: Epoch,
+    entries: Vec<Line<K, I>>,
+}
+
+/// Which page holds which keys, and which pages are to be written.
+pub(crate) struct Pages<K> {
+    prefix: String,
+    pages: Vec<(K, u32)>,
+    next: u32,
+    dirty: BTreeSet<u32>,
+    gone: BTreeSet<u32>,
+}
+
+/// What a unit's ledger holds.
+pub(crate) struct Loaded<K, I> {
+    pub(crate) pages: Pages<K>,
+    pub(crate) entries: BTreeMap<K, Entry<I>>,
+    /// An epoch that some page was written in and that is not the current one.
+    pub(crate) other_epoch: Option<Epoch>,
+}
+
+impl<K: Ord + Clone> Pages<K> {
+    /// No pages yet. `prefix` is `<agent>/<unit>/`.
+    pub(crate) fn new(prefix: String) -> Self {
+        Self { prefix, pages: Vec::new(), next: 0, dirty: BTreeSet::new(), gone: BTreeSet::new() }
+    }
+
+    /// The entry of this key changed.
+    pub(crate) fn touch(&mut self, key: &K) {
+        if self.pages.is_empty() {
+            self.pages.push((key.clone(), self.next));
+            self.next += 1;
+        }
+        let at = self.index(key);
+        self.dirty.insert(self.pages[at].1);
+    }
+
+    /// Every page is to be written again.
+    pub(crate) fn touch_all(&mut self) {
+        self.dirty.extend(self.pages.iter().map(|(_, id)| *id));
+    }
+
+    /// `<agent>/<unit>/`.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Nothing is to be written: this is only a plan.
+    pub(crate) fn leave(&mut self) {
+        self.dirty.clear();
+        self.gone.clear();
+    }
+
+    /// Whether anything is to be written.
+    pub(crate) fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty() || !self.gone.is_empty()
+    }
+
+    fn index(&self, key: &K) -> usize {
+        self.pages.partition_point(|(first, _)| first <= key).saturating_sub(1)
+    }
+
+    fn row_key(&self, id: u32) -> String {
+        format!("{}{id:08}", self.prefix)
+    }
+
+    /// A write of these rows failed: they are still to be written.
+    pub(crate) fn again(&mut self, rows: &[LedgerRow]) {
+        for row in rows {
+            let Some(id) = row.key.rsplit('/').next().and_then(|id| id.parse().ok()) else { continue };
+            if self.pages.iter().any(|(_, page)| *page == id) {
+                self.dirty.insert(id);
+            } else {
+                self.gone.insert(id);
+            }
+        }
+    }
+
+    /// The rows to write, which are from then on taken for written. `entries` says what stands in a range of keys.
+    ///
+    /// # Errors
+    /// An entry that has no JSON form: the agent's fault.
+    pub(crate) fn take<'a, I, F, R>(&mut self, epoch: Epoch, entries: F) -> Result<Vec<LedgerRow>, Fault>
+    where
+        K: Serialize + 'a,
+        I: Serialize + Clone + 'a,
+        F: Fn(Option<&K>, Option<&K>) -> R,
+        R: Iterator<Item = (&'a K, &'a Entry<I>)>,
+    {
+        let mut rows = Vec::new();
+        for id in std::mem::take(&mut self.dirty) {
+            let Some(at) = self.pages.iter().position(|(_, page)| *page == id) else { continue };
+            let from = (at > 0).then(|| self.pages[at].0.clone());
+            let to = self.pages.get(at + 1).map(|(first, _)| first.clone());
+            let parts = split(entries(from.as_ref(), to.as_ref()))?;
+            if parts.is_empty() {
+                self.pages.remove(at);
+                self.gone.insert(id);
+                continue;
+            }
+            for (n, (first, lines)) in parts.into_iter().enumerate() {
+                let page = if n == 0 {
+                    id
+                } else {
+                    let new = self.next;
+                    self.next += 1;
+                    self.pages.insert(at + n, (first, new));
+                    new
+                };
+                let text = serde_json::to_vec(&PageOut { epoch, entries: &lines }).map_err(unwritable)?;
+                rows.push(LedgerRow { key: self.row_key(page), value: Some(text) });
+            }
+        }
+        let gone = std::mem::take(&mut self.gone);
+        rows.extend(gone.into_iter().map(|id| LedgerRow { key: self.row_key(id), value: None }));
+        Ok(rows)
+    }
+}
+
+type Part<K> = (K, Vec<Box<serde_json::value::RawValue>>);
+
+/// The entries as lines, in parts of a page each. One part when all fit in a page.
+fn split<'a, K, I>(entries: impl Iterator<Item = (&'a K, &'a Entry<I>)>) -> Result<Vec<Part<K>>, Fault>
+where
+    K: Serialize + Clone + 'a,
+    I: Serialize + Clone + 'a,
+{
+    #[derive(Serialize)]
+    struct LineOut<'a, K, I> {
+        key: &'a K,
+        entry: &'a Entry<I>,
+    }
+    let mut lines = Vec::new();
+    let mut total = 0;
+    for (key, entry) in entries {
+        let line = serde_json::value::to_raw_value(&LineOut { key, entry }).map_err(unwritable)?;
+        total += line.get().len();
+        lines.push((key, line));
+    }
+    let limit = if total > MAX_PAGE { HALF_PAGE } else { usize::MAX };
+    let mut parts: Vec<Part<K>> = Vec::new();
+    let mut size = usize::MAX;
+    for (key, line) in lines {
+        size = size.saturating_add(line.get().len());
+        match parts.last_mut() {
+            Some((_, part)) if size <= limit => part.push(line),
+            _ => {
+                size = line.get().len();
+                parts.push((key.clone(), vec![line]));
+            }
+        }
+    }
+    Ok(parts)
+}
+
+fn unwritable(why: serde_json::Error) -> Fault {
+    Fault::new("write an item down in the ledger", why)
+        .next("keys and items of this agent must have a JSON form")
+        .permanent()
+}
+
+/// Reads a unit's ledger.
+///
+/// # Errors
+/// A page that cannot be read: then nothing is known of the unit, and nothing is done about it.
+pub(crate) fn load<K, I>(
+    prefix: &str,
+    rows: &[(String, Vec<u8>)],
+    epoch: Epoch,
+) -> Result<Loaded<K, I>, Fault>
+where
+    K: Ord + Clone + DeserializeOwned,
+    I: DeserializeOwned,
+{
+    let mut loaded =
+        Loaded { pages: Pages::new(prefix.to_owned()), entries: BTreeMap::new(), other_epoch: None };
+    for (key, value) in rows {
+        let fault = |why: &dyn std::fmt::Display| {
+            Fault::new(format!("read the ledger page {key}"), why)
+                .next("it was written by another version of this agent, or is damaged; nothing is done until it can be read")
+        };
+        let id: u32 = key
+            .rsplit('/')
+            .next()
+            .and_then(|id| id.parse().ok())
+            .ok_or_else(|| fault(&"its key ends in no number"))?;
+        let page: PageIn<K, I> = serde_json::from_slice(value).map_err(|e| fault(&e))?;
+        if page.epoch != epoch {
+            loaded.other_epoch = Some(page.epoch);
+        }
+        loaded.pages.next = loaded.pages.next.max(id.saturating_add(1));
+        let Some(first) = page.entries.first() else { continue };
+        loaded.pages.pages.push((first.key.clone(), id));
+        loaded.entries.extend(page.entries.into_iter().map(|line| (line.key, line.entry)));
+    }
+    loaded.pages.pages.sort();
+    Ok(loaded)
+}
+
+/// The unit that a ledger key of `prefix` (`<agent>/`) belongs to.
+pub(crate) fn unit_of<'a>(prefix: &str, key: &'a str) -> Option<&'a str> {
+    key.strip_prefix(prefix)?.rsplit_once('/').map(|(unit, _)| unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn entry(text: &str) -> Entry<String> {
+        Entry {
+            from: vec![SourceId("motd/all".parse().unwrap(), Some("web1.example.com".parse().unwrap()))],
+            revision: Revision(3),
+            stage: Stage::Made,
+            last: Some(Arc::new(text.to_owned())),
+            token: "t".into(),
+            memo: Value::Null,
+            by: 1,
+            agreed: None,
+        }
+    }
+
+    fn write(
+        pages: &mut Pages<String>,
+        of: &BTreeMap<String, Entry<String>>,
+        db: &mut BTreeMap<String, Vec<u8>>,
+    ) -> usize {
+        let rows = pages
+            .take(Epoch(1), |from, to| {
+                of.iter()
+                    .filter(move |(k, _)| from.is_none_or(|f| *k >= f) && to.is_none_or(|t| *k < t))
+                    .collect::<Vec<_>>()
+                    .into_iter()
+            })
+            .unwrap();
+        for row in &rows {
+            match &row.value {
+                Some(value) => db.insert(row.key.clone(), value.clone()),
+                None => db.remove(&row.key),
+            };
+        }
+        rows.len()
+    }
+
+    #[test]
+    fn every_stage_survives_being_written() {
+        let stages = [
+            Stage::Made,
+            Stage::Creating { tried: vec![Arc::new("a".to_owned())], begun: false },
+            Stage::Removing { why: Why::HostGone("a.example".parse().unwrap(), Revision(4)) },
+            Stage::Removing { why: Why::Drift },
+        ];
+        for stage in stages {
+            let one = Entry { stage, ..entry("x") };
+            let text = serde_json::to_string(&Line { key: "k".to_owned(), entry: one.clone() }).unwrap();
+            let back: Line<String, String> = serde_json::from_str(&text).unwrap();
+            assert_eq!(back.entry, one, "{text}");
+        }
+    }
+
+    #[test]
+    fn one_change_of_many_writes_one_page() {
+        let (mut pages, mut db) = (Pages::new("motd/all/".to_owned()), BTreeMap::new());
+        let mut all: BTreeMap<String, Entry<String>> =
+            (0..5000).map(|n| (format!("{n:05}"), entry("some text that is a little longer"))).collect();
+        for key in all.keys() {
+            pages.touch(key);
+        }
+        assert!(write(&mut pages, &all, &mut db) > 50);
+        all.insert("02500x".into(), entry("new"));
+        pages.touch(&"02500x".to_owned());
+        assert!(write(&mut pages, &all, &mut db) <= 2);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn what_is_written_is_what_is_read(steps in proptest::collection::vec((0u8..60, 0usize..3, 0usize..3000), 1..80)) {
+            let (mut pages, mut db) = (Pages::new("motd/all/".to_owned()), BTreeMap::new());
+            let mut all = BTreeMap::new();
+            for (n, (key, what, len)) in steps.into_iter().enumerate() {
+                let key = format!("{key:02}");
+                if what == 0 { all.remove(&key); } else { all.insert(key.clone(), entry(&"x".repeat(len))); }
+                pages.touch(&key);
+                if n % 3 == 0 { write(&mut pages, &all, &mut db); }
+                if n % 7 == 0 {
+                    write(&mut pages, &all, &mut db);
+                    let rows: Vec<_> = db.clone().into_iter().collect();
+                    let loaded = load::<String, String>("motd/all/", &rows, Epoch(1)).unwrap();
+                    prop_assert_eq!(&loaded.entries, &all);
+                    pages = loaded.pages;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_damaged_page_and_another_epoch_are_noticed() {
+        let rows = vec![("motd/all/00000000".to_owned(), b"{".to_vec())];
+        assert!(load::<String, String>("motd/all/", &rows, Epoch(1)).is_err());
+        let rows = vec![("motd/all/00000000".to_owned(), br#"{"epoch":2,"entries":[]}"#.to_vec())];
+        assert_eq!(load::<String, String>("motd/all/", &rows, Epoch(1)).unwrap().other_epoch, Some(Epoch(2)));
+        assert_eq!(unit_of("dns/", "dns/a/b/00000001"), Some("a/b"));
+    }
+}

@@ -1,0 +1,154 @@
+//! A target in memory.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::Place;
+use crate::{Agent, Applied, Batch, Edit, Fault, Fence, Line, Nature, Observed, Outcome, Seen, Unit};
+
+type Make<A> = Arc<dyn Fn(&<A as Agent>::Item) -> <A as Agent>::Have + Send + Sync>;
+
+/// A target in memory, which can be told to misbehave.
+pub struct Model<A: Agent> {
+    /// What is there.
+    pub items: BTreeMap<A::Key, A::Have>,
+    /// Keys whose look fails.
+    pub unknown: BTreeSet<A::Key>,
+    /// Keys whose change fails, and how.
+    pub failing: BTreeMap<A::Key, Fault>,
+    /// Every look fails so.
+    pub look_fault: Option<Fault>,
+    /// Every batch fails so, before anything is done.
+    pub batch_fault: Option<Fault>,
+    /// Looks see only this many items and say that they are incomplete.
+    pub short_sight: Option<usize>,
+    /// The batches that were given.
+    pub batches: Vec<Arc<Batch<A>>>,
+    nature: Nature,
+    make: Make<A>,
+}
+
+impl<A: Agent> Clone for Model<A> {
+    fn clone(&self) -> Self {
+        Self {
+            items: self.items.clone(),
+            unknown: self.unknown.clone(),
+            failing: self.failing.clone(),
+            look_fault: self.look_fault.clone(),
+            batch_fault: self.batch_fault.clone(),
+            short_sight: self.short_sight,
+            batches: self.batches.clone(),
+            nature: self.nature,
+            make: self.make.clone(),
+        }
+    }
+}
+
+impl<A: Agent> Model<A> {
+    /// An empty target of this kind; `make` says what a look shows of an item that was made.
+    pub fn new(nature: Nature, make: impl Fn(&A::Item) -> A::Have + Send + Sync + 'static) -> Self {
+        Self {
+            items: BTreeMap::new(),
+            unknown: BTreeSet::new(),
+            failing: BTreeMap::new(),
+            look_fault: None,
+            batch_fault: None,
+            short_sight: None,
+            batches: Vec::new(),
+            nature,
+            make: Arc::new(make),
+        }
+    }
+
+    /// Somebody else puts something there.
+    pub fn put(&mut self, key: A::Key, item: &A::Item) {
+        let have = (self.make)(item);
+        self.items.insert(key, have);
+    }
+
+    fn change(&mut self, edit: &Edit<A>) -> Outcome {
+        if let Some(fault) = self.failing.get(&edit.key) {
+            return Outcome::Failed(fault.clone());
+        }
+        match &edit.to {
+            Some(item) => self.put(edit.key.clone(), item),
+            None => {
+                self.items.remove(&edit.key);
+            }
+        }
+        Outcome::Done
+    }
+
+    /// A unit that is written as a whole: all of `after`, or nothing.
+    fn replace(&mut self, unit: &Unit, batch: &Batch<A>, agent_unit: impl Fn(&A::Key) -> bool) {
+        let _ = unit;
+        self.items.retain(|key, _| !agent_unit(key));
+        for (key, line) in &batch.after {
+            let have = match line {
+                Line::Want(item) => (self.make)(item),
+                Line::Keep(have) => (**have).clone(),
+            };
+            self.items.insert(key.clone(), have);
+        }
+    }
+}
+
+/// A model target with the agent that says which unit a key is in.
+impl<A: Agent> Place<A> for (Arc<A>, Model<A>) {
+    fn nature(&self) -> Nature {
+        self.1.nature
+    }
+
+    fn observe(&mut self, unit: &Unit, keys: Option<&[A::Key]>) -> Result<Observed<A>, Fault> {
+        let (agent, model) = self;
+        if let Some(fault) = &model.look_fault {
+            return Err(fault.clone());
+        }
+        let asked = |key: &A::Key| match keys {
+            Some(keys) => keys.contains(key),
+            None => agent.unit(key) == *unit,
+        };
+        let mark = |have: &A::Have| {
+            if model.nature.whole { Seen::Ours(have.clone()) } else { Seen::There(have.clone()) }
+        };
+        let mut seen: BTreeMap<_, _> = model
+            .items
+            .iter()
+            .filter(|(key, _)| asked(key) && !model.unknown.contains(*key))
+            .take(model.short_sight.unwrap_or(usize::MAX))
+            .map(|(key, have)| (key.clone(), mark(have)))
+            .collect();
+        for key in model.unknown.iter().filter(|key| asked(key)) {
+            seen.insert(key.clone(), Seen::Unknown("it does not answer".to_owned()));
+        }
+        Ok(Observed { seen, complete: model.short_sight.is_none() })
+    }
+
+    fn apply(
+        &mut self,
+        unit: &Unit,
+        batch: &Batch<A>,
+        fence: &Fence,
+        boundary: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<Applied<A>, Fault> {
+        let (agent, model) = self;
+        model.batches.push(Arc::new(batch.clone()));
+        if let Some(fault) = &model.batch_fault {
+            return Err(fault.clone());
+        }
+        let mut applied = Applied { each: Vec::new(), facts: Vec::new() };
+        if model.nature.whole {
+            fence.check()?;
+            model.replace(unit, batch, |key| agent.unit(key) == *unit);
+            return Ok(Applied::all(batch));
+        }
+        for edit in &batch.changes {
+            fence.check()?;
+            if boundary(&format!("before {} {}", edit.verb, edit.key)) {
+                break;
+            }
+            applied.each.push((edit.key.clone(), model.change(edit)));
+        }
+        Ok(applied)
+    }
+}

@@ -1,0 +1,325 @@
+//! What an answer means for a unit: the ledger read, a look, a journal write, a batch.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::agent::Agent;
+use crate::effect::{Answer, LedgerRow};
+use crate::engine::Engine;
+use crate::item::{Item, Sight, Trouble};
+use crate::ledger::{self, Stage};
+use crate::target::{Applied, Batch, Edit, Fault, Observed, Outcome};
+use crate::unit::{Looking, Phase, Stage as FlightStage, State};
+use crate::{Moment, work};
+
+impl<A: Agent> Engine<A> {
+    /// Takes an answer in. One that the unit does not wait for any more is ignored.
+    pub(crate) fn settle(&mut self, unit: &mut State<A>, id: u64, answer: Answer<A>, now: Moment) {
+        if unit.claiming == Some(id) {
+            self.claimed(unit, answer, now);
+        } else if unit.reading == Some(id) {
+            unit.reading = None;
+            self.read(unit, answer, now);
+        } else if let Some(looking) = unit.looking.take_if(|looking| looking.id == id) {
+            self.looked(unit, looking, answer, now);
+        } else if let Some(flight) = unit.flight.take_if(|flight| flight.id == id) {
+            match flight.at {
+                FlightStage::Journal => self.journalled(unit, flight.batch, &flight.rows, answer, now),
+                FlightStage::Apply => {
+                    if let Some(batch) = flight.batch {
+                        self.applied(unit, &batch, answer, now);
+                    }
+                }
+            }
+            let postponed = std::mem::take(&mut unit.postponed);
+            unit.dirty.extend(postponed);
+        } else if let Some((_, facts)) = unit.committing.take_if(|(asked, _)| *asked == id) {
+            match answer {
+                Answer::Done => self.mended(unit, "facts"),
+                Answer::Fenced => unit.forget(now),
+                other => {
+                    for fact in facts {
+                        unit.facts.entry(fact.key.clone()).or_insert(fact);
+                    }
+                    self.unit_failed(unit, "facts", &fault(other), now);
+                }
+            }
+        }
+        self.reporter.changed();
+    }
+
+    /// Something that concerns the whole unit failed: nothing of it is tried for a while.
+    pub(crate) fn unit_failed(&mut self, unit: &mut State<A>, what: &str, fault: &Fault, now: Moment) {
+        what.clone_into(&mut unit.backoff.digest);
+        unit.backoff.why = fault.to_string();
+        unit.backoff.failed(&self.options, &unit.name.0, false, now);
+        unit.backoff.at = unit.backoff.at.min(now.saturating_add(self.options.retry_most / 5));
+        self.count.add(|c| c.failures += 1);
+    }
+
+    /// `what` works again.
+    fn mended(&mut self, unit: &mut State<A>, what: &str) {
+        if unit.backoff.digest == what {
+            unit.backoff = crate::retry::Retry::default();
+        }
+    }
+
+    fn read(&mut self, unit: &mut State<A>, answer: Answer<A>, now: Moment) {
+        let rows = match answer {
+            Answer::Ledger(rows) => rows,
+            other => return self.unit_failed(unit, "ledger", &fault(other), now),
+        };
+        let prefix = unit.pages.prefix().to_owned();
+        let loaded = match ledger::load::<A::Key, A::Item>(&prefix, &rows, self.fleet.epoch()) {
+            Ok(loaded) => loaded,
+            Err(fault) => return self.unit_failed(unit, "ledger", &fault, now),
+        };
+        self.mended(unit, "ledger");
+        unit.pages = loaded.pages;
+        unit.other_epoch = loaded.other_epoch;
+        for (key, entry) in loaded.entries {
+            // An entry of a key that another version of the agent put elsewhere is left alone.
+            if self.agent.unit(&key) == unit.name {
+                unit.items.entry(key).or_default().entry = Some(entry);
+                unit.entries += 1;
+            }
+        }
+        unit.listed = false;
+        unit.phase = if unit.items.is_empty() { Phase::Ready } else { Phase::Known };
+    }
+
+    fn looked(&mut self, unit: &mut State<A>, looking: Looking<A::Key>, answer: Answer<A>, now: Moment) {
+        let observed = match answer {
+            Answer::Observed(observed) => observed,
+            other => {
+                match looking.keys {
+                    Some(keys) => unit.look.extend(keys),
+                    None => unit.look_all = true,
+                }
+                return self.unit_failed(unit, "look", &fault(other), now);
+            }
+        };
+        self.mended(unit, "look");
+        let Observed { mut seen, complete } = observed;
+        for key in &looking.tainted {
+            seen.remove(key);
+        }
+        let trusts = self.options.nature.marks_own || self.options.nature.whole;
+        let unreached = || Sight::Unknown("the look did not reach it".to_owned());
+        let mut all = false;
+        let missing = || if complete { Sight::Nothing } else { unreached() };
+        if let Some(keys) = looking.keys {
+            for key in keys.into_iter().filter(|key| !looking.tainted.contains(key)) {
+                let sight = seen.remove(&key).map_or_else(missing, |seen| Sight::of(seen, trusts));
+                unit.saw(&key, sight);
+                unit.dirty.insert(key);
+            }
+            seen.retain(|key, _| unit.items.contains_key(key));
+        } else {
+            for (key, item) in &mut unit.items {
+                if !seen.contains_key(key) && !looking.tainted.contains(key) {
+                    item.sight = missing();
+                }
+            }
+            if unit.phase != Phase::Ready {
+                unit.phase = Phase::Ready;
+                unit.next_sweep = now.saturating_add(self.options.resync);
+            }
+            all = true;
+        }
+        for (key, seen) in seen {
+            self.noticed(unit, key, Sight::of(seen, trusts));
+        }
+        if all {
+            unit.wake_all();
+        }
+    }
+
+    /// Something stands there that was not asked for by name.
+    fn noticed(&mut self, unit: &mut State<A>, key: A::Key, sight: Sight<A::Have>) {
+        let wanted = unit.items.contains_key(&key);
+        let keep = match &sight {
+            Sight::Ours(_) => true,
+            // What a unit that is written as a whole holds has to be written again.
+            Sight::There(_) | Sight::Unknown(_) => self.options.nature.whole,
+            Sight::Nothing | Sight::Unlooked => false,
+        };
+        if wanted || keep && self.agent.unit(&key) == unit.name {
+            unit.saw(&key, sight);
+        }
+    }
+
+    fn journalled(
+        &mut self,
+        unit: &mut State<A>,
+        batch: Option<Arc<Batch<A>>>,
+        rows: &[LedgerRow],
+        answer: Answer<A>,
+        now: Moment,
+    ) {
+        let back = |unit: &mut State<A>, batch: Option<Arc<Batch<A>>>| {
+            unit.dirty.extend(batch.iter().flat_map(|b| b.changes.iter().map(|edit| edit.key.clone())));
+        };
+        match answer {
+            Answer::Done => {
+                self.mended(unit, "ledger");
+                let Some(batch) = batch else { return };
+                match unit.may_act(now, self.options.margin) {
+                    Some((number, not_after)) if !self.draining => {
+                        self.send_batch(unit, batch, number, not_after);
+                    }
+                    _ => back(unit, Some(batch)),
+                }
+            }
+            Answer::Fenced => unit.forget(now),
+            other => {
+                unit.pages.again(rows);
+                back(unit, batch);
+                self.unit_failed(unit, "ledger", &fault(other), now);
+            }
+        }
+    }
+
+    fn applied(&mut self, unit: &mut State<A>, batch: &Batch<A>, answer: Answer<A>, now: Moment) {
+        let Applied { each, facts } = match answer {
+            Answer::Applied(applied) => applied,
+            other => {
+                let fault = fault(other);
+                if let ([edit], false) = (&batch.changes[..], self.options.nature.whole) {
+                    // Alone in its batch, it is the one at fault; the others go on.
+                    self.mended(unit, "apply");
+                    self.failed(unit, edit, &fault, now);
+                    return;
+                }
+                for edit in &batch.changes {
+                    unit.saw(&edit.key, Sight::Unlooked);
+                    unit.look.insert(edit.key.clone());
+                    if let Some(open) = unit.open.get_mut(&edit.key) {
+                        open.trouble = Trouble::Failed(fault.to_string());
+                    }
+                }
+                return self.unit_failed(unit, "apply", &fault, now);
+            }
+        };
+        self.mended(unit, "apply");
+        let mut each: BTreeMap<A::Key, Outcome> = each.into_iter().collect();
+        for edit in &batch.changes {
+            match each.remove(&edit.key) {
+                Some(Outcome::Done) => self.made(unit, edit, now),
+                Some(Outcome::Running { memo, look_again }) => {
+                    if let Some(entry) = unit.items.get_mut(&edit.key).and_then(|i| i.entry.as_mut()) {
+                        entry.memo = memo;
+                        if let Stage::Creating { begun, .. } = &mut entry.stage {
+                            *begun = true;
+                        }
+                        unit.pages.touch(&edit.key);
+                    }
+                    unit.retries.remove(&edit.key);
+                    unit.saw(&edit.key, Sight::Unlooked);
+                    unit.set_timer(&edit.key, Some(look_again));
+                    if let Some(open) = unit.open.get_mut(&edit.key) {
+                        open.trouble = Trouble::Waiting(format!("{} goes on by itself", edit.verb));
+                    }
+                }
+                Some(Outcome::Stale) => {
+                    let fault = Fault::new(
+                        format!("{} {}", edit.verb, edit.key),
+                        "what is there had changed meanwhile",
+                    );
+                    self.failed(unit, edit, &fault, now);
+                    // The first time it is simply decided anew.
+                    if let Some(retry) = unit.retries.get_mut(&edit.key).filter(|retry| retry.failures == 1) {
+                        retry.at = now;
+                    }
+                }
+                Some(Outcome::Failed(fault)) => self.failed(unit, edit, &fault, now),
+                None => {
+                    let why = "the target did not say what became of it";
+                    let fault = Fault::new(format!("{} {}", edit.verb, edit.key), why);
+                    self.failed(unit, edit, &fault, now);
+                }
+            }
+        }
+        let own = format!("facts/{}/", self.namespace);
+        for fact in facts.into_iter().filter(|fact| fact.key.as_str().starts_with(&own)) {
+            unit.facts.insert(fact.key.clone(), fact);
+        }
+    }
+
+    fn made(&mut self, unit: &mut State<A>, edit: &Edit<A>, now: Moment) {
+        let planned = unit.open.get(&edit.key).and_then(|open| open.planned.as_ref());
+        let to = planned.and_then(|planned| planned.to.clone());
+        // Of the decision, not of now: a source that left while this was under way must still be found as the reason to undo it.
+        let sources = planned.map(|planned| planned.sources.clone()).unwrap_or_default();
+        let revision = planned.map(|planned| planned.revision);
+        let logic = self.agent.logic();
+        let drift = edit.because == crate::Why::Drift;
+        self.count.add(|c| if drift { c.drift += 1 } else { c.intended += 1 });
+        self.done_again(unit, edit, now);
+        if let Some(Item { sight, entry, .. }) = unit.items.get_mut(&edit.key) {
+            match to {
+                Some(to) => {
+                    *sight = match self.agent.made(&to) {
+                        Some(have) if self.options.nature.marks_own || self.options.nature.whole => {
+                            Sight::Ours(Arc::new(have))
+                        }
+                        Some(have) => Sight::There(Arc::new(have)),
+                        None => Sight::Unlooked,
+                    };
+                    if let Some(entry) = entry {
+                        entry.stage = Stage::Made;
+                        entry.last = Some(to);
+                        entry.from = sources;
+                        entry.revision = revision.unwrap_or(entry.revision).max(entry.revision);
+                        entry.by = logic;
+                        entry.agreed = None;
+                        unit.pages.touch(&edit.key);
+                    }
+                }
+                None => *sight = Sight::Nothing,
+            }
+        }
+        self.look_or_decide(unit, &edit.key);
+    }
+
+    /// The same change once more, although it was made: that is a failure, too, or it would go on at full speed for ever.
+    fn done_again(&self, unit: &mut State<A>, edit: &Edit<A>, now: Moment) {
+        let digest = unit.open.get(&edit.key).and_then(|o| o.planned.as_ref()).map(|p| p.digest());
+        let digest = digest.unwrap_or_default();
+        let retry = unit.retries.entry(edit.key.clone()).or_default();
+        if retry.digest == digest {
+            retry.why = format!("{} {}: it was made, and a look shows something else", edit.verb, edit.key);
+            retry.failed(&self.options, &edit.key.to_string(), false, now);
+        } else {
+            *retry = crate::retry::Retry { digest, at: now, ..Default::default() };
+        }
+    }
+
+    /// What has to be looked at is decided on when it has been.
+    fn look_or_decide(&self, unit: &mut State<A>, key: &A::Key) {
+        let unlooked = unit.items.get(key).is_some_and(|item| matches!(item.sight, Sight::Unlooked));
+        let set = if unlooked { &mut unit.look } else { &mut unit.dirty };
+        set.insert(key.clone());
+    }
+
+    fn failed(&mut self, unit: &mut State<A>, edit: &Edit<A>, fault: &Fault, now: Moment) {
+        self.count.add(|c| c.failures += 1);
+        let digest = unit.open.get(&edit.key).and_then(|o| o.planned.as_ref()).map(|p| p.digest());
+        let retry = unit.retries.entry(edit.key.clone()).or_default();
+        retry.digest = digest.unwrap_or_default();
+        retry.why = fault.to_string();
+        retry.failed(&self.options, &edit.key.to_string(), fault.permanent, now);
+        if let Some(open) = unit.open.get_mut(&edit.key) {
+            open.trouble = Trouble::Failed(fault.to_string());
+        }
+        unit.saw(&edit.key, Sight::Unlooked);
+        unit.look.insert(edit.key.clone());
+    }
+}
+
+fn fault<A: Agent>(answer: Answer<A>) -> Fault {
+    match answer {
+        Answer::Fault(fault) => fault,
+        other => Fault::new("go on with the unit", work::reason(&other)),
+    }
+}

@@ -1,0 +1,168 @@
+//! Which sources there are, and which items each feeds.
+//!
+//! A source is a tag, or a tag with one member. When one is touched, [`Sources::refresh`] asks the agent which keys
+//! it feeds now; the keys it fed before and feeds now are what a commit makes dirty, and nothing else.
+//!
+//! A source that cannot be understood is *frozen*: what it fed before stays recorded, and those items are held
+//! as they are. Specs are parsed once for all members that share an effective document.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use shoal_core::{Document, Quarantined, Revision, TagName};
+
+use crate::agent::{Agent, Blocked, Source};
+use crate::counters::Count;
+use crate::fleet::Fleet;
+use crate::ledger::SourceId;
+
+/// How many different effective documents of one tag are kept parsed.
+const SPECS_PER_TAG: usize = 64;
+
+/// What is known of one source.
+pub(crate) struct State<A: Agent> {
+    /// What it feeds; while frozen, what it fed before.
+    keys: Vec<A::Key>,
+    /// Its document as the agent reads it; `None` while nothing could ever be read.
+    pub(crate) spec: Option<Arc<A::Spec>>,
+    /// The newest revision of what it was made from.
+    pub(crate) revision: Revision,
+    /// Why it cannot be understood now.
+    pub(crate) frozen: Option<Arc<Quarantined>>,
+}
+
+type Parsed<A> = (Document, Arc<<A as Agent>::Spec>);
+
+/// All sources of one agent.
+pub(crate) struct Sources<A: Agent> {
+    by: BTreeMap<SourceId, State<A>>,
+    specs: BTreeMap<TagName, Vec<Parsed<A>>>,
+}
+
+/// What a refreshed source fed before and feeds now.
+pub(crate) struct Fed<K> {
+    pub(crate) before: Vec<K>,
+    pub(crate) now: Vec<K>,
+    /// Whether it was or is frozen: items that the ledger alone links to it are to be decided on too.
+    pub(crate) thawed_or_frozen: bool,
+}
+
+impl<A: Agent> Sources<A> {
+    pub(crate) fn new() -> Self {
+        Self { by: BTreeMap::new(), specs: BTreeMap::new() }
+    }
+
+    pub(crate) fn get(&self, id: &SourceId) -> Option<&State<A>> {
+        self.by.get(id)
+    }
+
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &SourceId> {
+        self.by.keys()
+    }
+
+    /// The sources of one tag that are known now, itself included.
+    pub(crate) fn of_tag(&self, tag: &TagName) -> Vec<SourceId> {
+        let first = SourceId(tag.clone(), None);
+        self.by.range(first..).take_while(|(id, _)| id.0 == *tag).map(|(id, _)| id.clone()).collect()
+    }
+
+    pub(crate) fn quarantined(&self) -> impl Iterator<Item = &Arc<Quarantined>> {
+        self.by.values().filter_map(|state| state.frozen.as_ref())
+    }
+
+    /// Forgets specs of tags that changed, so that old documents are not kept alive.
+    pub(crate) fn forget_specs(&mut self, tag: &TagName) {
+        self.specs.remove(tag);
+    }
+
+    /// Asks the agent what this source feeds now.
+    pub(crate) fn refresh(&mut self, agent: &A, fleet: &Fleet, id: &SourceId, count: &Count) -> Fed<A::Key> {
+        let old = self.by.remove(id);
+        let was_frozen = old.as_ref().is_some_and(|s| s.frozen.is_some());
+        let before = old.as_ref().map(|s| s.keys.clone()).unwrap_or_default();
+        let fed = |before, now, frozen| Fed { before, now, thawed_or_frozen: was_frozen || frozen };
+        if !exists(agent, fleet, id) {
+            return fed(before, Vec::new(), false);
+        }
+        match self.read(agent, fleet, id, count) {
+            Ok(state) => {
+                let now = state.keys.clone();
+                self.by.insert(id.clone(), state);
+                fed(before, now, false)
+            }
+            Err((why, revision)) => {
+                let since = old.as_ref().and_then(|s| s.frozen.as_ref()).map_or(revision, |q| q.since);
+                let frozen = Some(Arc::new(Quarantined { what: id.to_string(), why, since }));
+                let spec = old.and_then(|s| s.spec);
+                self.by.insert(id.clone(), State { keys: before.clone(), spec, revision, frozen });
+                fed(before.clone(), before, true)
+            }
+        }
+    }
+
+    fn read(
+        &mut self,
+        agent: &A,
+        fleet: &Fleet,
+        id: &SourceId,
+        count: &Count,
+    ) -> Result<State<A>, (String, Revision)> {
+        let SourceId(tag, member) = id;
+        let host = member.as_ref().and_then(|name| fleet.host(name.as_str()));
+        let least = host.map_or(Revision(0), |h| h.revision);
+        let (document, revision) = fleet.effective(tag, member.as_ref()).map_err(|why| (why, least))?;
+        let revision = revision.max(least);
+        let spec = self.spec(tag, &document, count).map_err(|e| (format!("its document: {e}"), revision))?;
+        count.add(|c| c.keys += 1);
+        let mut keys = agent
+            .keys(&Source { tag, spec: &spec, host, revision })
+            .map_err(|Blocked { why, .. }| (why, revision))?;
+        keys.sort_unstable();
+        keys.dedup();
+        Ok(State { keys, spec: Some(spec), revision, frozen: None })
+    }
+
+    /// The parsed form of an effective document, shared by all members that have the same one.
+    fn spec(
+        &mut self,
+        tag: &TagName,
+        document: &Document,
+        count: &Count,
+    ) -> Result<Arc<A::Spec>, serde_json::Error> {
+        let known = self.specs.entry(tag.clone()).or_default();
+        // The last used stands last: a document that many members share is never the one that is forgotten.
+        let same = |have: &Document| std::ptr::eq(have.as_str(), document.as_str());
+        if let Some(at) = known.iter().rposition(|(have, _)| same(have)) {
+            let found = known.remove(at);
+            let spec = found.1.clone();
+            known.push(found);
+            return Ok(spec);
+        }
+        count.add(|c| c.specs += 1);
+        let spec: Arc<A::Spec> = Arc::new(document.to()?);
+        if known.len() >= SPECS_PER_TAG {
+            known.remove(0);
+        }
+        known.push((document.clone(), spec.clone()));
+        Ok(spec)
+    }
+}
+
+/// Whether there is anything to ask the agent about.
+fn exists<A: Agent>(agent: &A, fleet: &Fleet, SourceId(tag, member): &SourceId) -> bool {
+    if !fleet.has_tag(tag) {
+        return false;
+    }
+    let Some(name) = member else { return true };
+    let served = fleet.host(name.as_str()).is_some_and(|host| agent.serves(host.state));
+    served && fleet.is_member(tag, name)
+}
+
+/// Which keys came and went.
+pub(crate) fn compare<K: Ord + Clone>(before: &[K], now: &[K]) -> (Vec<K>, Vec<K>) {
+    let old: BTreeSet<&K> = before.iter().collect();
+    let new: BTreeSet<&K> = now.iter().collect();
+    let came = new.difference(&old).map(|k| (*k).clone()).collect();
+    let went = old.difference(&new).map(|k| (*k).clone()).collect();
+    (came, went)
+}

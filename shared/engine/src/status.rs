@@ -1,0 +1,220 @@
+//! What an engine says of itself: how far it is, what is behind since when and why, and whether it is done.
+
+use jiff::Timestamp;
+use shoal_core::{Behind, HostName, MAX_BEHIND, Revision, Status, UnitStatus};
+
+use crate::agent::Agent;
+use crate::effect::Act;
+use crate::engine::{Engine, Listing};
+use crate::item::{Item, Trouble};
+use crate::unit::{Phase, State};
+use crate::{Millis, Moment};
+
+/// Reports are not sent more often than this.
+const SOONEST: Millis = 200;
+
+/// When the last report was sent.
+#[derive(Default)]
+pub(crate) struct Reporter {
+    dirty: bool,
+    sent: Option<Moment>,
+    asked: Option<u64>,
+    last_word: bool,
+}
+
+impl Reporter {
+    pub(crate) fn changed(&mut self) {
+        self.dirty = true;
+    }
+
+    pub(crate) fn answered(&mut self, id: u64) {
+        self.asked.take_if(|asked| *asked == id);
+    }
+
+    pub(crate) fn said_last(&self) -> bool {
+        self.last_word
+    }
+}
+
+/// How a whole engine stands, the worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// There is something to do right now.
+    Busy,
+    /// Something failed, and nothing else can be done now.
+    Failed,
+    /// Something is held: by the guard, a pause, a clash, or because it cannot be understood.
+    Held,
+    /// Something waits.
+    Waiting,
+    /// Everything is as it should be.
+    Converged,
+}
+
+impl<A: Agent> Engine<A> {
+    /// What is said to the store. Costs what is behind.
+    #[must_use]
+    pub fn status(&self, now: Moment, last_word: bool) -> Status {
+        let at = Timestamp::from_millisecond(now).unwrap_or(Timestamp::UNIX_EPOCH);
+        let expires = Timestamp::from_millisecond(now.saturating_add(self.options.ttl)).ok();
+        let mut units = std::collections::BTreeMap::new();
+        for unit in self.units.values().filter(|unit| self.selected(unit) || unit.listed) {
+            units.insert(unit.name.0.clone(), unit_status(unit, self.seen));
+        }
+        Status {
+            agent: self.namespace.clone(),
+            instance: self.options.instance.clone(),
+            epoch: self.fleet.epoch(),
+            seen: if self.listing == Listing::Done { self.seen } else { Revision(0) },
+            at,
+            expires: match last_word {
+                true if self.options.once => None,
+                true => Some(at),
+                false => expires,
+            },
+            units,
+            quarantined: self.sources.quarantined().take(MAX_BEHIND).map(|q| (**q).clone()).collect(),
+        }
+    }
+
+    /// How it stands: `--once` ends when this is not [`Verdict::Busy`].
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        let listing = match &self.listing {
+            Listing::Done => Verdict::Converged,
+            Listing::Start { fault: true, .. } => Verdict::Failed,
+            _ => Verdict::Busy,
+        };
+        let quarantined =
+            if self.sources.quarantined().next().is_some() { Verdict::Held } else { Verdict::Converged };
+        let units = self.units.values().filter(|unit| unit.listed || self.selected(unit));
+        units.map(|unit| self.unit_verdict(unit)).chain([listing, quarantined]).min().unwrap_or(listing)
+    }
+
+    fn unit_verdict(&self, unit: &State<A>) -> Verdict {
+        if unit.backoff.failures > 0 {
+            return Verdict::Failed;
+        }
+        if unit.phase != Phase::Ready {
+            return if !unit.backoff.why.is_empty() { Verdict::Waiting } else { Verdict::Busy };
+        }
+        if !unit.is_quiet() {
+            return Verdict::Busy;
+        }
+        let open = unit.open.iter().map(|(key, open)| match open.trouble {
+            Trouble::Failed(_) | Trouble::Unseen(_) => Verdict::Failed,
+            Trouble::Held(_) | Trouble::Blocked(_) => Verdict::Held,
+            Trouble::Waiting(_) => Verdict::Waiting,
+            Trouble::Dirty | Trouble::Changing if !self.options.write && unit.ready.contains(key) => {
+                Verdict::Waiting
+            }
+            Trouble::Dirty | Trouble::Changing => Verdict::Busy,
+        });
+        open.min().unwrap_or(Verdict::Converged)
+    }
+
+    /// Everything that is not as it should be or was left out, for people: unit, item, why.
+    #[must_use]
+    pub fn troubles(&self) -> Vec<(String, String, String)> {
+        let mut all = Vec::new();
+        for unit in self.units.values() {
+            let name = || unit.name.0.clone();
+            if !unit.backoff.why.is_empty() {
+                all.push((name(), String::new(), unit.backoff.why.clone()));
+            }
+            all.extend(
+                unit.open.iter().map(|(key, open)| (name(), key.to_string(), open.trouble.to_string())),
+            );
+            for (key, left_out) in &unit.left_out {
+                let why = |b: &crate::Blocked| format!("left out {}: {}", b.who.join(", "), b.why);
+                all.extend(left_out.iter().map(|b| (name(), key.to_string(), why(b))));
+            }
+        }
+        all.extend(self.sources.quarantined().map(|q| (q.what.clone(), String::new(), q.why.clone())));
+        all
+    }
+
+    /// What waits for a person, unit by unit.
+    pub fn holds(&self) -> impl Iterator<Item = (&crate::Unit, &shoal_core::Hold)> {
+        self.units.values().filter_map(|unit| Some((&unit.name, unit.hold.as_ref()?)))
+    }
+
+    /// How many items the ledger holds, how many are not as they should be, and how many wait to be decided on.
+    #[must_use]
+    pub fn sizes(&self) -> (usize, usize, usize) {
+        let sum = |of: fn(&State<A>) -> usize| self.units.values().map(of).sum();
+        (sum(|u| u.entries), sum(|u| u.open.len()), sum(|u| u.dirty.len() + u.sweep.len()))
+    }
+
+    pub(crate) fn report(&mut self, now: Moment) {
+        if !self.options.write || self.next_report().is_none_or(|at| at > now) {
+            return;
+        }
+        let last_word = self.draining;
+        let status = Box::new(self.status(now, last_word));
+        let id = self.out.send(None, Act::Report(status));
+        let reporter = &mut self.reporter;
+        (reporter.dirty, reporter.sent, reporter.asked, reporter.last_word) =
+            (false, Some(now), Some(id), last_word);
+    }
+
+    pub(crate) fn next_report(&self) -> Option<Moment> {
+        let reporter = &self.reporter;
+        if !self.options.write || reporter.last_word {
+            return None;
+        }
+        if self.draining {
+            return self.is_idle().then_some(Moment::MIN);
+        }
+        if self.seen == Revision(0) && self.listing != Listing::Done {
+            return None;
+        }
+        let Some(sent) = reporter.sent else { return Some(Moment::MIN) };
+        let repeat = sent.saturating_add(self.options.ttl / 3);
+        if reporter.asked.is_some() || !reporter.dirty {
+            return Some(repeat);
+        }
+        Some(sent.saturating_add(SOONEST))
+    }
+}
+
+fn unit_status<A: Agent>(unit: &State<A>, seen: Revision) -> UnitStatus {
+    let mut behind: Vec<Behind> = unit
+        .open
+        .iter()
+        .map(|(key, open)| Behind {
+            key: key.to_string(),
+            since: open.since,
+            why: open.trouble.to_string(),
+            hosts: unit.items.get(key).map(hosts).unwrap_or_default(),
+        })
+        .collect();
+    if unit.phase != Phase::Ready || unit.fresh {
+        let why = match unit.backoff.why.as_str() {
+            "" => "it has not been looked at yet".to_owned(),
+            why => why.to_owned(),
+        };
+        let since = behind.iter().map(|b| b.since).min().unwrap_or(seen);
+        behind.push(Behind { key: unit.name.0.clone(), since, why, hosts: Vec::new() });
+    }
+    let total = behind.len();
+    behind.sort_by_key(|b| b.since);
+    behind.truncate(MAX_BEHIND);
+    UnitStatus {
+        items: unit.entries as u64,
+        behind,
+        behind_total: total as u64,
+        held: unit.hold.clone(),
+        failing: (unit.backoff.failures > 0).then(|| unit.backoff.why.clone()),
+    }
+}
+
+fn hosts<A: Agent>(item: &Item<A>) -> Vec<HostName> {
+    let recorded = item.entry.iter().flat_map(|entry| &entry.from);
+    let mut hosts: Vec<HostName> =
+        item.sources.iter().chain(recorded).filter_map(|id| id.1.clone()).collect();
+    hosts.sort();
+    hosts.dedup();
+    hosts.truncate(3);
+    hosts
+}

@@ -1,0 +1,11 @@
+//! The engine's rules, one by one, in a model world.
+
+mod agent;
+mod claims;
+mod failing;
+mod guard;
+mod laws;
+mod ledger;
+mod ownership;
+mod proportional;
+mod waking;

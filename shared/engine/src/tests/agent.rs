@@ -1,0 +1,165 @@
+//! A small agent for the tests: `toy/<unit>` says a text; every member says it with its own note.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use shoal_core::Change;
+
+use crate::model::{Model, World};
+use crate::{Agent, At, Blocked, Desired, Look, Moment, Nature, Source, Step, Unit, Verdict};
+
+#[derive(serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Spec {
+    pub(super) text: String,
+    /// Items that no member contributes.
+    #[serde(default)]
+    pub(super) fixed: Vec<String>,
+}
+
+#[derive(Default)]
+pub(super) struct Toy {
+    pub(super) logic: u32,
+    /// What another version appends.
+    pub(super) suffix: &'static str,
+}
+
+impl Agent for Toy {
+    type Spec = Spec;
+    type Key = String;
+    type Item = String;
+    type Have = String;
+
+    fn namespace(&self) -> &str {
+        "toy"
+    }
+    fn logic(&self) -> u32 {
+        self.logic
+    }
+    fn unit(&self, key: &String) -> Unit {
+        key.split('/').next().unwrap_or_default().into()
+    }
+    fn keys(&self, from: &Source<'_, Spec>) -> Result<Vec<String>, Blocked> {
+        let unit = from.tag.key();
+        match from.host {
+            None => Ok(from.spec.fixed.iter().map(|name| format!("{unit}/{name}")).collect()),
+            Some(host) if host.field("garbled").is_some() => Err(Blocked::new(from.name(), "it is garbled")),
+            Some(host) => Ok(vec![format!("{unit}/{}", host.name)]),
+        }
+    }
+    fn desired(
+        &self,
+        key: &String,
+        from: &[Source<'_, Spec>],
+        look: &dyn Look,
+    ) -> Result<Desired<String>, Blocked> {
+        let mut text = Vec::new();
+        let mut left_out = Vec::new();
+        for source in from {
+            let Some(host) = source.host else {
+                text.push(source.spec.text.clone());
+                continue;
+            };
+            if host.field("unclear").is_some() {
+                return Err(Blocked::new(source.name(), "nobody can say"));
+            }
+            if host.field("absent").is_some() {
+                return Ok(Desired::nothing(vec![]));
+            }
+            if host.field("bad").is_some() {
+                left_out.push(Blocked::new(source.name(), "it is bad"));
+                continue;
+            }
+            let note = host.text("note").unwrap_or_default().into_owned();
+            let parent = host
+                .text("parent")
+                .and_then(|parent| look.host(&parent)?.text("note").map(|n| n.into_owned()));
+            text.push(format!("{}{note}{}", source.spec.text, parent.unwrap_or_default()));
+        }
+        let _ = key;
+        let item = (!text.is_empty()).then(|| text.join(";") + self.suffix);
+        Ok(Desired { item, left_out })
+    }
+    fn step(&self, _: &String, at: At<'_, Self>, now: Moment) -> Step {
+        match (at.want, at.memo.as_i64()) {
+            // `drain:` waits a minute before it does anything.
+            (Some(want), None) if want.contains("drain") && at.have.is_some_and(|have| have != want) => {
+                Step::Wait { until: Some(now + 60_000), why: "a minute".into(), memo: json!(now + 60_000) }
+            }
+            (Some(_), Some(until)) if until > now => {
+                Step::Wait { until: Some(until), why: "a minute".into(), memo: json!(until) }
+            }
+            _ => at.by_default(),
+        }
+    }
+}
+
+pub(super) type Toys = World<Toy, (Arc<Toy>, Model<Toy>)>;
+
+pub(super) fn toys_of(nature: Nature) -> Toys {
+    let agent = Arc::new(Toy { logic: 1, suffix: "" });
+    World::new(agent.clone(), (agent, Model::new(nature, |item: &String| item.clone())))
+}
+
+pub(super) fn toys() -> Toys {
+    toys_of(Nature::default())
+}
+
+pub(super) fn rows(rows: &[(&str, serde_json::Value)]) -> Vec<Change> {
+    Toys::rows(rows)
+}
+
+pub(super) fn host(n: usize, document: serde_json::Value) -> serde_json::Value {
+    json!({"id": format!("h{n}"), "state": "active", "document": document})
+}
+
+pub(super) fn tag(text: &str) -> serde_json::Value {
+    json!({"document": {"text": text}})
+}
+
+pub(super) fn name(n: usize) -> String {
+    format!("web{n}.example.com")
+}
+
+impl Toys {
+    /// `n` hosts, all in `toy/<unit>`, which says `text`.
+    pub(super) fn fleet(&mut self, unit: &str, n: usize, text: &str) {
+        let mut all = vec![(format!("toy/{unit}"), tag(text))];
+        for n in 0..n {
+            all.push((format!("hosts/{}", name(n)), host(n, json!({}))));
+            all.push((format!("toy/{unit}/members/{}", name(n)), json!({})));
+        }
+        let all: Vec<_> = all.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+        self.commit(rows(&all));
+    }
+
+    pub(super) fn set(&mut self, key: &str, value: serde_json::Value) {
+        self.commit(rows(&[(key, value)]));
+    }
+
+    pub(super) fn at(&self, unit: &str, n: usize) -> Option<&str> {
+        self.place.1.items.get(&format!("{unit}/{}", name(n))).map(String::as_str)
+    }
+
+    pub(super) fn converge(&mut self) {
+        let verdict = self.run();
+        assert_eq!(verdict, Verdict::Converged, "{:?}", self.engine().troubles());
+    }
+
+    /// The state of the item's trouble, in words.
+    pub(super) fn trouble(&mut self, unit: &str, n: usize) -> String {
+        let key = format!("{unit}/{}", name(n));
+        let all = self.engine().troubles();
+        all.into_iter().find(|(_, item, _)| *item == key).map(|(_, _, why)| why).unwrap_or_default()
+    }
+
+    /// The digest of what is held.
+    pub(super) fn digest(&mut self) -> String {
+        self.engine().holds().next().map(|(_, hold)| hold.digest.clone()).unwrap_or_default()
+    }
+
+    pub(super) fn restart(&mut self) {
+        self.crash();
+        self.advance(70_000);
+    }
+}

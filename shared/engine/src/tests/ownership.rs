@@ -1,0 +1,212 @@
+//! What is ours, what is foreign, and for what reasons something goes.
+
+use serde_json::json;
+
+use super::agent::{host, name, rows, tag, toys, toys_of};
+use crate::{Nature, OnDrift, Verdict, Why};
+
+#[test]
+fn what_is_wanted_is_made_and_then_nothing_is_left_to_do() {
+    let mut world = toys();
+    world.fleet("a", 3, "hi");
+    world.converge();
+    assert_eq!(world.at("a", 2), Some("hi"));
+    let before = world.engine().counters().changes;
+    world.restart();
+    world.converge();
+    assert_eq!((before, world.engine().counters().changes), (3, 0));
+}
+
+#[test]
+fn what_is_foreign_is_never_touched_not_even_when_it_is_equal() {
+    for foreign in ["hi", "mine"] {
+        let mut world = toys();
+        world.place.1.put(format!("a/{}", name(0)), &foreign.to_owned());
+        world.fleet("a", 2, "hi");
+        assert_eq!(world.run(), Verdict::Held);
+        assert_eq!((world.at("a", 0), world.at("a", 1)), (Some(foreign), Some("hi")));
+        assert!(world.trouble("a", 0).contains("Shoal did not make it"));
+        world.set("toy/a", serde_json::Value::Null);
+        world.run();
+        assert_eq!((world.at("a", 0), world.at("a", 1)), (Some(foreign), None));
+    }
+}
+
+#[test]
+fn each_reason_for_a_removal_is_derived_from_the_database() {
+    let member = format!("toy/a/members/{}", name(0));
+    let row = format!("hosts/{}", name(0));
+    type Case<'c> = (&'c str, Vec<(&'c str, serde_json::Value)>, fn(&Why) -> bool);
+    let cases: [Case<'_>; 5] = [
+        ("host", vec![(&row, json!(null)), (&member, json!(null))], |w| matches!(w, Why::HostGone(..))),
+        ("tag", vec![("toy/a", json!(null))], |w| matches!(w, Why::TagGone(..))),
+        ("member", vec![(&member, json!(null))], |w| matches!(w, Why::NotMember(..))),
+        ("state", vec![(&row, json!({"id": "h0", "state": "retired", "document": {}}))], |w| {
+            matches!(w, Why::Lifecycle(..))
+        }),
+        ("edit", vec![(&row, host(0, json!({"absent": 1})))], |w| matches!(w, Why::Edited(..))),
+    ];
+    for (what, change, fits) in cases {
+        // Told live, and learned after the event was missed.
+        for missed in [false, true] {
+            let mut world = toys();
+            world.fleet("a", 1, "hi");
+            world.converge();
+            if missed {
+                world.crash();
+            }
+            world.commit(rows(&change));
+            world.advance(70_000);
+            assert_eq!(world.at("a", 0), None, "{what}");
+            let batch = world.place.1.batches.last().unwrap();
+            assert!(fits(&batch.changes[0].because), "{what}: {:?}", batch.changes[0].because);
+            assert!(world.ledger.is_empty(), "{what}: {:?}", world.ledger.keys());
+        }
+    }
+}
+
+#[test]
+fn a_rename_says_so() {
+    let mut world = toys();
+    world.fleet("a", 2, "hi");
+    world.converge();
+    let mut change = rows(&[
+        (&format!("hosts/{}", name(0)), json!(null)),
+        ("hosts/new.example.com", host(0, json!({}))),
+        (&format!("toy/a/members/{}", name(0)), json!(null)),
+        ("toy/a/members/new.example.com", json!({})),
+    ]);
+    change[0].moved = Some("hosts/new.example.com".parse().unwrap());
+    change[1].moved = Some(format!("hosts/{}", name(0)).parse().unwrap());
+    world.commit(change);
+    world.converge();
+    let why: Vec<_> =
+        world.place.1.batches.iter().flat_map(|b| &b.changes).map(|edit| &edit.because).collect();
+    assert!(why.iter().any(|why| matches!(why, Why::HostRenamed(..))), "{why:?}");
+    assert!(world.place.1.items.contains_key("a/new.example.com"));
+}
+
+#[test]
+fn a_missing_source_without_a_tombstone_holds_its_items() {
+    let mut world = toys();
+    world.fleet("a", 2, "hi");
+    world.converge();
+    world.crash();
+    world.lose(&format!("hosts/{}", name(0)).parse().unwrap());
+    world.advance(70_000);
+    assert_eq!(world.run(), Verdict::Held);
+    assert_eq!(world.at("a", 0), Some("hi"));
+    assert!(world.trouble("a", 0).contains("nothing says that it was deleted"));
+    world.crash();
+    world.lose(&"toy/a".parse().unwrap());
+    world.advance(70_000);
+    assert_eq!((world.at("a", 0), world.at("a", 1)), (Some("hi"), Some("hi")));
+}
+
+#[test]
+fn drift_is_told_apart_and_corrected_or_reported() {
+    for on_drift in [OnDrift::Correct, OnDrift::Report] {
+        let mut world = toys();
+        world.options.drift = on_drift;
+        world.fleet("a", 3, "hi");
+        world.converge();
+        world.place.1.put(format!("a/{}", name(0)), &"scribble".to_owned());
+        world.place.1.items.remove(&format!("a/{}", name(1)));
+        world.engine().resync();
+        let verdict = world.run();
+        if on_drift == OnDrift::Correct {
+            assert_eq!((world.at("a", 0), world.at("a", 1)), (Some("hi"), Some("hi")));
+            let batch = world.place.1.batches.last().unwrap();
+            assert!(batch.changes.iter().all(|edit| edit.because == Why::Drift));
+            assert_eq!(verdict, Verdict::Converged);
+        } else {
+            assert_eq!((world.at("a", 0), world.at("a", 1)), (Some("scribble"), None));
+            assert_eq!(verdict, Verdict::Held);
+            assert!(world.engine().plan().is_empty());
+            // What people ask for goes all the same.
+            world.set(&format!("hosts/{}", name(0)), host(0, json!({"note": "!"})));
+            world.run();
+            assert_eq!(world.at("a", 0), Some("hi!"));
+        }
+    }
+}
+
+#[test]
+fn a_whole_unit_keeps_what_is_held_and_drops_what_somebody_wrote_into_it() {
+    let mut world = toys_of(Nature { whole: true, ..Nature::default() });
+    world.fleet("a", 3, "hi");
+    world.converge();
+    world.set(&format!("pauses/host/{}", name(0)), json!({"why": "moving house"}));
+    world.set("toy/a", tag("yo"));
+    world.run();
+    assert_eq!((world.at("a", 0), world.at("a", 1)), (Some("hi"), Some("yo")));
+    world.place.1.put("a/by-hand".into(), &"x".to_owned());
+    world.engine().resync();
+    world.run();
+    assert!(!world.place.1.items.contains_key("a/by-hand"));
+    assert_eq!(world.at("a", 0), Some("hi"));
+}
+
+#[test]
+fn what_nobody_else_can_reach_is_put_right_even_where_drift_is_only_reported() {
+    let mut world = toys_of(Nature { marks_own: true, sole: true, ..Nature::default() });
+    world.options.drift = OnDrift::Report;
+    world.restart();
+    world.fleet("a", 3, "hi");
+    world.converge();
+    // It forgot one.
+    world.place.1.items.remove(&format!("a/{}", name(1)));
+    world.restart();
+    world.converge();
+    assert_eq!(world.at("a", 1), Some("hi"));
+}
+
+#[test]
+fn a_late_success_of_a_creation_is_known_as_ours() {
+    let mut world = toys();
+    world.fleet("a", 1, "hi");
+    // Two attempts are made and look as if they failed; the first one succeeds late.
+    world.place.1.failing.insert(format!("a/{}", name(0)), crate::Fault::new("create", "timed out"));
+    world.run();
+    world.set("toy/a", tag("yo"));
+    world.run();
+    world.place.1.failing.clear();
+    world.place.1.put(format!("a/{}", name(0)), &"hi".to_owned());
+    world.restart();
+    world.converge();
+    assert_eq!(world.at("a", 0), Some("yo"));
+}
+
+#[test]
+fn something_else_where_a_creation_was_meant_is_foreign() {
+    let mut world = toys();
+    world.fleet("a", 1, "hi");
+    world.place.1.failing.insert(format!("a/{}", name(0)), crate::Fault::new("create", "timed out"));
+    world.run();
+    world.place.1.failing.clear();
+    world.place.1.put(format!("a/{}", name(0)), &"somebody else's".to_owned());
+    world.restart();
+    assert_eq!(world.run(), Verdict::Held);
+    assert_eq!(world.at("a", 0), Some("somebody else's"));
+}
+
+#[test]
+fn another_version_asks_before_it_changes_what_nobody_changed() {
+    let mut world = toys();
+    world.fleet("a", 3, "hi");
+    world.converge();
+    let agent = std::sync::Arc::new(super::agent::Toy { logic: 2, suffix: "?" });
+    world.agent = agent.clone();
+    world.place.0 = agent;
+    world.restart();
+    assert_eq!(world.run(), Verdict::Held);
+    assert_eq!(world.at("a", 0), Some("hi"));
+    // What people change goes at once, in the new way.
+    world.set(&format!("hosts/{}", name(1)), host(1, json!({"note": "!"})));
+    world.run();
+    assert_eq!((world.at("a", 0), world.at("a", 1)), (Some("hi"), Some("hi!?")));
+    let digest = world.digest();
+    world.set("approvals/toy/a", json!({"digest": digest}));
+    world.converge();
+    assert_eq!((world.at("a", 0), world.at("a", 2)), (Some("hi?"), Some("hi?")));
+}

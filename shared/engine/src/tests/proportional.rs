@@ -1,0 +1,36 @@
+//! A change costs what it touches, in a fleet of any size.
+
+use serde_json::json;
+
+use super::agent::{host, name, toys};
+use crate::Counters;
+
+fn cost(hosts: usize) -> Counters {
+    let mut world = toys();
+    world.fleet("a", hosts, "hi");
+    world.converge();
+    let before = world.engine().counters();
+    world.set(&format!("hosts/{}", name(3)), host(3, json!({"note": "!"})));
+    world.converge();
+    let after = world.engine().counters();
+    Counters {
+        keys: after.keys - before.keys,
+        desired: after.desired - before.desired,
+        sources: after.sources - before.sources,
+        steps: after.steps - before.steps,
+        specs: after.specs - before.specs,
+        looks: after.looks - before.looks,
+        looked: after.looked - before.looked,
+        batches: after.batches - before.batches,
+        changes: after.changes - before.changes,
+        ledger_rows: after.ledger_rows - before.ledger_rows,
+        ..Counters::default()
+    }
+}
+
+#[test]
+fn one_host_of_a_thousand_costs_what_one_of_a_hundred_does() {
+    let small = cost(100);
+    assert_eq!(small, cost(1000));
+    assert_eq!((small.keys, small.changes, small.ledger_rows), (1, 1, 1));
+}

@@ -1,0 +1,286 @@
+//! One unit: its items, its claim, its ledger pages, what is in flight, and what is still to be decided.
+//!
+//! A unit goes through these phases, and falls back to the first whenever its claim is lost:
+//!
+//! 1. `Cold`: nothing is known. It needs its claim, then its ledger.
+//! 2. `Known`: the ledger is read. It needs a look at everything.
+//! 3. `Ready`: decisions may be made.
+//!
+//! At most one batch of a unit is in flight, and at most one look. What a batch touches while a look is under way is
+//! not believed from that look: it may have been seen before the change.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use shoal_core::{Change, Epoch, Hold, Key, Revision};
+
+use crate::Moment;
+use crate::agent::{Agent, Blocked, Unit};
+use crate::effect::LedgerRow;
+use crate::item::{Item, Open, Sight, Trouble};
+use crate::ledger::{self, Entry, Pages, SourceId};
+use crate::retry::Retry;
+use crate::target::Batch;
+
+/// How far a unit is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Cold,
+    Known,
+    Ready,
+}
+
+/// The right to work on the unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Claim {
+    None { ask_at: Moment },
+    Held { number: u64, until: Moment, renew_at: Moment },
+}
+
+/// A batch on its way.
+pub(crate) struct Flight<A: Agent> {
+    pub(crate) id: u64,
+    pub(crate) at: Stage,
+    pub(crate) batch: Option<Arc<Batch<A>>>,
+    /// The ledger rows being written.
+    pub(crate) rows: Vec<LedgerRow>,
+}
+
+/// How far a batch is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Its intent is being written; without a batch, what became of earlier ones.
+    Journal,
+    /// The target is at it.
+    Apply,
+}
+
+/// A look on its way.
+pub(crate) struct Looking<K> {
+    pub(crate) id: u64,
+    pub(crate) keys: Option<Vec<K>>,
+    /// Keys that a batch has touched since the look began.
+    pub(crate) tainted: BTreeSet<K>,
+}
+
+/// One unit.
+pub(crate) struct State<A: Agent> {
+    pub(crate) name: Unit,
+    pub(crate) phase: Phase,
+    pub(crate) claim: Claim,
+    pub(crate) claiming: Option<u64>,
+    pub(crate) reading: Option<u64>,
+    pub(crate) items: BTreeMap<A::Key, Item<A>>,
+    /// How many items the ledger holds.
+    pub(crate) entries: usize,
+    pub(crate) pages: Pages<A::Key>,
+    /// Items that a commit, a look or a timer woke.
+    pub(crate) dirty: BTreeSet<A::Key>,
+    /// Items to decide on again when the batch that changes them is done.
+    pub(crate) postponed: BTreeSet<A::Key>,
+    /// Items that a sweep still has to pass, last first.
+    pub(crate) sweep: Vec<A::Key>,
+    /// Items to look at before they are decided on.
+    pub(crate) look: BTreeSet<A::Key>,
+    pub(crate) look_all: bool,
+    pub(crate) looking: Option<Looking<A::Key>>,
+    /// Items with a change that may go.
+    pub(crate) ready: BTreeSet<A::Key>,
+    /// Items with a change that a sweep found; they go when it is through.
+    pub(crate) later: BTreeSet<A::Key>,
+    /// Items that are not known to be as they should be.
+    pub(crate) open: BTreeMap<A::Key, Open<A>>,
+    pub(crate) left_out: BTreeMap<A::Key, Vec<Blocked>>,
+    pub(crate) flight: Option<Flight<A>>,
+    pub(crate) facts: BTreeMap<Key, Change>,
+    pub(crate) committing: Option<(u64, Vec<Change>)>,
+    pub(crate) timers: BTreeSet<(Moment, A::Key)>,
+    pub(crate) retries: BTreeMap<A::Key, Retry>,
+    /// Failures of the unit as a whole: nothing of it is tried before `at`.
+    pub(crate) backoff: Retry,
+    pub(crate) hold: Option<Hold>,
+    /// The ledger was written in this other life of the database.
+    pub(crate) other_epoch: Option<Epoch>,
+    pub(crate) next_sweep: Moment,
+    /// What must have been seen before anything is done: the last holder may have acted on it.
+    pub(crate) least: Revision,
+    /// Not every item has been decided on since the claim was taken.
+    pub(crate) fresh: bool,
+    /// The ledger lists it, though no source feeds it now.
+    pub(crate) listed: bool,
+}
+
+impl<A: Agent> State<A> {
+    pub(crate) fn new(name: Unit, prefix: String) -> Self {
+        Self {
+            name,
+            phase: Phase::Cold,
+            claim: Claim::None { ask_at: Moment::MIN },
+            claiming: None,
+            reading: None,
+            items: BTreeMap::new(),
+            entries: 0,
+            pages: Pages::new(prefix),
+            dirty: BTreeSet::new(),
+            postponed: BTreeSet::new(),
+            sweep: Vec::new(),
+            look: BTreeSet::new(),
+            look_all: false,
+            looking: None,
+            ready: BTreeSet::new(),
+            later: BTreeSet::new(),
+            open: BTreeMap::new(),
+            left_out: BTreeMap::new(),
+            flight: None,
+            facts: BTreeMap::new(),
+            committing: None,
+            timers: BTreeSet::new(),
+            retries: BTreeMap::new(),
+            backoff: Retry::default(),
+            hold: None,
+            other_epoch: None,
+            next_sweep: Moment::MAX,
+            least: Revision(0),
+            fresh: true,
+            listed: false,
+        }
+    }
+
+    /// The source feeds this item from now on.
+    pub(crate) fn link(&mut self, key: &A::Key, source: &SourceId) {
+        let item = self.items.entry(key.clone()).or_default();
+        if let Err(at) = item.sources.binary_search(source) {
+            item.sources.insert(at, source.clone());
+        }
+    }
+
+    /// The source does not feed this item any more.
+    pub(crate) fn unlink(&mut self, key: &A::Key, source: &SourceId) {
+        if let Some(item) = self.items.get_mut(key) {
+            item.sources.retain(|id| id != source);
+        }
+    }
+
+    /// A commit touched it.
+    pub(crate) fn wake(&mut self, key: &A::Key, since: Revision) {
+        let Some(item) = self.items.get_mut(key) else { return };
+        if matches!(item.entry, Some(Entry { stage: ledger::Stage::Creating { .. }, .. })) {
+            // What became of the attempt may not have shown yet when it was last looked at.
+            item.sight = Sight::Unlooked;
+        }
+        self.dirty.insert(key.clone());
+        self.open.entry(key.clone()).or_insert(Open { since, trouble: Trouble::Dirty, planned: None });
+    }
+
+    /// Every item is decided on again, real changes first.
+    pub(crate) fn wake_all(&mut self) {
+        self.sweep = self.items.keys().rev().cloned().collect();
+    }
+
+    /// The fencing number, if the claim allows an effect to start now.
+    pub(crate) fn may_act(&self, now: Moment, margin: Moment) -> Option<(u64, Moment)> {
+        match self.claim {
+            Claim::Held { number, until, .. } if now < until.saturating_sub(margin) => {
+                Some((number, until.saturating_sub(margin)))
+            }
+            _ => None,
+        }
+    }
+
+    pub(crate) fn number(&self) -> Option<u64> {
+        match self.claim {
+            Claim::Held { number, .. } => Some(number),
+            Claim::None { .. } => None,
+        }
+    }
+
+    /// Decide about `key` again at `at`, after a look.
+    pub(crate) fn set_timer(&mut self, key: &A::Key, at: Option<Moment>) {
+        let Some(item) = self.items.get_mut(key) else { return };
+        if let Some(old) = item.again.take() {
+            self.timers.remove(&(old, key.clone()));
+        }
+        if let Some(at) = at.filter(|at| *at < Moment::MAX) {
+            item.again = Some(at);
+            self.timers.insert((at, key.clone()));
+        }
+    }
+
+    /// It is as it should be, or no item at all any more.
+    pub(crate) fn close(&mut self, key: &A::Key) {
+        self.open.remove(key);
+        self.ready.remove(key);
+        self.later.remove(key);
+        self.retries.remove(key);
+    }
+
+    /// Forgets an item that nothing feeds, that the ledger does not hold, and of which nothing is there.
+    pub(crate) fn prune(&mut self, key: &A::Key, whole: bool) {
+        let Some(item) = self.items.get(key) else { return };
+        let there = item.sight.have().is_some() && whole;
+        if item.sources.is_empty() && item.entry.is_none() && !there {
+            self.set_timer(key, None);
+            self.close(key);
+            self.left_out.remove(key);
+            self.look.remove(key);
+            self.dirty.remove(key);
+            self.items.remove(key);
+        }
+    }
+
+    /// The claim is lost, or everything is to be learned anew: only what the sources say is kept.
+    pub(crate) fn forget(&mut self, ask_at: Moment) {
+        let name = std::mem::replace(&mut self.name, Unit(String::new()));
+        let items = std::mem::take(&mut self.items);
+        let prefix = self.pages.prefix().to_owned();
+        let backoff = std::mem::take(&mut self.backoff);
+        let mut fresh = Self::new(name, prefix);
+        fresh.claim = Claim::None { ask_at };
+        fresh.listed = true;
+        fresh.backoff = backoff;
+        fresh.items = items
+            .into_iter()
+            .filter(|(_, item)| !item.sources.is_empty())
+            .map(|(key, item)| (key, Item { sources: item.sources, want: item.want, ..Item::default() }))
+            .collect();
+        *self = fresh;
+    }
+
+    /// Whether nothing can be done for it now but wait.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.phase == Phase::Ready
+            && self.flight.is_none()
+            && self.looking.is_none()
+            && self.committing.is_none()
+            && self.dirty.is_empty()
+            && self.sweep.is_empty()
+            && self.look.is_empty()
+            && !self.look_all
+            && self.facts.is_empty()
+            && !self.pages.is_dirty()
+    }
+
+    /// Whether there is nothing left to work on.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.is_empty() && self.is_quiet()
+    }
+
+    /// When something of it is due by itself. What is due now and was not done waits for an answer, which wakes it.
+    pub(crate) fn next_wake(&self, now: Moment) -> Option<Moment> {
+        let claim = match self.claim {
+            Claim::None { ask_at } if self.claiming.is_none() => Some(ask_at),
+            Claim::Held { until, .. } if self.claiming.is_some() => Some(until),
+            Claim::Held { renew_at, .. } => Some(renew_at),
+            Claim::None { .. } => None,
+        };
+        let timer = self.timers.first().map(|(at, _)| *at);
+        let retry = (self.backoff.failures > 0).then_some(self.backoff.at);
+        let sweep = (self.phase == Phase::Ready).then_some(self.next_sweep);
+        [claim, timer, retry, sweep].into_iter().flatten().filter(|at| *at > now && *at < Moment::MAX).min()
+    }
+
+    /// What was seen of one item.
+    pub(crate) fn saw(&mut self, key: &A::Key, sight: Sight<A::Have>) {
+        self.items.entry(key.clone()).or_default().sight = sight;
+    }
+}

@@ -1,0 +1,434 @@
+//! What a unit does next, as far as it can without waiting.
+//!
+//! [`Engine::work`] is called whenever something happened to a unit. It looks at the state only, never at what
+//! happened, and goes as far as it can: claim, ledger, look, decisions, batch, writing down, giving back.
+
+use std::collections::BTreeSet;
+
+use shoal_core::Revision;
+
+use crate::Moment;
+use crate::agent::{Agent, Unit};
+use crate::effect::{Act, Answer, Claimed};
+use crate::engine::{Engine, Listing};
+use crate::item::{Decision, Open, Planned, Sight, Trouble};
+use crate::ledger::{Entry, Stage};
+use crate::target::Fault;
+use crate::unit::{Claim, Looking, Phase, State};
+
+/// Looks at more single items than this become a look at the whole unit.
+const MAX_LOOK: usize = 1_000;
+
+impl<A: Agent> Engine<A> {
+    /// Does what can be done now. Answers whether there is more to do right away.
+    pub(crate) fn work(&mut self, name: &Unit, now: Moment) -> bool {
+        let Some(mut unit) = self.units.remove(name) else { return false };
+        let more = self.advance(&mut unit, now);
+        if self.draining && self.rest(&mut unit) || unit.is_empty() && self.leave(&mut unit, now) {
+            self.sleep(name, None);
+            return false;
+        }
+        let idle =
+            self.draining && unit.number().is_none() || !self.options.write && unit.phase == Phase::Ready;
+        let at = unit.next_wake(now).filter(|_| !idle);
+        self.sleep(name, if self.selected_now(&unit) { at } else { None });
+        self.units.insert(name.clone(), unit);
+        more
+    }
+
+    fn selected_now(&self, unit: &State<A>) -> bool {
+        // A unit that only the ledger knows shows its tags when it has been read.
+        unit.phase == Phase::Cold && unit.listed || self.selected(unit)
+    }
+
+    fn advance(&mut self, unit: &mut State<A>, now: Moment) -> bool {
+        if !self.selected_now(unit) {
+            return false;
+        }
+        self.keep_claim(unit, now);
+        let late = unit.least > self.seen;
+        if late || unit.number().is_none() || unit.backoff.at > now && unit.backoff.failures > 0 {
+            return false;
+        }
+        match unit.phase {
+            Phase::Cold if unit.reading.is_none() && !self.draining => {
+                let (name, prefix) = (unit.name.clone(), unit.pages.prefix().to_owned());
+                unit.reading = Some(self.out.send(Some(&unit.name), Act::ReadLedger { unit: name, prefix }));
+            }
+            Phase::Known if unit.looking.is_none() && !self.draining => {
+                unit.look_all = true;
+                self.look(unit, now);
+            }
+            Phase::Ready => return self.ready(unit, now),
+            _ => {}
+        }
+        false
+    }
+
+    fn ready(&mut self, unit: &mut State<A>, now: Moment) -> bool {
+        self.timers(unit, now);
+        let more = !self.draining && self.decide_some(unit, now);
+        if unit.flight.is_none() {
+            let started = !self.draining && self.launch(unit, now);
+            if !started && unit.pages.is_dirty() {
+                self.write_down(unit, now);
+            }
+        }
+        if !self.draining {
+            self.look(unit, now);
+        }
+        self.tell_facts(unit, now);
+        more
+    }
+
+    /// Takes, renews or loses the claim.
+    fn keep_claim(&mut self, unit: &mut State<A>, now: Moment) {
+        if let Claim::Held { until, .. } = unit.claim
+            && until <= now
+        {
+            unit.forget(now);
+            self.reporter.changed();
+        }
+        let due = match unit.claim {
+            Claim::None { ask_at } => ask_at <= now && !self.draining,
+            Claim::Held { renew_at, .. } => renew_at <= now,
+        };
+        if due && unit.claiming.is_none() {
+            let act = Act::Claim { unit: unit.name.clone(), ttl: self.options.ttl };
+            unit.claiming = Some(self.out.send(Some(&unit.name), act));
+        }
+    }
+
+    pub(crate) fn claimed(&mut self, unit: &mut State<A>, answer: Answer<A>, now: Moment) {
+        unit.claiming = None;
+        let held = unit.number();
+        match answer {
+            Answer::Claim(Claimed::Held { number, until, head }) => {
+                if held.is_some_and(|old| old != number) {
+                    // It passed through other hands: what is known is old.
+                    unit.forget(now);
+                }
+                if unit.backoff.digest == "claim" || unit.backoff.failures == 0 {
+                    unit.backoff = crate::retry::Retry::default();
+                }
+                if held != Some(number) && self.seen < head {
+                    unit.least = head;
+                    self.lagging.insert((head, unit.name.clone()));
+                }
+                let renew_at = now.max(until - self.options.ttl) + self.options.ttl / 3;
+                unit.claim = Claim::Held { number, until, renew_at };
+            }
+            Answer::Claim(Claimed::Taken { look_again }) => {
+                unit.forget(look_again.max(now + 1));
+                unit.backoff.why = "another instance works on it".to_owned();
+            }
+            other => {
+                let again = now + self.options.retry_first;
+                match unit.claim {
+                    Claim::Held { ref mut renew_at, .. } => *renew_at = again,
+                    Claim::None { .. } => {
+                        let fault = Fault::new(format!("claim {}", unit.name), reason(&other));
+                        self.unit_failed(unit, "claim", &fault, now);
+                        unit.claim = Claim::None { ask_at: unit.backoff.at };
+                    }
+                }
+            }
+        }
+        self.reporter.changed();
+    }
+
+    /// Wakes items whose time has come: they are looked at, then decided on.
+    fn timers(&mut self, unit: &mut State<A>, now: Moment) {
+        while let Some((at, key)) = unit.timers.first().cloned() {
+            if at > now {
+                break;
+            }
+            unit.set_timer(&key, None);
+            unit.look.insert(key);
+        }
+        if unit.next_sweep <= now && !self.draining && self.options.write {
+            unit.next_sweep = now.saturating_add(self.options.resync);
+            unit.look_all = true;
+            for retry in unit.retries.values_mut().filter(|retry| retry.at == Moment::MAX) {
+                retry.at = now;
+            }
+        }
+    }
+
+    /// Starts a look, if one is needed and can be believed.
+    fn look(&mut self, unit: &mut State<A>, now: Moment) {
+        let busy = unit.looking.is_some() || unit.flight.as_ref().is_some_and(|f| f.batch.is_some());
+        if busy || unit.backoff.failures > 0 && unit.backoff.at > now {
+            return;
+        }
+        let keys = if unit.look_all || unit.look.len() > MAX_LOOK {
+            self.count.add(|c| c.looks += 1);
+            None
+        } else if unit.look.is_empty() {
+            return;
+        } else {
+            self.count.add(|c| c.looked += unit.look.len() as u64);
+            Some(unit.look.iter().cloned().collect::<Vec<_>>())
+        };
+        unit.look_all = false;
+        unit.look.clear();
+        let act = Act::Observe { unit: unit.name.clone(), keys: keys.clone() };
+        let id = self.out.send(Some(&unit.name), act);
+        unit.looking = Some(Looking { id, keys, tainted: BTreeSet::new() });
+    }
+
+    /// Decides on all that is dirty, then on a slice of the sweep. Answers whether some of the sweep is left.
+    fn decide_some(&mut self, unit: &mut State<A>, now: Moment) -> bool {
+        for key in std::mem::take(&mut unit.dirty) {
+            self.decide(unit, &key, now, false);
+        }
+        let rest = unit.sweep.len().saturating_sub(self.options.sweep_slice);
+        for key in unit.sweep.split_off(rest).into_iter().rev() {
+            self.decide(unit, &key, now, true);
+        }
+        if unit.sweep.is_empty() {
+            let later = std::mem::take(&mut unit.later);
+            unit.ready.extend(later);
+            if std::mem::take(&mut unit.fresh) {
+                self.reporter.changed();
+            }
+        }
+        !unit.sweep.is_empty()
+    }
+
+    fn decide(&mut self, unit: &mut State<A>, key: &A::Key, now: Moment, swept: bool) {
+        // What is being changed right now is decided on when that is over.
+        if let Some(batch) = unit.flight.as_ref().and_then(|f| f.batch.as_ref())
+            && batch.changes.binary_search_by(|edit| edit.key.cmp(key)).is_ok()
+        {
+            unit.postponed.insert(key.clone());
+            return;
+        }
+        let Some(item) = unit.items.get_mut(key) else { return };
+        let ctx = crate::decide::Context {
+            agent: &*self.agent,
+            fleet: &self.fleet,
+            sources: &self.sources,
+            options: &self.options,
+            count: &self.count,
+        };
+        // What was ready stays so: taken apart, a batch that the guard holds would pass it piece by piece.
+        let swept = !unit.ready.remove(key) && swept;
+        unit.later.remove(key);
+        if let Some(why) = ctx.frozen(item) {
+            let since = unit.open.get(key).map_or(self.seen, |open| open.since);
+            unit.open.insert(key.clone(), Open { since, trouble: Trouble::Blocked(why), planned: None });
+            return self.reporter.changed();
+        }
+        if matches!(item.sight, Sight::Unlooked) {
+            unit.look.insert(key.clone());
+            return;
+        }
+        let wanted = match ctx.wanted(key, item) {
+            Ok(wanted) => wanted,
+            Err(blocked) => {
+                let why = format!("{}: {}", blocked.who.join(", "), blocked.why);
+                let since = unit.open.get(key).map_or(self.seen, |open| open.since);
+                unit.open.insert(key.clone(), Open { since, trouble: Trouble::Blocked(why), planned: None });
+                return self.reporter.changed();
+            }
+        };
+        item.want = wanted.item.clone();
+        if item.reads != wanted.reads {
+            let me = (unit.name.clone(), key.clone());
+            for host in &item.reads {
+                if let Some(readers) = self.readers.get_mut(host) {
+                    readers.remove(&me);
+                }
+            }
+            for host in &wanted.reads {
+                self.readers.entry(host.clone()).or_default().insert(me.clone());
+            }
+            item.reads.clone_from(&wanted.reads);
+        }
+        let decision = ctx.decide(key, item, &wanted, now);
+        if wanted.left_out.is_empty() {
+            unit.left_out.remove(key);
+        } else {
+            unit.left_out.insert(key.clone(), wanted.left_out);
+        }
+        self.decided(unit, key, decision, wanted.revision, now, swept);
+    }
+
+    fn decided(
+        &mut self,
+        unit: &mut State<A>,
+        key: &A::Key,
+        decision: Decision<A>,
+        revision: Revision,
+        now: Moment,
+        swept: bool,
+    ) {
+        let since = unit.open.get(key).map_or(revision, |open| open.since);
+        match decision {
+            Decision::Rest { look_again } => {
+                self.reached(unit, key, revision);
+                unit.close(key);
+                unit.set_timer(key, look_again);
+                unit.prune(key, self.options.nature.whole);
+            }
+            Decision::Look => {
+                unit.look.insert(key.clone());
+            }
+            Decision::Act(planned) => self.plan_act(unit, key, planned, since, now, swept),
+            Decision::Stay { trouble, planned, memo, until } => {
+                if let (Some(memo), Some(entry)) =
+                    (memo, unit.items.get_mut(key).and_then(|i| i.entry.as_mut()))
+                    && entry.memo != memo
+                {
+                    entry.memo = memo;
+                    unit.pages.touch(key);
+                }
+                let unseen = matches!(trouble, Trouble::Unseen(_));
+                unit.open.insert(key.clone(), Open { since, trouble, planned });
+                let again = if unseen { self.retry_look(unit, key, now) } else { until };
+                unit.set_timer(key, again);
+            }
+        }
+        self.reporter.changed();
+    }
+
+    /// When to look again at what could not be seen.
+    fn retry_look(&mut self, unit: &mut State<A>, key: &A::Key, now: Moment) -> Option<Moment> {
+        let retry = unit.retries.entry(key.clone()).or_default();
+        if retry.at <= now {
+            retry.failed(&self.options, &key.to_string(), false, now);
+        }
+        Some(retry.at)
+    }
+
+    fn plan_act(
+        &mut self,
+        unit: &mut State<A>,
+        key: &A::Key,
+        planned: Box<Planned<A>>,
+        since: Revision,
+        now: Moment,
+        swept: bool,
+    ) {
+        let mut trouble = Trouble::Changing;
+        let mut go = true;
+        if let Some(retry) = unit.retries.get_mut(key) {
+            if retry.digest != planned.digest() {
+                unit.retries.remove(key);
+            } else if retry.at > now {
+                (go, trouble) = (false, Trouble::Failed(retry.why.clone()));
+            } else if let Err(at) = self.bucket.take(now) {
+                retry.at = at;
+                (go, trouble) = (false, Trouble::Failed(retry.why.clone()));
+            }
+        }
+        let at = unit.retries.get(key).map(|retry| retry.at).filter(|_| !go);
+        unit.set_timer(key, at);
+        unit.open.insert(key.clone(), Open { since, trouble, planned: Some(planned) });
+        if go && swept {
+            unit.later.insert(key.clone());
+        } else if go {
+            unit.ready.insert(key.clone());
+        }
+    }
+
+    /// It is as it should be: the ledger is to say so, from which sources, and nothing more.
+    fn reached(&mut self, unit: &mut State<A>, key: &A::Key, revision: Revision) {
+        let logic = self.agent.logic();
+        let Some(item) = unit.items.get_mut(key) else { return };
+        match (&item.want, &item.sight, &mut item.entry) {
+            (None, Sight::Nothing, entry @ Some(_)) => {
+                *entry = None;
+                unit.entries -= 1;
+                unit.pages.touch(key);
+            }
+            (Some(want), Sight::Ours(_) | Sight::There(_), Some(entry)) => {
+                let same = entry.stage == Stage::Made
+                    && entry.from == item.sources
+                    && entry.last.as_ref() == Some(want)
+                    && entry.by == logic
+                    && entry.agreed.is_none();
+                if !same {
+                    entry.stage = Stage::Made;
+                    entry.from.clone_from(&item.sources);
+                    entry.last = Some(want.clone());
+                    entry.revision = revision;
+                    entry.by = logic;
+                    entry.agreed = None;
+                    unit.pages.touch(key);
+                }
+            }
+            (Some(want), Sight::Ours(_), None) => {
+                let from = item.sources.clone();
+                let last = Some(want.clone());
+                item.entry = Some(Entry {
+                    from,
+                    revision,
+                    stage: Stage::Made,
+                    last,
+                    token: String::new(),
+                    memo: serde_json::Value::Null,
+                    by: logic,
+                    agreed: None,
+                });
+                unit.entries += 1;
+                unit.pages.touch(key);
+            }
+            _ => {}
+        }
+    }
+
+    /// Facts that wait are committed.
+    fn tell_facts(&mut self, unit: &mut State<A>, now: Moment) {
+        if unit.committing.is_some() || unit.facts.is_empty() || !self.options.write {
+            return;
+        }
+        let Some((number, _)) = unit.may_act(now, self.options.margin) else { return };
+        let facts: Vec<_> = std::mem::take(&mut unit.facts).into_values().collect();
+        let act = Act::Facts { unit: unit.name.clone(), number, facts: facts.clone() };
+        unit.committing = Some((self.out.send(Some(&unit.name), act), facts));
+    }
+
+    /// While draining: gives the claim back once nothing is in flight. Answers whether the unit can be forgotten.
+    fn rest(&mut self, unit: &mut State<A>) -> bool {
+        let busy = unit.flight.is_some()
+            || unit.committing.is_some()
+            || unit.claiming.is_some()
+            || unit.phase == Phase::Ready
+                && unit.number().is_some()
+                && unit.backoff.failures == 0
+                && (unit.pages.is_dirty() || !unit.facts.is_empty());
+        if busy {
+            return false;
+        }
+        self.release(unit);
+        false
+    }
+
+    fn release(&mut self, unit: &mut State<A>) {
+        if let (Some(number), true) = (unit.number(), self.options.write) {
+            self.out.send(None, Act::Release { unit: unit.name.clone(), number });
+            unit.claim = Claim::None { ask_at: Moment::MAX };
+        }
+    }
+
+    /// Nothing is left of the unit: it is given back and forgotten.
+    fn leave(&mut self, unit: &mut State<A>, _now: Moment) -> bool {
+        if self.listing != Listing::Done || unit.claiming.is_some() {
+            return false;
+        }
+        self.release(unit);
+        self.reporter.changed();
+        true
+    }
+}
+
+/// What an answer that is no answer says.
+pub(crate) fn reason<A: Agent>(answer: &Answer<A>) -> String {
+    match answer {
+        Answer::Fault(fault) => fault.to_string(),
+        Answer::Fenced => "the claim is no longer held".to_owned(),
+        _ => Fault::new("take an answer", "it does not fit what was asked").to_string(),
+    }
+}
