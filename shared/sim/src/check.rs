@@ -1,0 +1,281 @@
+//! The invariants.
+//!
+//! Some are asked of every effect as it lands, some of what engines say of themselves, and some of the world when
+//! everything has come to rest. They are judged by the database ([`Oracle`]) and by what really happened, never by what
+//! an engine believes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use shoal_core::Status;
+use shoal_engine::{Batch, MaxChange, Moment, Why};
+
+use crate::agent::{ItemKey, Kind, SimAgent, Thing};
+use crate::oracle::{Expected, Oracle, Wish};
+use crate::store::{SimStore, time};
+use crate::world::{Landed, World};
+
+/// For so long after a person agreed, what goes is taken for what was agreed to.
+const AGREED: Moment = 60_000;
+
+/// What went wrong first.
+#[derive(Default)]
+pub(crate) struct Checker {
+    pub(crate) broken: Option<String>,
+    pub(crate) oracle: Oracle,
+    /// When a person last agreed to a mass change of a unit.
+    pub(crate) agreed: BTreeMap<(Kind, String), Moment>,
+    /// How often `wait` would have returned.
+    pub(crate) waits: u64,
+}
+
+/// A batch as it reaches its target.
+#[derive(Clone, Copy)]
+pub(crate) struct Sent<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) unit: &'a str,
+    pub(crate) batch: &'a Batch<SimAgent>,
+    /// It lands after its claim has ended; that it began in time was checked then.
+    pub(crate) late: bool,
+}
+
+impl Checker {
+    /// The first breach counts: what follows is only its wake.
+    pub(crate) fn fail(&mut self, why: impl Into<String>) {
+        self.broken.get_or_insert_with(|| why.into());
+    }
+
+    /// Asked before the first effect of a batch begins.
+    pub(crate) fn begins(&mut self, sent: Sent<'_>, store: &SimStore, now: Moment) {
+        let ledger = store.ledger(sent.kind, sent.unit);
+        let agreed = |key: &ItemKey| ledger.get(key).is_some_and(|entry| entry.agreed.is_some());
+        let word = self.agreed.get(&(sent.kind, sent.unit.to_owned()));
+        if word.is_some_and(|at| now - at < AGREED) {
+            return;
+        }
+        if word.is_none()
+            && let Some(edit) = sent.batch.changes.iter().find(|edit| agreed(&edit.key))
+        {
+            self.fail(format!("{}: nobody agreed to any change of unit {}", edit.key, sent.unit));
+        }
+        // A line that somebody wrote into a file is none of the unit's items.
+        let counts = |key: &ItemKey| ledger.contains_key(key) && !agreed(key);
+        let asked = sent.batch.changes.iter().filter(|edit| counts(&edit.key));
+        let (mut changed, mut removed, mut stands) = (0, 0, false);
+        for edit in asked {
+            changed += usize::from(edit.from.is_some() && edit.to.is_some());
+            removed += usize::from(edit.to.is_none());
+            stands |= edit.to.is_none() && !matches!(edit.because, Why::TagGone(..));
+        }
+        if !MaxChange::default().allows(changed + removed, ledger.len()) {
+            self.fail(format!(
+                "guard skipped: unit {} of {} items, {changed} to change and {removed} to remove, and nobody agreed",
+                sent.unit,
+                ledger.len()
+            ));
+        }
+        if removed > 1 && stands && removed >= ledger.len() {
+            self.fail(format!(
+                "guard skipped: all {removed} items of unit {} removed while a tag stands",
+                sent.unit
+            ));
+        }
+    }
+
+    /// Asked of everything that really changed.
+    pub(crate) fn landed(&mut self, sent: Sent<'_>, landed: &[Landed], world: &World, store: &SimStore) {
+        if landed.is_empty() {
+            return;
+        }
+        let ledger = store.ledger(sent.kind, sent.unit);
+        let said = self.oracle.at(sent.kind, sent.batch.revision, store);
+        for one in landed {
+            let recorded = ledger.get(&one.key).map_or(&[][..], |entry| &entry.from[..]);
+            if let Err(why) = judge(sent, one, &said, recorded, ledger.contains_key(&one.key), world) {
+                let (key, revision) = (&one.key, sent.batch.revision);
+                self.fail(format!("{key}: {why} (decided at revision {revision}; {one:?})"));
+            }
+        }
+    }
+
+    /// Whether `shoal wait` would say that all is as the newest revision wants it; then it must be so.
+    pub(crate) fn waited(&mut self, world: &World, store: &SimStore, now: Moment) {
+        let head = store.head();
+        let reports = store.memory.reports();
+        let live: Vec<&Status> = reports
+            .iter()
+            .filter(|s| s.agent.as_str() == world.kind.namespace() && s.epoch == head.epoch)
+            .filter(|s| s.expires.is_none_or(|end| end > time(now)) && s.seen >= head.revision)
+            .collect();
+        let done = |unit: &str| {
+            live.iter().filter_map(|s| s.units.get(unit)).any(|unit| {
+                unit.held.is_none()
+                    && unit.failing.is_none()
+                    && unit.behind.iter().all(|b| b.since > head.revision)
+            })
+        };
+        let quarantined = live.iter().any(|s| !s.quarantined.is_empty());
+        if live.is_empty() || quarantined || !live.iter().flat_map(|s| s.units.keys()).all(|unit| done(unit))
+        {
+            return;
+        }
+        let said = self.oracle.at(world.kind, head.revision, store);
+        self.waits += 1;
+        let ledger = store.whole_ledger(world.kind);
+        // What was tried and is not wanted any more is nobody's for sure until it is done: the engine looks again.
+        let doubtful = |key: &ItemKey| {
+            let tried = ledger.get(key).is_some_and(|entry| entry.stage.get("creating").is_some());
+            tried && *said.wish(key) == Wish::Nothing
+        };
+        for key in keys(&said, world) {
+            if let Err(why) = settled(&key, &said, world, now)
+                && !world.tampered.contains(&key)
+                && !world.late.contains(&key)
+                && !doubtful(&key)
+                && !world.foreign.contains_key(&key)
+                && !said.murky(&key, world.kind)
+            {
+                let revision = head.revision;
+                let who: Vec<_> =
+                    live.iter().map(|s| format!("{} ({:?})", s.instance, s.units.get(key.unit()))).collect();
+                self.fail(format!(
+                    "{key}: status says that all is done up to revision {revision}, but {why}; said by {}",
+                    who.join(", ")
+                ));
+            }
+        }
+    }
+
+    /// Everything that is not as the database says, once all is at rest. With `held`, what people hold, cannot be
+    /// understood or was not agreed to is passed over.
+    pub(crate) fn rest(
+        &mut self,
+        world: &World,
+        store: &SimStore,
+        held: bool,
+        now: Moment,
+        corrects: bool,
+    ) -> Vec<String> {
+        let kind = world.kind;
+        let said = self.oracle.at(kind, store.head().revision, store);
+        let ledger = store.whole_ledger(kind);
+        let asking = asking(kind, store, now);
+        let known: BTreeSet<&str> = said.items.keys().chain(ledger.keys()).map(ItemKey::unit).collect();
+        let mut wrong = Vec::new();
+        for (key, thing) in &world.foreign {
+            if world.slots.get(key).is_none_or(|slot| slot.thing != *thing) {
+                wrong.push(format!("{key}: somebody else made it, and it is not as it was"));
+            }
+        }
+        for key in keys(&said, world) {
+            let Err(why) = settled(&key, &said, world, now) else { continue };
+            let recorded = ledger.get(&key).map_or(&[][..], |entry| &entry.from[..]);
+            let refused = matches!(said.wish(&key), Wish::Is(thing) if refuses(thing));
+            let excused = world.foreign.contains_key(&key)
+                || world.late.contains(&key) && !ledger.contains_key(&key)
+                // What stands in a file that no tag and no ledger speaks of is nobody's business.
+                || world.tampered.contains(&key) && (!corrects || !known.contains(key.unit()))
+                || held
+                    && (said.is_paused(&key, kind, recorded)
+                        || said.is_frozen(&key)
+                        || said.murky(&key, kind)
+                        || asking.contains(key.unit())
+                        || refused);
+            if !excused {
+                wrong.push(format!("{key}: {why}"));
+            }
+        }
+        wrong
+    }
+}
+
+/// Units that wait for a person's word.
+fn asking(kind: Kind, store: &SimStore, now: Moment) -> BTreeSet<String> {
+    let reports = store.memory.reports();
+    let live = reports
+        .iter()
+        .filter(|s| s.agent.as_str() == kind.namespace() && s.expires.is_none_or(|end| end > time(now)));
+    live.flat_map(|s| &s.units)
+        .filter(|(_, unit)| unit.held.is_some())
+        .map(|(name, _)| name.clone())
+        .collect()
+}
+
+fn refuses(thing: &Thing) -> bool {
+    thing.parts.values().any(|text| text.starts_with("refused"))
+}
+
+/// Every item that is there or should be.
+fn keys(said: &Expected, world: &World) -> BTreeSet<ItemKey> {
+    said.items.keys().chain(world.slots.keys()).cloned().collect()
+}
+
+/// Whether what is there is what should be.
+fn settled(key: &ItemKey, said: &Expected, world: &World, now: Moment) -> Result<(), String> {
+    let slot = world.slots.get(key);
+    match (said.wish(key), slot) {
+        (Wish::Unclear, _) | (Wish::Nothing, None) => Ok(()),
+        (Wish::Nothing, Some(slot)) if slot.foreign => Ok(()),
+        (Wish::Nothing, Some(slot)) => Err(format!("it should not be there, and is: {:?}", slot.thing.parts)),
+        (Wish::Is(thing), None) => Err(format!("it should be there, and is not: {:?}", thing.parts)),
+        (Wish::Is(thing), Some(slot)) if slot.thing != *thing => {
+            Err(format!("it should be {:?}, and is {:?}", thing.parts, slot.thing.parts))
+        }
+        (Wish::Is(_), Some(slot)) if now < slot.ready_at => Err("it is still being built".to_owned()),
+        (Wish::Is(_), Some(_)) => Ok(()),
+    }
+}
+
+/// Whether one thing may have changed so.
+fn judge(
+    sent: Sent<'_>,
+    one: &Landed,
+    said: &Expected,
+    recorded: &[(String, Option<String>)],
+    in_ledger: bool,
+    world: &World,
+) -> Result<(), String> {
+    let meant = sent.batch.changes.iter().any(|edit| edit.key == one.key);
+    let tampered = world.tampered.contains(&one.key);
+    if one.twice {
+        return Err("it was made a second time".to_owned());
+    }
+    if one.before.as_ref().is_some_and(|slot| slot.foreign) {
+        return Err("somebody else made it".to_owned());
+    }
+    if sent.late {
+        return Ok(());
+    }
+    if !meant {
+        // A file is written from what was seen; what changed since then is lost with any such target.
+        return if tampered { Ok(()) } else { Err("nobody meant to change it".to_owned()) };
+    }
+    if one.before.is_none() && !in_ledger {
+        return Err("it was made before it was written down".to_owned());
+    }
+    let empty = BTreeMap::new();
+    let (before, after) = (
+        one.before.as_ref().map_or(&empty, |slot| &slot.thing.parts),
+        one.after.as_ref().map_or(&empty, |thing| &thing.parts),
+    );
+    if let Some(part) = before.keys().find(|part| !after.contains_key(*part) && said.stands(&one.key, part)) {
+        return Err(format!("the part of {part} went without a reason"));
+    }
+    if let Some(part) = before.keys().find(|part| said.frozen.contains(*part)) {
+        return Err(format!("it was changed while {part} cannot be understood"));
+    }
+    if *said.wish(&one.key) == Wish::Unclear {
+        return Err("it was changed while nobody can say what it should be".to_owned());
+    }
+    if said.is_paused(&one.key, sent.kind, recorded) {
+        return Err("it was changed while it is paused".to_owned());
+    }
+    let wanted = match (said.wish(&one.key), &one.after) {
+        (Wish::Is(thing), Some(after)) => thing == after,
+        (Wish::Nothing, None) => true,
+        _ => false,
+    };
+    if !wanted && !said.has_broken_rows() {
+        return Err(format!("it should be {:?}", said.wish(&one.key)));
+    }
+    Ok(())
+}
