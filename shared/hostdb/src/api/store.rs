@@ -1,0 +1,227 @@
+//! `/api/v2/store/…`: the [`Store`](shoal_store::Store) trait over HTTP, row by row, for stores and agents that
+//! reach the database through this server.
+//!
+//! Requests are `POST` with a JSON body even where they only read, because ranges and rules do not fit a query.
+//! Errors carry the [`StoreError`](shoal_store::StoreError) itself as the member `store_error`, so that a client
+//! answers exactly what the store behind the server did. Commits are checked for form (every row is what its
+//! key says), not for meaning: who commits rows has checked them with the view it followed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::routing::{get, post};
+use data_encoding::BASE64;
+use http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
+use shoal_core::{Approval, Pause};
+use shoal_core::{Change, Commit, HostRecord, Key, Kind, Range, Revision, Schema, Status, TagRecord};
+use shoal_store::{Claim, ClaimRequest, Filter, LedgerWrite, Position, Query};
+
+use crate::app::App;
+use crate::problem::{Answer, Problem};
+use crate::request::{Accepts, Params, Shape, Text};
+use crate::watch;
+
+/// The routes of this module.
+pub(crate) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/head", get(head))
+        .route("/read", post(read))
+        .route("/commit", post(commit))
+        .route("/log", post(log))
+        .route("/watch", post(watch_rows))
+        .route("/claim", post(claim))
+        .route("/release", post(release))
+        .route("/claims", get(claims))
+        .route("/ledger/read", post(read_ledger))
+        .route("/ledger/write", post(write_ledger))
+        .route("/report", post(report))
+        .route("/reports", get(reports))
+}
+
+async fn head(State(app): State<Arc<App>>, shape: Shape, params: Params) -> Answer {
+    params.only(&[])?;
+    shape.ok(&app.db.store().head().await?)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireQuery {
+    range: Range,
+    #[serde(default)]
+    at: Option<Revision>,
+    #[serde(default)]
+    after: Option<Key>,
+    limit: usize,
+    #[serde(default)]
+    tombstones: bool,
+}
+
+async fn read(State(app): State<Arc<App>>, shape: Shape, headers: HeaderMap, body: Body) -> Answer {
+    let WireQuery { range, at, after, limit, tombstones } = small(&app, &headers, body).await?;
+    let limit = limit.min(app.limits.max_page);
+    shape.ok(&app.db.store().read(&Query { range, at, after, limit, tombstones }).await?)
+}
+
+async fn commit(State(app): State<Arc<App>>, shape: Shape, headers: HeaderMap, body: Body) -> Answer {
+    let _turn = app.write_turn()?;
+    let mut commit: Commit = large(&app, &headers, body).await?;
+    // Who was authenticated is for the server to say, and it cannot tell yet.
+    commit.principal = None;
+    commit.changes.iter().try_for_each(check_form)?;
+    let done = app.db.store().commit(commit).await.inspect_err(|e| app.count_refusal(e))?;
+    app.metrics.commits.inc();
+    shape.ok(&done)
+}
+
+/// Whether a row is what its key says.
+fn check_form(change: &Change) -> Answer<()> {
+    let Some(value) = &change.value else { return Ok(()) };
+    let what = match change.key.kind() {
+        Kind::Host(_) => value.to::<HostRecord>().err(),
+        Kind::Tag(_) => value.to::<TagRecord>().err(),
+        Kind::Schema(_) => value.to::<Schema>().err(),
+        Kind::Pause(_) => value.to::<Pause>().err(),
+        Kind::Approval(_) => value.to::<Approval>().err(),
+        Kind::Member(..) | Kind::Fact(..) => value.to::<serde_json::Map<String, serde_json::Value>>().err(),
+    };
+    match what {
+        None => Ok(()),
+        Some(error) => Err(Problem::invalid(format!(
+            "nothing was written: the row {} is not what stands under such a key: {error}",
+            change.key
+        ))
+        .with("field", change.key.as_str())),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireLog {
+    range: Range,
+    #[serde(default)]
+    before: Option<Revision>,
+    limit: usize,
+}
+
+async fn log(State(app): State<Arc<App>>, shape: Shape, headers: HeaderMap, body: Body) -> Answer {
+    let WireLog { range, before, limit } = small(&app, &headers, body).await?;
+    shape.ok(&app.db.store().log(&range, before, limit.min(app.limits.max_page)).await?)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireWatch {
+    ranges: Vec<Range>,
+    #[serde(default)]
+    progress_ms: Option<u64>,
+    after: Position,
+}
+
+async fn watch_rows(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Answer {
+    let WireWatch { ranges, progress_ms, after } = small(&app, &headers, body).await?;
+    let mut filter = Filter::of(ranges);
+    if let Some(ms) = progress_ms {
+        filter.progress = Duration::from_millis(ms.clamp(10, 3_600_000));
+    }
+    watch::events(&app, filter, after)
+}
+
+async fn claim(State(app): State<Arc<App>>, shape: Shape, headers: HeaderMap, body: Body) -> Answer {
+    let _turn = app.write_turn()?;
+    let want: ClaimRequest = small(&app, &headers, body).await?;
+    shape.ok(&app.db.store().claim(&want).await?)
+}
+
+async fn release(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Answer<StatusCode> {
+    let _turn = app.write_turn()?;
+    let claim: Claim = small(&app, &headers, body).await?;
+    app.db.store().release(&claim).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `GET /api/v2/claims` and `/api/v2/store/claims`
+pub(crate) async fn claims(State(app): State<Arc<App>>, shape: Shape, params: Params) -> Answer {
+    let params = params.only(&["name"])?;
+    shape.ok(&app.db.store().claims(params.get("name").unwrap_or("")).await?)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireLedgerQuery {
+    prefix: String,
+    #[serde(default)]
+    after: Option<String>,
+    limit: usize,
+}
+
+/// A row of the ledger; its octets as base64.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireLedgerRow {
+    key: String,
+    #[serde(default)]
+    value: Option<String>,
+}
+
+#[derive(Serialize)]
+struct WireLedgerPage {
+    rows: Vec<WireLedgerRow>,
+    more: bool,
+}
+
+async fn read_ledger(State(app): State<Arc<App>>, shape: Shape, headers: HeaderMap, body: Body) -> Answer {
+    let WireLedgerQuery { prefix, after, limit } = small(&app, &headers, body).await?;
+    let page = app.db.store().ledger(&prefix, after.as_deref(), limit.min(app.limits.max_page)).await?;
+    let rows =
+        page.rows.into_iter().map(|(key, value)| WireLedgerRow { key, value: Some(BASE64.encode(&value)) });
+    shape.ok(&WireLedgerPage { rows: rows.collect(), more: page.more })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireLedgerWrite {
+    rows: Vec<WireLedgerRow>,
+    held: Claim,
+}
+
+async fn write_ledger(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Answer<StatusCode> {
+    let _turn = app.write_turn()?;
+    let WireLedgerWrite { rows, held } = large(&app, &headers, body).await?;
+    let rows = rows
+        .into_iter()
+        .map(|WireLedgerRow { key, value }| {
+            let value = value.map(|text| BASE64.decode(text.as_bytes())).transpose().map_err(|e| {
+                Problem::invalid(format!("nothing was written: the value of {key} is not base64: {e}"))
+                    .with("field", key.as_str())
+            })?;
+            Ok(LedgerWrite { key, value })
+        })
+        .collect::<Answer<Vec<_>>>()?;
+    app.db.store().write_ledger(rows, &held).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn report(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Answer<StatusCode> {
+    let _turn = app.write_turn()?;
+    let status: Status = small(&app, &headers, body).await?;
+    app.db.store().report(status).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `GET /api/v2/status` and `/api/v2/store/reports`
+pub(crate) async fn reports(State(app): State<Arc<App>>, shape: Shape, params: Params) -> Answer {
+    params.only(&[])?;
+    shape.ok(&app.db.store().reports().await?)
+}
+
+async fn small<T: serde::de::DeserializeOwned>(app: &App, headers: &HeaderMap, body: Body) -> Answer<T> {
+    Text::read(app, headers, body, Accepts::Documents, app.limits.document).await?.parse()
+}
+
+async fn large<T: serde::de::DeserializeOwned>(app: &App, headers: &HeaderMap, body: Body) -> Answer<T> {
+    Text::read(app, headers, body, Accepts::Documents, app.limits.body).await?.parse()
+}

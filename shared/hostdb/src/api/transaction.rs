@@ -1,0 +1,146 @@
+//! Commits of many things: transactions and rollbacks.
+//!
+//! With `?plan` nothing is written, and the answer is what would be. Conditions stand in the edits, or in the `revision` of
+//! a document: there is no one resource that `If-Match` could mean.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use http::header::LOCATION;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use shoal_core::{Change, Edit, Expect, Key, Pre, Proposal, Revision, Scope, Warning};
+
+use crate::app::App;
+use crate::docs::Doc;
+use crate::etag::Wish;
+use crate::problem::{Answer, Problem};
+use crate::request::{Accepts, By, Params, Shape, Text};
+
+/// The body of a transaction.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Transaction {
+    #[serde(default)]
+    author: Option<String>,
+    #[serde(default)]
+    message: Option<String>,
+    #[serde(default)]
+    idempotency: Option<String>,
+    /// Whole hosts and tags, as they are to be.
+    #[serde(default)]
+    documents: Vec<Value>,
+    #[serde(default)]
+    edits: Vec<Edit>,
+    #[serde(default)]
+    pre: Vec<Pre>,
+}
+
+/// What a transaction would do.
+#[derive(Serialize)]
+struct Planned {
+    /// As of which revision.
+    revision: Revision,
+    changes: Vec<Change>,
+    warnings: Vec<Warning>,
+}
+
+/// `POST /api/v2/commits`: everything in the body as one commit; with `?plan`, what it would write.
+pub(super) async fn transaction(
+    State(app): State<Arc<App>>,
+    shape: Shape,
+    headers: HeaderMap,
+    params: Params,
+    body: Body,
+) -> Answer {
+    let params = params.only(&["author", "message", "plan"])?;
+    let plan = params.flag("plan")?;
+    no_conditions(&headers)?;
+    // Before the body, which may be large: a refusal should not cost its transfer.
+    let _turn = if plan { None } else { Some(app.write_turn()?) };
+    let text = Text::read(&app, &headers, body, Accepts::Documents, app.limits.body).await?;
+    let Transaction { author, message, idempotency, documents, edits, pre } = text.parse()?;
+    let by = By::of(&headers, &params, author, message)?;
+    let mut all = Vec::with_capacity(documents.len() + edits.len());
+    for (at, value) in documents.into_iter().enumerate() {
+        let doc = Doc::read(value).map_err(|bad| Problem::from(bad.inside(&format!("documents[{at}]"))))?;
+        all.push(doc.into_edit(Expect::Any));
+    }
+    all.extend(edits);
+    let idempotency = idempotency.or(by.idempotency);
+    let proposal = Proposal { idempotency, pre, ..Proposal::new(by.author, by.message, all) };
+    propose(&app, shape, &proposal, plan).await
+}
+
+/// The body of a rollback.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rollback {
+    /// The revision to go back to.
+    to: Revision,
+    /// What goes back; none: everything.
+    #[serde(default)]
+    keys: Vec<Key>,
+    #[serde(default)]
+    author: Option<String>,
+    #[serde(default)]
+    message: Option<String>,
+}
+
+/// `POST /api/v2/rollback`: what stood at an old revision, as a new commit; with `?plan`, what it would write.
+pub(super) async fn rollback(
+    State(app): State<Arc<App>>,
+    shape: Shape,
+    headers: HeaderMap,
+    params: Params,
+    body: Body,
+) -> Answer {
+    let params = params.only(&["author", "message", "plan"])?;
+    let plan = params.flag("plan")?;
+    no_conditions(&headers)?;
+    let _turn = if plan { None } else { Some(app.write_turn()?) };
+    let text = Text::read(&app, &headers, body, Accepts::Documents, app.limits.document).await?;
+    let Rollback { to, keys, author, message } = text.parse()?;
+    let by = By::of(&headers, &params, author, message)?;
+    app.db.fresh_view().await?;
+    let mut edits = Vec::new();
+    if keys.is_empty() {
+        edits = app.db.rollback(Scope::Everything, to).await?;
+    }
+    for key in &keys {
+        edits.extend(app.db.rollback(Scope::Key(key), to).await?);
+    }
+    let proposal = Proposal { idempotency: by.idempotency, ..Proposal::new(by.author, by.message, edits) };
+    propose(&app, shape, &proposal, plan).await
+}
+
+/// Does a proposal of many edits, or says what it would write.
+async fn propose(app: &App, shape: Shape, proposal: &Proposal, plan: bool) -> Answer {
+    if plan {
+        let revision = app.db.fresh_view().await?.revision();
+        let prepared = app.db.preview(proposal).await?;
+        let (changes, warnings) = (prepared.commit.changes, prepared.warnings);
+        return shape.ok(&Planned { revision, changes, warnings });
+    }
+    let done = app.transact(proposal).await?;
+    let (revision, created) = (done.committed.revision, done.committed.changed > 0);
+    let status = if created { StatusCode::CREATED } else { StatusCode::OK };
+    let mut response = shape.with(status, &done)?;
+    if let (true, Ok(place)) = (created, HeaderValue::try_from(format!("/api/v2/commits/{revision}"))) {
+        response.headers_mut().insert(LOCATION, place);
+    }
+    Ok(response)
+}
+
+/// A commit of many things has no one ETag.
+fn no_conditions(headers: &HeaderMap) -> Answer<()> {
+    if Wish::of(headers)? == Wish::default() {
+        return Ok(());
+    }
+    Err(Problem::bad_request(
+        "nothing was written: If-Match and If-None-Match name one resource; here say it in the edits, such as \
+         \"expect\": {\"at\": 7}, or as the `revision` of a document",
+    ))
+}

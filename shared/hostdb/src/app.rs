@@ -1,0 +1,67 @@
+//! What all handlers of one server share.
+
+use std::sync::Arc;
+
+use shoal_store::StoreError;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio_util::sync::CancellationToken;
+
+use crate::db::Db;
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+use crate::problem::{Answer, Problem};
+
+/// One server's state.
+pub(crate) struct App {
+    pub(crate) db: Db,
+    pub(crate) limits: Limits,
+    pub(crate) read_only: bool,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) watchers: Arc<Semaphore>,
+    pub(crate) large_bodies: Semaphore,
+    pub(crate) stop: CancellationToken,
+    writes: Semaphore,
+}
+
+impl App {
+    pub(crate) fn new(
+        db: Db,
+        limits: Limits,
+        read_only: bool,
+        stop: CancellationToken,
+    ) -> prometheus::Result<Self> {
+        Ok(Self {
+            db,
+            read_only,
+            metrics: Arc::new(Metrics::new()?),
+            watchers: Arc::new(Semaphore::new(limits.watchers)),
+            large_bodies: Semaphore::new(limits.large_bodies),
+            writes: Semaphore::new(limits.writes),
+            limits,
+            stop,
+        })
+    }
+
+    /// The right to write, for as long as it is kept.
+    ///
+    /// # Errors
+    /// The server only reads, or too many writes are under way.
+    pub(crate) fn write_turn(&self) -> Answer<SemaphorePermit<'_>> {
+        if self.read_only {
+            return Err(Problem::read_only());
+        }
+        self.writes.try_acquire().map_err(|_| {
+            Problem::busy(format!(
+                "nothing was written: {} writes are under way, and that is as many as this server takes",
+                self.limits.writes
+            ))
+        })
+    }
+
+    /// Counts a write that a precondition refused.
+    pub(crate) fn count_refusal(&self, error: &StoreError) {
+        if matches!(error, StoreError::Conflict { .. } | StoreError::Fenced { .. }) {
+            self.metrics.conflicts.inc();
+        }
+    }
+}

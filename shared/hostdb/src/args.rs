@@ -1,0 +1,165 @@
+//! The program: what `shoal-hostdb` and `shoal serve` take, and how they run.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, ValueEnum};
+use tokio_util::sync::CancellationToken;
+
+use crate::limits::Limits;
+use crate::listen::{Listen, Listener};
+use crate::open::open_store;
+use crate::server::Server;
+
+/// The store when none is named.
+pub(crate) const DEFAULT_STORE: &str = "sqlite:/var/lib/shoal/shoal.db";
+
+#[derive(Parser)]
+#[command(name = "shoal-hostdb", version, about = "The host database server", after_help = EXAMPLES)]
+struct Cli {
+    /// The database: sqlite:PATH, or memory: to try things out
+    #[arg(long, value_name = "URL", env = "SHOAL_STORE", default_value = DEFAULT_STORE)]
+    store: String,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  shoal-hostdb --store sqlite:/var/lib/shoal/shoal.db
+  shoal-hostdb --listen unix:/run/shoal/hostdb.sock --listen 127.0.0.1:8053
+  curl http://127.0.0.1:8053/api/v2/hosts";
+
+/// What a server can be told.
+#[allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "an address in brackets is shown by --help, and is no link"
+)]
+#[derive(Args, Clone, Debug)]
+pub struct ServeArgs {
+    /// Where to listen: 127.0.0.1:PORT, [::1]:PORT or unix:/PATH; may be given more than once
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8053")]
+    pub listen: Vec<String>,
+    /// Take no writes
+    #[arg(long)]
+    pub read_only: bool,
+    /// The most connections at once
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    pub max_connections: usize,
+    /// The most watches at once
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    pub max_watchers: usize,
+    /// The largest body of a transaction, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    pub max_body: u64,
+    /// How logs are written to standard error; RUST_LOG sets how much
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One line for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl ServeArgs {
+    fn limits(&self) -> Limits {
+        Limits {
+            connections: self.max_connections,
+            watchers: self.max_watchers,
+            body: usize::try_from(self.max_body << 20).unwrap_or(usize::MAX),
+            ..Limits::default()
+        }
+    }
+}
+
+/// The program `shoal-hostdb`.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are not errors; clap prints either where it belongs.
+            let code = if error.use_stderr() { 2 } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    match run(&cli.store, &cli.serve) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs a server on the store of this URL until SIGTERM or SIGINT.
+///
+/// # Errors
+/// The store cannot be opened, or an address cannot be listened on.
+pub fn run(store: &str, args: &ServeArgs) -> anyhow::Result<()> {
+    start_logs(args.log_format);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(serve(store, args))
+}
+
+async fn serve(url: &str, args: &ServeArgs) -> anyhow::Result<()> {
+    let addresses = args.listen.iter().map(|a| a.parse()).collect::<Result<Vec<Listen>, _>>()?;
+    // Signals first: one that comes while the database is read must end the program in order, too.
+    let stop = CancellationToken::new();
+    stop_on_signals(stop.clone())?;
+    let store = open_store(url).await?;
+    let mut listeners = Vec::new();
+    for address in &addresses {
+        listeners.push(Listener::bind(address).await?);
+    }
+    let server = Server::start(Arc::clone(&store), args.limits(), args.read_only, stop.clone()).await?;
+    for listener in &listeners {
+        tracing::info!(at = %listener.at(), store = url, read_only = args.read_only, "listening");
+    }
+    // Without systemd there is nobody to tell.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        stopping.cancelled().await;
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        tracing::info!("stopping: no new connections, requests under way finish");
+    });
+    server.serve(listeners).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn stop_on_signals(stop: CancellationToken) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut term = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut int = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        stop.cancel();
+    });
+    Ok(())
+}
+
+fn start_logs(format: LogFormat) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second server in one process (tests) keeps the first one's logs.
+    let _ = match format {
+        LogFormat::Text => logs.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogFormat::Json => logs.json().try_init(),
+    };
+}

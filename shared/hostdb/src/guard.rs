@@ -1,0 +1,150 @@
+//! What every request passes on its way in and every answer on its way out.
+//!
+//! In: the `Host` header must be a name of this machine's loopback, so that a web page that points its own name
+//! at 127.0.0.1 cannot make a visitor's browser write here. The time of a request is bounded. Out: requests are
+//! counted and timed by route, and an answer of axum or hyper that is not a problem yet becomes one.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri};
+
+use crate::app::App;
+use crate::problem::{PROBLEM_JSON, Problem};
+
+/// The longest text of an answer that is carried over into a problem.
+const MAX_TEXT: usize = 2048;
+
+/// Wraps one request.
+pub(crate) async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let start = Instant::now();
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let uri = request.uri().clone();
+    let answer = if is_local(request.headers(), &uri) {
+        match tokio::time::timeout(app.limits.request_timeout, next.run(request)).await {
+            Ok(response) => response,
+            Err(_) => late(&app).into_response(),
+        }
+    } else {
+        misdirected().into_response()
+    };
+    let answer =
+        if answer.status().as_u16() >= 400 { as_problem(answer, &method, &uri).await } else { answer };
+    let route = route.as_ref().map_or("", MatchedPath::as_str);
+    let status = answer.status();
+    let verb = known(&method);
+    app.metrics.requests.with_label_values(&[verb, route, status.as_str()]).inc();
+    app.metrics.seconds.with_label_values(&[verb, route]).observe(start.elapsed().as_secs_f64());
+    tracing::debug!(%method, %uri, status = status.as_u16(), "request");
+    answer
+}
+
+/// The method as a label: clients may invent any number of them.
+fn known(method: &http::Method) -> &str {
+    match method.as_str() {
+        known @ ("GET" | "HEAD" | "PUT" | "POST" | "PATCH" | "DELETE" | "OPTIONS") => known,
+        _ => "other",
+    }
+}
+
+fn late(app: &App) -> Problem {
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "timeout",
+        "It took too long",
+        format!(
+            "the request did not finish within {} seconds; whether a write happened is not known: send it again \
+             with the same Idempotency-Key",
+            app.limits.request_timeout.as_secs()
+        ),
+    )
+    .retry_after(1)
+}
+
+fn misdirected() -> Problem {
+    Problem::new(
+        StatusCode::MISDIRECTED_REQUEST,
+        "misdirected",
+        "This server answers only for this machine's loopback names",
+        "the Host header names another machine: use localhost, 127.0.0.1 or [::1]".to_owned(),
+    )
+}
+
+fn is_local(headers: &HeaderMap, uri: &Uri) -> bool {
+    let named = match uri.host() {
+        Some(host) => Some(host),
+        None => headers.get(HOST).map(|h| h.to_str().unwrap_or("?")),
+    };
+    let Some(named) = named else { return true };
+    let host = if named.starts_with('[') {
+        named.split_inclusive(']').next().unwrap_or(named)
+    } else {
+        named.split(':').next().unwrap_or(named)
+    };
+    matches!(host, "" | "localhost" | "[::1]")
+        || host.parse::<std::net::Ipv4Addr>().is_ok_and(|a| a.is_loopback())
+}
+
+async fn as_problem(answer: Response, method: &http::Method, uri: &Uri) -> Response {
+    if answer.headers().get(CONTENT_TYPE).is_some_and(|t| t.as_bytes() == PROBLEM_JSON.as_bytes()) {
+        return answer;
+    }
+    let (parts, body) = answer.into_parts();
+    let problem = match parts.status {
+        StatusCode::NOT_FOUND => Problem::not_found(format!(
+            "{} is not a path of this server: see docs/api.md for all of them",
+            uri.path()
+        )),
+        // The list itself is written after this, by the router.
+        StatusCode::METHOD_NOT_ALLOWED => Problem::new(
+            parts.status,
+            "method-not-allowed",
+            "This resource has no such method",
+            format!("{} does not take {method}: the Allow header says what it takes", uri.path()),
+        ),
+        status => {
+            let text = to_bytes(body, MAX_TEXT).await.unwrap_or_default();
+            let text = String::from_utf8_lossy(&text).into_owned();
+            let title = status.canonical_reason().unwrap_or("The request failed");
+            Problem::new(status, "request", title, if text.is_empty() { title.to_owned() } else { text })
+        }
+    };
+    let mut response = problem.into_response();
+    let own = response.headers().get(CONTENT_TYPE).cloned();
+    for (name, value) in &parts.headers {
+        if name != CONTENT_LENGTH && name != CONTENT_TYPE {
+            response.headers_mut().insert(name, value.clone());
+        }
+    }
+    response.headers_mut().insert(CONTENT_TYPE, own.unwrap_or(HeaderValue::from_static(PROBLEM_JSON)));
+    let (mut parts, body) = response.into_parts();
+    if method == http::Method::HEAD {
+        parts.headers.remove(CONTENT_LENGTH);
+        return Response::from_parts(parts, Body::empty());
+    }
+    Response::from_parts(parts, body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_loopback_are_served() {
+        let uri = Uri::from_static("/healthz");
+        let with = |host: &'static str| HeaderMap::from_iter([(HOST, HeaderValue::from_static(host))]);
+        for good in ["localhost", "localhost:80", "127.0.0.1:8053", "127.1.2.3", "[::1]:80", "[::1]", ""] {
+            assert!(is_local(&with(good), &uri), "{good}");
+        }
+        for bad in ["example.com", "127.0.0.1.example.com", "192.0.2.1:80", "[::2]", "localhost.example"] {
+            assert!(!is_local(&with(bad), &uri), "{bad}");
+        }
+        assert!(is_local(&HeaderMap::new(), &uri));
+    }
+}

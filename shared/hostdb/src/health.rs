@@ -1,0 +1,61 @@
+//! `/healthz`, `/readyz` and `/metrics`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, StatusCode};
+
+use crate::app::App;
+use crate::problem::{Answer, Problem};
+
+/// How long the store may take to say that it lives.
+const PROBE: Duration = Duration::from_secs(2);
+
+/// The process lives: it answers.
+pub(crate) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// The server can do its work: its store answers, and it is not stopping.
+pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Answer<&'static str> {
+    let unready = |why: String| {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", "This server is not ready", why)
+            .retry_after(1)
+    };
+    if app.stop.is_cancelled() {
+        return Err(unready("the server is stopping".to_owned()));
+    }
+    if let Some(trouble) = app.db.trouble() {
+        return Err(unready(format!("the view cannot follow the database: {trouble}")));
+    }
+    match tokio::time::timeout(PROBE, app.db.store().head()).await {
+        Ok(Ok(_)) => Ok("ready\n"),
+        Ok(Err(error)) => Err(unready(error.to_string())),
+        Err(_) => Err(unready(format!("the database did not answer within {} seconds", PROBE.as_secs()))),
+    }
+}
+
+/// All counters, in the Prometheus text format.
+pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Answer<Response> {
+    let view = app.db.view();
+    let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    app.metrics.revision.set(i64::try_from(view.revision().0).unwrap_or(i64::MAX));
+    app.metrics.hosts.set(gauge(view.hosts().count()));
+    app.metrics.tags.set(gauge(view.tags().count()));
+    let text = app.metrics.text().map_err(|e| {
+        Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "The server failed",
+            format!("no metrics: {e}"),
+        )
+    })?;
+    let mut response = text.into_response();
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
+    Ok(response)
+}

@@ -1,0 +1,45 @@
+//! The host database server: the store over HTTP.
+//!
+//! `/api/v2` reads and writes hosts, tags and all the rest, tells watchers about commits, and answers questions
+//! about history, membership and effective documents. The server holds no reconcile logic and no state of its
+//! own: it keeps a [view](shoal_core::View) of the store beside it, and any number of servers may run on one
+//! database.
+//!
+//! Guarantees:
+//!
+//! * A write that was answered with success is in the database for good; one that was refused left nothing.
+//! * Every error is a problem document ([RFC 9457]) that says what was attempted, on what, why it failed and
+//!   what to do next.
+//! * Bodies, pages, connections, watches, writes under way and times are bounded ([`Limits`]).
+//! * It listens on loopback or a Unix socket only ([`Listen`]), until it can tell who is asking.
+//!
+//! [`run`] is the program; [`Server`] is the same as a part of another program or test.
+//!
+//! [RFC 9457]: https://www.rfc-editor.org/rfc/rfc9457
+
+mod api;
+mod app;
+mod args;
+pub mod codec;
+mod connection;
+mod db;
+pub mod docs;
+mod etag;
+mod guard;
+mod health;
+pub mod history;
+mod limits;
+mod listen;
+mod metrics;
+mod open;
+mod problem;
+pub mod reading;
+mod request;
+mod server;
+mod watch;
+
+pub use args::{ServeArgs, main, run};
+pub use limits::Limits;
+pub use listen::{Listen, ListenError, Listener};
+pub use open::{OpenError, open_store};
+pub use server::{Server, ServerError};

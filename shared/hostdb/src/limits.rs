@@ -1,0 +1,51 @@
+//! The bounds of one server. Every queue, body, page and wait of this crate has one of them.
+
+use std::time::Duration;
+
+/// What a server takes at most.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Connections at once; one more is answered with 503 and closed.
+    pub connections: usize,
+    /// Watches at once; one more is answered with 503.
+    pub watchers: usize,
+    /// Writes under way at once; one more is answered with 503.
+    pub writes: usize,
+    /// Octets of one document's body.
+    pub document: usize,
+    /// Octets of a body with many documents (`/commits`, `/store/…`).
+    pub body: usize,
+    /// Bodies larger than [`Limits::document`] that are read at once.
+    pub large_bodies: usize,
+    /// Rows of one page when none are asked for.
+    pub page: usize,
+    /// The most rows of one page.
+    pub max_page: usize,
+    /// How long a client may take for the head of a request, and a kept connection may be idle.
+    pub header_timeout: Duration,
+    /// How long a request may take, its body included; a watch may stay.
+    pub request_timeout: Duration,
+    /// How often a watch without news says that it lives.
+    pub heartbeat: Duration,
+    /// How long requests under way may take to finish when the server stops.
+    pub grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            watchers: 512,
+            writes: 256,
+            document: 2 << 20,
+            body: 64 << 20,
+            large_bodies: 4,
+            page: 100,
+            max_page: shoal_store::MAX_PAGE,
+            header_timeout: Duration::from_secs(30),
+            request_timeout: Duration::from_secs(60),
+            heartbeat: Duration::from_secs(15),
+            grace: Duration::from_secs(10),
+        }
+    }
+}

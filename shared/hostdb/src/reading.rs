@@ -1,0 +1,177 @@
+//! Reading hosts, tags and whole views out of a store, as of now or of any revision.
+//!
+//! The server and the command line share this. A reading that takes several pages is of one revision: the first
+//! page's.
+
+use shoal_core::{HostName, HostRecord, Key, Kind, Range, Revision, Row, TagName, TagRecord, View};
+use shoal_store::{Page, Query, Store, StoreError};
+
+use crate::docs::{HostDoc, TagDoc};
+
+/// What stands at a key, or what is left there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found<T> {
+    /// It exists.
+    Here(T),
+    /// It was deleted or renamed.
+    Gone {
+        /// By which revision.
+        revision: Revision,
+        /// Where it went, if it was renamed.
+        to: Option<Key>,
+    },
+    /// Nothing ever stood there.
+    Never,
+}
+
+impl<T> Found<T> {
+    /// What exists.
+    pub fn here(self) -> Option<T> {
+        match self {
+            Self::Here(found) => Some(found),
+            Self::Gone { .. } | Self::Never => None,
+        }
+    }
+
+    /// The same with what exists turned into something else.
+    pub fn map<U>(self, into: impl FnOnce(T) -> U) -> Found<U> {
+        match self {
+            Self::Here(found) => Found::Here(into(found)),
+            Self::Gone { revision, to } => Found::Gone { revision, to },
+            Self::Never => Found::Never,
+        }
+    }
+
+    /// Why there is nothing, as the end of a sentence about `what`.
+    #[must_use]
+    pub fn missing(&self, what: &str) -> String {
+        match self {
+            Self::Here(_) => format!("{what} exists"),
+            Self::Gone { revision, to: Some(to) } => {
+                format!("{what} was renamed to {to} in revision {revision}")
+            }
+            Self::Gone { revision, to: None } => format!("{what} was deleted in revision {revision}"),
+            Self::Never => format!("there is no {what}"),
+        }
+    }
+}
+
+/// The row at `key` as of `at` (`None`: now).
+///
+/// # Errors
+/// What the store says.
+pub async fn row(store: &dyn Store, key: &Key, at: Option<Revision>) -> Result<Found<Row>, StoreError> {
+    let query = Query { range: Range::Key(key.clone()), at, after: None, limit: 1, tombstones: true };
+    Ok(match store.read(&query).await?.rows.pop() {
+        None => Found::Never,
+        Some(row) if row.value.is_some() => Found::Here(row),
+        Some(row) => Found::Gone { revision: row.revision, to: row.moved },
+    })
+}
+
+/// A host as of `at`.
+///
+/// # Errors
+/// What the store says; [`StoreError::Corrupt`] for a row that is no host.
+pub async fn host(
+    store: &dyn Store,
+    name: &HostName,
+    at: Option<Revision>,
+) -> Result<Found<HostDoc>, StoreError> {
+    match row(store, &Key::host(name), at).await? {
+        Found::Here(row) => Ok(Found::Here(HostDoc::of(name.clone(), record(&row)?, row.revision))),
+        Found::Gone { revision, to } => Ok(Found::Gone { revision, to }),
+        Found::Never => Ok(Found::Never),
+    }
+}
+
+/// A tag with all its members as of `at`. Its revision is the newest that wrote its document, or added or
+/// removed one of its members.
+///
+/// # Errors
+/// What the store says; [`StoreError::Corrupt`] for a row that is no tag.
+pub async fn tag(
+    store: &dyn Store,
+    name: &TagName,
+    at: Option<Revision>,
+) -> Result<Found<TagDoc>, StoreError> {
+    // The members first, so that both are of the revision of their first page.
+    let mut query = Query { at, tombstones: true, ..Query::new(Range::members(name)) };
+    let (mut newest, mut members) = (Revision::default(), Vec::new());
+    loop {
+        let page = store.read(&query).await?;
+        for row in &page.rows {
+            newest = newest.max(row.revision);
+            if let (Some(_), Kind::Member(_, member)) = (&row.value, row.key.kind()) {
+                members.push(member);
+            }
+        }
+        query.at = Some(page.at);
+        match page.next {
+            Some(next) => query.after = Some(next),
+            None => break,
+        }
+    }
+    match row(store, &Key::tag(name), query.at).await? {
+        Found::Here(row) => {
+            let revision = newest.max(row.revision);
+            Ok(Found::Here(TagDoc::of(name.clone(), record::<TagRecord>(&row)?, members, revision)))
+        }
+        Found::Gone { revision, to } => Ok(Found::Gone { revision, to }),
+        Found::Never => Ok(Found::Never),
+    }
+}
+
+/// A page of hosts as of `at`, after `after`.
+///
+/// # Errors
+/// What the store says; [`StoreError::Corrupt`] for a row that is no host.
+pub async fn hosts(
+    store: &dyn Store,
+    at: Option<Revision>,
+    after: Option<&HostName>,
+    limit: usize,
+) -> Result<(Revision, Vec<HostDoc>, Option<HostName>), StoreError> {
+    let query = Query { at, after: after.map(Key::host), limit, ..Query::new(Range::hosts()) };
+    let page = store.read(&query).await?;
+    let next = page.next.and_then(|key| match key.kind() {
+        Kind::Host(name) => Some(name),
+        _ => None,
+    });
+    let mut all = Vec::with_capacity(page.rows.len());
+    for row in &page.rows {
+        if let Kind::Host(name) = row.key.kind() {
+            all.push(HostDoc::of(name, record::<HostRecord>(row)?, row.revision));
+        }
+    }
+    Ok((page.at, all, next))
+}
+
+/// The whole database as of `at`. Costs a reading of all of it.
+///
+/// # Errors
+/// What the store says.
+pub async fn view(store: &dyn Store, at: Option<Revision>) -> Result<View, StoreError> {
+    let mut view = View::new();
+    let mut query = Query { at, tombstones: true, ..Query::new(Range::All) };
+    loop {
+        let Page { at, rows, next } = store.read(&query).await?;
+        rows.into_iter().for_each(|row| view.load(row));
+        query.at = Some(at);
+        match next {
+            Some(next) => query.after = Some(next),
+            None => {
+                view.loaded(at);
+                return Ok(view);
+            }
+        }
+    }
+}
+
+fn record<T: serde::de::DeserializeOwned>(row: &Row) -> Result<T, StoreError> {
+    let value = row.value.as_ref().map_or("null", |v| v.as_str());
+    serde_json::from_str(value).map_err(|e| StoreError::Corrupt {
+        place: format!("the row {} (revision {})", row.key, row.revision),
+        why: e.to_string(),
+    })
+}

@@ -1,0 +1,378 @@
+//! What handlers take from a request, parsed once at the edge.
+//!
+//! [`Params`] is the query, strict: a parameter that a resource does not know is refused, so that a typing error
+//! is never silently ignored. [`Text`] is the body with its format, read within the bounds. [`By`] is who writes
+//! and why. [`Shape`] is the format of the answer.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{FromRequestParts, Query};
+use axum::response::Response;
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use shoal_core::Revision;
+
+use crate::app::App;
+use crate::codec::{self, BadText, Format};
+use crate::problem::{Answer, Problem};
+
+/// The longest author, message or idempotency key that a header may carry, in octets.
+const MAX_HEADER: usize = 4096;
+
+/// The parameters of the query, in the order they came.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Params(Vec<(String, String)>);
+
+impl FromRequestParts<Arc<App>> for Params {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Answer<Self> {
+        if parts.uri.query().is_none() {
+            return Ok(Self::default());
+        }
+        Query::try_from_uri(&parts.uri)
+            .map(|Query(list)| Self(list))
+            .map_err(|e| Problem::bad_request(format!("the query cannot be read: {e}")))
+    }
+}
+
+impl Params {
+    /// Refuses parameters that are not in `known`, and those of `known` that stand twice without being in `many`.
+    pub(crate) fn only(self, known: &[&str]) -> Answer<Self> {
+        for (i, (name, _)) in self.0.iter().enumerate() {
+            if !known.contains(&name.as_str()) {
+                let list = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                return Err(Problem::bad_request(format!("unknown parameter {name:?}; known here: {list}"))
+                    .with("field", name.as_str()));
+            }
+            let repeats = !MANY.contains(&name.as_str()) && self.0[..i].iter().any(|(n, _)| n == name);
+            if repeats {
+                return Err(Problem::bad_request(format!("the parameter {name:?} stands twice"))
+                    .with("field", name.as_str()));
+            }
+        }
+        Ok(self)
+    }
+
+    /// The first value of `name`.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+
+    /// Every value of `name`.
+    pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+
+    /// The first value of `name` as a `T`.
+    pub(crate) fn parse<T: FromStr>(&self, name: &str, expected: &str) -> Answer<Option<T>> {
+        self.get(name)
+            .map(|text| {
+                text.parse().map_err(|_| {
+                    Problem::bad_request(format!("the parameter {name}={text:?} is not {expected}"))
+                        .with("field", name)
+                        .with("expected", expected)
+                        .with("found", text)
+                })
+            })
+            .transpose()
+    }
+
+    /// The `revision` to read at; `None`: now.
+    pub(crate) fn revision(&self) -> Answer<Option<Revision>> {
+        Ok(self.parse("revision", "a revision (a whole number)")?.map(Revision))
+    }
+
+    /// The `limit` of a page.
+    pub(crate) fn limit(&self, app: &App) -> Answer<usize> {
+        let most = app.limits.max_page;
+        match self.parse::<usize>("limit", "a whole number")? {
+            None => Ok(app.limits.page.min(most)),
+            Some(n) if (1..=most).contains(&n) => Ok(n),
+            Some(n) => Err(Problem::bad_request(format!(
+                "limit={n} is out of bounds: a page has 1 to {most} entries; follow `next` for more"
+            ))
+            .with("field", "limit")),
+        }
+    }
+
+    /// Whether `name` is set: present without a value, or `true`.
+    pub(crate) fn flag(&self, name: &str) -> Answer<bool> {
+        match self.get(name) {
+            None | Some("false" | "0") => Ok(false),
+            Some("" | "true" | "1") => Ok(true),
+            Some(other) => {
+                Err(Problem::bad_request(format!("the parameter {name}={other:?} is not true or false"))
+                    .with("field", name))
+            }
+        }
+    }
+}
+
+/// Parameters that may stand more than once.
+const MANY: [&str; 4] = ["key", "prefix", "tag", "naming"];
+
+/// How the answer is to be written: JSON, unless YAML is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape(Format);
+
+impl FromRequestParts<Arc<App>> for Shape {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Answer<Self> {
+        let yaml = parts.headers.get(ACCEPT).is_some_and(|accept| {
+            let first = accept.to_str().unwrap_or("").split(',').next().unwrap_or("");
+            is_yaml(first.split(';').next().unwrap_or("").trim())
+        });
+        Ok(Self(if yaml { Format::Yaml } else { Format::Json }))
+    }
+}
+
+impl Shape {
+    /// An answer of 200 with this value.
+    pub(crate) fn ok<T: Serialize + ?Sized>(self, value: &T) -> Answer {
+        self.with(StatusCode::OK, value)
+    }
+
+    /// An answer with this value.
+    pub(crate) fn with<T: Serialize + ?Sized>(self, status: StatusCode, value: &T) -> Answer {
+        let (text, kind) = match self.0 {
+            // Compact: this is read by programs; `curl … | jq .` shows it to people.
+            Format::Json => (serde_json::to_string(value), "application/json"),
+            Format::Yaml => (codec::write(value, Format::Yaml), "application/yaml"),
+        };
+        let text = text.map_err(|e| {
+            Problem::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal",
+                "The server failed",
+                format!("the answer cannot be written: {e}; the database holds something that is not JSON"),
+            )
+        })?;
+        let mut response = Response::new(Body::from(text));
+        *response.status_mut() = status;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        Ok(response)
+    }
+}
+
+fn is_yaml(kind: &str) -> bool {
+    matches!(kind, "application/yaml" | "application/x-yaml" | "text/yaml" | "text/x-yaml")
+}
+
+/// A body, read whole.
+#[derive(Debug)]
+pub(crate) struct Text {
+    bytes: axum::body::Bytes,
+    format: Format,
+}
+
+/// Which media types a body may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Accepts {
+    /// JSON or YAML.
+    Documents,
+    /// `application/merge-patch+json`.
+    Patch,
+}
+
+impl Text {
+    /// Reads the body of a request.
+    ///
+    /// # Errors
+    /// 415 for another media type, 413 for more than the bound, 503 when too many large bodies are on their way.
+    pub(crate) async fn read(
+        app: &App,
+        headers: &HeaderMap,
+        body: Body,
+        accepts: Accepts,
+        limit: usize,
+    ) -> Answer<Self> {
+        let format = media(headers, accepts)?;
+        let announced =
+            headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+        let how = "split it into several commits, or raise the server's --max-body";
+        if announced.is_some_and(|n: usize| n > limit) {
+            return Err(Problem::too_large(limit, how));
+        }
+        // A body of unknown length counts as large.
+        let _large = if announced.is_none_or(|n| n > app.limits.document) && limit > app.limits.document {
+            let busy = || Problem::busy("too many large bodies are being read: try again");
+            Some(app.large_bodies.try_acquire().map_err(|_| busy())?)
+        } else {
+            None
+        };
+        let bytes = to_bytes(body, limit).await.map_err(|error| {
+            let text = error.to_string();
+            if text.contains("length limit") {
+                Problem::too_large(limit, how)
+            } else {
+                Problem::bad_request(format!("the body did not arrive whole: {text}; nothing was written"))
+            }
+        })?;
+        Ok(Self { bytes, format })
+    }
+
+    /// The body as a `T`.
+    pub(crate) fn parse<T: DeserializeOwned>(&self) -> Answer<T> {
+        Ok(codec::read(&self.bytes, self.format)?)
+    }
+}
+
+impl From<BadText> for Problem {
+    fn from(bad: BadText) -> Self {
+        let detail = format!("nothing was written: {bad}");
+        match bad {
+            BadText::Syntax { .. } => Self::new(
+                StatusCode::BAD_REQUEST,
+                "malformed",
+                "The body is not what its Content-Type says",
+                detail,
+            ),
+            BadText::Form { path, why } => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "invalid",
+                "What was sent cannot be stored",
+                detail,
+            )
+            .with("field", path)
+            .with("expected", why),
+        }
+    }
+}
+
+fn media(headers: &HeaderMap, accepts: Accepts) -> Answer<Format> {
+    let sent = headers.get(CONTENT_TYPE).map_or("", |v| v.to_str().unwrap_or("?"));
+    let kind = sent.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    match (accepts, kind.as_str()) {
+        (Accepts::Documents, "application/json") | (Accepts::Patch, "application/merge-patch+json") => {
+            Ok(Format::Json)
+        }
+        (Accepts::Documents, other) if is_yaml(other) => Ok(Format::Yaml),
+        _ => {
+            let list = match accepts {
+                Accepts::Documents => "application/json or application/yaml",
+                Accepts::Patch => "application/merge-patch+json",
+            };
+            let found = if sent.is_empty() { "none" } else { sent };
+            Err(Problem::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported-media-type",
+                "The body is of a type that is not understood here",
+                format!("nothing was written: send Content-Type: {list} (found: {found})"),
+            )
+            .with("expected", list)
+            .with("found", found))
+        }
+    }
+}
+
+/// Who writes, why, and under which idempotency key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct By {
+    pub(crate) author: String,
+    pub(crate) message: String,
+    pub(crate) idempotency: Option<String>,
+}
+
+impl By {
+    /// From the headers `Shoal-Author`, `Shoal-Message` and `Idempotency-Key`, else from the query; `author` and
+    /// `message` of a body go before both.
+    pub(crate) fn of(
+        headers: &HeaderMap,
+        params: &Params,
+        author: Option<String>,
+        message: Option<String>,
+    ) -> Answer<Self> {
+        let one = |given: Option<String>, header: &str, param: &str| -> Answer<Option<String>> {
+            let found = match given {
+                Some(text) => Some(text),
+                None => match text_of(headers, header)? {
+                    Some(text) => Some(text),
+                    None => params.get(param).map(str::to_owned),
+                },
+            };
+            Ok(found.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()))
+        };
+        let missing = |what: &str, why: &str, header: &str, param: &str| {
+            Problem::new(
+                StatusCode::BAD_REQUEST,
+                "unsigned",
+                "A write needs an author and a message",
+                format!(
+                    "nothing was written: {what} is missing ({why}); send the header {header}, \
+                     the parameter ?{param}=…, or in a transaction the field `{param}`"
+                ),
+            )
+            .with("field", param)
+        };
+        Ok(Self {
+            author: one(author, "shoal-author", "author")?
+                .ok_or_else(|| missing("the author", "who says so", "Shoal-Author", "author"))?,
+            message: one(message, "shoal-message", "message")?
+                .ok_or_else(|| missing("the message", "why", "Shoal-Message", "message"))?,
+            idempotency: text_of(headers, "idempotency-key")?.filter(|t| !t.is_empty()),
+        })
+    }
+}
+
+fn text_of(headers: &HeaderMap, name: &str) -> Answer<Option<String>> {
+    let Some(value) = headers.get(name) else { return Ok(None) };
+    let bad = |why| Problem::bad_request(format!("the header {name} {why}")).with("field", name);
+    if value.len() > MAX_HEADER {
+        return Err(bad("has more than 4096 octets"));
+    }
+    String::from_utf8(value.as_bytes().to_vec()).map(Some).map_err(|_| bad("is not UTF-8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn params(list: &[(&str, &str)]) -> Params {
+        Params(list.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect())
+    }
+
+    #[test]
+    fn unknown_and_repeated_parameters_are_refused() {
+        params(&[("limit", "1"), ("prefix", "a/"), ("prefix", "b/")]).only(&["limit", "prefix"]).unwrap();
+        let bad = params(&[("limt", "1")]).only(&["limit", "after"]).unwrap_err();
+        assert!(bad.detail().contains("limit, after"), "{}", bad.detail());
+        assert!(params(&[("limit", "1"), ("limit", "2")]).only(&["limit"]).is_err());
+        assert!(params(&[("revision", "x")]).revision().is_err());
+    }
+
+    #[test]
+    fn a_write_is_signed_by_header_query_or_body() {
+        let mut headers = HeaderMap::new();
+        let none = params(&[]);
+        let problem = By::of(&headers, &none, None, None).unwrap_err();
+        assert!(problem.detail().contains("Shoal-Author"));
+        headers.insert("shoal-author", HeaderValue::from_bytes("Jürgen".as_bytes()).unwrap());
+        assert!(By::of(&headers, &none, None, None).unwrap_err().detail().contains("Shoal-Message"));
+        let by = By::of(&headers, &params(&[("message", "why")]), None, None).unwrap();
+        assert_eq!((by.author.as_str(), by.message.as_str()), ("Jürgen", "why"));
+        let by = By::of(&headers, &none, Some("ann".into()), Some("m".into())).unwrap();
+        assert_eq!(by.author, "ann");
+        assert!(By::of(&headers, &none, None, Some("  ".into())).is_err());
+    }
+
+    #[test]
+    fn bodies_have_a_type() {
+        let of = |kind: &'static str, accepts| {
+            media(&HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(kind))]), accepts)
+        };
+        assert_eq!(of("application/json; charset=utf-8", Accepts::Documents).unwrap(), Format::Json);
+        assert_eq!(of("text/yaml", Accepts::Documents).unwrap(), Format::Yaml);
+        assert_eq!(of("application/merge-patch+json", Accepts::Patch).unwrap(), Format::Json);
+        for (kind, accepts) in [("text/plain", Accepts::Documents), ("application/json", Accepts::Patch)] {
+            assert_eq!(of(kind, accepts).unwrap_err().status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        }
+        assert!(media(&HeaderMap::new(), Accepts::Documents).is_err());
+    }
+}

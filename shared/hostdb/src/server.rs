@@ -1,0 +1,51 @@
+//! One server: a store, listeners, and a way to stop.
+
+use std::sync::Arc;
+
+use shoal_store::Store;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+use crate::db::Db;
+use crate::limits::Limits;
+use crate::listen::Listener;
+use crate::{api, connection};
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The metrics clash: a bug.
+    #[error("cannot set up the metrics")]
+    Metrics(#[from] prometheus::Error),
+    /// The database could not be read.
+    #[error("cannot read the database")]
+    Store(#[from] shoal_store::StoreError),
+}
+
+/// A server that has read its database and is ready to answer.
+pub struct Server {
+    app: Arc<App>,
+}
+
+impl Server {
+    /// Reads the database of `store`. `stop` ends the server.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn start(
+        store: Arc<dyn Store>,
+        limits: Limits,
+        read_only: bool,
+        stop: CancellationToken,
+    ) -> Result<Self, ServerError> {
+        let app = Arc::new(App::new(Db::open(store).await?, limits, read_only, stop)?);
+        Ok(Self { app })
+    }
+
+    /// Answers on `listeners` until the server is told to stop and has finished.
+    pub async fn serve(self, listeners: Vec<Listener>) {
+        let (limits, metrics, stop) =
+            (self.app.limits.clone(), self.app.metrics.clone(), self.app.stop.clone());
+        connection::serve(listeners, api::router(self.app), limits, metrics, stop).await;
+    }
+}

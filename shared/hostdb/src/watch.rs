@@ -1,0 +1,186 @@
+//! Watches as [server-sent events]: whole commits, in order, resumable.
+//!
+//! Every event carries the id `<epoch>-<revision>`. A client that lost its connection, or whose server was
+//! restarted, sends the last id it saw (`Last-Event-ID`) and hears every commit after it once. Events:
+//!
+//! * `commit`: a [`LogEntry`](shoal_core::LogEntry) with those of its changes that pass the filter;
+//! * `upto`: nothing that passes the filter is missing up to this revision;
+//! * `reset`: the position is of another epoch, or no longer known: read everything at this revision and compare;
+//! * `error`: a problem; the stream ends after it.
+//!
+//! A comment is sent when nothing else was for a while, so that a dead connection is noticed. A slow client holds
+//! up nobody but itself: the stream is pulled, and what is not pulled stays in the store.
+//!
+//! [server-sent events]: https://html.spec.whatwg.org/multipage/server-sent-events.html
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures::{Stream, StreamExt};
+use http::HeaderMap;
+use serde_json::json;
+use shoal_core::{Epoch, Key, Member, Range, Revision, TagName};
+use shoal_store::{Feed, Filter, Position, StoreError};
+
+use crate::app::App;
+use crate::problem::{Answer, Problem};
+use crate::request::Params;
+
+/// How long a client waits before it connects again.
+const RETRY: Duration = Duration::from_secs(1);
+/// The most ranges of one filter.
+const MAX_RANGES: usize = 1000;
+
+/// `GET /api/v2/watch`
+pub(crate) async fn watch(State(app): State<Arc<App>>, headers: HeaderMap, params: Params) -> Answer {
+    let params = params.only(&["after", "key", "prefix", "tag", "naming", "progress"])?;
+    let ranges = ranges(&params)?;
+    let mut filter = if ranges.is_empty() { Filter::all() } else { Filter::of(ranges) };
+    if let Some(seconds) = params.parse::<u64>("progress", "a number of seconds")? {
+        filter.progress = Duration::from_secs(seconds.clamp(1, 3600));
+    }
+    let last = match headers.get("last-event-id") {
+        Some(id) => Some(id.to_str().unwrap_or("?")),
+        None => params.get("after"),
+    };
+    let head = app.db.store().head().await?;
+    let after = match last {
+        None => head,
+        Some(text) => position(text, head.epoch).ok_or_else(|| {
+            Problem::bad_request(format!(
+                "{text:?} is no position: send back the id of the last event, <epoch>-<revision>, \
+                 or a revision of this database"
+            ))
+        })?,
+    };
+    events(&app, filter, after)
+}
+
+/// The stream of one watch.
+pub(crate) fn events(app: &Arc<App>, filter: Filter, after: Position) -> Answer<Response> {
+    if filter.ranges.len() > MAX_RANGES {
+        return Err(Problem::bad_request(format!(
+            "a filter has at most {MAX_RANGES} ranges: watch more than that, \
+            and leave out what you do not need"
+        )));
+    }
+    let seat = app.watchers.clone().try_acquire_owned().map_err(|_| {
+        Problem::busy(format!(
+            "{} watches are open, and that is as many as this server takes",
+            app.limits.watchers
+        ))
+    })?;
+    let seat = Seat::new(app.clone(), seat);
+    let mut epoch = after.epoch;
+    let feed = app.db.store().watch(filter, after);
+    let stream = ends_with_error(feed).map(move |message| {
+        let _ = &seat;
+        Ok::<_, Infallible>(match message {
+            Ok(feed) => event(feed, &mut epoch),
+            Err(error) => Event::default().event("error").data(Problem::from(error).to_string()),
+        })
+    });
+    let stop = app.stop.clone();
+    let stream = stream.take_until(async move { stop.cancelled().await });
+    let alive = KeepAlive::new().interval(app.limits.heartbeat).text("alive");
+    Ok(Sse::new(stream).keep_alive(alive).into_response())
+}
+
+fn event(feed: Feed, epoch: &mut Epoch) -> Event {
+    let (name, revision, data) = match feed {
+        Feed::Commit(entry) => {
+            let data = serde_json::to_string(&*entry)
+                .unwrap_or_else(|e| json!({"error": e.to_string()}).to_string());
+            ("commit", entry.info.revision, data)
+        }
+        Feed::Upto(revision) => ("upto", revision, json!({"revision": revision}).to_string()),
+        Feed::Reset(head) => {
+            *epoch = head.epoch;
+            ("reset", head.revision, json!({"epoch": head.epoch, "revision": head.revision}).to_string())
+        }
+    };
+    Event::default().event(name).id(format!("{}-{revision}", epoch.0)).retry(RETRY).data(data)
+}
+
+/// The stream up to and with its first error: a store may repeat it.
+fn ends_with_error<T>(
+    stream: impl Stream<Item = Result<T, StoreError>>,
+) -> impl Stream<Item = Result<T, StoreError>> {
+    let mut failed = false;
+    stream.take_while(move |item| {
+        let go_on = !failed;
+        failed = item.is_err();
+        std::future::ready(go_on)
+    })
+}
+
+fn position(text: &str, epoch: Epoch) -> Option<Position> {
+    Some(match text.split_once('-') {
+        Some((epoch, revision)) => {
+            Position { epoch: Epoch(epoch.parse().ok()?), revision: Revision(revision.parse().ok()?) }
+        }
+        None => Position { epoch, revision: Revision(text.parse().ok()?) },
+    })
+}
+
+/// The ranges that the parameters `key`, `prefix`, `tag` and `naming` name.
+pub(crate) fn ranges(params: &Params) -> Answer<Vec<Range>> {
+    let mut all = Vec::new();
+    for key in params.all("key") {
+        all.push(Range::Key(key.parse::<Key>()?));
+    }
+    for prefix in params.all("prefix") {
+        if !prefix.ends_with('/') && !prefix.is_empty() {
+            return Err(Problem::bad_request(format!("prefix={prefix:?} does not end with '/'"))
+                .with("field", "prefix"));
+        }
+        all.push(Range::Prefix(prefix.to_owned()));
+    }
+    for tag in params.all("tag") {
+        let tag: TagName = tag.parse()?;
+        all.push(Range::Key(Key::tag(&tag)));
+        all.push(Range::members(&tag));
+    }
+    for member in params.all("naming") {
+        all.push(Range::Naming(member.parse::<Member>()?));
+    }
+    Ok(all)
+}
+
+/// A place among the watchers, counted.
+struct Seat {
+    app: Arc<App>,
+    _place: tokio::sync::OwnedSemaphorePermit,
+}
+
+impl Seat {
+    fn new(app: Arc<App>, place: tokio::sync::OwnedSemaphorePermit) -> Self {
+        app.metrics.watchers.inc();
+        Self { app, _place: place }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.app.metrics.watchers.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_are_ids_or_revisions() {
+        let at = |epoch, revision| Some(Position { epoch: Epoch(epoch), revision: Revision(revision) });
+        assert_eq!(position("7-12", Epoch(1)), at(7, 12));
+        assert_eq!(position("12", Epoch(1)), at(1, 12));
+        for bad in ["", "-", "a", "1-", "1-2-3", "-1"] {
+            assert_eq!(position(bad, Epoch(1)), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! The server over real HTTP: each test starts its own on a free port and stops it.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by them")]
+
+mod harness;
+mod process;
+mod protocol;
+mod reads;
+mod recipes;
+mod rows;
+mod writes;

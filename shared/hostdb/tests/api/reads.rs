@@ -1,0 +1,206 @@
+//! Reading hosts, tags, members, facts and effective documents, now and at old revisions.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use shoal_core::{Change, Commit, Document};
+use shoal_hostdb::Limits;
+use shoal_store::{MemoryStore, Store};
+
+use crate::harness::{Events, Running, refused};
+
+pub(crate) fn change(key: &str, value: Value) -> Change {
+    Change::put(key.parse().unwrap(), Document::from(value))
+}
+
+pub(crate) async fn commit(store: &dyn Store, changes: Vec<Change>) {
+    let commit = Commit {
+        pre: vec![],
+        changes,
+        author: "ann".into(),
+        principal: None,
+        message: "because".into(),
+        idempotency: None,
+        intent: None,
+    };
+    store.commit(commit).await.unwrap();
+}
+
+/// Three hosts and two tags, then one member less and one host less.
+async fn fleet() -> Running {
+    let store = Arc::new(MemoryStore::new());
+    let host = |id: &str, document: Value| json!({"id": id, "document": document});
+    let first = vec![
+        change("hosts/web1.example.com", host("h1", json!({"address": "192.0.2.1", "site": "a"}))),
+        change("hosts/web2.example.com", host("h2", json!({"site": "b", "dns": {"ttl": 9}}))),
+        change("hosts/web3.example.com", host("h3", json!({"site": "b"}))),
+        change("dns/example.com", json!({"owner": "net", "document": {"ttl": 300}})),
+        change("dns/example.com/members/@inner", json!({})),
+        change("dns/example.com/members/web1.example.com", json!({})),
+        change("dns/inner", json!({"document": {"ttl": 60, "mail": true}})),
+        change("dns/inner/members/select: site == 'b'", json!({})),
+        change("facts/vm/web1.example.com", json!({"box": "b1"})),
+    ];
+    commit(&*store, first).await;
+    commit(&*store, vec![Change::delete("dns/example.com/members/web1.example.com".parse().unwrap())]).await;
+    commit(&*store, vec![Change::delete("hosts/web3.example.com".parse().unwrap())]).await;
+    Running::on(store, Limits::default(), false).await
+}
+
+#[tokio::test]
+async fn hosts_are_read_and_listed() {
+    let server = fleet().await;
+    let host = server.get("/api/v2/hosts/WEB1.example.com").await;
+    let expected = json!({
+        "host": "web1.example.com", "id": "h1", "state": "active",
+        "document": {"address": "192.0.2.1", "site": "a"}, "revision": 1
+    });
+    assert_eq!(host, expected);
+    let page = server.get("/api/v2/hosts?limit=1&revision=2").await;
+    assert_eq!((&page["revision"], &page["next"]), (&json!(2), &json!("web1.example.com")));
+    let rest = server.get("/api/v2/hosts?revision=2&after=web1.example.com").await;
+    assert_eq!(rest["items"].as_array().unwrap().len(), 2);
+    assert_eq!(rest["next"], Value::Null);
+    let yaml = server.ask("GET", "/api/v2/hosts/web1.example.com").header("accept", "application/yaml");
+    let yaml = yaml.send().await.unwrap();
+    assert_eq!(yaml.headers()["content-type"], "application/yaml");
+    assert!(yaml.text().await.unwrap().contains("host: web1.example.com\n"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_gone_says_when_it_went() {
+    let server = fleet().await;
+    let gone = server.ask("GET", "/api/v2/hosts/web3.example.com");
+    let problem = refused(gone, 404, "not-found", &["web3.example.com was deleted in revision 3"]).await;
+    assert_eq!(problem["deleted_in"], 3);
+    assert_eq!(server.get("/api/v2/hosts/web3.example.com?revision=2").await["id"], "h3");
+    refused(server.ask("GET", "/api/v2/hosts/web9"), 404, "not-found", &["there is no host web9"]).await;
+    refused(
+        server.ask("GET", "/api/v2/hosts/web1?revision=99"),
+        404,
+        "no-such-revision",
+        &["99", "newest is 3"],
+    )
+    .await;
+    refused(server.ask("GET", "/api/v2/hosts/-x-"), 400, "bad-request", &["\"-x-\" is not a host name"])
+        .await;
+    refused(server.ask("GET", "/api/v2/hosts?limit=0"), 400, "bad-request", &["1 to 10000"]).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_tag_comes_with_its_members_and_changes_its_etag_with_them() {
+    let server = fleet().await;
+    let path = "/api/v2/tags/dns/example.com";
+    let now = server.ask("GET", path).send().await.unwrap();
+    assert_eq!(now.headers()["etag"], "\"r2\"", "losing a member is a change");
+    let now: Value = now.json().await.unwrap();
+    assert_eq!(now["members"], json!(["@inner"]));
+    assert_eq!(
+        server.get(&format!("{path}?revision=1")).await["members"],
+        json!(["@inner", "web1.example.com"])
+    );
+    let fresh = server.ask("GET", path).header("if-none-match", "\"r1\", \"r2\"").send().await.unwrap();
+    assert_eq!(fresh.status(), 304);
+    let list = server.get("/api/v2/tags?limit=1").await;
+    assert_eq!(
+        (&list["items"][0]["tag"], &list["next"]),
+        (&json!("dns/example.com"), &json!("dns/example.com"))
+    );
+    assert_eq!(server.get("/api/v2/tags/dns?after=dns/example.com").await["items"][0]["tag"], "dns/inner");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn members_are_direct_or_expanded() {
+    let server = fleet().await;
+    let path = "/api/v2/tags/dns/example.com/members";
+    assert_eq!(server.get(path).await["items"], json!([{"member": "@inner", "revision": 1}]));
+    let hosts = server.get(&format!("{path}?expand")).await;
+    let expected = json!([{"host": "web2.example.com", "through": ["dns/inner"], "rule": "site == 'b'"}]);
+    assert_eq!(hosts["items"], expected);
+    let before = server.get(&format!("{path}?expand&revision=1&limit=2")).await;
+    assert_eq!(before["next"], "web2.example.com");
+    let rest = server.get(&format!("{path}?expand&revision=1&limit=2&after=web2.example.com")).await;
+    assert_eq!(rest["items"][0]["host"], "web3.example.com");
+    let rule = "/api/v2/tags/dns/inner/members/select:%20site%20==%20'b'";
+    assert_eq!(server.get(rule).await["member"], "select: site == 'b'");
+    let gone = server.ask("GET", &format!("{path}/web1.example.com"));
+    refused(gone, 404, "not-found", &["was deleted in revision 2"]).await;
+    let tags = server.get("/api/v2/hosts/web2.example.com/tags").await;
+    assert_eq!(tags["items"][0]["tag"], "dns/example.com");
+    assert_eq!(server.get("/api/v2/tags/dns/inner/parents").await["items"], json!(["dns/example.com"]));
+    refused(server.ask("GET", "/api/v2/tags/dns/no/members"), 404, "not-found", &["there is no tag dns/no"])
+        .await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn effective_documents_name_the_origin_of_every_value() {
+    let server = fleet().await;
+    let path = "/api/v2/effective/dns/example.com?host=web2.example.com";
+    let effective = server.get(path).await;
+    assert_eq!(effective["value"], json!({"ttl": 9, "mail": true}));
+    assert_eq!(effective["origins"]["/ttl"]["key"], "hosts/web2.example.com");
+    assert_eq!(effective["origins"]["/mail"]["key"], "dns/inner");
+    let stranger = server.ask("GET", "/api/v2/effective/dns/example.com?host=web1.example.com");
+    refused(stranger, 404, "not-found", &["web1.example.com is not a member of tag dns/example.com"]).await;
+    let before = server.get("/api/v2/effective/dns/example.com?host=web1.example.com&revision=1").await;
+    assert_eq!(before["value"], json!({"ttl": 300}));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn facts_are_rows_of_their_own() {
+    let server = fleet().await;
+    let fact = server.get("/api/v2/facts/vm/web1.example.com").await;
+    let expected = json!({"key": "facts/vm/web1.example.com", "document": {"box": "b1"}, "revision": 1});
+    assert_eq!(fact, expected);
+    assert_eq!(server.get("/api/v2/facts?prefix=facts/vm/").await["items"], json!([expected]));
+    assert_eq!(server.get("/api/v2/pauses").await["items"], json!([]));
+    refused(server.ask("GET", "/api/v2/facts?prefix=dns/"), 400, "bad-request", &["facts/"]).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn history_is_told_newest_first() {
+    let server = fleet().await;
+    let log = server.get("/api/v2/commits?limit=2").await;
+    assert_eq!((&log["items"][0]["revision"], &log["next"]), (&json!(3), &json!(2)));
+    assert_eq!(log["items"][0]["keys"], json!(["hosts/web3.example.com"]));
+    let rest = server.get("/api/v2/commits?before=2").await;
+    assert_eq!((&rest["items"][0]["changed"], &rest["items"][0]["author"]), (&json!(9), &json!("ann")));
+    let tag = server.get("/api/v2/history/dns/example.com").await;
+    assert_eq!(tag["items"][0]["changes"][0]["key"], "dns/example.com/members/web1.example.com");
+    assert_eq!(tag["items"][1]["changes"].as_array().unwrap().len(), 3);
+    let commit = server.get("/api/v2/commits/2").await;
+    assert_eq!(commit["message"], "because");
+    refused(server.ask("GET", "/api/v2/commits/77"), 404, "not-found", &["77"]).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_watch_goes_on_where_it_was_after_the_server_was_restarted() {
+    let store = Arc::new(MemoryStore::new());
+    let server = Running::on(store.clone(), Limits::default(), false).await;
+    let mut events = Events::open(server.ask("GET", "/api/v2/watch?prefix=dns/&after=0")).await;
+    assert_eq!(events.next().await.unwrap().name, "upto");
+    commit(&*store, vec![change("dns/a", json!({}))]).await;
+    let seen = events.next_named("commit").await;
+    assert_eq!(seen.data["changes"][0]["key"], "dns/a");
+    server.stop().await;
+    assert_eq!(events.next().await, None);
+    commit(&*store, vec![change("dns/b", json!({})), change("lb/x", json!({}))]).await;
+    let server = Running::on(store.clone(), Limits::default(), false).await;
+    let again = server.ask("GET", "/api/v2/watch?prefix=dns/").header("last-event-id", &seen.id);
+    let mut events = Events::open(again).await;
+    let next = events.next().await.unwrap();
+    assert_eq!(next.data["changes"], json!([{"key": "dns/b", "value": {}}]));
+    // Another life of the database has another epoch: the client is told to read anew.
+    let lost = server.ask("GET", "/api/v2/watch").header("last-event-id", "999-1");
+    let reset = Events::open(lost).await.next().await.unwrap();
+    assert_eq!((reset.name.as_str(), &reset.data["revision"]), ("reset", &json!(2)));
+    refused(server.ask("GET", "/api/v2/watch?after=x"), 400, "bad-request", &["<epoch>-<revision>"]).await;
+    server.stop().await;
+}

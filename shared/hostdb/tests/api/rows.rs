@@ -1,0 +1,85 @@
+//! The store over HTTP, row by row.
+
+use serde_json::json;
+
+use crate::harness::{Events, Running, refused};
+
+fn put(key: &str, value: serde_json::Value) -> serde_json::Value {
+    json!({"changes": [{"key": key, "value": value}], "author": "ann", "message": "m"})
+}
+
+#[tokio::test]
+async fn rows_are_committed_read_and_logged() {
+    let server = Running::new().await;
+    let done = server.post("/api/v2/store/commit", &put("facts/vm/web1", json!({"a": 1}))).await;
+    assert_eq!(done["revision"], 1);
+    let page = server.post("/api/v2/store/read", &json!({"range": "all", "limit": 10})).await;
+    assert_eq!(page["rows"][0]["key"], "facts/vm/web1");
+    assert_eq!(page["rows"][0]["value"], json!({"a": 1}));
+    assert_eq!(server.get("/api/v2/store/head").await["revision"], 1);
+    let log = server.post("/api/v2/store/log", &json!({"range": {"prefix": "facts/"}, "limit": 5})).await;
+    assert_eq!(log[0]["author"], "ann");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn refusals_carry_the_error_of_the_store() {
+    let server = Running::new().await;
+    let mut commit = put("facts/vm/web1", json!({}));
+    commit["pre"] = json!([{"exists": "facts/vm/web1"}]);
+    let request = server.ask("POST", "/api/v2/store/commit").json(&commit);
+    let problem = refused(request, 409, "conflict", &["facts/vm/web1 does not exist"]).await;
+    assert_eq!(problem["store_error"]["conflict"]["pre"]["exists"], "facts/vm/web1");
+    let request = server.ask("POST", "/api/v2/store/commit").json(&put("hosts/web1", json!({"a": 1})));
+    refused(request, 422, "invalid", &["hosts/web1", "unknown field `a`"]).await;
+    let request = server.ask("POST", "/api/v2/store/commit").json(&put("nonsense", json!({})));
+    refused(request, 422, "invalid", &["changes[0].key", "namespace/key"]).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn claims_and_the_ledger_travel_whole() {
+    let server = Running::new().await;
+    let want = json!({"name": "unit/dns/a", "of": 1, "holder": "me", "ttl": null});
+    let claim = server.post("/api/v2/store/claim", &want).await["Granted"].clone();
+    assert_eq!(claim["holder"], "me");
+    assert_eq!(server.get("/api/v2/claims?name=unit/").await[0]["number"], claim["number"]);
+    // Octets that are not text survive.
+    let write = json!({"rows": [{"key": "dns/a/0", "value": "AP9h"}], "held": claim});
+    server.post("/api/v2/store/ledger/write", &write).await;
+    let page = server.post("/api/v2/store/ledger/read", &json!({"prefix": "dns/", "limit": 5})).await;
+    assert_eq!(page, json!({"rows": [{"key": "dns/a/0", "value": "AP9h"}], "more": false}));
+    server.post("/api/v2/store/release", &claim).await;
+    let request = server.ask("POST", "/api/v2/store/ledger/write").json(&write);
+    refused(request, 409, "fenced", &["no longer held"]).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn reports_come_back_as_they_were_said() {
+    let server = Running::new().await;
+    let status = json!({
+        "agent": "dns", "instance": "i1", "epoch": 1, "seen": 3, "at": "2026-01-01T00:00:00Z", "expires": null,
+        "units": {"dns/a": {"items": 1, "behind": [], "behind_total": 0}}, "quarantined": []
+    });
+    server.post("/api/v2/store/report", &status).await;
+    assert_eq!(server.get("/api/v2/status").await, json!([status]));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_watch_of_rows_starts_where_it_is_told() {
+    let server = Running::new().await;
+    server.post("/api/v2/store/commit", &put("facts/vm/a", json!({"n": 1}))).await;
+    server.post("/api/v2/store/commit", &put("facts/dns/a", json!({"n": 2}))).await;
+    let head = server.get("/api/v2/store/head").await;
+    let body =
+        json!({"ranges": [{"prefix": "facts/dns/"}], "after": {"epoch": head["epoch"], "revision": 0}});
+    let mut events = Events::open(server.ask("POST", "/api/v2/store/watch").json(&body)).await;
+    let event = events.next().await.unwrap();
+    assert_eq!((event.name.as_str(), &event.data["changes"][0]["key"]), ("commit", &json!("facts/dns/a")));
+    assert_eq!(event.id, format!("{}-2", head["epoch"]));
+    assert_eq!(events.next().await.unwrap().name, "upto");
+    server.stop().await;
+    assert_eq!(events.next().await, None, "a watch ends with its server");
+}
