@@ -1,0 +1,102 @@
+//! `shoal approve`: a person agrees to a batch that a guard stopped.
+//!
+//! What is held has a digest that names exactly its changes; the approval repeats it. If the batch changes before the
+//! agent sees the approval, the digest is another one and the agent goes on holding.
+
+use serde::Serialize;
+use shoal_core::{APPROVALS, Approval, Document, Edit, Expect, Hold, Key};
+
+use super::status::Life;
+use crate::args::Approve;
+use crate::failure::{Failure, Outcome};
+use crate::out::Out;
+use crate::session::Session;
+
+/// The unit under which an agent asks whether it may follow a restored database.
+const EPOCH: &str = "epoch";
+
+#[derive(Clone, Serialize)]
+struct Held {
+    unit: String,
+    #[serde(flatten)]
+    hold: Hold,
+    /// The row that approves it.
+    #[serde(skip)]
+    row: String,
+}
+
+pub(crate) async fn run(session: &mut Session, args: Approve) -> Outcome {
+    let all = held(session).await?;
+    let Some(name) = args.unit else {
+        return session.out.print(&all, |out| {
+            let row = |h: &Held| vec![h.unit.clone(), counts(&h.hold), h.hold.why.clone()];
+            let rows = all.iter().map(row).collect();
+            out.table(&["UNIT", "WOULD", "WHY"], rows, "nothing is held")
+        });
+    };
+    let name = format!("{}/{}", name.agent, name.unit);
+    let Some(held) = all.into_iter().find(|h| h.unit == name) else {
+        return Err(Failure::Missing(format!(
+            "nothing is held in {name}, so there is nothing to approve; `shoal approve` lists what is held"
+        )));
+    };
+    if args.plan {
+        session.out.print(&held, |out| text(out, &held))?;
+        return Err(Failure::Pending);
+    }
+    if session.out.is_text() {
+        let shown = text(&session.out, &held);
+        session.out.write(&shown)?;
+    }
+    let key: Key = format!("{APPROVALS}/{}", held.row)
+        .parse()
+        .map_err(|e: shoal_core::BadName| Failure::Other(anyhow::anyhow!("cannot approve {name}: {e}")))?;
+    let value = Document::of(&Approval { digest: held.hold.digest })
+        .map_err(|e| Failure::Other(anyhow::anyhow!("cannot approve {name}: {e}")))?;
+    session.write(&args.sign, false, vec![Edit::Write { key, value, expect: Expect::Any }]).await
+}
+
+/// What waits for a person, as instances that have not died say.
+async fn held(session: &Session) -> Outcome<Vec<Held>> {
+    let reports = session.store.reports().await.map_err(Failure::reading("the agents' reports"))?;
+    let head = session.store.head().await.map_err(Failure::reading("the database"))?;
+    let now = (session.env.now)();
+    // The newest word on a unit counts.
+    let mut reports: Vec<_> = reports.into_iter().filter(|r| Life::of(r, now) != Life::Dead).collect();
+    reports.sort_by_key(|r| std::cmp::Reverse(r.at));
+    let mut all: Vec<Held> = Vec::new();
+    let mut heard = std::collections::BTreeSet::new();
+    for report in reports {
+        for (name, unit) in report.units {
+            let unit_name = format!("{}/{name}", report.agent);
+            if !heard.insert(unit_name.clone()) {
+                continue;
+            }
+            if let Some(hold) = unit.held {
+                let epoch = hold.digest == format!("{:016x}", head.epoch.0);
+                let row = if epoch { format!("{}/{EPOCH}", report.agent) } else { unit_name.clone() };
+                all.push(Held { unit: unit_name, hold, row });
+            }
+        }
+    }
+    all.sort_by(|a, b| a.unit.cmp(&b.unit));
+    Ok(all)
+}
+
+fn counts(hold: &Hold) -> String {
+    format!("make {}, change {}, remove {} of {}", hold.create, hold.update, hold.remove, hold.of)
+}
+
+fn text(out: &Out, held: &Held) -> String {
+    let mut text = format!("{} is held: {}\nit would {}:\n", held.unit, held.hold.why, counts(&held.hold));
+    for line in &held.hold.sample {
+        text.push_str(&out.diff_line(&format!("  {line}")));
+        text.push('\n');
+    }
+    let total = held.hold.create + held.hold.update + held.hold.remove;
+    let more = total.saturating_sub(held.hold.sample.len() as u64);
+    if more > 0 {
+        text.push_str(&format!("  … and {more} more\n"));
+    }
+    text
+}

@@ -1,0 +1,236 @@
+//! `shoal explain HOST`: what it is, what it is in and why, what that comes to, and what each agent made of it.
+
+use serde::Serialize;
+use serde_json::Value;
+use shoal_core::{Effective, HostName, Key, Status as Report, TagName};
+use shoal_hostdb::docs::HostDoc;
+use shoal_store::{LedgerPage, MAX_PAGE};
+
+use super::members::{TagOf, conflicts, tags_of, values};
+use super::status::Life;
+use crate::args::Explain;
+use crate::failure::{Failure, Outcome};
+use crate::out::Out;
+use crate::session::Session;
+
+/// How long a value may be in a table.
+const MAX_CELL: usize = 60;
+
+#[derive(Serialize)]
+struct Explained {
+    host: HostDoc,
+    tags: Vec<TagOf>,
+    effective: Vec<Said>,
+    facts: Vec<Fact>,
+    items: Vec<Item>,
+    /// Pauses, waits, failures and quarantines that concern it.
+    notes: Vec<String>,
+}
+
+/// What a tag says of the host.
+#[derive(Serialize)]
+struct Said {
+    tag: TagName,
+    #[serde(flatten)]
+    effective: Effective,
+}
+
+#[derive(Serialize)]
+struct Fact {
+    namespace: String,
+    document: Value,
+}
+
+/// One thing that an agent made from the host.
+#[derive(Serialize)]
+struct Item {
+    unit: String,
+    key: String,
+    stage: String,
+    /// The newest revision that it was decided from.
+    revision: Value,
+    /// From which tags.
+    from: Vec<String>,
+    last: Value,
+}
+
+pub(crate) async fn run(session: &mut Session, args: Explain) -> Outcome {
+    let name = args.host;
+    session.exists(&Key::host(&name), None).await?;
+    let view = session.view(None).await?;
+    let Some(host) = view.host(name.as_str()) else {
+        return Err(Failure::Missing(format!("there is no host {name}; `shoal get hosts` lists all")));
+    };
+    let tags = tags_of(&view, &name);
+    let said = |t: &TagOf| Some(Said { tag: t.tag.clone(), effective: view.effective(&t.tag, Some(&name))? });
+    let effective = tags.iter().filter_map(said).collect();
+    let fact =
+        |f: &shoal_core::Fact| Fact { namespace: f.namespace.to_string(), document: f.document.value() };
+    let facts = view.facts(name.as_str()).iter().map(fact).collect();
+    let reports = session.store.reports().await.map_err(Failure::reading("the agents' reports"))?;
+    let mut notes = paused(&view, &name, &tags);
+    notes.extend(reports.iter().flat_map(|r| said_of(r, &name, (session.env.now)())));
+    let explained = Explained {
+        host: HostDoc::of(host.name.clone(), host.record(), host.revision),
+        items: items(session, &name).await?,
+        tags,
+        effective,
+        facts,
+        notes,
+    };
+    session.out.print(&explained, |out| text(out, &explained))
+}
+
+fn paused(view: &shoal_core::View, host: &HostName, tags: &[TagOf]) -> Vec<String> {
+    let why =
+        |value: &shoal_core::Plain| value.document.text("why").map(|w| w.into_owned()).unwrap_or_default();
+    let concerns = |scope: &str| {
+        scope.strip_prefix("host/").is_some_and(|h| h == host.as_str())
+            || scope.strip_prefix("tag/").is_some_and(|t| tags.iter().any(|of| of.tag.as_str() == t))
+            || scope.strip_prefix("agent/").is_some_and(|a| tags.iter().any(|of| of.tag.namespace() == a))
+    };
+    let scope = |key: &Key| key.as_str().strip_prefix("pauses/").unwrap_or_default().to_owned();
+    view.plain("pauses/")
+        .map(|(key, value)| (scope(key), value))
+        .filter(|(scope, _)| concerns(scope))
+        .map(|(scope, value)| format!("paused: {scope} since revision {}: {}", value.revision, why(value)))
+        .collect()
+}
+
+/// What an agent says of the host that is not as it should be.
+fn said_of(report: &Report, host: &HostName, now: jiff::Timestamp) -> Vec<String> {
+    if Life::of(report, now) == Life::Dead {
+        return Vec::new();
+    }
+    let mut notes = Vec::new();
+    for (name, unit) in &report.units {
+        for item in unit.behind.iter().filter(|b| b.hosts.contains(host)) {
+            notes.push(format!(
+                "behind: {}/{name}: {} since revision {}: {}",
+                report.agent, item.key, item.since, item.why
+            ));
+        }
+    }
+    let ends = format!(": {host}");
+    for bad in report.quarantined.iter().filter(|q| q.what.ends_with(&ends) || q.what == host.as_str()) {
+        notes.push(format!(
+            "quarantined: {}: {} since revision {}: {}",
+            report.agent, bad.what, bad.since, bad.why
+        ));
+    }
+    notes
+}
+
+/// The items of the whole ledger that come from the host. Reads the ledger's pages as the engine writes them; a page
+/// of another form is passed over.
+async fn items(session: &Session, host: &HostName) -> Outcome<Vec<Item>> {
+    let mut all = Vec::new();
+    let mut after: Option<String> = None;
+    loop {
+        let page = session.store.ledger("", after.as_deref(), MAX_PAGE).await;
+        let LedgerPage { rows, more } = page.map_err(Failure::reading("the ledger"))?;
+        let Some((last, _)) = rows.last() else { break };
+        after = Some(last.clone());
+        for (key, octets) in &rows {
+            // Most pages do not name the host: looking is cheaper than parsing.
+            let names_it = octets.windows(host.as_str().len()).any(|w| w == host.as_str().as_bytes());
+            if names_it && let Ok(page) = serde_json::from_slice::<Value>(octets) {
+                let unit = key.rsplit_once('/').map_or(key.as_str(), |(unit, _)| unit);
+                all.extend(
+                    page["entries"].as_array().into_iter().flatten().filter_map(|e| item(unit, e, host)),
+                );
+            }
+        }
+        if !more {
+            break;
+        }
+    }
+    Ok(all)
+}
+
+fn item(unit: &str, line: &Value, host: &HostName) -> Option<Item> {
+    let entry = &line["entry"];
+    let sources = entry["from"].as_array()?;
+    if !sources.iter().any(|source| source[1] == host.as_str()) {
+        return None;
+    }
+    let mut from: Vec<String> = sources.iter().filter_map(|s| Some(s[0].as_str()?.to_owned())).collect();
+    from.dedup();
+    let stage = match &entry["stage"] {
+        Value::String(stage) => stage.clone(),
+        Value::Object(map) => map.keys().next().cloned().unwrap_or_default(),
+        _ => String::new(),
+    };
+    let key = match &line["key"] {
+        Value::String(key) => key.clone(),
+        key => key.to_string(),
+    };
+    Some(Item {
+        unit: unit.to_owned(),
+        key,
+        stage,
+        revision: entry["revision"].clone(),
+        from,
+        last: entry["last"].clone(),
+    })
+}
+
+fn text(out: &Out, explained: &Explained) -> String {
+    let Explained { host, tags, effective, facts, items, notes } = explained;
+    let mut text = format!(
+        "host {} ({}), revision {}\n",
+        host.host,
+        host.state.unwrap_or_default(),
+        host.revision.unwrap_or_default()
+    );
+    for (what, value) in [("owner", &host.owner), ("environment", &host.environment)] {
+        if let Some(value) = value {
+            text.push_str(&format!("{what}: {value}\n"));
+        }
+    }
+    let rows =
+        tags.iter().map(|t| vec![t.tag.to_string(), t.way.text(), t.way.revision.to_string()]).collect();
+    text.push_str("\nTags\n");
+    text.push_str(&out.table(&["TAG", "HOW", "SINCE"], rows, "it is in no tag"));
+    for said in effective {
+        text.push_str(&format!("\nWhat {} says of it\n", said.tag));
+        text.push_str(&out.table(&["VALUE", "", "FROM", "REVISION"], values(&said.effective), "nothing"));
+        text.push_str(&conflicts(&said.effective));
+    }
+    if !facts.is_empty() {
+        let rows = facts.iter().map(|f| vec![f.namespace.clone(), f.document.to_string()]).collect();
+        text.push_str("\nReported of it\n");
+        text.push_str(&out.table(&["BY", "FACTS"], rows, ""));
+    }
+    text.push_str("\nMade from it\n");
+    let rows = items.iter().map(|i| {
+        let number = |value: &Value| value.as_u64().map(|n| n.to_string()).unwrap_or_default();
+        vec![
+            i.unit.clone(),
+            i.key.clone(),
+            i.stage.clone(),
+            number(&i.revision),
+            i.from.join(", "),
+            short(&i.last),
+        ]
+    });
+    let header = ["UNIT", "ITEM", "STAGE", "REVISION", "FROM", "LAST"];
+    text.push_str(&out.table(&header, rows.collect(), "no agent has made anything from it"));
+    if !notes.is_empty() {
+        text.push_str(&format!("\n{}\n", notes.join("\n")));
+    }
+    text
+}
+
+fn short(value: &Value) -> String {
+    let text = match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        value => value.to_string(),
+    };
+    if text.chars().count() > MAX_CELL {
+        text.chars().take(MAX_CELL - 1).chain(['…']).collect()
+    } else {
+        text
+    }
+}

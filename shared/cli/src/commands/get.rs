@@ -1,0 +1,163 @@
+//! `shoal get`: hosts, tags and anything else, now or as they were.
+
+use serde::Serialize;
+use serde_json::Value;
+use shoal_core::{HostName, Key, Kind, Namespace, Range, Revision};
+use shoal_hostdb::docs::HostDoc;
+use shoal_hostdb::reading::{self, Found};
+use shoal_store::{MAX_PAGE, Query};
+
+use crate::args::Get;
+use crate::failure::{Failure, Outcome};
+use crate::names::{Name, shown};
+use crate::session::{Session, missing};
+
+pub(crate) async fn run(session: &mut Session, args: Get) -> Outcome {
+    let at = args.revision;
+    match args.names.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] | ["hosts" | "hosts/"] => hosts(session, at).await,
+        ["tags"] => tags(session, at, None).await,
+        [area] if area.ends_with('/') => list(session, at, area).await,
+        _ => some(session, at, &args.names).await,
+    }
+}
+
+async fn some(session: &mut Session, at: Option<u64>, names: &[String]) -> Outcome {
+    let mut all = Vec::with_capacity(names.len());
+    for name in names {
+        let Name(key) = name.parse().map_err(|e: shoal_core::BadName| Failure::Usage(e.to_string()))?;
+        all.push(one(session, at, &key).await?);
+    }
+    session.out.documents(&all)
+}
+
+async fn one(session: &Session, at: Option<u64>, key: &Key) -> Outcome<Value> {
+    let (store, at) = (&*session.store, at.map(Revision));
+    let failed = Failure::reading(shown(key));
+    let value = |doc: &dyn erased::Doc| doc.value();
+    match key.kind() {
+        Kind::Host(name) => match reading::host(store, &name, at).await.map_err(failed)? {
+            Found::Here(doc) => value(&doc),
+            gone => Err(missing(&gone, key)),
+        },
+        Kind::Tag(name) => match reading::tag(store, &name, at).await.map_err(failed)? {
+            Found::Here(doc) => value(&doc),
+            gone => Err(missing(&gone, key)),
+        },
+        _ => match reading::row(store, key, at).await.map_err(failed)? {
+            Found::Here(row) => value(&row),
+            gone => Err(missing(&gone, key)),
+        },
+    }
+}
+
+/// Documents of different kinds in one list.
+mod erased {
+    use crate::failure::{Failure, Outcome};
+    use serde::Serialize;
+    use serde_json::Value;
+
+    pub(super) trait Doc {
+        fn value(&self) -> Outcome<Value>;
+    }
+
+    impl<T: Serialize> Doc for T {
+        fn value(&self) -> Outcome<Value> {
+            serde_json::to_value(self)
+                .map_err(|e| Failure::Other(anyhow::anyhow!("cannot print the result: {e}")))
+        }
+    }
+}
+
+async fn hosts(session: &mut Session, at: Option<u64>) -> Outcome {
+    let (mut all, mut at, mut after): (Vec<HostDoc>, _, Option<HostName>) =
+        (Vec::new(), at.map(Revision), None);
+    loop {
+        let page = reading::hosts(&*session.store, at, after.as_ref(), MAX_PAGE).await;
+        let (revision, hosts, next) = page.map_err(Failure::reading("the hosts"))?;
+        all.extend(hosts);
+        at = Some(revision);
+        match next {
+            Some(next) => after = Some(next),
+            None => break,
+        }
+    }
+    session.out.print(&all, |out| {
+        let rows = all.iter().map(|host| {
+            let fields = host.document.value().as_object().map_or(0, serde_json::Map::len);
+            vec![
+                host.host.to_string(),
+                host.state.unwrap_or_default().to_string(),
+                host.owner.clone().unwrap_or_default(),
+                host.environment.clone().unwrap_or_default(),
+                fields.to_string(),
+                host.revision.unwrap_or_default().to_string(),
+            ]
+        });
+        let header = ["HOST", "STATE", "OWNER", "ENVIRONMENT", "FIELDS", "REVISION"];
+        out.table(&header, rows.collect(), "no hosts yet; `shoal put NAME … -m WHY` makes one")
+    })
+}
+
+#[derive(Serialize)]
+struct TagLine {
+    tag: String,
+    owner: Option<String>,
+    environment: Option<String>,
+    /// As they are written.
+    members: usize,
+    /// Through nesting and rules.
+    hosts: usize,
+    revision: Revision,
+}
+
+async fn tags(session: &mut Session, at: Option<u64>, ns: Option<&str>) -> Outcome {
+    let view = session.view(at).await?;
+    let line = |tag: &shoal_core::Tag| TagLine {
+        tag: tag.name.to_string(),
+        owner: tag.owner.clone(),
+        environment: tag.environment.clone(),
+        members: view.direct_members(&tag.name).len(),
+        hosts: view.members(&tag.name).len(),
+        revision: view.tag_revision(&tag.name).unwrap_or(tag.revision),
+    };
+    let all: Vec<TagLine> = match ns {
+        Some(ns) => view.tags_in(ns).map(line).collect(),
+        None => view.tags().map(line).collect(),
+    };
+    session.out.print(&all, |out| {
+        let rows = all.iter().map(|t| {
+            let text = |o: &Option<String>| o.clone().unwrap_or_default();
+            let (members, hosts) = (t.members.to_string(), t.hosts.to_string());
+            vec![t.tag.clone(), members, hosts, text(&t.owner), text(&t.environment), t.revision.to_string()]
+        });
+        let header = ["TAG", "MEMBERS", "HOSTS", "OWNER", "ENVIRONMENT", "REVISION"];
+        out.table(&header, rows.collect(), "no tags here; `shoal put NAMESPACE/KEY … -m WHY` makes one")
+    })
+}
+
+/// Everything under a prefix: tags of a namespace, or rows of facts, schemas, pauses, approvals.
+async fn list(session: &mut Session, at: Option<u64>, area: &str) -> Outcome {
+    let ns = area.trim_end_matches('/');
+    if ns.parse::<Namespace>().is_ok_and(|ns| !ns.is_reserved()) {
+        return tags(session, at, Some(ns)).await;
+    }
+    let mut query = Query { at: at.map(Revision), ..Query::new(Range::Prefix(area.to_owned())) };
+    let mut all = Vec::new();
+    loop {
+        let page = session.store.read(&query).await.map_err(Failure::reading(area))?;
+        all.extend(page.rows);
+        query.at = Some(page.at);
+        match page.next {
+            Some(next) => query.after = Some(next),
+            None => break,
+        }
+    }
+    session.out.print(&all, |out| {
+        let rows = all.iter().map(|row| {
+            let value = row.value.as_ref().map(ToString::to_string).unwrap_or_default();
+            vec![row.key.to_string(), value, row.revision.to_string()]
+        });
+        out.table(&["KEY", "VALUE", "REVISION"], rows.collect(), &format!("nothing under {area}"))
+    })
+}

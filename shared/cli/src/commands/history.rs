@@ -1,0 +1,152 @@
+//! `shoal log`, `show`, `blame` and `diff`: what changed, when, by whom and why.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use shoal_core::{CommitInfo, Key, Kind, Line, LogEntry, Member, Range, Revision, TagName};
+use shoal_hostdb::history;
+
+use crate::args::{Blame, Diff, Log, Show};
+use crate::changes;
+use crate::failure::{Failure, Outcome};
+use crate::names::{Name, shown};
+use crate::session::Session;
+
+/// How many changed keys the log names of each commit.
+const SHOWN: usize = 3;
+
+#[derive(Serialize)]
+struct Entry {
+    #[serde(flatten)]
+    info: CommitInfo,
+    changed: usize,
+    keys: Vec<Key>,
+}
+
+pub(crate) async fn log(session: &mut Session, args: Log) -> Outcome {
+    let ranges: Vec<Range> = args.names.iter().flat_map(|Name(key)| history::ranges_of(key)).collect();
+    let before = args.before.map(Revision);
+    let (entries, _) = history::log(&*session.store, &ranges, before, args.limit.max(1))
+        .await
+        .map_err(Failure::reading("the log"))?;
+    let all: Vec<Entry> = entries
+        .into_iter()
+        .map(|entry| Entry {
+            changed: entry.changes.len(),
+            keys: entry.changes.into_iter().map(|c| c.key).collect(),
+            info: entry.info,
+        })
+        .collect();
+    session.out.print(&all, |out| {
+        let rows = all.iter().map(|entry| {
+            let mut what: Vec<String> = entry.keys.iter().take(SHOWN).map(ToString::to_string).collect();
+            if entry.changed > SHOWN {
+                what.push(format!("… {} in all", entry.changed));
+            }
+            vec![
+                entry.info.revision.to_string(),
+                time(&entry.info),
+                entry.info.author.clone(),
+                entry.info.message.lines().next().unwrap_or_default().to_owned(),
+                what.join(", "),
+            ]
+        });
+        out.table(
+            &["REVISION", "TIME", "AUTHOR", "MESSAGE", "CHANGED"],
+            rows.collect(),
+            "nothing was ever written here",
+        )
+    })
+}
+
+fn time(info: &CommitInfo) -> String {
+    info.time.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
+}
+
+pub(crate) async fn show(session: &mut Session, args: Show) -> Outcome {
+    let revision = Revision(args.revision);
+    let found = history::commit(&*session.store, revision).await.map_err(Failure::reading("the log"))?;
+    let Some(LogEntry { info, changes }) = found else {
+        return Err(Failure::Missing(format!("there is no commit {revision}; `shoal log` lists the newest")));
+    };
+    let before = Revision(args.revision.saturating_sub(1));
+    let changes = changes::before(&*session.store, changes, Some(before)).await?;
+    let value = serde_json::json!({"commit": info, "changes": changes});
+    session.out.print(&value, |out| {
+        let CommitInfo { revision, author, message, .. } = &info;
+        let head =
+            format!("revision {revision}\nauthor   {author}\ntime     {}\n\n    {message}\n\n", time(&info));
+        head + &changes::text(out, &changes)
+    })
+}
+
+#[derive(Serialize)]
+struct Blamed {
+    values: Vec<Line<CommitInfo>>,
+    /// Of a tag: its own members and since when each is one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    members: Vec<Since>,
+}
+
+#[derive(Serialize)]
+struct Since {
+    member: Member,
+    by: CommitInfo,
+}
+
+pub(crate) async fn blame(session: &mut Session, args: Blame) -> Outcome {
+    let Name(key) = args.name;
+    session.exists(&key, None).await?;
+    let failed = || Failure::reading(format!("the history of {}", shown(&key)));
+    let values = history::blame(&*session.store, &key).await.map_err(failed())?.unwrap_or_default();
+    let mut blamed = Blamed { values, members: Vec::new() };
+    if let Kind::Tag(tag) = key.kind() {
+        blamed.members = members(session, &tag).await?;
+    }
+    session.out.print(&blamed, |out| {
+        let by = |info: &CommitInfo| {
+            let message = info.message.lines().next().unwrap_or_default().to_owned();
+            [info.revision.to_string(), time(info), info.author.clone(), message]
+        };
+        let value = |line: &Line<CommitInfo>| {
+            let what = [plain(&line.path), line.value.to_string()];
+            what.into_iter().chain(by(&line.by)).collect()
+        };
+        let member = |since: &Since| {
+            let what = ["member".to_owned(), since.member.to_string()];
+            what.into_iter().chain(by(&since.by)).collect()
+        };
+        let rows = blamed.values.iter().map(value).chain(blamed.members.iter().map(member)).collect();
+        out.table(&["VALUE", "", "REVISION", "TIME", "AUTHOR", "MESSAGE"], rows, "nothing is said there")
+    })
+}
+
+/// A tag's members with the commits that made them so.
+async fn members(session: &Session, tag: &TagName) -> Outcome<Vec<Since>> {
+    let view = session.view(None).await?;
+    let members = view.direct_members(tag);
+    let mut infos: BTreeMap<Revision, CommitInfo> = BTreeMap::new();
+    for revision in members.iter().map(|(_, revision)| *revision).collect::<BTreeSet<_>>() {
+        let found = history::commit(&*session.store, revision).await.map_err(Failure::reading("the log"))?;
+        infos.extend(found.map(|entry| (revision, entry.info)));
+    }
+    let since = |(member, revision)| Some(Since { member, by: infos.get(&revision)?.clone() });
+    Ok(members.into_iter().filter_map(since).collect())
+}
+
+/// A JSON pointer as people write fields.
+pub(super) fn plain(path: &str) -> String {
+    path.trim_start_matches('/').replace('/', ".").replace("~1", "/").replace("~0", "~")
+}
+
+pub(crate) async fn diff(session: &mut Session, args: Diff) -> Outcome {
+    let head = session.store.head().await.map_err(Failure::reading("the database"))?;
+    let (from, to) = (Revision(args.from), args.to.map_or(head.revision, Revision));
+    let ranges: Vec<Range> = args.names.iter().flat_map(|Name(key)| history::ranges_of(key)).collect();
+    let changed = history::between(&*session.store, &ranges, from, to).await;
+    let changed = changed.map_err(Failure::reading(format!("revisions {from} and {to}")))?;
+    session.out.print(&changed, |out| match changed.is_empty() {
+        true => format!("nothing differs between revisions {from} and {to}\n"),
+        false => changes::text(out, &changed),
+    })
+}

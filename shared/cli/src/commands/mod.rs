@@ -1,0 +1,104 @@
+//! One module for each group of commands.
+
+mod approve;
+mod explain;
+mod get;
+mod history;
+mod import;
+mod members;
+mod put;
+mod rollback;
+mod status;
+mod wait;
+
+use shoal_core::{Edit, Expect};
+
+use crate::args::{Command, Mv, Pause, Rm, TagCommand};
+use crate::failure::{Failure, Outcome};
+use crate::session::Session;
+
+/// Runs one command.
+pub(crate) async fn run(session: &mut Session, command: Command) -> Outcome {
+    match command {
+        Command::Get(args) => get::run(session, args).await,
+        Command::Put(args) => put::put(session, args).await,
+        Command::Rm(args) => rm(session, args).await,
+        Command::Mv(args) => mv(session, args).await,
+        Command::Tag(args) => tag(session, args).await,
+        Command::Apply(args) => put::apply(session, args).await,
+        Command::Members(args) => members::members(session, args).await,
+        Command::Parents(args) => members::parents(session, args).await,
+        Command::Effective(args) => members::effective(session, args).await,
+        Command::Log(args) => history::log(session, args).await,
+        Command::Show(args) => history::show(session, args).await,
+        Command::Blame(args) => history::blame(session, args).await,
+        Command::Diff(args) => history::diff(session, args).await,
+        Command::Rollback(args) => rollback::run(session, args).await,
+        Command::Status(args) => status::run(session, args).await,
+        Command::Wait(args) => wait::run(session, args).await,
+        Command::Explain(args) => explain::run(session, args).await,
+        Command::Pause(args) => pause(session, args, true).await,
+        Command::Resume(args) => pause(session, args, false).await,
+        Command::Approve(args) => approve::run(session, args).await,
+        Command::Import(args) => import::run(session, args).await,
+        Command::Serve(_) => Err(Failure::Usage("the server runs as a program of its own".to_owned())),
+    }
+}
+
+async fn rm(session: &mut Session, args: Rm) -> Outcome {
+    let Rm { names, follow, plan, sign } = args;
+    let edits = names.into_iter().map(|name| Edit::Delete { key: name.0, follow, expect: Expect::Exists });
+    session.write(&sign, plan, edits.collect()).await
+}
+
+async fn mv(session: &mut Session, args: Mv) -> Outcome {
+    let Mv { from, to, plan, sign } = args;
+    session.write(&sign, plan, vec![Edit::Rename { from: from.0, to: to.0, expect: Expect::Any }]).await
+}
+
+async fn tag(session: &mut Session, args: TagCommand) -> Outcome {
+    let TagCommand { tag, add, remove, plan, sign } = args;
+    let mut edits = Vec::new();
+    if !add.is_empty() {
+        edits.push(Edit::AddMembers { tag: tag.clone(), members: add });
+    }
+    if !remove.is_empty() {
+        edits.push(Edit::RemoveMembers { tag, members: remove });
+    }
+    session.write(&sign, plan, edits).await
+}
+
+async fn pause(session: &mut Session, args: Pause, hold: bool) -> Outcome {
+    let Pause { scope, sign } = args;
+    let why = sign.message.clone().unwrap_or_default();
+    let edit = if hold {
+        // A mistyped name would hold nothing, silently.
+        if let Some(name) = scope.what.strip_prefix("host ").or_else(|| scope.what.strip_prefix("tag ")) {
+            let key = if scope.what.starts_with("host ") { format!("hosts/{name}") } else { name.to_owned() };
+            if let Ok(key) = key.parse::<shoal_core::Key>() {
+                session.exists(&key, None).await?;
+            }
+        }
+        let value = shoal_core::Document::of(&shoal_core::Pause { why })
+            .map_err(|e| Failure::Other(anyhow::anyhow!("cannot write the pause: {e}")))?;
+        Edit::Write { key: scope.key, value, expect: Expect::Any }
+    } else {
+        session.held(&scope).await?;
+        Edit::Delete { key: scope.key, follow: false, expect: Expect::Exists }
+    };
+    session.write(&sign, false, vec![edit]).await
+}
+
+impl Session {
+    /// Refuses to resume what is not paused.
+    async fn held(&self, scope: &crate::names::Scope) -> Outcome {
+        use shoal_hostdb::reading::{Found, row};
+        match row(&*self.store, &scope.key, None).await.map_err(Failure::reading(&scope.what))? {
+            Found::Here(_) => Ok(()),
+            Found::Gone { .. } | Found::Never => Err(Failure::Missing(format!(
+                "{} is not paused; `shoal get pauses/` lists what is",
+                scope.what
+            ))),
+        }
+    }
+}

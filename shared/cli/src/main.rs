@@ -1,0 +1,5 @@
+//! `shoal`: the host database from the command line.
+
+fn main() -> std::process::ExitCode {
+    shoal_cli::main()
+}

@@ -1,0 +1,168 @@
+//! Printing: tables and texts for people, JSON and YAML for programs.
+//!
+//! Tables fit the terminal; when the output is not one, they are as wide as they need to be. Colours are used on
+//! a terminal only, and never with `NO_COLOR`.
+
+use std::io::Write;
+
+use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table};
+use serde::Serialize;
+use shoal_hostdb::codec::{self, Format};
+
+use crate::args::Output;
+use crate::failure::{Failure, Outcome};
+
+/// Where and how a command prints.
+pub(crate) struct Out {
+    format: Output,
+    width: Option<u16>,
+    colours: bool,
+    sink: Box<dyn Write + Send>,
+}
+
+impl Out {
+    /// Standard output.
+    pub(crate) fn stdout(format: Output) -> Self {
+        let stdout = std::io::stdout();
+        let colours = anstream::AutoStream::choice(&stdout) != anstream::ColorChoice::Never;
+        let width = if std::io::IsTerminal::is_terminal(&stdout) { Table::new().width() } else { None };
+        Self { format, width, colours, sink: Box::new(anstream::AutoStream::auto(stdout)) }
+    }
+
+    /// Somewhere else, without colours.
+    pub(crate) fn to(format: Output, width: Option<u16>, sink: Box<dyn Write + Send>) -> Self {
+        Self { format, width, colours: false, sink }
+    }
+
+    /// Prints a result: `text` for people, `value` for programs.
+    pub(crate) fn print<T: Serialize + ?Sized>(
+        &mut self,
+        value: &T,
+        text: impl FnOnce(&Self) -> String,
+    ) -> Outcome {
+        let text = match self.format {
+            Output::Text => text(self),
+            Output::Json => self.encode(value, Format::Json)?,
+            Output::Yaml => self.encode(value, Format::Yaml)?,
+        };
+        self.write(&text)
+    }
+
+    /// Prints several documents: a stream of them in YAML, a list in JSON.
+    pub(crate) fn documents<T: Serialize>(&mut self, all: &[T]) -> Outcome {
+        let text = match (self.format, all) {
+            (Output::Json, [one]) => self.encode(one, Format::Json)?,
+            (Output::Json, all) => self.encode(all, Format::Json)?,
+            (Output::Text | Output::Yaml, all) => {
+                let parts: Outcome<Vec<String>> =
+                    all.iter().map(|one| self.encode(one, Format::Yaml)).collect();
+                parts?.join("---\n")
+            }
+        };
+        self.write(&text)
+    }
+
+    /// Whether people read it.
+    pub(crate) fn is_text(&self) -> bool {
+        self.format == Output::Text
+    }
+
+    /// Writes text as it is.
+    pub(crate) fn write(&mut self, text: &str) -> Outcome {
+        self.sink.write_all(text.as_bytes()).and_then(|()| self.sink.flush()).map_err(Failure::Closed)
+    }
+
+    fn encode<T: Serialize + ?Sized>(&self, value: &T, format: Format) -> Outcome<String> {
+        codec::write(value, format)
+            .map_err(|e| Failure::Other(anyhow::anyhow!("cannot print the result: {e}")))
+    }
+
+    /// A table as text; `empty` when it has no rows.
+    pub(crate) fn table(&self, header: &[&str], rows: Vec<Vec<String>>, empty: &str) -> String {
+        if rows.is_empty() {
+            return format!("{empty}\n");
+        }
+        let mut table = Table::new();
+        table.load_style(comfy_table::presets::NOTHING);
+        if let Some(width) = self.width {
+            table.set_width(width).set_content_arrangement(ContentArrangement::Dynamic);
+        } else {
+            table.set_content_arrangement(ContentArrangement::Disabled);
+        }
+        if self.colours {
+            table.enforce_styling();
+        } else {
+            table.force_no_tty();
+        }
+        // A column in which nothing stands only takes room.
+        let used = |at: usize| rows.iter().any(|row| row.get(at).is_some_and(|cell| !cell.is_empty()));
+        let used: Vec<bool> = (0..header.len()).map(used).collect();
+        let shown = |at: usize| used.get(at).copied().unwrap_or(true);
+        let header = header.iter().enumerate().filter(|(at, _)| shown(*at));
+        table.set_header(header.map(|(_, h)| Cell::new(h).add_attribute(Attribute::Bold)));
+        for row in rows {
+            let cells = row.into_iter().enumerate().filter(|(at, _)| shown(*at));
+            table.add_row(cells.map(|(_, cell)| coloured(cell)));
+        }
+        if let Some(first) = table.column_mut(0) {
+            first.set_padding((0, 1));
+        }
+        let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+        lines.join("\n") + "\n"
+    }
+
+    /// A line of a diff, coloured by its first character.
+    pub(crate) fn diff_line(&self, line: &str) -> String {
+        let colour = match line.trim_start().chars().next() {
+            Some('+') => "\u{1b}[32m",
+            Some('-') => "\u{1b}[31m",
+            Some('@') => "\u{1b}[36m",
+            _ => return line.to_owned(),
+        };
+        if self.colours { format!("{colour}{line}\u{1b}[0m") } else { line.to_owned() }
+    }
+}
+
+/// A cell whose text says how things are, in the colour of that.
+fn coloured(text: String) -> Cell {
+    let colour = match text.as_str() {
+        "live" | "active" | "converged" => Some(Color::Green),
+        "dead" | "failed" | "failing" => Some(Color::Red),
+        "held" | "draining" | "behind" | "paused" => Some(Color::Yellow),
+        _ => None,
+    };
+    let cell = Cell::new(text);
+    match colour {
+        Some(colour) => cell.fg(colour),
+        None => cell,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows() -> Vec<Vec<String>> {
+        let row = |name: &str| vec![name.to_owned(), String::new(), "active".to_owned()];
+        vec![row("web1.example.com"), row("web2.example.com")]
+    }
+
+    fn out(colours: bool, width: Option<u16>) -> Out {
+        Out { colours, ..Out::to(Output::Text, width, Box::new(std::io::sink())) }
+    }
+
+    #[test]
+    fn columns_without_content_are_left_out() {
+        let text = out(false, None).table(&["HOST", "OWNER", "STATE"], rows(), "");
+        assert_eq!(text, "HOST              STATE\nweb1.example.com  active\nweb2.example.com  active\n");
+    }
+
+    #[test]
+    fn tables_fit_the_terminal_and_colours_lose_nothing() {
+        let plain = out(false, Some(18)).table(&["HOST", "OWNER", "STATE"], rows(), "");
+        assert!(plain.lines().all(|line| line.chars().count() <= 18), "{plain}");
+        let coloured = out(true, Some(40)).table(&["HOST", "OWNER", "STATE"], rows(), "");
+        assert!(coloured.contains("HOST") && coloured.contains("\u{1b}["), "{coloured}");
+        assert_eq!(anstream::adapter::strip_str(&coloured).to_string().lines().count(), 3);
+    }
+}

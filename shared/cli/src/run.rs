@@ -1,0 +1,99 @@
+//! From the command line to the exit code.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use jiff::Timestamp;
+use shoal_store::Store;
+
+use crate::args::{Cli, Command, rewrite};
+use crate::commands;
+use crate::failure::{self, Failure, Outcome};
+use crate::out::Out;
+use crate::session::{Env, Session};
+
+/// The program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse_from(rewrite(std::env::args_os().collect())) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are not errors; clap prints either where it belongs.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    finish(real(cli))
+}
+
+fn real(cli: Cli) -> Outcome {
+    if let Command::Serve(args) = &cli.command {
+        // A server wants more threads than a command.
+        return shoal_hostdb::run(&cli.store, args).map_err(Failure::Other);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    there(&cli)?;
+    runtime.block_on(async {
+        let store = shoal_hostdb::open_store(&cli.store).await?;
+        let mut session = Session { store, out: Out::stdout(cli.output), env: Env::real() };
+        commands::run(&mut session, cli.command).await
+    })
+}
+
+/// Refuses to make a database for a command that cannot mean to: a mistyped path is told, not filled.
+fn there(cli: &Cli) -> Outcome {
+    if matches!(cli.command, Command::Put(_) | Command::Apply(_) | Command::Import(_)) {
+        return Ok(());
+    }
+    match cli.store.strip_prefix("sqlite:").map(Path::new) {
+        Some(path) if !path.as_os_str().is_empty() && matches!(path.try_exists(), Ok(false)) => {
+            Err(Failure::Missing(format!(
+                "there is no database at {}: mend --store or SHOAL_STORE, or make one with `shoal apply`",
+                path.display()
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn finish(outcome: Outcome) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if let Some(text) = failure::report(&failure) {
+                let _ = writeln!(anstream::stderr(), "\u{1b}[1;31merror:\u{1b}[0m {text}");
+            }
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+/// Runs one command line (without the program's name) on this store, as `author` at the time `now` says. Answers the
+/// exit code and the error, if there is one to print. `serve` is refused.
+pub async fn run(
+    store: Arc<dyn Store>,
+    line: &[&str],
+    author: Option<&str>,
+    now: fn() -> Timestamp,
+    sink: Box<dyn Write + Send>,
+) -> (u8, Option<String>) {
+    let words = std::iter::once("shoal").chain(line.iter().copied()).map(OsString::from);
+    let cli = match Cli::try_parse_from(rewrite(words.collect())) {
+        Ok(cli) => cli,
+        Err(error) => return (if error.use_stderr() { 2 } else { 0 }, Some(error.to_string())),
+    };
+    let author = author.map(|name| (name.to_owned(), "SHOAL_AUTHOR"));
+    let mut session = Session { store, out: Out::to(cli.output, Some(110), sink), env: Env { author, now } };
+    match commands::run(&mut session, cli.command).await {
+        Ok(()) => (0, None),
+        Err(failure) => (failure.code(), failure::report(&failure)),
+    }
+}

@@ -1,0 +1,178 @@
+//! What one command works with: the store, where it prints, who writes, and what time it is.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use shoal_core::{Committed, Edit, Key, Proposal, Revision, View, Warning};
+use shoal_hostdb::history::Changed;
+use shoal_hostdb::reading;
+use shoal_store::{Database, Outcome as Done, Store, TransactError};
+
+use crate::args::Sign;
+use crate::changes;
+use crate::failure::{Failure, Outcome};
+use crate::out::Out;
+
+/// What the process got from outside. A test hands in its own.
+pub(crate) struct Env {
+    /// `$SHOAL_AUTHOR`, else `$USER`, with the variable's name.
+    pub(crate) author: Option<(String, &'static str)>,
+    /// The time now.
+    pub(crate) now: fn() -> Timestamp,
+}
+
+impl Env {
+    /// The process's own.
+    pub(crate) fn real() -> Self {
+        let var =
+            |name: &'static str| std::env::var(name).ok().filter(|v| !v.trim().is_empty()).map(|v| (v, name));
+        Self { author: var("SHOAL_AUTHOR").or_else(|| var("USER")), now: Timestamp::now }
+    }
+}
+
+/// One command's session with the database.
+pub(crate) struct Session {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) out: Out,
+    pub(crate) env: Env,
+}
+
+impl Session {
+    /// The database as of `at`, in memory. Costs a reading of all of it.
+    pub(crate) async fn view(&self, at: Option<u64>) -> Outcome<View> {
+        reading::view(&*self.store, at.map(Revision)).await.map_err(Failure::reading("the database"))
+    }
+
+    /// Who writes, and why.
+    ///
+    /// # Errors
+    /// No message, or nobody to name.
+    fn signed(&self, sign: &Sign, plan: bool) -> Outcome<(String, String)> {
+        let author = match (&sign.author, &self.env.author) {
+            (Some(author), _) => author.clone(),
+            (None, Some((author, _))) => author.clone(),
+            (None, None) => {
+                return Err(Failure::Usage(
+                    "nothing was written: nobody to name as the author; say who with --author NAME, or set \
+                     SHOAL_AUTHOR"
+                        .to_owned(),
+                ));
+            }
+        };
+        let message = sign.message.clone().filter(|m| !m.trim().is_empty());
+        match message {
+            Some(message) => Ok((author, message)),
+            None if plan => Ok((author, "plan".to_owned())),
+            None => Err(Failure::Usage(
+                "nothing was written: a change needs a reason; say why with -m 'TEXT' (it stands in the log)"
+                    .to_owned(),
+            )),
+        }
+    }
+
+    /// Does the edits as one commit and says so, or with `plan` shows what they would change.
+    pub(crate) async fn write(&mut self, sign: &Sign, plan: bool, edits: Vec<Edit>) -> Outcome {
+        let database = self.database().await?;
+        self.write_to(&database, sign, plan, edits).await
+    }
+
+    /// The same on a database that was opened before.
+    pub(crate) async fn write_to(
+        &mut self,
+        database: &Database,
+        sign: &Sign,
+        plan: bool,
+        edits: Vec<Edit>,
+    ) -> Outcome {
+        let proposal = self.proposal(sign, plan, edits)?;
+        if plan {
+            let prepared = database.preview(&proposal).await.map_err(|r| Failure::Refused(Box::new(r)))?;
+            let changes = changes::before(&*self.store, prepared.commit.changes, None).await?;
+            return self.planned(&changes, &prepared.warnings);
+        }
+        let done = database.transact(proposal.clone()).await.map_err(not_done)?;
+        self.done(&proposal.author, &done)
+    }
+
+    /// The database with a view that follows it. Costs a reading of all of it.
+    pub(crate) async fn database(&self) -> Outcome<Database> {
+        Database::open(self.store.clone()).await.map_err(Failure::reading("the database"))
+    }
+
+    /// The edits with who and why.
+    pub(crate) fn proposal(&self, sign: &Sign, plan: bool, edits: Vec<Edit>) -> Outcome<Proposal> {
+        let (author, message) = self.signed(sign, plan)?;
+        // A retry after a lost answer must not be done twice.
+        let idempotency = Some(uuid::Uuid::now_v7().to_string());
+        Ok(Proposal { idempotency, ..Proposal::new(author, message, edits) })
+    }
+
+    /// Prints what would change; fails with [`Failure::Pending`] if something would.
+    pub(crate) fn planned(&mut self, changes: &[Changed], warnings: &[Warning]) -> Outcome {
+        let value = serde_json::json!({"changes": changes, "warnings": warnings});
+        self.out.print(&value, |out| {
+            if changes.is_empty() {
+                return "nothing to change: everything stands there already\n".to_owned();
+            }
+            let mut text = changes::text(out, changes);
+            text.push_str(&warned(warnings));
+            text
+        })?;
+        if changes.is_empty() { Ok(()) } else { Err(Failure::Pending) }
+    }
+
+    /// Says what a proposal came to.
+    pub(crate) fn done(&mut self, author: &str, done: &Done) -> Outcome {
+        let Committed { revision, changed, .. } = done.committed;
+        let value = serde_json::json!({
+            "revision": revision, "changed": changed, "author": author, "warnings": done.warnings,
+        });
+        let by = self.env.author.as_ref().filter(|(name, _)| *name == author);
+        let by = by.map(|(_, var)| format!(" (from ${var})")).unwrap_or_default();
+        self.out.print(&value, |_| {
+            let rows = if changed == 1 { "1 row".to_owned() } else { format!("{changed} rows") };
+            let said = match changed {
+                0 => format!("nothing to change: everything stands there already (revision {revision})\n"),
+                _ => format!("revision {revision}: {rows} by {author}{by}\n"),
+            };
+            said + &warned(&done.warnings)
+        })
+    }
+
+    /// What stands at each key, or the failure that something is not there.
+    pub(crate) async fn exists(&self, key: &Key, at: Option<u64>) -> Outcome {
+        let found = reading::row(&*self.store, key, at.map(Revision)).await;
+        let found = found.map_err(Failure::reading(crate::names::shown(key)))?;
+        match found {
+            reading::Found::Here(_) => Ok(()),
+            gone => Err(missing(&gone, key)),
+        }
+    }
+}
+
+/// The failure that `key` is not there, with what to try.
+pub(crate) fn missing<T>(found: &reading::Found<T>, key: &Key) -> Failure {
+    let hint = match (found, key.kind()) {
+        (reading::Found::Gone { to: Some(_), .. }, _) => "use its new name",
+        (reading::Found::Gone { .. }, _) => {
+            "--revision N shows it as it was; `shoal rollback` brings it back"
+        }
+        (_, shoal_core::Kind::Host(_)) => "`shoal get hosts` lists all",
+        (_, shoal_core::Kind::Tag(_)) => "`shoal get tags` lists all",
+        _ => "`shoal log` shows what was written",
+    };
+    Failure::Missing(format!("{}; {hint}", found.missing(&crate::names::shown(key))))
+}
+
+fn warned(warnings: &[Warning]) -> String {
+    warnings.iter().map(|w| format!("warning: {}: {}\n", w.key, w.text)).collect()
+}
+
+/// The failure of a proposal.
+pub(crate) fn not_done(error: TransactError) -> Failure {
+    match error {
+        TransactError::Refused(refusal) => Failure::Refused(Box::new(refusal)),
+        TransactError::Store(error) => Failure::Store { what: "nothing was written".to_owned(), error },
+        TransactError::Busy { .. } => Failure::Busy(error),
+    }
+}

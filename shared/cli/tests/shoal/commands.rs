@@ -1,0 +1,220 @@
+//! What each command prints.
+
+use insta::assert_snapshot;
+use serde_json::{Value, json};
+
+use crate::fleet::Fleet;
+
+#[tokio::test]
+async fn get_lists_and_shows() {
+    let fleet = Fleet::new().await;
+    assert_snapshot!("get_hosts", fleet.ok(&["get"]).await);
+    assert_snapshot!("get_tags", fleet.ok(&["get", "tags"]).await);
+    assert_snapshot!("get_namespace", fleet.ok(&["get", "dns/"]).await);
+    assert_snapshot!("get_host", fleet.ok(&["get", "web2.example.com"]).await);
+    assert_snapshot!("get_two", fleet.ok(&["get", "dns/web", "web1.example.com"]).await);
+    let json: Value = serde_json::from_str(&fleet.ok(&["get", "dns/web", "-o", "json"]).await).unwrap();
+    assert_eq!(json["members"], json!(["select: site == 'ams1'", "web1.example.com"]));
+}
+
+#[tokio::test]
+async fn put_makes_and_changes() {
+    let fleet = Fleet::new().await;
+    let made = ["put", "web4.example.com", "address=192.0.2.4", "cpus=4", "dns.ttl=60", "-m", "a fourth"];
+    assert_snapshot!("put_new", fleet.ok(&made).await);
+    let again = ["put", "web4.example.com", "cpus=4", "-m", "again"];
+    assert_snapshot!("put_same", fleet.ok(&again).await);
+    let plan = ["put", "web4.example.com", "cpus=8", "dns.ttl-", "--state", "draining", "--plan"];
+    let planned = fleet.run(&plan).await;
+    assert_eq!(planned.code, 3, "{}", planned.error);
+    assert_snapshot!("put_plan", planned.out);
+    let tag =
+        ["put", "dns/new.example", "ttl=5", "--member", "@web", "--member", "db1.example.com", "-m", "zone"];
+    fleet.ok(&tag).await;
+    assert_snapshot!("put_tag", fleet.ok(&["get", "dns/new.example"]).await);
+    // What was read can be edited and sent back, once.
+    let file =
+        fleet.file("web4.yaml", &fleet.ok(&["get", "web4.example.com"]).await.replace("cpus: 4", "cpus: 16"));
+    fleet.ok(&["put", "-f", &file, "-m", "edited"]).await;
+    let stale = fleet.fails(4, &["put", "-f", &file, "-m", "edited again"]).await;
+    assert_snapshot!("put_stale", stale);
+}
+
+#[tokio::test]
+async fn tag_adds_and_removes() {
+    let fleet = Fleet::new().await;
+    let line = ["tag", "dns/example.com", "+web1.example.com", "-db1.example.com", "-m", "replace db1"];
+    let plan: Vec<&str> = line.iter().copied().chain(["--plan"]).collect();
+    let planned = fleet.run(&plan).await;
+    assert_eq!(planned.code, 3, "{}", planned.error);
+    assert_snapshot!("tag_plan", planned.out);
+    assert_snapshot!("tag_done", fleet.ok(&line).await);
+    assert_snapshot!("members", fleet.ok(&["members", "dns/example.com"]).await);
+    assert_snapshot!("members_direct", fleet.ok(&["members", "dns/example.com", "--direct"]).await);
+    assert_snapshot!("members_before", fleet.ok(&["members", "dns/example.com", "--revision", "1"]).await);
+}
+
+#[tokio::test]
+async fn apply_is_one_commit_and_plans_first() {
+    let fleet = Fleet::new().await;
+    let file = fleet.file(
+        "more.json",
+        r#"[{"host": "web3.example.com", "document": {"site": "ams1"}}, {"tag": "dns/web", "document": {"ttl": 240}}]"#,
+    );
+    let planned = fleet.run(&["apply", "-f", &file, "--plan"]).await;
+    assert_eq!(planned.code, 3);
+    assert_snapshot!("apply_plan", planned.out);
+    assert_snapshot!("apply_done", fleet.ok(&["apply", "-f", &file, "-m", "more"]).await);
+    assert_snapshot!("apply_again", fleet.ok(&["apply", "-f", &file, "-m", "more"]).await);
+    assert_eq!(fleet.run(&["apply", "-f", &file, "--plan"]).await.code, 0, "nothing is pending");
+}
+
+#[tokio::test]
+async fn parents_and_effective_say_how() {
+    let fleet = Fleet::new().await;
+    assert_snapshot!("parents_host", fleet.ok(&["parents", "web2.example.com"]).await);
+    assert_snapshot!("parents_tag", fleet.ok(&["parents", "dns/web"]).await);
+    assert_snapshot!("effective", fleet.ok(&["effective", "dns/example.com", "web2.example.com"]).await);
+    assert_snapshot!("effective_tag", fleet.ok(&["effective", "dns/example.com"]).await);
+}
+
+/// A few commits more.
+async fn history() -> Fleet {
+    let fleet = Fleet::new().await;
+    fleet.ok(&["put", "dns/example.com", "ttl=60", "-m", "shorter"]).await;
+    fleet.ok(&["tag", "dns/example.com", "-db1.example.com", "-m", "db1 goes", "--author", "bob"]).await;
+    fleet.ok(&["mv", "web1.example.com", "www.example.com", "-m", "a better name"]).await;
+    fleet.ok(&["rm", "db1.example.com", "-m", "db1 is gone"]).await;
+    fleet
+}
+
+#[tokio::test]
+async fn history_is_told() {
+    let fleet = history().await;
+    assert_snapshot!("log", fleet.ok(&["log"]).await);
+    assert_snapshot!("log_tag", fleet.ok(&["log", "dns/example.com", "-n", "2"]).await);
+    assert_snapshot!("show", fleet.ok(&["show", "2"]).await);
+    assert_snapshot!("show_rename", fleet.ok(&["show", "4"]).await);
+    assert_snapshot!("blame_tag", fleet.ok(&["blame", "dns/example.com"]).await);
+    assert_snapshot!("blame_renamed", fleet.ok(&["blame", "www.example.com"]).await);
+    assert_snapshot!("diff", fleet.ok(&["diff", "1", "3"]).await);
+    assert_snapshot!("diff_one", fleet.ok(&["diff", "1", "5", "db1.example.com"]).await);
+    assert_snapshot!("get_then", fleet.ok(&["get", "db1.example.com", "--revision", "4"]).await);
+}
+
+#[tokio::test]
+async fn rollback_shows_and_does() {
+    let fleet = history().await;
+    let planned = fleet.run(&["rollback", "dns/example.com", "--to", "2", "--plan"]).await;
+    // A member that is gone must come back first.
+    assert_eq!(planned.code, 1, "{}", planned.out);
+    assert_snapshot!("rollback_refused", planned.error);
+    let planned = fleet.run(&["rollback", "--all", "--to", "1", "--plan"]).await;
+    assert_eq!(planned.code, 3, "{}", planned.error);
+    assert_snapshot!("rollback_plan", planned.out);
+    fleet.ok(&["rollback", "--all", "--to", "1", "-m", "as it was"]).await;
+    assert_snapshot!("rollback_nothing", fleet.ok(&["diff", "1"]).await);
+}
+
+#[tokio::test]
+async fn status_and_wait_name_what_is_behind() {
+    let fleet = Fleet::new().await;
+    assert_snapshot!("status_none", fleet.ok(&["status"]).await);
+    let behind = json!([{"key": "web1.example.com A", "since": 1, "why": "waiting: 3 connections", "hosts": ["web1.example.com"]}]);
+    let units = json!({"example.com": {"items": 12, "behind": behind, "behind_total": 7}});
+    let odd = json!([{"what": "dns/example.com: db1.example.com", "why": "bad address", "since": 1}]);
+    fleet.report("dns", 1, Some(30), units, odd).await;
+    fleet.report("lb", 0, Some(-30), json!({}), json!([])).await;
+    fleet
+        .report("backup", 1, None, json!({"repo": {"items": 3, "behind": [], "behind_total": 0}}), json!([]))
+        .await;
+    assert_snapshot!("status", fleet.ok(&["status"]).await);
+    assert_snapshot!("wait_late", fleet.fails(5, &["wait", "--timeout", "1ms"]).await);
+    fleet.report("dns", 1, Some(30), json!({}), json!([])).await;
+    assert_snapshot!("wait_done", fleet.ok(&["wait"]).await);
+    assert_snapshot!("wait_agent", fleet.fails(5, &["wait", "--timeout", "1ms", "--agent", "lb"]).await);
+    assert_snapshot!("wait_future", fleet.fails(1, &["wait", "--revision", "99"]).await);
+    // Somebody who waits is told when it is done, not at the end of the time.
+    fleet.report("dns", 0, Some(30), json!({}), json!([])).await;
+    let (waited, ()) = tokio::join!(fleet.ok(&["wait", "--timeout", "30s"]), async {
+        tokio::task::yield_now().await;
+        fleet.report("dns", 1, Some(30), json!({}), json!([])).await;
+    });
+    assert!(waited.contains("is done: dns"), "{waited}");
+}
+
+#[tokio::test]
+async fn what_a_guard_stopped_is_shown_and_approved() {
+    let fleet = Fleet::new().await;
+    assert_snapshot!("approve_none", fleet.ok(&["approve"]).await);
+    let held = json!({
+        "digest": "abc123", "why": "12 of 12 items would go", "create": 0, "update": 1, "remove": 11, "of": 12,
+        "sample": ["- web1.example.com A 192.0.2.1", "~ example.com SOA"]
+    });
+    let behind = json!([{"key": "web1.example.com A", "since": 1, "why": "guard: 12 of 12 items would go"}]);
+    let unit = json!({"items": 12, "behind": behind, "behind_total": 12, "held": held});
+    fleet.report("dns", 1, Some(30), json!({"example.com": unit}), json!([])).await;
+    assert_snapshot!("approve_list", fleet.ok(&["approve"]).await);
+    let planned = fleet.run(&["approve", "dns/example.com", "--plan"]).await;
+    assert_eq!(planned.code, 3);
+    assert_snapshot!("approve_plan", planned.out);
+    assert_snapshot!("wait_held", fleet.fails(4, &["wait", "--timeout", "1ms"]).await);
+    assert_snapshot!("approve_wrong", fleet.fails(1, &["approve", "dns/other", "-m", "x"]).await);
+    assert_snapshot!(
+        "approve_done",
+        fleet.ok(&["approve", "dns/example.com", "-m", "the old fleet is gone"]).await
+    );
+    let row = fleet.ok(&["get", "approvals/dns/example.com", "-o", "json"]).await;
+    assert!(row.contains("abc123"), "{row}");
+}
+
+#[tokio::test]
+async fn explain_says_all_of_a_host() {
+    let fleet = Fleet::new().await;
+    let entry = json!({
+        "from": [["dns/example.com", "web2.example.com"]], "revision": 1, "stage": "made",
+        "last": "60 A 192.0.2.2", "token": "t", "by": 1
+    });
+    let other = json!({"from": [["dns/example.com", "db1.example.com"]], "revision": 1, "stage": "made", "last": null});
+    let page = json!({"epoch": 7, "entries": [
+        {"key": "web2.example.com A", "entry": entry}, {"key": "db1.example.com A", "entry": other}
+    ]});
+    fleet.ledger("dns/example.com/0", page).await;
+    let behind = json!([{"key": "web2.example.com A", "since": 1, "why": "failed: no answer", "hosts": ["web2.example.com"]}]);
+    let units = json!({"example.com": {"items": 2, "behind": behind, "behind_total": 1}});
+    fleet.report("dns", 1, Some(30), units, json!([])).await;
+    fleet.ok(&["pause", "dns/web", "-m", "registrar outage"]).await;
+    assert_snapshot!("explain", fleet.ok(&["explain", "web2.example.com"]).await);
+    let json: Value =
+        serde_json::from_str(&fleet.ok(&["explain", "web2.example.com", "-o", "json"]).await).unwrap();
+    assert_eq!(json["items"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn pause_and_resume() {
+    let fleet = Fleet::new().await;
+    assert_snapshot!("pause", fleet.ok(&["pause", "web1.example.com", "-m", "new disk"]).await);
+    fleet.ok(&["pause", "agent/dns", "-m", "upgrade"]).await;
+    assert_snapshot!("pauses", fleet.ok(&["get", "pauses/"]).await);
+    assert_snapshot!("resume", fleet.ok(&["resume", "web1.example.com", "-m", "done"]).await);
+    assert_snapshot!("resume_twice", fleet.fails(1, &["resume", "web1.example.com", "-m", "done"]).await);
+    assert_snapshot!("pause_unknown", fleet.fails(1, &["pause", "web9.example.com", "-m", "x"]).await);
+}
+
+#[tokio::test]
+async fn import_shows_a_plan_and_does_it_once() {
+    let fleet = Fleet::empty();
+    let inventory = fleet.file(
+        "inventory.json",
+        r#"{"_meta": {"hostvars": {"a.example.com": {"ip": "192.0.2.1"}}}, "all": {"children": ["web"]}, "web": {"hosts": ["a.example.com"]}}"#,
+    );
+    let mapping = fleet.file("mapping.yaml", "name: lab\n");
+    let planned = fleet.run(&["import", "ansible", &inventory, "--mapping", &mapping, "--plan"]).await;
+    assert_eq!(planned.code, 3, "{}{}", planned.error, planned.out);
+    let line = ["import", "ansible", &inventory, "--mapping", &mapping, "-m", "the lab"];
+    let done = fleet.ok(&line).await;
+    assert!(done.contains("hosts: 1 new") && done.contains("revision 1:"), "{done}");
+    let again = fleet.ok(&line).await;
+    assert!(again.contains("nothing to change"), "{again}");
+    assert!(fleet.ok(&["get"]).await.contains("a.example.com"));
+}

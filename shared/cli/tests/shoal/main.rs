@@ -1,0 +1,7 @@
+//! The `shoal` command on a small fixed fleet: what each command prints, and what each mistake is told.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by them")]
+
+mod commands;
+mod fleet;
+mod mistakes;
+mod program;

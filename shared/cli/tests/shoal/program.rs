@@ -1,0 +1,193 @@
+//! The program itself, as people start it: files, exit codes, streams.
+
+use std::process::{Command, Output};
+
+fn shoal(store: &str, line: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_shoal"))
+        .args(line)
+        .env("SHOAL_STORE", store)
+        .env("SHOAL_AUTHOR", "ann")
+        .env_remove("RUST_LOG")
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn what_one_process_writes_the_next_one_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = format!("sqlite:{}", dir.path().join("shoal.db").display());
+    let made = shoal(&store, &["put", "web1.example.com", "address=192.0.2.1", "-m", "first"]);
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    assert_eq!(text(&made.stdout), "revision 1: 1 row by ann (from $SHOAL_AUTHOR)\n");
+    let got = shoal(&store, &["get", "web1.example.com", "-o", "json"]);
+    let value: serde_json::Value = serde_json::from_slice(&got.stdout).unwrap();
+    assert_eq!(value["document"]["address"], "192.0.2.1");
+    assert!(!text(&got.stdout).contains('\u{1b}'), "no colours into a pipe");
+    let missing = shoal(&store, &["get", "web2.example.com"]);
+    assert_eq!((missing.status.code(), text(&missing.stdout)), (Some(1), ""));
+    assert_eq!(
+        text(&missing.stderr),
+        "error: there is no host web2.example.com; `shoal get hosts` lists all\n"
+    );
+}
+
+#[test]
+fn stores_that_cannot_be_opened_say_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("shoal.db");
+    let store = format!("sqlite:{}", path.display());
+    std::fs::write(&path, "This is not a database, but it is longer than the header of one. ".repeat(40))
+        .unwrap();
+    let wrong = shoal(&store, &["get"]);
+    assert_eq!(wrong.status.code(), Some(1));
+    let said = text(&wrong.stderr);
+    assert!(said.contains("shoal.db") && said.lines().count() == 1, "{said}");
+    let nowhere = shoal("sqlite:/nonexistent/dir/shoal.db", &["get"]);
+    assert_eq!(nowhere.status.code(), Some(1));
+    assert!(text(&nowhere.stderr).contains("/nonexistent/dir"), "{}", text(&nowhere.stderr));
+    for url in ["https://hostdb.example", "etcd://h1", "nonsense"] {
+        let refused = shoal(url, &["get"]);
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(text(&refused.stderr).contains(url), "{}", text(&refused.stderr));
+    }
+    assert_eq!(std::fs::read(&path).unwrap()[..4], *b"This", "the file was left alone");
+}
+
+#[test]
+fn a_mistyped_path_is_told_and_not_filled() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("shaol.db");
+    let store = format!("sqlite:{}", path.display());
+    for line in [&["get"][..], &["log"], &["rm", "web1.example.com", "-m", "x"], &["wait"]] {
+        let run = shoal(&store, line);
+        assert_eq!(run.status.code(), Some(1), "{line:?}");
+        assert!(text(&run.stderr).contains("there is no database at"), "{}", text(&run.stderr));
+        assert!(!path.exists(), "{line:?} made it");
+    }
+}
+
+#[test]
+fn a_corrupt_database_is_named_and_not_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("shoal.db");
+    let store = format!("sqlite:{}", path.display());
+    for n in 0..20 {
+        let name = format!("web{n}.example.com");
+        let made = shoal(&store, &["put", &name, "note=some text that takes room", "-m", "x"]);
+        assert!(made.status.success(), "{}", text(&made.stderr));
+    }
+    let mut octets = std::fs::read(&path).unwrap();
+    // Behind the header, so that it still looks like a database.
+    let from = 4096.min(octets.len() / 2);
+    octets[from..].fill(0xA5);
+    std::fs::write(&path, &octets).unwrap();
+    let read = shoal(&store, &["get"]);
+    assert_eq!(read.status.code(), Some(1), "{}", text(&read.stdout));
+    let said = text(&read.stderr);
+    assert!(said.contains("shoal.db") && said.contains("damaged"), "{said}");
+}
+
+#[test]
+fn a_place_that_cannot_be_written_is_named() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let store = format!("sqlite:{}", dir.path().join("shoal.db").display());
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o555)).unwrap();
+    if std::fs::write(dir.path().join("probe"), "").is_ok() {
+        println!("SKIPPED: a_place_that_cannot_be_written_is_named: this user may write anywhere");
+        return;
+    }
+    let made = shoal(&store, &["put", "web1.example.com", "a=1", "-m", "x"]);
+    assert_eq!(made.status.code(), Some(1));
+    assert!(text(&made.stderr).contains("shoal.db"), "{}", text(&made.stderr));
+}
+
+#[test]
+fn help_teaches() {
+    let help = shoal("memory:", &["--help"]);
+    assert!(help.status.success());
+    assert!(text(&help.stdout).contains("shoal tag dns/example.com +web4"), "{}", text(&help.stdout));
+    let wrong = shoal("memory:", &["statu"]);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(text(&wrong.stderr).contains("status"), "{}", text(&wrong.stderr));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = format!("sqlite:{}", dir.path().join("shoal.db").display());
+    assert!(shoal(&store, &["put", "web1.example.com", "a=1", "-m", "x"]).status.success());
+    let script = format!("'{}' get hosts | true", env!("CARGO_BIN_EXE_shoal"));
+    let run = Command::new("sh").args(["-c", &script]).env("SHOAL_STORE", store).output().unwrap();
+    assert_eq!(text(&run.stderr), "");
+}
+
+#[test]
+fn serve_runs_the_server_until_it_is_told_to_stop() {
+    use std::io::{BufRead, BufReader, Read, Write};
+    let dir = tempfile::tempdir().unwrap();
+    let store = format!("sqlite:{}", dir.path().join("shoal.db").display());
+    let mut child = Command::new(env!("CARGO_BIN_EXE_shoal"))
+        .args(["--store", &store, "serve", "--listen", "127.0.0.1:0"])
+        .env("RUST_LOG", "info")
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let address = log
+        .by_ref()
+        .find_map(|line| {
+            Some(line.unwrap().split_once("at=http://")?.1.split_whitespace().next()?.to_owned())
+        })
+        .unwrap();
+    let mut stream = std::net::TcpStream::connect(&address).unwrap();
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    // Beside the server, the command opens the same file.
+    assert!(shoal(&store, &["put", "web1.example.com", "a=1", "-m", "x"]).status.success());
+    Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(log.any(|line| line.unwrap().contains("stopped")));
+}
+
+#[test]
+fn the_examples_of_the_operations_page_run() {
+    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operations.md");
+    let text = std::fs::read_to_string(page).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let bin = std::path::Path::new(env!("CARGO_BIN_EXE_shoal")).parent().unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let blocks: Vec<&str> =
+        text.split("```sh\n").skip(1).filter_map(|rest| rest.split("```\n").next()).collect();
+    assert!(blocks.len() >= 3);
+    for block in blocks {
+        let mut script = "set -eu\n: > out\nexec >>out\n".to_owned();
+        for line in block.lines() {
+            match line.strip_prefix("# prints: ") {
+                Some(text) => script.push_str(&format!(
+                    "grep -qF -e '{text}' out || {{ echo 'expected: {text}' >&2; cat out >&2; exit 99; }}\n: > out\n"
+                )),
+                None => script.push_str(&format!("{line}\n")),
+            }
+        }
+        let run = Command::new("sh")
+            .args(["-c", &script])
+            .env("PATH", &path)
+            .env("SHOAL_STORE", format!("sqlite:{}", dir.path().join("shoal.db").display()))
+            .env("SHOAL_AUTHOR", "ann")
+            .current_dir(dir.path())
+            .output()
+            .unwrap();
+        assert!(run.status.success(), "{block}\n{}", text_of(&run.stderr));
+    }
+}
+
+fn text_of(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
