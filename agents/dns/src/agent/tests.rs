@@ -1,0 +1,201 @@
+//! What tags and hosts become, by example and by property.
+
+use insta::assert_snapshot;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use crate::fleet::Fleet;
+
+fn soa() -> Value {
+    json!({"primary": "ns1", "mailbox": "host.master@example.com"})
+}
+
+#[test]
+fn a_zone_of_every_kind_of_record() {
+    let fleet = Fleet::default()
+        .tag(
+            "dns/example.com",
+            json!({
+                "soa": soa(), "ns": ["ns1", "ns.example.net."], "ttl": 600,
+                "reverse": ["2.0.192.in-addr.arpa", "8.b.d.0.1.0.0.2.ip6.arpa"],
+                "aliases": ["{label}-{site}"],
+                "records": {
+                    "ssh": {"name": "_ssh._tcp", "type": "SRV", "data": "0 5 22 {name}."},
+                    "where": {"type": "TXT", "data": "site={site}; by {owner} \"{note}\""},
+                    "quoted": {"name": "q-{label}", "type": "TXT", "data": "\"{note}\" \"x\""},
+                },
+                "static": [
+                    {"name": "@", "type": "MX", "data": ["10 mail", "20 mail.example.net."]},
+                    {"type": "CAA", "data": "0 issue \"letsencrypt.org\""},
+                    {"name": "*.dev", "type": "A", "data": "192.0.2.99", "ttl": 60},
+                    {"name": "ns1", "type": "A", "data": "192.0.2.53"},
+                    {"name": "old", "type": "DNAME", "data": "new"},
+                    {"name": "odd", "type": "TYPE65280", "data": "\\# 2 beef"},
+                ],
+            }),
+            &["web1.example.com", "web2.example.com", "mail.example.com", "db.other.org", "example.com"],
+        )
+        .tag("dns/2.0.192.in-addr.arpa", json!({"soa": {"primary": "ns1.example.com."}}), &["db.other.org"])
+        .tag(
+            "dns/www",
+            json!({"zone": "example.com", "name": "www", "ttl": 30}),
+            &["web1.example.com", "web2.example.com"],
+        )
+        .tag("dns/only-a-group", json!({"ttl": 5}), &["web1.example.com"])
+        .host(
+            "web1.example.com",
+            json!({"address": "192.0.2.1", "address6": "2001:db8::1", "site": "ams", "note": "a\"b\\"}),
+        )
+        .host(
+            "web2.example.com",
+            json!({"address": ["192.0.2.2", "192.0.2.3"], "dns": {"aliases": ["second"], "ttl": 30,
+              "records": {"fp": {"type": "SSHFP", "data": "4 3 00ff"}}}}),
+        )
+        .host("mail.example.com", json!({"inside": "192.0.2.25", "dns": {"addresses": ["inside"]}}))
+        .host("example.com", json!({"address": "192.0.2.80"}))
+        .host("db.other.org", json!({"address": "192.0.2.4"}));
+    assert_snapshot!(fleet.text());
+}
+
+#[test]
+fn offenders_are_left_out_and_both_sides_named() {
+    let long = "x".repeat(64);
+    let fleet = Fleet::default()
+        .tag(
+            "dns/example.com",
+            json!({
+                "soa": soa(),
+                "reverse": ["example.com", "a..b"],
+                "static": [
+                    {"name": "web1", "type": "CNAME", "data": "web2"},
+                    {"name": "fixed", "type": "CNAME", "data": "web2"},
+                    {"name": "x.example.net.", "type": "A", "data": "192.0.2.1"},
+                    {"name": "bad", "type": "A", "data": "192.0.2"},
+                    {"name": "bad", "type": "A", "data": "192.0.2.7"},
+                    {"name": "soa", "type": "SOA", "data": "x"},
+                    {"name": "slow", "type": "TXT", "data": "a", "ttl": 10},
+                    {"name": "slow", "type": "TXT", "data": "b", "ttl": 20},
+                ],
+            }),
+            &["web1.example.com", "web2.example.com", "web0.example.com", "web3.example.com"],
+        )
+        .tag("dns/a..b", json!({"soa": soa()}), &[])
+        .tag("dns/example.org", json!({"soa": soa(), "zone": "example.net"}), &[])
+        .host(
+            "web1.example.com",
+            json!({"address": "192.0.2.1", "dns": {"aliases": ["www", "web2", "fixed"]}}),
+        )
+        .host(
+            "web2.example.com",
+            json!({"address": ["192.0.2.300", 7, "192.0.2.2"], "dns": {"aliases": [long, "web2"]}}),
+        )
+        .host(
+            "web0.example.com",
+            json!({"address": "0.0.0.0", "dns": {"aliases": ["www", "{", "w.example.net."]}}),
+        )
+        .host("web3.example.com", json!({"address": "192.0.2.5", "dns": {"omit": true}}));
+    assert_snapshot!(fleet.text());
+}
+
+#[test]
+fn a_host_touches_only_its_own_names() {
+    let fleet = |address: &str| {
+        let mut fleet = Fleet::default().tag(
+            "dns/example.com",
+            json!({"soa": soa(), "reverse": ["2.0.192.in-addr.arpa"]}),
+            &["a.example.com", "b.example.com"],
+        );
+        fleet = fleet.host("a.example.com", json!({"address": address}));
+        fleet.host("b.example.com", json!({"address": "192.0.2.2"}))
+    };
+    let (before, after) = (fleet("192.0.2.1").keys().0, fleet("192.0.2.9").keys().0);
+    let changed: Vec<String> = before.symmetric_difference(&after).map(ToString::to_string).collect();
+    assert_eq!(changed, ["2.0.192.in-addr.arpa/1", "2.0.192.in-addr.arpa/9"]);
+}
+
+fn word() -> impl Strategy<Value = String> {
+    prop_oneof![
+        4 => prop::sample::select(vec!["web1", "www", "@", "*.dev", "{name}", "{label}", "{site}", "a.b", "web2.example.com.", "_x._tcp"])
+            .prop_map(str::to_owned),
+        1 => "\\PC{0,12}",
+    ]
+}
+
+fn record() -> impl Strategy<Value = Value> {
+    let rtype =
+        prop::sample::select(vec!["A", "AAAA", "CNAME", "TXT", "MX", "NS", "SRV", "DNAME", "CAA", "TYPE999"]);
+    let data = prop_oneof![
+        prop::sample::select(vec![
+            "192.0.2.1",
+            "2001:db8::1",
+            "web1",
+            "10 mail",
+            "0 1 2 web1",
+            "0 issue x",
+            "\\# 1 ff",
+            "{address}"
+        ])
+        .prop_map(str::to_owned),
+        "\\PC{0,30}",
+    ];
+    (word(), rtype, data, prop::option::of(0u32..5))
+        .prop_map(|(name, rtype, data, ttl)| json!({"name": name, "type": rtype, "data": data, "ttl": ttl}))
+}
+
+fn fleet() -> impl Strategy<Value = Fleet> {
+    let host = (
+        prop_oneof![
+            Just(json!("192.0.2.1")),
+            Just(json!(["192.0.2.2", "2001:db8::2"])),
+            Just(json!("x")),
+            Just(json!(1))
+        ],
+        prop::option::of("\\PC{0,8}"),
+        prop::collection::vec(word(), 0..3),
+        prop::option::of(record()),
+    );
+    (prop::collection::vec(host, 3), prop::collection::vec(record(), 0..8), word()).prop_map(|(hosts, statics, name)| {
+        let names = ["web1.example.com", "web2.example.com", "x.example.org"];
+        let mut fleet = Fleet::default()
+            .tag("dns/example.com", json!({"soa": soa(), "static": statics, "reverse": ["2.0.192.in-addr.arpa"]}), &names)
+            .tag("dns/other", json!({"zone": "example.com", "name": name}), &names);
+        for (name, (address, site, aliases, record)) in names.iter().zip(hosts) {
+            let records = record.map_or(json!({}), |record| json!({"r": record}));
+            fleet = fleet.host(name, json!({"address": address, "site": site, "dns": {"aliases": aliases, "records": records}}));
+        }
+        fleet
+    })
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_written_the_zone_is_valid(fleet in fleet()) {
+        let desired = fleet.desired();
+        for (key, desired) in &desired {
+            let Some(node) = &desired.item else { continue };
+            prop_assert!(key.name().len() <= 253);
+            prop_assert!(node.sets.is_sorted_by(|a, b| a.rtype < b.rtype));
+            let alias = node.set(crate::Rtype::CNAME);
+            prop_assert!(alias.is_none() || node.sets.len() == 1, "{} has a CNAME and more", key);
+            prop_assert!(alias.is_none_or(|set| set.data.len() == 1));
+            for set in &node.sets {
+                prop_assert!(!set.data.is_empty());
+                for data in &set.data {
+                    prop_assert!(crate::rdata::wire(set.rtype, data).is_ok(), "{} {}", set.rtype, data);
+                }
+            }
+        }
+        // The zone itself always stands.
+        let apex = desired.iter().find(|(key, _)| key.to_string() == "example.com/@").unwrap().1.item.clone().unwrap();
+        prop_assert!(apex.set(crate::Rtype::SOA).is_some() && apex.set(crate::Rtype::NS).is_some());
+    }
+
+    #[test]
+    fn the_ledger_keeps_items_as_they_are(fleet in fleet()) {
+        for (key, desired) in fleet.desired() {
+            let text = serde_json::to_string(&(&key, &desired.item)).unwrap();
+            let (key_again, item_again): (crate::Key, Option<crate::Node>) = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!((key_again, item_again), (key, desired.item));
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! The DNS agent: zones from tags.
+//!
+//! A tag `dns/<zone>` is a zone, and its members contribute names and addresses to it. The pure half ([`Dns`]) turns tags and
+//! hosts into one item a name; the [`target`] half makes a server answer for them: BIND through zone files, or the
+//! built-in server. `docs/agents/dns.md` is the manual.
+
+#[cfg(test)]
+extern crate self as shoal_dns;
+
+mod agent;
+#[cfg(test)]
+mod fleet;
+mod host;
+mod merge;
+mod name;
+mod offer;
+mod pattern;
+mod rdata;
+mod record;
+mod reverse;
+mod spec;
+pub mod target;
+
+pub use agent::Dns;
+pub use name::Zone;
+pub use rdata::Rtype;
+pub use record::{Have, Key, Node, RecordSet};
+pub use spec::{Data, MemberRecord, Override, PartialRecord, Soa, Spec, StaticRecord};

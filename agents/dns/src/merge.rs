@@ -1,0 +1,139 @@
+//! One name, decided: the records that all sources offer for it, merged, and the offenders left out.
+//!
+//! * Records of one type merge into one set, whichever tags and members they come from; equal ones count once.
+//! * A CNAME beside anything else is left out: the rest is what the name would lose.
+//! * Of several different CNAMEs (or DNAMEs, or starts of authority) one stays: the tag's own, else the oldest host's, so
+//!   that a newcomer does not take a name that is in use.
+//! * TTLs that differ in one set: the smallest counts
+//!   ([RFC 2181, section 5.2](https://www.rfc-editor.org/rfc/rfc2181#section-5.2)), and the difference is reported.
+//!
+//! Every offender is named together with whom it offends against.
+
+use std::collections::BTreeMap;
+
+use shoal_agent::{Blocked, Desired, Source};
+
+use crate::offer::{Offer, Offers};
+use crate::rdata::{self, Rdata, Rtype};
+use crate::record::{Key, Node, RecordSet};
+use crate::spec::Spec;
+
+/// A record that stands, and where it comes from.
+struct Claim {
+    who: String,
+    /// The tag itself first, then hosts by age.
+    rank: (bool, String, String),
+    field: String,
+    rtype: Rtype,
+    ttl: u32,
+    data: Rdata,
+}
+
+/// What a name should be.
+pub(crate) fn decide(key: &Key, from: &[Source<'_, Spec>]) -> Result<Desired<Node>, Blocked> {
+    let mut left_out = Vec::new();
+    let mut claims = Vec::new();
+    for source in from {
+        let offers = match Offers::of(source, Some(key)) {
+            Ok(offers) => offers,
+            Err(blocked) => {
+                left_out.push(blocked);
+                continue;
+            }
+        };
+        left_out.extend(offers.faults.into_iter().map(|fault| Blocked::new(source.name(), fault.why)));
+        for offer in offers.records {
+            match claim(source, offer) {
+                Ok(claim) => claims.push(claim),
+                Err(blocked) => left_out.push(blocked),
+            }
+        }
+    }
+    claims.sort_by(|a, b| a.rank.cmp(&b.rank));
+    aliases(key, &mut claims, &mut left_out);
+    let sets = sets(key, claims, &mut left_out);
+    left_out.sort();
+    left_out.dedup();
+    Ok(if sets.is_empty() {
+        Desired::nothing(left_out)
+    } else {
+        Desired { item: Some(Node { sets }), left_out }
+    })
+}
+
+fn claim(source: &Source<'_, Spec>, offer: Offer) -> Result<Claim, Blocked> {
+    let who = source.name();
+    let data = rdata::parse(offer.rtype, &offer.data, &offer.zone).map_err(|why| {
+        Blocked::new(&who, format!("{} ({} of {}): {why}", offer.field, offer.rtype, offer.key.name()))
+    })?;
+    let rank = match source.host {
+        None => (false, String::new(), source.tag.to_string()),
+        Some(member) => (true, member.id.0.clone(), who.clone()),
+    };
+    Ok(Claim { who, rank, field: offer.field, rtype: offer.rtype, ttl: offer.ttl, data })
+}
+
+/// Leaves out CNAMEs beside other data.
+fn aliases(key: &Key, claims: &mut Vec<Claim>, left_out: &mut Vec<Blocked>) {
+    let Some(other) = claims.iter().find(|claim| claim.rtype != Rtype::CNAME) else { return };
+    let (who, what) = (other.who.clone(), format!("{} ({})", other.rtype, other.field));
+    claims.retain(|claim| {
+        if claim.rtype == Rtype::CNAME {
+            left_out.push(Blocked {
+                who: vec![claim.who.clone(), who.clone()],
+                why: format!(
+                    "{}: the CNAME to {} ({}) cannot stand beside the {what} of {who}; drop one of them",
+                    key.name(),
+                    claim.data.text,
+                    claim.field
+                ),
+            });
+        }
+        claim.rtype != Rtype::CNAME
+    });
+}
+
+/// Merges claims into sets.
+fn sets(key: &Key, claims: Vec<Claim>, left_out: &mut Vec<Blocked>) -> Vec<RecordSet> {
+    let mut by_type: BTreeMap<Rtype, Vec<Claim>> = BTreeMap::new();
+    for claim in claims {
+        let set = by_type.entry(claim.rtype).or_default();
+        match set.first() {
+            Some(first) if claim.rtype.is_single() && first.data != claim.data => left_out.push(Blocked {
+                who: vec![claim.who.clone(), first.who.clone()],
+                why: format!(
+                    "{}: {} wants the {} {} ({}), and {} has it as {} ({}); one of them must give way",
+                    key.name(),
+                    claim.who,
+                    claim.rtype,
+                    claim.data.text,
+                    claim.field,
+                    first.who,
+                    first.data.text,
+                    first.field
+                ),
+            }),
+            _ => set.push(claim),
+        }
+    }
+    by_type.into_iter().map(|(rtype, claims)| merge(key, rtype, claims, left_out)).collect()
+}
+
+fn merge(key: &Key, rtype: Rtype, mut claims: Vec<Claim>, left_out: &mut Vec<Blocked>) -> RecordSet {
+    let ttl = claims.iter().map(|claim| claim.ttl).min().unwrap_or_default();
+    let low = claims.iter().find(|claim| claim.ttl == ttl).map(|claim| claim.who.clone()).unwrap_or_default();
+    if let Some(high) = claims.iter().find(|claim| claim.ttl != ttl) {
+        left_out.push(Blocked {
+            who: vec![high.who.clone(), low.clone()],
+            why: format!(
+                "{}: the records of one {rtype} set have one TTL; {} says {}, {low} says {ttl}, and {ttl} is used",
+                key.name(),
+                high.who,
+                high.ttl
+            ),
+        });
+    }
+    claims.sort_by(|a, b| a.data.cmp(&b.data));
+    claims.dedup_by(|a, b| a.data == b.data);
+    RecordSet { rtype, ttl, data: claims.into_iter().map(|claim| claim.data.text).collect() }
+}

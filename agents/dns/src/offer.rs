@@ -1,0 +1,313 @@
+//! What one source offers: its records, name by name, before it is known who else has something to say there.
+//!
+//! The work is proportional to the source. The data of a record is not looked at until its name is decided about;
+//! owner names are, because they say which items the source feeds. What cannot be placed under any name is a
+//! [`Fault`], told where the zone itself stands, so that it is reported and harms nobody.
+
+use std::net::IpAddr;
+
+use serde_json::Value;
+use shoal_agent::Host;
+use shoal_agent::{Blocked, Source};
+
+use crate::host;
+use crate::name::{self, Zone};
+use crate::pattern::{As, fill};
+use crate::rdata::Rtype;
+use crate::record::Key;
+use crate::reverse;
+use crate::spec::{MemberRecord, Spec};
+
+/// One record that a source wants.
+#[derive(Debug)]
+pub(crate) struct Offer {
+    pub(crate) key: Key,
+    pub(crate) zone: Zone,
+    pub(crate) rtype: Rtype,
+    pub(crate) ttl: u32,
+    /// As a zone file writes it, relative to the zone.
+    pub(crate) data: String,
+    /// Which part of the tag or the host says so.
+    pub(crate) field: String,
+}
+
+/// Something of a source that cannot be a record.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    /// Where it is told.
+    pub(crate) key: Key,
+    pub(crate) why: String,
+}
+
+/// What a source offers.
+#[derive(Debug, Default)]
+pub(crate) struct Offers {
+    pub(crate) records: Vec<Offer>,
+    pub(crate) faults: Vec<Fault>,
+}
+
+impl Offers {
+    /// All that a source offers, or only what it offers under one name.
+    ///
+    /// # Errors
+    /// The tag does not say which zone it is or feeds.
+    pub(crate) fn of(from: &Source<'_, Spec>, only: Option<&Key>) -> Result<Self, Blocked> {
+        let mut offers = Self::default();
+        let zone = from.spec.feeds(from.tag.key()).map_err(|why| Blocked::new(from.name(), why))?;
+        if let Some(zone) = zone {
+            match from.host {
+                None => offers.tag(from.spec, &zone, only),
+                Some(host) => Member { spec: from.spec, zone: &zone, host, offers: &mut offers }.all(),
+            }
+        }
+        if let Some(only) = only {
+            offers.records.retain(|offer| offer.key == *only);
+            offers.faults.retain(|fault| fault.key == *only);
+        }
+        Ok(offers)
+    }
+
+    /// What the tag itself offers: the start of the zone, and its static records.
+    fn tag(&mut self, spec: &Spec, zone: &Zone, only: Option<&Key>) {
+        let apex = Key::apex(zone);
+        if only.is_none_or(|key| *key == apex) {
+            self.apex(spec, zone, &apex);
+        }
+        let all = 0..spec.statics.len();
+        let some = only.map(|key| spec.statics_of(key.owner(), zone));
+        let chosen: Vec<usize> = some.map_or_else(|| all.collect(), <[usize]>::to_vec);
+        for at in chosen {
+            let record = &spec.statics[at];
+            // Unplaceable ones are told by `apex`.
+            if !record.rtype.is_plain() {
+                continue;
+            }
+            let Ok(owner) = name::owner(&record.name, zone) else { continue };
+            let key = Key::new(zone, &owner);
+            for data in record.data.each() {
+                self.records.push(Offer {
+                    key: key.clone(),
+                    zone: zone.clone(),
+                    rtype: record.rtype,
+                    ttl: record.ttl.unwrap_or_else(|| spec.ttl()),
+                    data: data.clone(),
+                    field: format!("static[{at}]"),
+                });
+            }
+        }
+    }
+
+    fn apex(&mut self, spec: &Spec, zone: &Zone, apex: &Key) {
+        if let Some(soa) = &spec.soa {
+            let mut add = |rtype, data: &str, field: &str| {
+                self.records.push(Offer {
+                    key: apex.clone(),
+                    zone: zone.clone(),
+                    rtype,
+                    ttl: spec.ttl(),
+                    data: data.to_owned(),
+                    field: field.to_owned(),
+                });
+            };
+            add(Rtype::SOA, &soa.data(), "soa");
+            if spec.ns.is_empty() {
+                add(Rtype::NS, &soa.primary, "soa.primary");
+            }
+            for ns in &spec.ns {
+                add(Rtype::NS, ns, "ns");
+            }
+        } else if !spec.ns.is_empty() {
+            self.fault(
+                apex,
+                "ns belongs to a tag with soa; name servers of a name below are static records".to_owned(),
+            );
+        }
+        for (at, record) in spec.statics.iter().enumerate() {
+            if !record.rtype.is_plain() {
+                self.fault(apex, format!("static[{at}]: {} records cannot be asked for", record.rtype));
+            } else if let Err(why) = name::owner(&record.name, zone) {
+                self.fault(apex, format!("static[{at}].name: {why}"));
+            }
+        }
+        for text in &spec.reverse {
+            match Zone::parse(text) {
+                Ok(zone) if zone.is_reverse() => {}
+                Ok(zone) => {
+                    self.fault(apex, format!("reverse: {zone} lies under neither in-addr.arpa nor ip6.arpa"));
+                }
+                Err(why) => self.fault(apex, format!("reverse: {why}")),
+            }
+        }
+    }
+
+    fn fault(&mut self, key: &Key, why: String) {
+        self.faults.push(Fault { key: key.clone(), why });
+    }
+}
+
+/// What a member offers.
+struct Member<'a> {
+    spec: &'a Spec,
+    zone: &'a Zone,
+    host: &'a Host,
+    offers: &'a mut Offers,
+}
+
+impl Member<'_> {
+    fn all(&mut self) {
+        if self.spec.omit {
+            return;
+        }
+        if self.zone.is_reverse() {
+            let target = self.reverse_target();
+            for ip in self.addresses(&Key::apex(self.zone)) {
+                self.pointer(ip, &target);
+            }
+            return;
+        }
+        let own = self.own_name();
+        let target = own.as_ref().map_or_else(|| self.host.name.to_string(), Key::name) + ".";
+        if let Some(own) = &own {
+            for ip in self.addresses(own) {
+                let rtype = if ip.is_ipv4() { Rtype::A } else { Rtype::AAAA };
+                self.record(own.clone(), rtype, self.spec.ttl(), ip.to_string(), "addresses");
+                self.pointer(ip, &target);
+            }
+        }
+        // In a tag that only feeds the zone, what the host says of itself belongs to the zone's own tag.
+        let feeder = self.spec.soa.is_none();
+        let own_aliases = feeder && host::field(self.host, "dns.aliases").is_some();
+        for (at, alias) in self.spec.aliases.iter().enumerate().filter(|_| !own_aliases) {
+            let field = format!("aliases[{at}]");
+            if let Some(key) = self.owner(alias, &field) {
+                self.record(key, Rtype::CNAME, self.spec.ttl(), target.clone(), &field);
+            }
+        }
+        let own_records = feeder.then(|| host::field(self.host, "dns.records")).flatten();
+        for (label, record) in &self.spec.records {
+            if own_records.as_ref().is_some_and(|own| own.get(label).is_some_and(|r| r.get("type").is_some()))
+            {
+                continue;
+            }
+            self.further(label, record, own.as_ref());
+        }
+    }
+
+    /// The name its addresses stand under.
+    fn own_name(&mut self) -> Option<Key> {
+        match &self.spec.name {
+            Some(pattern) => self.owner(pattern, "name"),
+            None => match name::within(self.host.name.as_str(), self.zone)? {
+                "" => Some(Key::apex(self.zone)),
+                owner => Some(Key::new(self.zone, owner)),
+            },
+        }
+    }
+
+    /// What its addresses point back at, in a reverse zone: a complete name.
+    fn reverse_target(&self) -> String {
+        let said =
+            self.spec.name.as_ref().and_then(|p| fill(p, self.host, self.zone, As::Plain).ok().flatten());
+        let name = said.filter(|name| name.trim_end_matches('.').contains('.'));
+        format!("{}.", name.as_deref().unwrap_or(self.host.name.as_str()).trim_end_matches('.'))
+    }
+
+    /// Its addresses; bad ones are told at `tell`.
+    fn addresses(&mut self, tell: &Key) -> Vec<IpAddr> {
+        let mut found = Vec::new();
+        for field in self.spec.address_fields() {
+            let values = match host::field(self.host, field) {
+                None | Some(Value::Null) => continue,
+                Some(Value::Array(values)) => values,
+                Some(value) => vec![value],
+            };
+            for value in values {
+                match address(&value) {
+                    Ok(ip) if found.contains(&ip) => {}
+                    Ok(ip) => found.push(ip),
+                    Err(why) => self.offers.fault(tell, format!("the host's field {field}: {why}")),
+                }
+            }
+        }
+        found
+    }
+
+    fn pointer(&mut self, ip: IpAddr, target: &str) {
+        let own = self.zone.is_reverse().then(|| self.zone.clone());
+        let said =
+            self.spec.reverse.iter().filter_map(|text| Zone::parse(text).ok()).filter(Zone::is_reverse);
+        let zones: Vec<Zone> = own.into_iter().chain(said).collect();
+        if let Some((zone, owner)) = reverse::place(ip, &zones) {
+            self.offers.records.push(Offer {
+                key: Key::new(zone, &owner),
+                zone: zone.clone(),
+                rtype: Rtype::PTR,
+                ttl: self.spec.ttl(),
+                data: target.to_owned(),
+                field: format!("reverse ({ip})"),
+            });
+        }
+    }
+
+    fn further(&mut self, label: &str, record: &MemberRecord, own: Option<&Key>) {
+        let field = format!("records.{label}");
+        let apex = Key::apex(self.zone);
+        if !record.rtype.is_plain() {
+            return self
+                .offers
+                .fault(&apex, format!("{field}: {} records cannot be asked for", record.rtype));
+        }
+        let key = match &record.name {
+            Some(pattern) => self.owner(pattern, &format!("{field}.name")),
+            None => own.cloned(),
+        };
+        let Some(key) = key else { return };
+        for pattern in record.data.each() {
+            let verbatim = record.rtype == Rtype::TXT && !pattern.trim_start().starts_with(['"', '\\']);
+            let how = if verbatim { As::Plain } else { As::Escaped };
+            match fill(pattern, self.host, self.zone, how) {
+                Ok(Some(data)) => {
+                    let ttl = record.ttl.unwrap_or_else(|| self.spec.ttl());
+                    self.record(key.clone(), record.rtype, ttl, data, &field);
+                }
+                Ok(None) => {}
+                Err(why) => self.offers.fault(&key, format!("{field}.data: {why}")),
+            }
+        }
+    }
+
+    /// The item of a name pattern; what is wrong with it is told at the zone itself.
+    fn owner(&mut self, pattern: &str, field: &str) -> Option<Key> {
+        let filled = match fill(pattern, self.host, self.zone, As::Plain) {
+            Ok(filled) => filled?,
+            Err(why) => {
+                self.offers.fault(&Key::apex(self.zone), format!("{field}: {why}"));
+                return None;
+            }
+        };
+        match name::owner(&filled, self.zone) {
+            Ok(owner) => Some(Key::new(self.zone, &owner)),
+            Err(why) => {
+                self.offers.fault(&Key::apex(self.zone), format!("{field}: {why}"));
+                None
+            }
+        }
+    }
+
+    fn record(&mut self, key: Key, rtype: Rtype, ttl: u32, data: String, field: &str) {
+        let zone = self.zone.clone();
+        self.offers.records.push(Offer { key, zone, rtype, ttl, data, field: field.to_owned() });
+    }
+}
+
+/// An address that a host can have.
+fn address(value: &Value) -> Result<IpAddr, String> {
+    let text = value.as_str().ok_or_else(|| format!("{value} is not text"))?;
+    let ip: IpAddr = text.trim().parse().map_err(|_| format!("{text:?} is not an IP address"))?;
+    let mapped = matches!(ip, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
+    let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
+    if ip.is_unspecified() || ip.is_multicast() || mapped || broadcast {
+        return Err(format!("{ip} is not an address that a host can have"));
+    }
+    Ok(ip)
+}

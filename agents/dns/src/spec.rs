@@ -1,0 +1,272 @@
+//! What a `dns/…` tag says, and what a host may say otherwise.
+//!
+//! A tag with an `soa` is a zone, named by the tag's key. A tag with `zone` feeds a zone that another tag declares
+//! (a pool's round-robin name, say); a host's own aliases and records are left to the zone's tag. A tag with neither is no zone: it groups members and settings to be nested in others.
+//!
+//! A host's override is merged into the tag's document before the agent sees it (maps merge, lists replace), so
+//! [`Override`] is a part of [`Spec`] and [`Spec`] also has what only makes sense for a host, like `omit`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::OnceLock;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::name::{self, Zone};
+use crate::rdata::Rtype;
+
+/// The TTL where nobody says otherwise, in seconds.
+const TTL: u32 = 3600;
+/// The longest TTL ([RFC 2181, section 8](https://www.rfc-editor.org/rfc/rfc2181#section-8)).
+const MAX_TTL: u32 = i32::MAX.unsigned_abs();
+
+/// A DNS zone, and what each member contributes to it.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Spec {
+    /// Makes this tag a zone: its start of authority. The zone's name is the tag's key.
+    #[serde(default)]
+    pub soa: Option<Soa>,
+    /// The name servers of the zone; without any, the SOA's primary. Only with `soa`.
+    #[serde(default)]
+    pub ns: Vec<String>,
+    /// Feed this zone, which another tag declares, instead of being one.
+    #[serde(default)]
+    pub zone: Option<String>,
+    /// The TTL of all records that give none of their own, in seconds; 3600 where nothing is said.
+    #[serde(default)]
+    #[schemars(range(max = MAX_TTL))]
+    pub ttl: Option<u32>,
+    /// The name each member's addresses stand under. A pattern; `{name}`, the host's own name, where nothing is
+    /// said, and then hosts that do not lie in the zone contribute no addresses.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// The fields of the host's document that hold its addresses, IPv4 or IPv6, each one text or a list;
+    /// `address` and `address6` where nothing is said.
+    #[serde(default)]
+    pub addresses: Option<Vec<String>>,
+    /// Further names of each member, as CNAME records that point at its name. Patterns.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// Further records of each member, each under a label of your choice, so that a host can change or add one.
+    #[serde(default)]
+    pub records: BTreeMap<String, MemberRecord>,
+    /// Records of the zone itself, whoever its members are.
+    #[serde(default, rename = "static")]
+    pub statics: Vec<StaticRecord>,
+    /// Reverse zones (`2.0.192.in-addr.arpa`, `8.b.d.0.1.0.0.2.ip6.arpa`, `0-25.2.0.192.in-addr.arpa`) that get a PTR
+    /// record for each address of a member; the longest that holds the address. A reverse zone always feeds itself.
+    #[serde(default)]
+    pub reverse: Vec<String>,
+    /// Leave the member out. Meant for hosts.
+    #[serde(default)]
+    pub omit: bool,
+
+    /// The static records by owner name, made when first needed.
+    #[serde(skip)]
+    #[schemars(skip)]
+    index: OnceLock<HashMap<String, Vec<usize>>>,
+}
+
+/// The start of authority of a zone. The serial is counted by who serves the zone.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Soa {
+    /// The primary name server.
+    pub primary: String,
+    /// Whom to write to: `hostmaster@example.com`, or as a name; `hostmaster` in the zone where nothing is said.
+    #[serde(default)]
+    pub mailbox: Option<String>,
+    /// How often secondaries ask for the serial, in seconds.
+    #[serde(default = "Soa::refresh")]
+    pub refresh: u32,
+    /// How soon they ask again after a failure, in seconds.
+    #[serde(default = "Soa::retry")]
+    pub retry: u32,
+    /// When they stop answering without having reached the primary, in seconds.
+    #[serde(default = "Soa::expire")]
+    pub expire: u32,
+    /// How long the absence of a name may be remembered, in seconds.
+    #[serde(default = "Soa::minimum")]
+    pub minimum: u32,
+}
+
+impl Soa {
+    fn refresh() -> u32 {
+        7200
+    }
+    fn retry() -> u32 {
+        900
+    }
+    fn expire() -> u32 {
+        1_209_600
+    }
+    fn minimum() -> u32 {
+        300
+    }
+
+    /// The record's data with the serial 0, as a zone file writes it.
+    pub(crate) fn data(&self) -> String {
+        let mailbox = match &self.mailbox {
+            None => "hostmaster".to_owned(),
+            Some(text) => match text.split_once('@') {
+                Some((user, domain)) => {
+                    format!("{}.{}.", user.replace('.', "\\."), domain.trim_end_matches('.'))
+                }
+                None => text.clone(),
+            },
+        };
+        let Self { primary, refresh, retry, expire, minimum, .. } = self;
+        format!("{primary} {mailbox} 0 {refresh} {retry} {expire} {minimum}")
+    }
+}
+
+/// A record that each member contributes.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MemberRecord {
+    /// Its owner name. A pattern; the member's name where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub rtype: Rtype,
+    /// Its data as a zone file writes it, or several. Patterns.
+    pub data: Data,
+    /// Its TTL in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = MAX_TTL))]
+    pub ttl: Option<u32>,
+}
+
+/// A record of the zone itself.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StaticRecord {
+    /// Its owner name; `@` is the zone itself.
+    #[serde(default = "StaticRecord::apex")]
+    pub name: String,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub rtype: Rtype,
+    /// Its data as a zone file writes it, or several.
+    pub data: Data,
+    /// Its TTL in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = MAX_TTL))]
+    pub ttl: Option<u32>,
+}
+
+impl StaticRecord {
+    fn apex() -> String {
+        "@".to_owned()
+    }
+}
+
+/// The data of one record, or of several of one name and type.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Data {
+    /// One record.
+    One(String),
+    /// Several.
+    Many(Vec<String>),
+}
+
+impl Data {
+    pub(crate) fn each(&self) -> &[String] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Many(many) => many,
+        }
+    }
+}
+
+/// What a host may say under `dns` in its own document.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Override {
+    /// Leave this host out of every zone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub omit: Option<bool>,
+    /// The TTL of this host's records, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = MAX_TTL))]
+    pub ttl: Option<u32>,
+    /// The fields of its document that hold its addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub addresses: Option<Vec<String>>,
+    /// Further names of it, instead of those that the tag gives. Patterns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aliases: Option<Vec<String>>,
+    /// Further records of it, by label; one with a label that the tag has too replaces that one's fields.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub records: Option<BTreeMap<String, PartialRecord>>,
+}
+
+/// A member's record, as far as it differs from the tag's of the same label.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PartialRecord {
+    /// Its owner name. A pattern.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its type.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub rtype: Option<Rtype>,
+    /// Its data as a zone file writes it, or several. Patterns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<Data>,
+    /// Its TTL in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = MAX_TTL))]
+    pub ttl: Option<u32>,
+}
+
+impl Spec {
+    /// The zone that a tag of this key feeds; `None` for a tag that only groups members.
+    ///
+    /// # Errors
+    /// A name that is not one, or a tag that is a zone and feeds another.
+    pub(crate) fn feeds(&self, key: &str) -> Result<Option<Zone>, String> {
+        match (&self.soa, &self.zone) {
+            (None, None) => Ok(None),
+            (Some(_), None) => Zone::parse(key).map(Some),
+            (soa, Some(zone)) => {
+                let zone = Zone::parse(zone)?;
+                if soa.is_some() && Zone::parse(key).ok().as_ref() != Some(&zone) {
+                    return Err(format!(
+                        "a tag with soa is the zone of its key, and this one says zone: {zone}; drop one"
+                    ));
+                }
+                Ok(Some(zone))
+            }
+        }
+    }
+
+    /// The TTL of what gives none.
+    pub(crate) fn ttl(&self) -> u32 {
+        self.ttl.unwrap_or(TTL).min(MAX_TTL)
+    }
+
+    /// The host fields that hold addresses.
+    pub(crate) fn address_fields(&self) -> impl Iterator<Item = &str> {
+        let said = self.addresses.as_deref();
+        let usual = ["address", "address6"].into_iter().filter(move |_| said.is_none());
+        said.unwrap_or_default().iter().map(String::as_str).chain(usual)
+    }
+
+    /// Where the static records of an owner name stand. Made once: a zone of many static records stays linear.
+    pub(crate) fn statics_of(&self, owner: &str, zone: &Zone) -> &[usize] {
+        let index = self.index.get_or_init(|| {
+            let mut index: HashMap<String, Vec<usize>> = HashMap::new();
+            for (at, record) in self.statics.iter().enumerate() {
+                if let Ok(owner) = name::owner(&record.name, zone) {
+                    index.entry(owner).or_default().push(at);
+                }
+            }
+            index
+        });
+        index.get(owner).map_or(&[], Vec::as_slice)
+    }
+}

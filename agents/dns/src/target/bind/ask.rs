@@ -1,0 +1,111 @@
+//! Asking a server which serial of a zone it serves.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use hickory_proto::op::{Message, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{Name, RData, RecordType};
+use tokio::net::UdpSocket;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::name::Zone;
+
+/// What came of asking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It serves this serial.
+    Serial(u32),
+    /// It answers, and does not serve the zone.
+    NotServed,
+    /// Nothing is known.
+    Silence,
+}
+
+impl Answer {
+    pub(super) fn serial(self) -> Option<u32> {
+        match self {
+            Self::Serial(serial) => Some(serial),
+            Self::NotServed | Self::Silence => None,
+        }
+    }
+
+    /// Whether the server certainly serves something else than this serial.
+    pub(super) fn contradicts(self, serial: Option<u32>) -> bool {
+        match self {
+            Self::Serial(served) => Some(served) != serial,
+            Self::NotServed => true,
+            Self::Silence => false,
+        }
+    }
+}
+
+/// Asks once, and once more if nothing comes.
+pub(super) async fn serial(server: SocketAddr, zone: &Zone, within: Duration) -> Answer {
+    for _ in 0..2 {
+        // Refused by the system (nobody listens), or silence: nothing is known.
+        if let Ok(Ok(answer)) = timeout(within / 2, once(server, zone)).await {
+            return answer;
+        }
+    }
+    Answer::Silence
+}
+
+/// Asks until the server serves this serial.
+///
+/// A reload is not done when `rndc` returns, and no server tells when it is, so it is asked again: after 10 ms,
+/// then twice as long each time up to half a second.
+pub(super) async fn until(
+    server: SocketAddr,
+    zone: &Zone,
+    wanted: u32,
+    within: Duration,
+) -> Result<(), String> {
+    let end = Instant::now() + within;
+    let mut pause = Duration::from_millis(10);
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let answer = serial(server, zone, left.min(Duration::from_secs(1))).await;
+        if answer == Answer::Serial(wanted) {
+            return Ok(());
+        }
+        if end.saturating_duration_since(Instant::now()) <= pause {
+            return Err(match answer {
+                Answer::Serial(serial) => format!("{server} serves serial {serial}, not {wanted}"),
+                Answer::NotServed => format!("{server} does not serve {zone}"),
+                Answer::Silence => format!("{server} does not answer"),
+            });
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(500));
+    }
+}
+
+async fn once(server: SocketAddr, zone: &Zone) -> std::io::Result<Answer> {
+    let any: SocketAddr =
+        if server.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
+    let socket = UdpSocket::bind(any).await?;
+    socket.connect(server).await?;
+    let name = Name::from_ascii(format!("{zone}.")).map_err(std::io::Error::other)?;
+    let mut query = Message::query();
+    query.metadata.op_code = OpCode::Query;
+    query.add_query(Query::query(name.clone(), RecordType::SOA));
+    socket.send(&query.to_vec().map_err(std::io::Error::other)?).await?;
+    let mut buffer = [0; 4096];
+    loop {
+        let len = socket.recv(&mut buffer).await?;
+        let Ok(answer) = Message::from_vec(&buffer[..len]) else { continue };
+        if answer.metadata.id != query.metadata.id {
+            continue;
+        }
+        let serial = answer.answers.iter().filter(|record| record.name == name).find_map(|record| {
+            match &record.data {
+                RData::SOA(soa) => Some(soa.serial),
+                _ => None,
+            }
+        });
+        return Ok(match (answer.metadata.response_code, serial) {
+            (ResponseCode::NoError, Some(serial)) if answer.metadata.authoritative => Answer::Serial(serial),
+            _ => Answer::NotServed,
+        });
+    }
+}

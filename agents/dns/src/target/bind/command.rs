@@ -1,0 +1,79 @@
+//! Running the commands of the configuration: no shell, bounded time, bounded output.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::Command;
+
+use crate::name::Zone;
+
+/// The most output that is read.
+const MAX_OUTPUT: u64 = 64 * 1024;
+
+/// Runs a command; what it said if it failed.
+pub(super) async fn run(
+    command: &[String],
+    zone: &Zone,
+    file: &Path,
+    within: Duration,
+) -> Result<(), String> {
+    let Some((program, args)) = command.split_first() else { return Ok(()) };
+    let file = file.to_string_lossy();
+    let fill = |arg: &String| arg.replace("{zone}", zone.as_str()).replace("{file}", &file);
+    let mut child = Command::new(program)
+        .args(args.iter().map(fill))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|e| format!("{program} cannot be started: {e}"))?;
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let read = async {
+        tokio::join!(
+            async {
+                if let Some(mut pipe) = stdout {
+                    keep(&mut pipe, &mut out).await;
+                }
+            },
+            async {
+                if let Some(mut pipe) = stderr {
+                    keep(&mut pipe, &mut err).await;
+                }
+            },
+        );
+        child.wait().await
+    };
+    let status = match tokio::time::timeout(within, read).await {
+        Err(_) => return Err(format!("{program} did not end within {} seconds", within.as_secs())),
+        Ok(Err(e)) => return Err(format!("{program}: {e}")),
+        Ok(Ok(status)) => status,
+    };
+    if status.success() {
+        return Ok(());
+    }
+    out.extend(err);
+    Err(format!("{program} ended with {status}: {}", String::from_utf8_lossy(&out).trim()))
+}
+
+/// Keeps the first of what a program says and hears the rest out: one whose pipe closes fails for no fault of its own.
+async fn keep(pipe: &mut (impl AsyncRead + Unpin), said: &mut Vec<u8>) {
+    // What cannot be read was not said.
+    let _ = (&mut *pipe).take(MAX_OUTPUT).read_to_end(said).await;
+    let _ = tokio::io::copy(pipe, &mut tokio::io::sink()).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_program_that_says_much_does_not_fail_for_it() {
+        let zone = Zone::parse("example.com").unwrap();
+        let command = ["sh", "-c", "yes warning | head -c 1000000"].map(str::to_owned);
+        run(&command, &zone, Path::new("unused"), Duration::from_secs(30)).await.unwrap();
+    }
+}

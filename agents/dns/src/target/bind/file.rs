@@ -1,0 +1,184 @@
+//! The files on disk: looked at, replaced, put back, removed.
+//!
+//! For a zone whose file is `Z` there may stand beside it `.Z.new`, a candidate (rubbish if nobody works on it), and
+//! `.Z.good`, the last file that the server is known to have served (empty where there was none), while that is not known
+//! of `Z`.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use shoal_agent::Fault;
+
+use super::settings::BindSettings;
+use crate::name::Zone;
+use crate::target::zonefile::{self, Rendered, ZoneFile};
+
+/// Tells one version of a file from another without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    inode: u64,
+    changed: SystemTime,
+    size: u64,
+}
+
+/// What is known of a zone's file.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// The version that was read; `None`: there is no file, or nobody looked.
+    pub(super) stamp: Option<Stamp>,
+    /// What it holds.
+    pub(super) file: Arc<ZoneFile>,
+    /// Whether the server may not serve it yet.
+    pub(super) pending: bool,
+    /// What the server served when last asked.
+    pub(super) served: Option<u32>,
+}
+
+impl Known {
+    /// Whether there is a file.
+    pub(super) fn exists(&self) -> bool {
+        self.stamp.is_some()
+    }
+}
+
+/// The directory of zone files.
+#[derive(Clone, Debug)]
+pub(super) struct Files {
+    directory: PathBuf,
+    pattern: String,
+}
+
+impl Files {
+    pub(super) fn new(settings: &BindSettings) -> Self {
+        Self { directory: settings.directory.clone(), pattern: settings.file.clone() }
+    }
+
+    fn name(&self, zone: &Zone) -> String {
+        // A zone's name holds no '/', and the pattern was checked: this stays in the directory.
+        self.pattern.replace("{zone}", zone.as_str())
+    }
+
+    /// The zone's file.
+    pub(super) fn path(&self, zone: &Zone) -> PathBuf {
+        self.directory.join(self.name(zone))
+    }
+
+    /// Its candidate.
+    pub(super) fn candidate(&self, zone: &Zone) -> PathBuf {
+        self.directory.join(format!(".{}.new", self.name(zone)))
+    }
+
+    fn good(&self, zone: &Zone) -> PathBuf {
+        self.directory.join(format!(".{}.good", self.name(zone)))
+    }
+
+    /// Reads the file again if it is another than the one that is known. Costs one `stat` otherwise.
+    pub(super) async fn look(&self, zone: &Zone, known: &mut Known) -> Result<(), Fault> {
+        let path = self.path(zone);
+        let fault = |e: io::Error| Fault::new(format!("read the zone file {}", path.display()), e);
+        // A directory that is gone is not a zone without records.
+        fs::metadata(&self.directory).map_err(|e| {
+            Fault::new(format!("look into the zone directory {}", self.directory.display()), e)
+        })?;
+        known.pending = fs::symlink_metadata(self.good(zone)).is_ok();
+        let found = stamp(&path).map_err(fault)?;
+        if found == known.stamp && (found.is_some() || *known.file == ZoneFile::default()) {
+            return Ok(());
+        }
+        known.file = Arc::new(match found {
+            None => ZoneFile::default(),
+            Some(_) => {
+                let (path, zone) = (path.clone(), zone.clone());
+                let read = move || {
+                    fs::read(path).map(|octets| zonefile::read(&String::from_utf8_lossy(&octets), &zone))
+                };
+                tokio::task::spawn_blocking(read)
+                    .await
+                    .map_err(|e| fault(io::Error::other(e)))?
+                    .map_err(fault)?
+            }
+        });
+        known.stamp = found;
+        Ok(())
+    }
+
+    /// Writes the candidate and syncs it.
+    pub(super) fn write(&self, zone: &Zone, text: &Rendered) -> io::Result<()> {
+        let mut file = fs::File::create(self.candidate(zone))?;
+        file.write_all(text.head.as_bytes())?;
+        file.write_all(text.body.as_bytes())?;
+        file.sync_all()
+    }
+
+    /// Puts the candidate in the file's place, keeping the last good one beside it.
+    pub(super) fn replace(&self, zone: &Zone) -> io::Result<Option<Stamp>> {
+        let (path, good) = (self.path(zone), self.good(zone));
+        // One that is still there is older, and known to be good; this file is not.
+        match fs::hard_link(&path, &good) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            // The first file of the zone: an empty one says that it is not known to be served.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => drop(fs::File::create(&good)?),
+            Err(e) => return Err(e),
+        }
+        fs::rename(self.candidate(zone), &path)?;
+        self.sync()?;
+        stamp(&path)
+    }
+
+    /// The file is served: the last good one is not needed any more.
+    pub(super) fn settle(&self, zone: &Zone) -> io::Result<()> {
+        unless_absent(fs::remove_file(self.good(zone)))
+    }
+
+    /// Puts the last good file back; `false` where there is none.
+    pub(super) fn put_back(&self, zone: &Zone) -> io::Result<bool> {
+        let good = self.good(zone);
+        match fs::metadata(&good) {
+            Ok(meta) if meta.len() > 0 => {
+                fs::rename(good, self.path(zone))?;
+                self.sync().map(|()| true)
+            }
+            Ok(_) => Ok(false),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Removes the zone's file and what stands beside it.
+    pub(super) fn remove(&self, zone: &Zone) -> io::Result<()> {
+        unless_absent(fs::remove_file(self.good(zone)))?;
+        unless_absent(fs::remove_file(self.candidate(zone)))?;
+        unless_absent(fs::remove_file(self.path(zone)))?;
+        self.sync()
+    }
+
+    /// Removes a candidate that is not wanted.
+    pub(super) fn discard(&self, zone: &Zone) {
+        // It would be overwritten by the next one; that it is gone is only tidy.
+        let _ = fs::remove_file(self.candidate(zone));
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        fs::File::open(&self.directory)?.sync_all()
+    }
+}
+
+fn unless_absent(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+fn stamp(path: &Path) -> io::Result<Option<Stamp>> {
+    use std::os::unix::fs::MetadataExt;
+    match fs::metadata(path) {
+        Ok(meta) => Ok(Some(Stamp { inode: meta.ino(), changed: meta.modified()?, size: meta.len() })),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}

@@ -1,0 +1,108 @@
+//! Zone files for BIND, or for any server that reads them.
+//!
+//! A zone is one file, owned whole. A batch writes it once: candidate in the same directory, the consumer's own
+//! checker, fsync, rename, fsync of the directory, reload, and the question to the server which serial it now serves.
+//! If any step after the rename fails, the last good file goes back.
+//!
+//! **Stopped anywhere**, the next look tells the truth. The last good file stays as a hard link beside the new one
+//! until the server is known to serve the new one; while that link exists, or the server serves another serial than the
+//! file has, the zone itself is [`unserved`](crate::Have::unserved), which is not what anybody wants, so the engine acts.
+//!
+//! **Fencing**: a file cannot check a number. No file is replaced after the claim's end; a stale holder that was stopped
+//! between that check and the rename is the window that is left.
+
+mod ask;
+mod command;
+mod file;
+mod settings;
+mod weigh;
+mod write;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError};
+
+use shoal_agent::{Applied, Batch, Fault, Fence, Nature, Observed, Scope, Seen, Target, Unit};
+use tokio::sync::Mutex;
+
+use file::{Files, Known};
+pub use settings::BindSettings;
+
+use crate::Dns;
+use crate::name::Zone;
+use crate::record::{Have, Key};
+
+/// A server that reads zone files.
+#[derive(Debug)]
+pub struct Bind {
+    settings: BindSettings,
+    files: Files,
+    /// What is known of each zone's file; locked while somebody works on it.
+    zones: std::sync::Mutex<HashMap<Zone, Arc<Mutex<Known>>>>,
+}
+
+impl Bind {
+    /// The target of these settings. Touches nothing yet.
+    ///
+    /// # Errors
+    /// Settings that cannot work.
+    pub fn open(settings: BindSettings) -> Result<Self, Fault> {
+        settings.check()?;
+        let files = Files::new(&settings);
+        Ok(Self { settings, files, zones: std::sync::Mutex::default() })
+    }
+
+    fn known(&self, zone: &Zone) -> Arc<Mutex<Known>> {
+        let mut zones = self.zones.lock().unwrap_or_else(PoisonError::into_inner);
+        zones.entry(zone.clone()).or_default().clone()
+    }
+}
+
+/// The zone of a unit.
+pub(crate) fn zone_of(unit: &Unit) -> Result<Zone, Fault> {
+    Zone::parse(&unit.0).map_err(|why| Fault::new(format!("work on the zone {unit}"), why).permanent())
+}
+
+impl Target<Dns> for Bind {
+    fn nature(&self) -> Nature {
+        Nature { whole: true, checks_fence: false, marks_own: true, sole: false }
+    }
+
+    async fn observe(&self, unit: &Unit, scope: Scope<'_, Key>) -> Result<Observed<Dns>, Fault> {
+        let zone = zone_of(unit)?;
+        let known = self.known(&zone);
+        let mut known = known.lock().await;
+        self.files.look(&zone, &mut known).await?;
+        let served = match self.settings.server {
+            Some(server) if known.exists() => ask::serial(server, &zone, self.settings.answer_within()).await,
+            _ => ask::Answer::Silence,
+        };
+        known.served = served.serial();
+        let unserved = known.pending || known.file.odd.is_some() || served.contradicts(known.file.serial);
+        Ok(observed(&zone, &known, unserved, scope, self.settings.adopts(&zone)))
+    }
+
+    async fn apply(&self, unit: &Unit, batch: &Batch<Dns>, fence: &Fence) -> Result<Applied<Dns>, Fault> {
+        let zone = zone_of(unit)?;
+        let known = self.known(&zone);
+        let mut known = known.lock().await;
+        write::Work { zone: &zone, settings: &self.settings, files: &self.files, fence }
+            .apply(batch, &mut known)
+            .await
+    }
+}
+
+fn observed(zone: &Zone, known: &Known, unserved: bool, scope: Scope<'_, Key>, adopt: bool) -> Observed<Dns> {
+    let ours = known.file.ours || adopt;
+    let apex = Key::apex(zone);
+    let seen = |key: &Key| {
+        let records = known.file.nodes.get(key)?.clone();
+        let have = Have { records, unserved: unserved && *key == apex };
+        Some((key.clone(), if ours { Seen::Ours(have) } else { Seen::There(have) }))
+    };
+    let seen: BTreeMap<_, _> = match scope {
+        Scope::All => known.file.nodes.keys().filter_map(seen).collect(),
+        // The zone itself is always told: whether the file is served shows there.
+        Scope::Keys(keys) => keys.iter().chain([&apex]).filter_map(seen).collect(),
+    };
+    Observed { seen, complete: true }
+}

@@ -1,0 +1,192 @@
+//! What goes into the candidate, and what is refused.
+//!
+//! One bad record must not hold up a zone. What the checker or Shoal itself refuses is put back to what the file has
+//! now, its change is reported as failed, and the rest goes on.
+
+use std::collections::BTreeMap;
+
+use shoal_agent::{Applied, Batch, Edit, Fault, Line, Outcome};
+
+use crate::Dns;
+use crate::name::{self, Zone};
+use crate::rdata::Rtype;
+use crate::record::{Key, Node};
+use crate::target::zonefile::Rendered;
+
+/// A zone as it shall be written.
+pub(super) struct Draft<'a> {
+    zone: &'a Zone,
+    current: &'a BTreeMap<Key, Node>,
+    after: Vec<(&'a Key, &'a Node)>,
+    /// What stays as it is in the file, and why.
+    refused: BTreeMap<Key, Fault>,
+    /// The zone's own records without the name servers that cannot be.
+    apex: Option<(Node, Fault)>,
+}
+
+impl<'a> Draft<'a> {
+    /// What the batch wants.
+    pub(super) fn new(zone: &'a Zone, batch: &'a Batch<Dns>, current: &'a BTreeMap<Key, Node>) -> Self {
+        let node = |line: &'a Line<Dns>| match line {
+            Line::Want(node) => node,
+            Line::Keep(have) => &have.records,
+        };
+        let after = batch.after.iter().map(|(key, line)| (key, node(line))).collect();
+        Self { zone, current, after, refused: BTreeMap::new(), apex: None }
+    }
+
+    /// Whether it has a start of authority, so that it is a zone at all.
+    pub(super) fn is_zone(&self) -> bool {
+        self.get(&Key::apex(self.zone)).is_some_and(|node| node.set(Rtype::SOA).is_some())
+    }
+
+    /// The records of a name as they shall be.
+    fn get(&self, key: &Key) -> Option<&Node> {
+        if let Some((apex, _)) = self.apex.as_ref().filter(|_| key.is_apex()) {
+            return Some(apex);
+        }
+        if self.refused.contains_key(key) {
+            return self.current.get(key);
+        }
+        self.after.binary_search_by(|(at, _)| (*at).cmp(key)).ok().map(|at| self.after[at].1)
+    }
+
+    /// All names with their records, in order.
+    pub(super) fn lines(&self) -> Vec<(&Key, &Node)> {
+        if self.refused.is_empty() && self.apex.is_none() {
+            return self.after.clone();
+        }
+        let mut keys: Vec<&Key> = self.after.iter().map(|(key, _)| *key).chain(self.refused.keys()).collect();
+        keys.sort();
+        keys.dedup();
+        keys.into_iter().filter_map(|key| self.get(key).map(|node| (key, node))).collect()
+    }
+
+    /// What differs from the file: what each such name shall be.
+    pub(super) fn differences(&self) -> Vec<(Key, Option<Node>)> {
+        let mut found = Vec::new();
+        let lines = self.lines();
+        let mut current = self.current.iter().peekable();
+        for (key, node) in lines {
+            while let Some((gone, _)) = current.next_if(|(at, _)| *at < key) {
+                found.push((gone.clone(), None));
+            }
+            match current.next_if(|(at, _)| *at == key) {
+                Some((_, now)) if now == node => {}
+                _ => found.push((key.clone(), Some(node.clone()))),
+            }
+        }
+        found.extend(current.map(|(gone, _)| (gone.clone(), None)));
+        found
+    }
+
+    /// Sees to it that every name server inside the zone has an address, without which no server loads the zone.
+    ///
+    /// # Errors
+    /// No name server is left.
+    pub(super) fn name_servers(&mut self) -> Result<(), Fault> {
+        let apex = Key::apex(self.zone);
+        let Some(node) = self.get(&apex) else { return Ok(()) };
+        let Some(servers) = node.set(Rtype::NS) else {
+            return Err(self.fault("it has no name server", "give the tag ns, or a primary in its soa"));
+        };
+        let bad: Vec<String> =
+            servers.data.iter().filter(|server| !self.has_address(server)).cloned().collect();
+        if bad.is_empty() {
+            return Ok(());
+        }
+        let mut node = node.clone();
+        let mut drop = Vec::new();
+        for server in bad {
+            let why = format!("{server} is a name server of the zone and needs an address here");
+            let key = self.inside(&server);
+            match key.filter(|key| {
+                self.current.get(key).is_some_and(has_address) && !self.refused.contains_key(key)
+            }) {
+                // Its address is about to go: keep it.
+                Some(key) => {
+                    let fault = Fault::new(format!("change {}", key.name()), why);
+                    self.refused.insert(key, fault.next("take it out of the zone's ns first").permanent());
+                }
+                None => drop.push((server, why)),
+            }
+        }
+        let Some((_, why)) = drop.first() else { return Ok(()) };
+        let fault = Fault::new(format!("write the name servers of {}", self.zone), why);
+        let fault = fault.next("give it an A or AAAA record, or take it out of ns").permanent();
+        if let Some(set) = node.sets.iter_mut().find(|set| set.rtype == Rtype::NS) {
+            set.data.retain(|server| drop.iter().all(|(bad, _)| bad != server));
+            if set.data.is_empty() {
+                return Err(fault);
+            }
+        }
+        tracing::warn!(zone = %self.zone, "{fault}");
+        self.apex = Some((node, fault));
+        Ok(())
+    }
+
+    fn fault(&self, why: &str, next: &str) -> Fault {
+        Fault::new(format!("write the zone {}", self.zone), why).next(next).permanent()
+    }
+
+    /// The key of a complete name, if it lies in the zone.
+    fn inside(&self, name: &str) -> Option<Key> {
+        let name = name.trim_end_matches('.');
+        name::within(name, self.zone)
+            .map(|owner| Key::new(self.zone, if owner.is_empty() { "@" } else { owner }))
+    }
+
+    /// Whether a name has an address, itself or through a wildcard, or is none of this zone's business.
+    fn has_address(&self, name: &str) -> bool {
+        let Some(key) = self.inside(name) else { return true };
+        if let Some(node) = self.get(&key) {
+            return has_address(node);
+        }
+        let mut rest = key.owner();
+        while let Some((_, tail)) = rest.split_once('.') {
+            rest = tail;
+            if let Some(node) = self.get(&Key::new(self.zone, &format!("*.{rest}"))) {
+                return has_address(node);
+            }
+        }
+        self.get(&Key::new(self.zone, "*")).is_some_and(has_address)
+    }
+
+    /// Refuses the names that the checker complains about; `false` if it names none that would change.
+    pub(super) fn blame(&mut self, complaint: &str, file: &str, rendered: &Rendered) -> bool {
+        let mut found = false;
+        for line in complaint.lines().filter(|line| !line.contains("warning") && !line.contains("ignoring")) {
+            let number = line.split_once(file).and_then(|(_, rest)| rest.strip_prefix(':'));
+            let number =
+                number.and_then(|rest| rest.split(':').next()).and_then(|number| number.trim().parse().ok());
+            let Some(key) = number.and_then(|number| rendered.name_at(number)) else { continue };
+            if self.refused.contains_key(key) || self.get(key) == self.current.get(key) {
+                continue;
+            }
+            let what = line.split_once(file).map_or(line, |(_, rest)| {
+                rest.trim_start_matches(|c: char| c.is_ascii_digit() || ": ".contains(c))
+            });
+            let fault =
+                Fault::new(format!("write {}", key.name()), format!("the checker refuses it: {what}"));
+            self.refused
+                .insert(key.clone(), fault.next("correct the tag or the host it comes from").permanent());
+            found = true;
+        }
+        found
+    }
+
+    /// What became of each change once the draft is written.
+    pub(super) fn applied(&self, batch: &Batch<Dns>) -> Applied<Dns> {
+        let outcome = |edit: &Edit<Dns>| match (&self.apex, self.refused.get(&edit.key)) {
+            (_, Some(fault)) => Outcome::Failed(fault.clone()),
+            (Some((_, fault)), None) if edit.key.is_apex() => Outcome::Failed(fault.clone()),
+            _ => Outcome::Done,
+        };
+        let each = batch.changes.iter().map(|edit| (edit.key.clone(), outcome(edit))).collect();
+        Applied { each, facts: Vec::new() }
+    }
+}
+
+fn has_address(node: &Node) -> bool {
+    node.set(Rtype::A).is_some() || node.set(Rtype::AAAA).is_some()
+}

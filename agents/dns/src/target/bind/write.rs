@@ -1,0 +1,220 @@
+//! One batch into one file.
+
+use std::sync::Arc;
+
+use shoal_agent::{Applied, Batch, Fault, Fence, Outcome, Why};
+
+use super::file::{Files, Known};
+use super::settings::BindSettings;
+use super::weigh::Draft;
+use super::{ask, command};
+use crate::Dns;
+use crate::name::Zone;
+use crate::record::{Key, Node};
+use crate::target::serial::latest;
+use crate::target::zonefile::render;
+
+/// How often a candidate is mended and checked again before the batch is given up.
+const ROUNDS: usize = 16;
+
+/// Everything that a batch is carried out with.
+pub(super) struct Work<'a> {
+    pub(super) zone: &'a Zone,
+    pub(super) settings: &'a BindSettings,
+    pub(super) files: &'a Files,
+    pub(super) fence: &'a Fence,
+}
+
+impl Work<'_> {
+    pub(super) async fn apply(&self, batch: &Batch<Dns>, known: &mut Known) -> Result<Applied<Dns>, Fault> {
+        self.fence.check()?;
+        self.files.look(self.zone, known).await?;
+        if known.exists() && !known.file.ours && !self.settings.adopts(self.zone) {
+            return Err(self
+                .fault("write", "the file is not Shoal's: its mark is missing in the second line")
+                .next(format!("move it away, or let Shoal take it over with adopt = [\"{}\"]", self.zone))
+                .permanent());
+        }
+        if batch
+            .changes
+            .iter()
+            .any(|edit| edit.from.as_ref().map(|have| &have.records) != known.file.nodes.get(&edit.key))
+        {
+            return Ok(each(batch, |_| Outcome::Stale));
+        }
+        let current = Arc::clone(&known.file);
+        let mut draft = Draft::new(self.zone, batch, &current.nodes);
+        if !draft.is_zone() {
+            return self.no_zone(batch, known).await;
+        }
+        let Some((differences, serial)) = self.candidate(&mut draft, known).await? else {
+            // Nothing to write: at most, the server has to be told of what stands there.
+            if let Some(serial) = known.file.serial {
+                self.serve(serial, known).await?;
+            }
+            return Ok(draft.applied(batch));
+        };
+        self.fence.check()?;
+        known.stamp = self.files.replace(self.zone).map_err(|e| self.fault("replace", e))?;
+        let applied = draft.applied(batch);
+        // The last other holders: from here on the map is changed in place.
+        drop(draft);
+        drop(current);
+        let file = Arc::make_mut(&mut known.file);
+        for (key, node) in differences {
+            match node {
+                Some(node) => file.nodes.insert(key, node),
+                None => file.nodes.remove(&key),
+            };
+        }
+        (file.ours, file.intact, file.odd, file.serial) = (true, true, None, Some(serial));
+        self.serve(serial, known).await?;
+        Ok(applied)
+    }
+
+    /// Writes a candidate that the checker accepts; what differs, and the new serial. `None` if nothing differs.
+    async fn candidate(
+        &self,
+        draft: &mut Draft<'_>,
+        known: &Known,
+    ) -> Result<Option<(Vec<(Key, Option<Node>)>, u32)>, Fault> {
+        let path = self.files.candidate(self.zone);
+        for _ in 0..ROUNDS {
+            draft.name_servers()?;
+            let differences = draft.differences();
+            if differences.is_empty() && known.file.odd.is_none() {
+                self.files.discard(self.zone);
+                return Ok(None);
+            }
+            let last = match (known.file.serial, known.served) {
+                (Some(file), Some(served)) => Some(latest(file, served)),
+                (file, served) => file.or(served),
+            };
+            let serial = self.settings.serial.next(last, today());
+            let rendered = render(self.zone, serial, draft.lines());
+            let (files, zone) = (self.files.clone(), self.zone.clone());
+            let written =
+                tokio::task::spawn_blocking(move || files.write(&zone, &rendered).map(|()| rendered));
+            let rendered = written
+                .await
+                .map_err(|e| self.fault("write the candidate of", e))?
+                .map_err(|e| self.fault("write the candidate of", e))?;
+            let complaint =
+                match command::run(&self.settings.check, self.zone, &path, self.settings.within()).await {
+                    Ok(()) => return Ok(Some((differences, serial))),
+                    Err(complaint) => complaint,
+                };
+            if !draft.blame(&complaint, &path.to_string_lossy(), &rendered) {
+                self.files.discard(self.zone);
+                return Err(self.fault("check the candidate of", complaint).permanent());
+            }
+        }
+        self.files.discard(self.zone);
+        Err(self.fault(
+            "check the candidate of",
+            format!("{ROUNDS} rounds of leaving out bad records did not help"),
+        ))
+    }
+
+    /// Has the file loaded, and makes sure that it is; if not, puts the last good one back.
+    async fn serve(&self, serial: u32, known: &mut Known) -> Result<(), Fault> {
+        let loaded = self.load(serial).await;
+        // Loading may take longer than the claim lasts: what stands beside the file is then the next holder's to settle.
+        self.fence.check()?;
+        let Err(why) = loaded else {
+            known.served = self.settings.server.map(|_| serial);
+            known.pending = false;
+            return self.files.settle(self.zone).map_err(|e| self.fault("settle", e));
+        };
+        let back =
+            self.files.put_back(self.zone).map_err(|e| self.fault("put the last good file back for", e))?;
+        let fault = self.fault("load", &why);
+        if !back {
+            return Err(
+                fault.next("there is no earlier file to go back to; see that the server knows the zone")
+            );
+        }
+        // What becomes of this reload, the next look shows.
+        let path = self.files.path(self.zone);
+        if let Err(again) =
+            command::run(&self.settings.reload, self.zone, &path, self.settings.within()).await
+        {
+            tracing::warn!(zone = %self.zone, "reload of the last good file: {again}");
+        }
+        Err(fault.next("the last good file is back in its place"))
+    }
+
+    async fn load(&self, serial: u32) -> Result<(), String> {
+        let (path, within) = (self.files.path(self.zone), self.settings.within());
+        if let Err(why) = command::run(&self.settings.reload, self.zone, &path, within).await {
+            if self.settings.add.is_empty() {
+                return Err(why);
+            }
+            command::run(&self.settings.add, self.zone, &path, within)
+                .await
+                .map_err(|add| format!("{why}; and adding the zone: {add}"))?;
+        }
+        match self.settings.server {
+            Some(server) => ask::until(server, self.zone, serial, within).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The batch leaves no start of authority: the zone goes, if a tag or somebody's edit of one says so.
+    async fn no_zone(&self, batch: &Batch<Dns>, known: &mut Known) -> Result<Applied<Dns>, Fault> {
+        let reason = batch
+            .changes
+            .iter()
+            .find(|edit| edit.key.is_apex() && edit.to.is_none())
+            .map(|edit| &edit.because);
+        let named = matches!(reason, Some(Why::TagGone(..) | Why::Edited(..)));
+        if known.exists() && !named {
+            return Err(self
+                .fault("write", "nothing says what its SOA is, and nothing says that the zone should go")
+                .next(format!("give the tag dns/{} an soa, or delete the tag", self.zone))
+                .permanent());
+        }
+        if known.exists() {
+            self.fence.check()?;
+            self.files.remove(self.zone).map_err(|e| self.fault("remove", e))?;
+            *known = Known::default();
+            let path = self.files.path(self.zone);
+            if let Err(why) =
+                command::run(&self.settings.remove, self.zone, &path, self.settings.within()).await
+            {
+                tracing::warn!(zone = %self.zone, "the zone's file is removed, and the remove command failed: {why}");
+            }
+        }
+        Ok(each(batch, |wanted| match wanted {
+            None => Outcome::Done,
+            Some(key) => Outcome::Failed(
+                Fault::new(
+                    format!("write {}", key.name()),
+                    format!("no tag declares the zone {}", self.zone),
+                )
+                .next(format!("make a tag dns/{} with an soa", self.zone))
+                .permanent(),
+            ),
+        }))
+    }
+
+    fn fault(&self, verb: &str, why: impl ToString) -> Fault {
+        Fault::new(format!("{verb} the zone file {}", self.files.path(self.zone).display()), why)
+    }
+}
+
+/// An outcome for each change, from the key of what it wants.
+fn each(batch: &Batch<Dns>, outcome: impl Fn(Option<&Key>) -> Outcome) -> Applied<Dns> {
+    let one = |edit: &shoal_agent::Edit<Dns>| {
+        let wanted = edit.to.is_some().then_some(&edit.key);
+        (edit.key.clone(), outcome(wanted))
+    };
+    Applied { each: batch.changes.iter().map(one).collect(), facts: Vec::new() }
+}
+
+/// The day in UTC, as `YYYYMMDD`.
+fn today() -> u32 {
+    let day = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+    let part = |n: i32| u32::try_from(n).unwrap_or_default();
+    part(day.year().into()) * 10_000 + part(day.month().into()) * 100 + part(day.day().into())
+}

@@ -1,0 +1,79 @@
+//! The effectful half: what is served, and how to change it.
+
+mod bind;
+mod serial;
+mod server;
+mod zonefile;
+
+use serde::Deserialize;
+use shoal_agent::{Applied, Batch, Fault, Fence, Nature, Observed, Scope, Target, Unit};
+
+pub use bind::{Bind, BindSettings};
+pub use serial::SerialStyle;
+pub use server::{Listen, Server, ServerSettings};
+
+use crate::{Dns, Key};
+
+/// Which target: `[agent.bind]` or `[agent.server]` of the node's configuration, and the built-in server where neither
+/// is there.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Zone files for BIND.
+    #[serde(default)]
+    pub bind: Option<BindSettings>,
+    /// The built-in server.
+    #[serde(default)]
+    pub server: Option<ServerSettings>,
+}
+
+/// The target that the configuration chose.
+#[derive(Debug)]
+pub enum Names {
+    /// Zone files for BIND.
+    Bind(Bind),
+    /// The built-in server.
+    Server(Server),
+}
+
+impl Names {
+    /// Opens the target.
+    ///
+    /// # Errors
+    /// Settings that cannot work, or an address that is taken.
+    pub fn open(settings: Settings) -> Result<Self, Fault> {
+        match (settings.bind, settings.server) {
+            (Some(_), Some(_)) => Err(Fault::new(
+                "read the configuration",
+                "it has both [agent.bind] and [agent.server]; an agent has one target",
+            )
+            .next("leave one of them out")
+            .permanent()),
+            (Some(bind), None) => Bind::open(bind).map(Self::Bind),
+            (None, server) => Server::open(server.unwrap_or_default()).map(Self::Server),
+        }
+    }
+}
+
+impl Target<Dns> for Names {
+    fn nature(&self) -> Nature {
+        match self {
+            Self::Bind(bind) => bind.nature(),
+            Self::Server(server) => server.nature(),
+        }
+    }
+
+    async fn observe(&self, unit: &Unit, scope: Scope<'_, Key>) -> Result<Observed<Dns>, Fault> {
+        match self {
+            Self::Bind(bind) => bind.observe(unit, scope).await,
+            Self::Server(server) => server.observe(unit, scope).await,
+        }
+    }
+
+    async fn apply(&self, unit: &Unit, batch: &Batch<Dns>, fence: &Fence) -> Result<Applied<Dns>, Fault> {
+        match self {
+            Self::Bind(bind) => bind.apply(unit, batch, fence).await,
+            Self::Server(server) => server.apply(unit, batch, fence).await,
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! A real BIND on free loopback ports in a scratch directory, gone when dropped.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use shoal_dns::target::BindSettings;
+use tempfile::TempDir;
+
+pub(crate) struct Named {
+    child: Child,
+    dir: TempDir,
+    pub(crate) address: SocketAddr,
+    rndc: PathBuf,
+}
+
+impl Named {
+    /// Starts it with these zones configured; their files may be missing.
+    pub(crate) fn start(zones: &[&str]) -> Self {
+        // Another test may take a free port between our look and named's bind: then named ends, and we try again.
+        for _ in 0..5 {
+            if let Some(named) = Self::try_start(zones) {
+                return named;
+            }
+        }
+        panic!("named does not start");
+    }
+
+    fn try_start(zones: &[&str]) -> Option<Self> {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path();
+        fs::create_dir(path.join("zones")).unwrap();
+        let (port, control) = (free(), free());
+        let key = "key k { algorithm hmac-sha256; secret \"c2hvYWwtdGVzdC1rZXktMDEyMzQ1Njc4OQ==\"; };\n";
+        let mut conf = format!(
+            "{key}options {{ directory \"{0}\"; pid-file none; session-keyfile none; listen-on port {port} {{ 127.0.0.1; }};
+             listen-on-v6 {{ none; }}; recursion no; notify no; allow-new-zones yes; empty-zones-enable no;
+             managed-keys-directory \"{0}\"; lock-file none; }};
+             controls {{ inet 127.0.0.1 port {control} allow {{ 127.0.0.1; }} keys {{ k; }}; }};\n",
+            path.display()
+        );
+        for zone in zones {
+            let file = path.join("zones").join(format!("{zone}.zone"));
+            conf += &format!("zone \"{zone}\" {{ type primary; file \"{}\"; }};\n", file.display());
+        }
+        fs::write(path.join("named.conf"), conf).unwrap();
+        let rndc = path.join("rndc.conf");
+        let options = "options { default-key k; default-server 127.0.0.1;";
+        fs::write(&rndc, format!("{key}{options} default-port {control}; }};\n")).unwrap();
+        let log = fs::File::create(path.join("log")).unwrap();
+        let child = Command::new("named")
+            .args(["-g", "-n", "1", "-c"])
+            .arg(path.join("named.conf"))
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let address = ([127, 0, 0, 1], port).into();
+        let mut named = Self { child, dir, address, rndc };
+        named.wait().then_some(named)
+    }
+
+    /// Waits until it is ready; `false` if it ended.
+    fn wait(&mut self) -> bool {
+        let end = Instant::now() + Duration::from_secs(20);
+        while Instant::now() < end {
+            if self.child.try_wait().unwrap().is_some() {
+                return false;
+            }
+            if self.log().contains(" running") && self.rndc(&["status"]) {
+                return true;
+            }
+            std::thread::yield_now();
+        }
+        panic!("named is not ready: {}", self.log());
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    pub(crate) fn rndc(&self, args: &[&str]) -> bool {
+        let run = Command::new("rndc").arg("-c").arg(&self.rndc).args(args).output().unwrap();
+        run.status.success()
+    }
+
+    /// The directory of zone files.
+    pub(crate) fn zones(&self) -> PathBuf {
+        self.dir.path().join("zones")
+    }
+
+    pub(crate) fn file(&self, zone: &str) -> PathBuf {
+        self.zones().join(format!("{zone}.zone"))
+    }
+
+    /// Settings for a target in front of it.
+    pub(crate) fn settings(&self) -> BindSettings {
+        let mut settings = BindSettings::files(self.zones());
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        settings.check = words("named-checkzone -i local -k fail {zone} {file}");
+        settings.reload = words(&format!("rndc -c {} reload {{zone}}", self.rndc.display()));
+        settings.server = Some(self.address);
+        settings.within = 10;
+        settings
+    }
+
+    /// The command that makes it know a zone.
+    pub(crate) fn addzone(&self) -> Vec<String> {
+        let config = format!("{{ type primary; file \"{}/{{zone}}.zone\"; }};", self.zones().display());
+        let conf = self.rndc.display().to_string();
+        ["rndc", "-c", &conf, "addzone", "{zone}", &config].map(str::to_owned).to_vec()
+    }
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A port that is free for UDP and TCP now.
+fn free() -> u16 {
+    loop {
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = tcp.local_addr().unwrap().port();
+        if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// Every file in a directory, for seeing what is left behind.
+pub(crate) fn files(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}

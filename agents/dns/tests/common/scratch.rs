@@ -1,0 +1,74 @@
+//! The program with a database and a configuration in a scratch directory.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use shoal_core::{Edit, Proposal};
+use shoal_store::Database;
+use shoal_store_sqlite::SqliteStore;
+use tempfile::TempDir;
+
+/// Zone files that nobody checks or loads.
+pub(crate) const FILES: &str =
+    "[agent.bind]\ndirectory = 'DIR/zones'\nfile = '{zone}'\ncheck = []\nreload = []\n";
+
+/// A database and a configuration in a scratch directory.
+pub(crate) struct Scratch {
+    dir: TempDir,
+}
+
+impl Scratch {
+    pub(crate) fn new(config: &str) -> Self {
+        let dir = TempDir::new().unwrap();
+        fs::create_dir(dir.path().join("zones")).unwrap();
+        let config = config.replace("DIR", &dir.path().display().to_string());
+        fs::write(dir.path().join("dns.toml"), config).unwrap();
+        Self { dir }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) async fn commit(&self, edits: Vec<Edit>) {
+        let store = SqliteStore::open(self.path().join("db")).await.unwrap();
+        let database = Database::open(Arc::new(store)).await.unwrap();
+        database.transact(Proposal::new("test", "a test", edits)).await.unwrap();
+    }
+
+    /// Commits the documents of a YAML file.
+    pub(crate) async fn apply(&self, yaml: &str) {
+        self.commit(edits(yaml)).await;
+    }
+
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shoal-dns"));
+        command.arg("--store").arg(format!("sqlite:{}", self.path().join("db").display()));
+        command.arg("--config").arg(self.path().join("dns.toml")).args(args);
+        command
+    }
+
+    /// Runs the program to its end: the exit code, and what it said.
+    pub(crate) fn run(&self, args: &[&str]) -> (i32, String) {
+        let output = self.command(args).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code().unwrap(), String::from_utf8_lossy(&said).into_owned())
+    }
+
+    pub(crate) fn zone(&self, name: &str) -> String {
+        fs::read_to_string(self.path().join("zones").join(name)).unwrap_or_default()
+    }
+}
+
+/// What the documents of a YAML file mean, in the form of `shoal apply -f`.
+fn edits(yaml: &str) -> Vec<Edit> {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(yaml).unwrap();
+    let edit = |mut document: Value| {
+        document["edit"] = json!(if document.get("host").is_some() { "put_host" } else { "put_tag" });
+        serde_json::from_value(document).unwrap()
+    };
+    documents.into_iter().map(edit).collect()
+}

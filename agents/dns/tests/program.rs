@@ -1,0 +1,169 @@
+//! The program itself on a real database: `--plan`, `--once`, the daemon.
+
+#![allow(clippy::unwrap_used, reason = "this is test code")]
+
+mod common;
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+
+use common::scratch::{FILES, Scratch};
+use common::{dig, files, here, until};
+use serde_json::json;
+use shoal_core::Edit;
+
+const FLEET: &str = "
+host: web1.example.com
+document: {address: 192.0.2.1}
+---
+host: web2.example.com
+document: {address: 192.0.2.2, dns: {aliases: [www]}}
+---
+tag: dns/example.com
+document:
+  soa: {primary: web1}
+  reverse: [2.0.192.in-addr.arpa]
+members: [web1.example.com, web2.example.com]
+---
+tag: dns/2.0.192.in-addr.arpa
+document: {soa: {primary: web1.example.com.}}
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn once_writes_the_zones_and_then_nothing() {
+    let scratch = Scratch::new(FILES);
+    scratch.apply(FLEET).await;
+    let (code, plan) = scratch.run(&["--plan"]);
+    assert_eq!(code, 3, "{plan}");
+    assert!(plan.contains("example.com/web1") && files(&scratch.path().join("zones")).is_empty(), "{plan}");
+    let (code, said) = scratch.run(&["--once"]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(files(&scratch.path().join("zones")), ["2.0.192.in-addr.arpa", "example.com"]);
+    let zone = scratch.zone("example.com");
+    assert!(zone.contains("www.example.com.\t3600\tIN\tCNAME\tweb2.example.com.\n"), "{zone}");
+    assert!(scratch.zone("2.0.192.in-addr.arpa").contains("\tPTR\tweb1.example.com.\n"));
+    let (code, said) = scratch.run(&["--once"]);
+    assert_eq!((code, scratch.zone("example.com")), (0, zone), "{said}");
+    let (code, plan) = scratch.run(&["--plan"]);
+    assert_eq!(code, 0, "{plan}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_come_go_and_are_renamed() {
+    let scratch = Scratch::new(FILES);
+    scratch.apply(FLEET).await;
+    assert_eq!(scratch.run(&["--once"]).0, 0);
+    let key = |key: &str| key.parse().unwrap();
+    scratch
+        .commit(vec![Edit::Rename {
+            from: key("hosts/web2.example.com"),
+            to: key("hosts/app2.example.com"),
+            expect: Default::default(),
+        }])
+        .await;
+    let (code, said) = scratch.run(&["--once"]);
+    assert_eq!(code, 0, "{said}");
+    let zone = scratch.zone("example.com");
+    assert!(zone.contains("app2.example.com.\t3600\tIN\tA\t192.0.2.2\n") && !zone.contains("web2"), "{zone}");
+    assert!(scratch.zone("2.0.192.in-addr.arpa").contains("\tapp2.example.com.\n"));
+    let edit: Edit =
+        serde_json::from_value(json!({"edit": "set_state", "host": "app2.example.com", "state": "retired"}))
+            .unwrap();
+    scratch.commit(vec![edit]).await;
+    assert_eq!(scratch.run(&["--once"]).0, 0);
+    assert!(!scratch.zone("example.com").contains("app2"));
+    // The hosts' names and addresses go with their tag, and so does the file.
+    scratch
+        .commit(vec![Edit::Delete { key: key("dns/example.com"), follow: false, expect: Default::default() }])
+        .await;
+    let (code, said) = scratch.run(&["--once"]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(files(&scratch.path().join("zones")), ["2.0.192.in-addr.arpa"]);
+    assert!(!scratch.zone("2.0.192.in-addr.arpa").contains("PTR"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn edits_by_hand_are_undone_or_only_reported() {
+    let report = format!("drift = 'report'\n{FILES}");
+    for (config, code) in [(FILES, 0), (report.as_str(), 4)] {
+        let scratch = Scratch::new(config);
+        scratch.apply(FLEET).await;
+        assert_eq!(scratch.run(&["--once"]).0, 0);
+        let edited = scratch
+            .zone("example.com")
+            .replace("192.0.2.1\n", "192.0.2.77\nx.example.com. 5 IN A 192.0.2.78\n");
+        fs::write(scratch.path().join("zones/example.com"), &edited).unwrap();
+        let (plan_code, plan) = scratch.run(&["--plan"]);
+        assert!(plan.contains("drift") && plan.contains("example.com/x"), "{plan_code}: {plan}");
+        let (found, said) = scratch.run(&["--once"]);
+        assert_eq!(found, code, "{said}");
+        assert_eq!(scratch.zone("example.com") == edited, code == 4);
+        assert_eq!(scratch.zone("example.com").contains("192.0.2.77"), code == 4);
+        // An intended change goes through, and what is only reported stays beside it.
+        scratch.apply("{host: web2.example.com, document: {address: 192.0.2.99}}").await;
+        let (_, said) = scratch.run(&["--once"]);
+        let zone = scratch.zone("example.com");
+        assert!(zone.contains("192.0.2.99"), "{said}\n{zone}");
+        assert_eq!(
+            (zone.contains("192.0.2.77"), zone.contains("192.0.2.78")),
+            (code == 4, code == 4),
+            "{zone}"
+        );
+    }
+}
+
+struct Daemon(Child);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_daemon_follows_and_the_built_in_server_answers() {
+    if !here("the_daemon_follows_and_the_built_in_server_answers", &["dig"]) {
+        return;
+    }
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    drop(socket);
+    let config = format!("claim = '3s'\n[agent.server]\nlisten = '{address}'\nstate = 'DIR/copies'\n");
+    let scratch = Scratch::new(&config);
+    scratch.apply(FLEET).await;
+    let start = || Daemon(scratch.command(&[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    let mut daemon = start();
+    let answers = |expected: &str| {
+        dig(address, "+tries=1 web1.example.com A").answer()
+            == [format!("web1.example.com. 3600 A {expected}")]
+    };
+    until(|| answers("192.0.2.1")).await;
+    scratch.apply("{host: web1.example.com, document: {address: 192.0.2.50}}").await;
+    until(|| answers("192.0.2.50")).await;
+    // Killed: its claim has to run out first. Told to end: it writes its copies.
+    daemon.0.kill().unwrap();
+    daemon.0.wait().unwrap();
+    let mut daemon = start();
+    until(|| answers("192.0.2.50")).await;
+    let pid = daemon.0.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert!(daemon.0.wait().unwrap().success());
+    let copy = scratch.path().join("copies/example.com.copy");
+    let old = fs::read(&copy).unwrap();
+    // A name that an old copy brings back, and that the ledger has forgotten, goes again.
+    let more = "{host: web3.example.com, document: {address: 192.0.2.3}}\n---\n";
+    let member = "{tag: dns/www, document: {zone: example.com}, members: [web3.example.com]}\n---\n";
+    let gone = "{host: web2.example.com, state: retired, document: {address: 192.0.2.2}}";
+    scratch.apply(&[more, member, gone].concat()).await;
+    let mut daemon = start();
+    let gone = || dig(address, "+tries=1 web2.example.com A").status() == "NXDOMAIN";
+    until(gone).await;
+    let pid = daemon.0.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert!(daemon.0.wait().unwrap().success());
+    fs::write(&copy, old).unwrap();
+    let daemon = start();
+    until(gone).await;
+    drop(daemon);
+}
