@@ -1,0 +1,227 @@
+//! A server and a DNS agent with the built-in name server, each a process of its own on one database file.
+//!
+//! The bench commits as a third process, through the store, and asks the name server until the change is there: the time
+//! counts from the acknowledged commit.
+
+use std::net::UdpSocket;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use serde_json::json;
+use shoal_core::{Change, Commit, Document, HostRecord, Key, Member, Revision, TagName};
+use shoal_store::Store;
+use shoal_store_sqlite::SqliteStore;
+use shoal_tests::binaries::binary;
+use shoal_tests::figure::{Figure, Usage};
+use shoal_tests::process::Process;
+use shoal_tests::{dns, ports, shape, wait};
+
+/// Changes per size.
+const CHANGES: u32 = 200;
+/// Rows of one commit while filling the database.
+const CHUNK: usize = 50_000;
+/// How long the agent may take for a whole fleet.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+pub(crate) async fn measure(hosts: u32) -> anyhow::Result<()> {
+    let dir = tempfile::Builder::new().prefix("shoal-bench-").tempdir().context("a scratch folder")?;
+    let path = dir.path().join("shoal.db");
+    let store = SqliteStore::open(&path).await?;
+    let rows = rows(hosts)?;
+    let documents: usize = rows.iter().filter_map(|r| r.value.as_ref()).map(|v| v.as_str().len()).sum();
+    fill(&store, &rows).await?;
+
+    let mut server = start_server(dir.path(), &path)?;
+    let resident = Usage::of(server.id())?.resident;
+    let empty = empty_server(dir.path())?;
+    let beyond = resident.saturating_sub(empty).saturating_sub(documents as u64);
+    Figure::median("server_memory_beyond_documents", "octets/host", vec![beyond as f64 / f64::from(hosts)])
+        .hosts(hosts)
+        .beside("documents", documents as f64 / f64::from(hosts))
+        .goal(0.8 * 1024.0)
+        .print();
+
+    let checker = cold_zone(dir.path(), &rows, hosts).await?;
+    Figure::median("cold_zone_files_once", "s", vec![checker.0])
+        .hosts(hosts)
+        .beside("named-checkzone", checker.1)
+        .print();
+
+    let port = ports::free()?;
+    let began = Instant::now();
+    let mut agent = start_agent(dir.path(), &path, port)?;
+    wait::until("the agent", PATIENCE, || {
+        agent.alive()?;
+        server.alive()?;
+        served(port, hosts)
+    })?;
+    let used = Usage::of(agent.id())?;
+    Figure::median("cold_start_to_last_answer", "s", vec![began.elapsed().as_secs_f64()])
+        .hosts(hosts)
+        .print();
+    Figure::median("cold_start_cpu", "s", vec![used.cpu.as_secs_f64()]).hosts(hosts).print();
+    Figure::median("agent_memory", "octets/host", vec![used.resident as f64 / f64::from(hosts)])
+        .hosts(hosts)
+        .beside("documents", documents as f64 / f64::from(hosts))
+        .print();
+    quiet(&agent)?;
+
+    let before = (Usage::of(server.id())?.cpu, Usage::of(agent.id())?.cpu);
+    let mut times = Vec::new();
+    for n in 0..CHANGES {
+        times.push(change(&store, port, n.wrapping_mul(7919) % hosts, n).await?);
+    }
+    quiet(&agent)?;
+    let after = (Usage::of(server.id())?.cpu, Usage::of(agent.id())?.cpu);
+    Figure::median("commit_to_answer", "ms", times).hosts(hosts).goal(3.0).print();
+    let each = |before: Duration, after: Duration| {
+        vec![after.saturating_sub(before).as_secs_f64() * 1e6 / f64::from(CHANGES)]
+    };
+    Figure::median("agent_cpu_per_change", "us", each(before.1, after.1)).hosts(hosts).print();
+    Figure::median("server_cpu_per_change", "us", each(before.0, after.0)).hosts(hosts).print();
+    Ok(())
+}
+
+/// A fleet, its zone and the reverse zone of all its addresses.
+fn rows(hosts: u32) -> anyhow::Result<Vec<Change>> {
+    let mut rows = shape::fleet(hosts)?;
+    let zone: TagName = format!("dns/{}", shape::ZONE).parse()?;
+    let soa = json!({"primary": "ns1.fleet.example."});
+    let document = json!({"soa": soa, "reverse": ["10.in-addr.arpa"],
+        "static": [{"name": "ns1", "type": "A", "data": "192.0.2.53"}]});
+    rows.push(Change::put(Key::tag(&zone), shape::tag_record(&document)));
+    let member: Member = "@tags/all".parse()?;
+    rows.push(Change::put(Key::member(&zone, &member), Document::empty()));
+    let reverse: TagName = "dns/10.in-addr.arpa".parse()?;
+    rows.push(Change::put(Key::tag(&reverse), shape::tag_record(&json!({"soa": soa}))));
+    Ok(rows)
+}
+
+async fn fill(store: &SqliteStore, rows: &[Change]) -> anyhow::Result<()> {
+    for chunk in rows.chunks(CHUNK) {
+        commit(store, chunk.to_vec()).await?;
+    }
+    Ok(())
+}
+
+async fn commit(store: &SqliteStore, changes: Vec<Change>) -> anyhow::Result<Revision> {
+    let commit = Commit {
+        pre: Vec::new(),
+        changes,
+        author: "bench".to_owned(),
+        principal: None,
+        message: "a fleet to measure".to_owned(),
+        idempotency: None,
+        intent: None,
+    };
+    Ok(store.commit(commit).await?.revision)
+}
+
+fn start_server(dir: &Path, database: &Path) -> anyhow::Result<Process> {
+    let port = ports::free()?;
+    let mut command = Command::new(binary("shoal-hostdb")?);
+    command.arg("--store").arg(format!("sqlite:{}", database.display()));
+    command.args(["--listen", &format!("127.0.0.1:{port}")]);
+    let mut server = Process::start("hostdb", dir, &mut command)?;
+    let url = format!("http://127.0.0.1:{port}/readyz");
+    wait::until("the server", PATIENCE, || {
+        server.alive()?;
+        shoal_tests::process::output(Command::new("curl").args(["-fsS", "--max-time", "5", &url]), &[0])
+    })?;
+    Ok(server)
+}
+
+/// Writes both zones as files from nothing, from a database of their own, and answers how many seconds the whole program took, and how many BIND's checker takes for the larger file alone.
+async fn cold_zone(dir: &Path, rows: &[Change], hosts: u32) -> anyhow::Result<(f64, f64)> {
+    let (files, database) = (dir.join("zones"), dir.join("cold.db"));
+    std::fs::create_dir(&files).context("a folder for zones")?;
+    fill(&SqliteStore::open(&database).await?, rows).await?;
+    let config = dir.join("files.toml");
+    let settings = "file = \"{zone}\"\ncheck = []\nreload = []\n";
+    std::fs::write(&config, format!("[agent.bind]\ndirectory = {files:?}\n{settings}"))
+        .context("files.toml")?;
+    let mut once = Command::new(binary("shoal-dns")?);
+    once.arg("--store")
+        .arg(format!("sqlite:{}", database.display()))
+        .arg("--once")
+        .arg("--config")
+        .arg(config);
+    let began = Instant::now();
+    shoal_tests::process::output(&mut once, &[0])?;
+    let took = began.elapsed().as_secs_f64();
+    let file = files.join(shape::ZONE);
+    let lines = std::fs::read_to_string(&file).context("the zone file")?.lines().count();
+    ensure!(lines > hosts as usize / 2, "only {lines} lines");
+    let began = Instant::now();
+    shoal_tests::process::output(
+        Command::new("named-checkzone").arg("-q").arg(shape::ZONE).arg(&file),
+        &[0],
+    )?;
+    Ok((took, began.elapsed().as_secs_f64()))
+}
+
+/// The memory of a server that has nothing to keep.
+fn empty_server(dir: &Path) -> anyhow::Result<u64> {
+    let server = start_server(dir, &dir.join("empty.db"))?;
+    Ok(Usage::of(server.id())?.resident)
+}
+
+fn start_agent(dir: &Path, database: &Path, port: u16) -> anyhow::Result<Process> {
+    let config = dir.join("dns.toml");
+    std::fs::write(&config, format!("[agent.server]\nlisten = \"127.0.0.1:{port}\"\n"))
+        .context("dns.toml")?;
+    let mut command = Command::new(binary("shoal-dns")?);
+    command.arg("--store").arg(format!("sqlite:{}", database.display())).arg("--config").arg(config);
+    Process::start("dns", dir, &mut command)
+}
+
+/// That the last machine with an address is answered, forward and reverse.
+fn served(port: u16, hosts: u32) -> anyhow::Result<()> {
+    let last =
+        (0..hosts).rev().find(|n| shape::address(*n).is_some()).context("a machine with an address")?;
+    let address = shape::address(last).context("an address")?;
+    let name = shape::host(last)?;
+    ensure!(dns::ask(port, name.as_str(), "A")?.contains(&address), "{name} is not answered");
+    let back = dns::reverse(address.parse().context("an address")?);
+    ensure!(dns::ask(port, &back, "PTR")?.contains(&format!("{name}.")), "{back} is not answered");
+    Ok(())
+}
+
+/// Gives machine `n` another address and answers after how many milliseconds the name server gave it out.
+async fn change(store: &SqliteStore, port: u16, n: u32, round: u32) -> anyhow::Result<f64> {
+    let name = shape::host(n)?;
+    let address = format!("10.200.{}.{}", round >> 8, round & 255);
+    let mut record: HostRecord = shape::record(n).to()?;
+    let mut document = shape::document(n);
+    document["address"] = json!(address);
+    record.document = document.into();
+    commit(store, vec![Change::put(Key::host(&name), Document::of(&record)?)]).await?;
+    let began = Instant::now();
+    let question = dns::question(name.as_str(), "A")?;
+    let socket = UdpSocket::bind(("127.0.0.1", 0)).context("a socket")?;
+    socket.connect(("127.0.0.1", port)).context("a socket")?;
+    socket.set_read_timeout(Some(Duration::from_secs(2))).context("a socket")?;
+    let wanted: Vec<u8> = address.parse::<std::net::Ipv4Addr>().context("an address")?.octets().to_vec();
+    let mut buffer = [0; 4096];
+    while began.elapsed() < PATIENCE {
+        socket.send(&question).context("a question")?;
+        let size = socket.recv(&mut buffer).context("an answer")?;
+        if buffer[..size].windows(4).any(|w| w == wanted) {
+            return Ok(began.elapsed().as_secs_f64() * 1000.0);
+        }
+    }
+    anyhow::bail!("{name} never had the address {address}")
+}
+
+/// Waits until the process uses next to no processor time.
+fn quiet(process: &Process) -> anyhow::Result<()> {
+    wait::until("the agent to be quiet", PATIENCE, || {
+        let before = Usage::of(process.id())?.cpu;
+        std::thread::sleep(Duration::from_millis(300));
+        let used = Usage::of(process.id())?.cpu.saturating_sub(before);
+        ensure!(used < Duration::from_millis(20), "it used {used:?} of 300 ms");
+        Ok(())
+    })
+}

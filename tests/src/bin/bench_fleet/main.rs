@@ -1,0 +1,37 @@
+//! Figures of a whole fleet: the view in memory, and a server and a DNS agent as processes on one database.
+//!
+//! `tests/bench` builds this with optimisation and runs it; each line it prints is a figure in JSON.
+
+mod dns;
+mod view;
+
+use clap::Parser;
+
+/// Measures at fleets of several sizes.
+#[derive(Parser)]
+struct Options {
+    /// Sizes of the fleet, in hosts.
+    #[arg(long, value_delimiter = ',', default_values_t = [1_000, 10_000, 100_000])]
+    hosts: Vec<u32>,
+    /// Only this part: `view` or `dns`.
+    #[arg(long)]
+    only: Option<String>,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    run(Options::parse()).await
+}
+
+async fn run(options: Options) -> anyhow::Result<()> {
+    let wanted = |part: &str| options.only.as_deref().is_none_or(|only| only == part);
+    for hosts in &options.hosts {
+        if wanted("view") {
+            view::measure(*hosts)?;
+        }
+        if wanted("dns") {
+            dns::measure(*hosts).await?;
+        }
+    }
+    Ok(())
+}

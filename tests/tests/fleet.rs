@@ -1,0 +1,166 @@
+//! Whole fleets: server, agent and BIND as processes of their own, and `dig` follows what is said to the database.
+#![allow(clippy::print_stdout, reason = "what cannot run says so")]
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use shoal_tests::bind::Bind;
+use shoal_tests::swarm::{Swarm, repository};
+use shoal_tests::{dns, wait};
+
+/// The folder of a real inventory, where there is one.
+fn real_fleet() -> Option<PathBuf> {
+    let named = std::env::var_os("SHOAL_FLEET").map(PathBuf::from);
+    let dir = named.unwrap_or_else(|| repository().join("../shared/data/fedora"));
+    dir.join("inventory.json").exists().then_some(dir)
+}
+
+fn skipped(test: &str, why: &str) -> Result<()> {
+    println!("SKIPPED: {test}: {why}");
+    Ok(())
+}
+
+/// The zones that a mapping or a file of documents declares: its `dns/…` tags.
+fn zones(text: &str) -> BTreeSet<String> {
+    let tags = text
+        .split(['{', '\n', ','])
+        .filter_map(|part| part.trim().trim_start_matches("- ").strip_prefix("tag: dns/"));
+    tags.map(|zone| zone.trim().to_owned()).filter(|zone| zone.contains('.')).collect()
+}
+
+#[test]
+fn the_real_fleet_is_answered_for() -> Result<()> {
+    let name = "the_real_fleet_is_answered_for";
+    let Some(dir) = real_fleet() else {
+        return skipped(name, "no inventory (SHOAL_FLEET names its folder)");
+    };
+    if !Bind::is_there() {
+        return skipped(name, "BIND is not installed");
+    }
+    let mapping = repository().join("deploy/example/fedora/mapping.yaml");
+    let mut swarm = Swarm::new(&zones(&std::fs::read_to_string(&mapping)?))?;
+    swarm.start_server()?;
+    swarm.server_answers()?;
+    swarm.start_agent()?;
+    let (inventory, mapping) = (dir.join("inventory.json"), mapping.display().to_string());
+    let inventory = inventory.display().to_string();
+    let import = ["import", "ansible", &inventory, "--mapping", &mapping];
+    swarm.shoal_fine(&[&import[..], &["--plan"]].concat(), &[3])?;
+    swarm.shoal(&[&import[..], &["-m", "the real fleet"]].concat())?;
+    swarm.converged()?;
+    let asked = swarm.answers_for_every_host()?;
+    let expected: Value = serde_json::from_str(&std::fs::read_to_string(&inventory)?)?;
+    let vars = expected["_meta"]["hostvars"].as_object().context("hostvars")?;
+    let addresses: usize = vars
+        .values()
+        .map(|v| {
+            usize::from(v["eth0_ipv4_ip"].is_string() || v["public_ip"].is_string())
+                + usize::from(v["eth0_ipv6_ip"].is_string())
+        })
+        .sum();
+    ensure!(asked == addresses, "{asked} addresses asked for, the inventory has {addresses}");
+
+    // Again: nothing to do, and no commit.
+    let before = swarm.shoal(&["log", "-n", "1", "-o", "json"])?;
+    swarm.shoal(&[&import[..], &["--plan"]].concat())?;
+    swarm.shoal(&[&import[..], &["-m", "again"]].concat())?;
+    ensure!(before == swarm.shoal(&["log", "-n", "1", "-o", "json"])?, "a second import made a commit");
+    follows(&mut swarm, "fedoraproject.org")
+}
+
+#[test]
+fn the_example_fleet_is_answered_for() -> Result<()> {
+    if !Bind::is_there() {
+        return skipped("the_example_fleet_is_answered_for", "BIND is not installed");
+    }
+    let mut swarm = example()?;
+    ensure!(swarm.answers_for_every_host()? >= 40);
+    follows(&mut swarm, "example.com")
+}
+
+/// A swarm that serves the example fleet.
+fn example() -> Result<Swarm> {
+    let dir = repository().join("deploy/example");
+    let mut swarm = Swarm::new(&zones(&std::fs::read_to_string(dir.join("dns.yaml"))?))?;
+    swarm.start_server()?;
+    swarm.server_answers()?;
+    swarm.start_agent()?;
+    let files = ["hosts.yaml", "tags.yaml", "dns.yaml"].map(|file| dir.join(file).display().to_string());
+    swarm.shoal(&["apply", "-f", &files[0], "-f", &files[1], "-f", &files[2], "-m", "the example fleet"])?;
+    swarm.converged()?;
+    Ok(swarm)
+}
+
+/// Three hosts of a zone that have an IPv4 address, by name.
+fn three(swarm: &Swarm, zone: &str) -> Result<Vec<(String, IpAddr)>> {
+    let hosts = swarm.hosts()?.into_iter().filter_map(|host| {
+        let name = host["host"].as_str()?.to_owned();
+        let address = host["document"]["address"].as_str()?.parse().ok()?;
+        (name.ends_with(zone) && matches!(host["state"].as_str(), None | Some("active")))
+            .then_some((name, address))
+    });
+    let found: Vec<_> = hosts.take(3).collect();
+    ensure!(found.len() == 3, "{zone} has too few hosts: {found:?}");
+    Ok(found)
+}
+
+/// Retags, renames, drains, retires and deletes; each time the name server says the same as the database.
+fn follows(swarm: &mut Swarm, zone: &str) -> Result<()> {
+    let hosts = three(swarm, zone)?;
+    let (a, b, c) = (&hosts[0], &hosts[1], &hosts[2]);
+    let shared = format!("shoal-test.{zone}");
+
+    // Retag: a name of its own for members of a new tag; then another member.
+    let document = format!("document={{zone: {zone}, name: shoal-test, ttl: 30}}");
+    let file = swarm.dir().join("tag.yaml");
+    std::fs::write(
+        &file,
+        format!("tag: dns/shoal-test\n{}\nmembers: [{}]\n", document.replacen('=', ": ", 1), a.0),
+    )?;
+    swarm.shoal(&["apply", "-f", &file.display().to_string(), "-m", "one name"])?;
+    answers(swarm, &shared, "A", &[a.1.to_string()])?;
+    swarm.shoal(&["tag", "dns/shoal-test", &format!("+{}", b.0), "-m", "two"])?;
+    answers(swarm, &shared, "A", &[a.1.to_string(), b.1.to_string()])?;
+    swarm.shoal(&["tag", "dns/shoal-test", &format!("-{}", a.0), "-m", "one again"])?;
+    answers(swarm, &shared, "A", &[b.1.to_string()])?;
+
+    // Rename: the old name goes, the new one and the reverse say so.
+    let renamed = format!("renamed-by-a-test.{}", a.0.split_once('.').context("a domain")?.1);
+    swarm.shoal(&["mv", &format!("hosts/{}", a.0), &format!("hosts/{renamed}"), "-m", "another name"])?;
+    answers(swarm, &renamed, "A", &[a.1.to_string()])?;
+    answers(swarm, &a.0, "A", &[])?;
+    answers(swarm, &dns::reverse(a.1), "PTR", &[format!("{renamed}.")])?;
+
+    // Drain: it is still there, so it is still answered for. Retire: it is not.
+    swarm.shoal(&["put", &format!("hosts/{}", b.0), "--state", "draining", "-m", "drain"])?;
+    swarm.converged()?;
+    answers(swarm, &b.0, "A", &[b.1.to_string()])?;
+    swarm.shoal(&["put", &format!("hosts/{}", b.0), "--state", "retired", "-m", "retire"])?;
+    answers(swarm, &b.0, "A", &[])?;
+    answers(swarm, &shared, "A", &[])?;
+
+    // Delete.
+    swarm.shoal(&["rm", &format!("hosts/{}", c.0), "-m", "gone"])?;
+    answers(swarm, &c.0, "A", &[])?;
+    answers(swarm, &dns::reverse(c.1), "PTR", &[])?;
+    let dug = swarm.bind.dig(&["-x", &a.1.to_string()])?;
+    ensure!(dug.trim() == format!("{renamed}."), "dig -x {} says {dug:?}", a.1);
+
+    swarm.converged()?;
+    swarm.answers_for_every_host().map(drop)
+}
+
+/// Waits until the agent is done, and asserts what the name server then says.
+fn answers(swarm: &mut Swarm, name: &str, rtype: &str, expected: &[String]) -> Result<()> {
+    swarm.converged()?;
+    let expected: BTreeSet<String> = expected.iter().cloned().collect();
+    // A reload that was confirmed is visible; one question may still have met the old zone.
+    wait::until(&format!("{name} {rtype}"), std::time::Duration::from_secs(2), || {
+        let found = swarm.bind.ask(name, rtype)?;
+        ensure!(found == expected, "it says {found:?}, the database says {expected:?}");
+        Ok(())
+    })
+}

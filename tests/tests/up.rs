@@ -1,0 +1,68 @@
+//! `deploy/up` as a person runs it: it comes up, says what to try, what it says works, and a second start goes on.
+
+#![allow(clippy::print_stdout, reason = "what cannot run says so")]
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use shoal_tests::process::{Process, output};
+use shoal_tests::swarm::repository;
+use shoal_tests::{binaries, wait};
+
+/// Runs `deploy/up` on this state until it says that it is up.
+fn up(state: &Path) -> Result<Process> {
+    let mut command = Command::new(repository().join("deploy/up"));
+    command.env("SHOAL_STATE", state).env_remove("SHOAL_STORE");
+    let log = state.with_extension("log");
+    let said = || std::fs::read_to_string(&log).unwrap_or_default().matches("Shoal is up").count();
+    let before = said();
+    let dir = state.parent().context("a folder")?;
+    let mut process = Process::start("state", dir, &mut command)?;
+    wait::until("deploy/up", Duration::from_secs(900), || {
+        process.alive()?;
+        ensure!(said() > before, "not up:\n{}", process.tail());
+        Ok(())
+    })?;
+    Ok(process)
+}
+
+/// Runs a line as somebody would who sourced the file that `deploy/up` names.
+fn shell(state: &Path, line: &str) -> Result<String> {
+    output(Command::new("bash").args(["-euc", &format!(". {}/env; {line}", state.display())]), &[0])
+}
+
+#[test]
+fn it_comes_up_and_goes_on() -> Result<()> {
+    let missing = ["dig", "curl", "flock"].into_iter().find(|tool| binaries::system(tool).is_none());
+    if let Some(tool) = missing {
+        println!("SKIPPED: it_comes_up_and_goes_on: {tool} is not installed");
+        return Ok(());
+    }
+    let dir = tempfile::Builder::new().prefix("shoal-up-").tempdir()?;
+    let state = dir.path().join("state");
+    let www = "dig @127.0.0.1 -p $dns +short www.example.com | sort";
+    let mut first = up(&state)?;
+    let before = shell(&state, www)?;
+    ensure!(before.lines().count() == 5, "www.example.com is {before:?}");
+    let one = before.lines().next().context("an address")?;
+    let back = shell(&state, &format!("dig @127.0.0.1 -p $dns +short -x {one}"))?;
+    ensure!(back.trim_end().ends_with(".example.com."), "{one} is {back:?}");
+    let host = shell(&state, "curl -fsS http://127.0.0.1:$http/api/v2/hosts/web1.ams.example.com")?;
+    ensure!(host.contains("web1.ams.example.com"), "{host}");
+    shell(&state, "shoal tag tags/web -web1.ams.example.com -m 'web1 is being replaced' && shoal wait")?;
+    let after = shell(&state, www)?;
+    ensure!(after.lines().count() == 4, "www.example.com is {after:?}");
+    let status = stop(&mut first)?;
+    ensure!(status == Some(0), "stopped by a signal, it ended with {status:?}");
+
+    let mut second = up(&state)?;
+    ensure!(shell(&state, www)? == after, "a second start forgot a change");
+    stop(&mut second).map(drop)
+}
+
+/// What Ctrl-C does; nothing is left behind.
+fn stop(up: &mut Process) -> Result<Option<i32>> {
+    Ok(up.terminate(wait::PATIENCE)?.code())
+}
