@@ -112,6 +112,12 @@ impl Named {
         let conf = self.rndc.display().to_string();
         ["rndc", "-c", &conf, "addzone", "{zone}", &config].map(str::to_owned).to_vec()
     }
+
+    /// The command that makes it forget a zone that it was told of.
+    pub(crate) fn delzone(&self) -> Vec<String> {
+        let conf = self.rndc.display().to_string();
+        ["rndc", "-c", &conf, "delzone", "{zone}"].map(str::to_owned).to_vec()
+    }
 }
 
 impl Drop for Named {

@@ -50,14 +50,14 @@ pub(super) async fn serial(server: SocketAddr, zone: &Zone, within: Duration) ->
     Answer::Silence
 }
 
-/// Asks until the server serves this serial.
+/// Asks until the server answers this: that it serves a serial, or that it does not serve the zone.
 ///
 /// A reload is not done when `rndc` returns, and no server tells when it is, so it is asked again: after 10 ms,
 /// then twice as long each time up to half a second.
 pub(super) async fn until(
     server: SocketAddr,
     zone: &Zone,
-    wanted: u32,
+    wanted: Answer,
     within: Duration,
 ) -> Result<(), String> {
     let end = Instant::now() + within;
@@ -65,12 +65,15 @@ pub(super) async fn until(
     loop {
         let left = end.saturating_duration_since(Instant::now());
         let answer = serial(server, zone, left.min(Duration::from_secs(1))).await;
-        if answer == Answer::Serial(wanted) {
+        if answer == wanted {
             return Ok(());
         }
         if end.saturating_duration_since(Instant::now()) <= pause {
             return Err(match answer {
-                Answer::Serial(serial) => format!("{server} serves serial {serial}, not {wanted}"),
+                Answer::Serial(serial) => match wanted {
+                    Answer::Serial(wanted) => format!("{server} serves serial {serial}, not {wanted}"),
+                    _ => format!("{server} still serves {zone}, with serial {serial}"),
+                },
                 Answer::NotServed => format!("{server} does not serve {zone}"),
                 Answer::Silence => format!("{server} does not answer"),
             });

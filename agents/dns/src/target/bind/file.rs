@@ -14,6 +14,7 @@ use shoal_agent::Fault;
 
 use super::settings::BindSettings;
 use crate::name::Zone;
+use crate::record::{Key, Node};
 use crate::target::zonefile::{self, Rendered, ZoneFile};
 
 /// Tells one version of a file from another without reading it.
@@ -41,6 +42,13 @@ impl Known {
     /// Whether there is a file.
     pub(super) fn exists(&self) -> bool {
         self.stamp.is_some()
+    }
+
+    /// The records of a name. A zone that is served without a file is there, and nothing of it can be read.
+    pub(super) fn records(&self, key: &Key) -> Option<&Node> {
+        static UNREAD: Node = Node { sets: Vec::new() };
+        let unread = !self.exists() && self.served.is_some() && key.is_apex();
+        if unread { Some(&UNREAD) } else { self.file.nodes.get(key) }
     }
 }
 

@@ -8,6 +8,9 @@
 //! until the server is known to serve the new one; while that link exists, or the server serves another serial than the
 //! file has, the zone itself is [`unserved`](crate::Have::unserved), which is not what anybody wants, so the engine acts.
 //!
+//! **A zone goes** from the server first: its file stands until the server is known not to serve it, and what is served
+//! without a file is there all the same.
+//!
 //! **Fencing**: a file cannot check a number. No file is replaced after the claim's end; a stale holder that was stopped
 //! between that check and the rename is the window that is left.
 
@@ -73,8 +76,9 @@ impl Target<Dns> for Bind {
         let mut known = known.lock().await;
         self.files.look(&zone, &mut known).await?;
         let served = match self.settings.server {
-            Some(server) if known.exists() => ask::serial(server, &zone, self.settings.answer_within()).await,
-            _ => ask::Answer::Silence,
+            // Also without a file: a zone is gone when nobody serves it any more.
+            Some(server) => ask::serial(server, &zone, self.settings.answer_within()).await,
+            None => ask::Answer::Silence,
         };
         known.served = served.serial();
         let unserved = known.pending || known.file.odd.is_some() || served.contradicts(known.file.serial);
@@ -95,12 +99,12 @@ fn observed(zone: &Zone, known: &Known, unserved: bool, scope: Scope<'_, Key>, a
     let ours = known.file.ours || adopt;
     let apex = Key::apex(zone);
     let seen = |key: &Key| {
-        let records = known.file.nodes.get(key)?.clone();
+        let records = known.records(key)?.clone();
         let have = Have { records, unserved: unserved && *key == apex };
         Some((key.clone(), if ours { Seen::Ours(have) } else { Seen::There(have) }))
     };
     let seen: BTreeMap<_, _> = match scope {
-        Scope::All => known.file.nodes.keys().filter_map(seen).collect(),
+        Scope::All => known.file.nodes.keys().chain([&apex]).filter_map(seen).collect(),
         // The zone itself is always told: whether the file is served shows there.
         Scope::Keys(keys) => keys.iter().chain([&apex]).filter_map(seen).collect(),
     };

@@ -29,7 +29,7 @@ pub struct BindSettings {
     /// Makes the server know a zone that `reload` failed for (`rndc addzone …`); nothing: a person does.
     #[serde(default)]
     pub add: Vec<String>,
-    /// Run after a zone's file was removed (`rndc delzone {zone}`).
+    /// Makes the server forget a zone, before its file is removed (`rndc delzone {zone}`); nothing: a person does.
     #[serde(default)]
     pub remove: Vec<String>,
     /// Where the server answers: it is asked for the serial after a reload, and on every look.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use shoal_agent::{Applied, Batch, Fault, Fence, Outcome, Why};
 
+use super::ask::Answer;
 use super::file::{Files, Known};
 use super::settings::BindSettings;
 use super::weigh::Draft;
@@ -38,7 +39,7 @@ impl Work<'_> {
         if batch
             .changes
             .iter()
-            .any(|edit| edit.from.as_ref().map(|have| &have.records) != known.file.nodes.get(&edit.key))
+            .any(|edit| edit.from.as_ref().map(|have| &have.records) != known.records(&edit.key))
         {
             return Ok(each(batch, |_| Outcome::Stale));
         }
@@ -155,7 +156,7 @@ impl Work<'_> {
                 .map_err(|add| format!("{why}; and adding the zone: {add}"))?;
         }
         match self.settings.server {
-            Some(server) => ask::until(server, self.zone, serial, within).await,
+            Some(server) => ask::until(server, self.zone, Answer::Serial(serial), within).await,
             None => Ok(()),
         }
     }
@@ -168,22 +169,16 @@ impl Work<'_> {
             .find(|edit| edit.key.is_apex() && edit.to.is_none())
             .map(|edit| &edit.because);
         let named = matches!(reason, Some(Why::TagGone(..) | Why::Edited(..)));
-        if known.exists() && !named {
-            return Err(self
-                .fault("write", "nothing says what its SOA is, and nothing says that the zone should go")
-                .next(format!("give the tag dns/{} an soa, or delete the tag", self.zone))
-                .permanent());
-        }
-        if known.exists() {
+        // Without a file it may still be served: a removal got half way, or somebody took the file.
+        if known.exists() || known.served.is_some() {
+            if !named {
+                return Err(self.unnamed(known.exists()));
+            }
+            self.stop_serving().await?;
+            // That may have taken longer than the claim lasts.
             self.fence.check()?;
             self.files.remove(self.zone).map_err(|e| self.fault("remove", e))?;
             *known = Known::default();
-            let path = self.files.path(self.zone);
-            if let Err(why) =
-                command::run(&self.settings.remove, self.zone, &path, self.settings.within()).await
-            {
-                tracing::warn!(zone = %self.zone, "the zone's file is removed, and the remove command failed: {why}");
-            }
         }
         Ok(each(batch, |wanted| match wanted {
             None => Outcome::Done,
@@ -196,6 +191,58 @@ impl Work<'_> {
                 .permanent(),
             ),
         }))
+    }
+
+    /// The zone is there, has no start of authority in what is wanted, and nothing says that it should go.
+    fn unnamed(&self, file: bool) -> Fault {
+        let zone = self.zone;
+        let (why, next) = if file {
+            (
+                "nothing says what its SOA is, and nothing says that the zone should go",
+                format!("give the tag dns/{zone} an soa, or delete the tag"),
+            )
+        } else {
+            (
+                "there is none, and the server serves this zone from elsewhere",
+                format!(
+                    "take the zone out of the server's configuration, or let Shoal take it over with adopt = [\"{zone}\"]"
+                ),
+            )
+        };
+        self.fault("write", why).next(next).permanent()
+    }
+
+    /// Has the server forget the zone, and makes sure that it has. The file goes only after that: while it stands,
+    /// whatever stops this is tried again.
+    async fn stop_serving(&self) -> Result<(), Fault> {
+        self.fence.check()?;
+        let (path, remove) = (self.files.path(self.zone), &self.settings.remove);
+        let ran = command::run(remove, self.zone, &path, self.settings.within()).await;
+        let Some(server) = self.settings.server else {
+            return ran.map_err(|why| {
+                self.fault("remove", why).next("it is tried again; correct `remove` in [agent.bind]")
+            });
+        };
+        // Only a command that succeeded is worth waiting for.
+        let works = ran.is_ok() && !remove.is_empty();
+        let within = if works { self.settings.within() } else { self.settings.answer_within() };
+        let Err(served) = ask::until(server, self.zone, Answer::NotServed, within).await else {
+            if let Err(why) = ran {
+                tracing::debug!(zone = %self.zone, "the zone is not served, so that the remove command failed is no matter: {why}");
+            }
+            return Ok(());
+        };
+        Err(match ran {
+            Err(why) => self
+                .fault("remove", format!("{why}; and {served}"))
+                .next("it is tried again; correct `remove` in [agent.bind]"),
+            Ok(()) if remove.is_empty() => self
+                .fault("remove", served)
+                .next("take the zone out of the server's configuration, or set `remove` in [agent.bind]"),
+            Ok(()) => {
+                self.fault("remove", served).next("it is tried again; see why the server keeps the zone")
+            }
+        })
     }
 
     fn fault(&self, verb: &str, why: impl ToString) -> Fault {
