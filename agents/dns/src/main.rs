@@ -5,5 +5,5 @@ use shoal_dns::Dns;
 use shoal_dns::target::{Names, Settings};
 
 fn main() -> ExitCode {
-    shoal_agent::main(|settings: Settings| Ok((Dns, Names::open(settings)?)))
+    shoal_agent::main(|settings: Settings| Ok((Dns, Names::new(settings)?)))
 }

@@ -5,6 +5,7 @@
 mod common;
 
 use std::fs;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::process::{Child, Command, Stdio};
 
 use common::scratch::{FILES, Scratch};
@@ -112,6 +113,10 @@ async fn edits_by_hand_are_undone_or_only_reported() {
     }
 }
 
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
 struct Daemon(Child);
 
 impl Drop for Daemon {
@@ -126,9 +131,7 @@ async fn the_daemon_follows_and_the_built_in_server_answers() {
     if !here("the_daemon_follows_and_the_built_in_server_answers", &["dig"]) {
         return;
     }
-    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = socket.local_addr().unwrap();
-    drop(socket);
+    let address = free_address();
     let config = format!("claim = '3s'\n[agent.server]\nlisten = '{address}'\nstate = 'DIR/copies'\n");
     let scratch = Scratch::new(&config);
     scratch.apply(FLEET).await;
@@ -166,4 +169,59 @@ async fn the_daemon_follows_and_the_built_in_server_answers() {
     let daemon = start();
     until(gone).await;
     drop(daemon);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_and_a_preview_open_nothing() {
+    // Somebody has the address: whoever tried to listen there would say so.
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = tcp.local_addr().unwrap();
+    let udp = UdpSocket::bind(address).unwrap();
+    let scratch = Scratch::new(&format!("[agent.server]\nlisten = '{address}'\nstate = 'DIR/copies'\n"));
+    scratch.apply(FLEET).await;
+    fs::write(scratch.path().join("change.yaml"), "{host: web9.example.com}").unwrap();
+    let change = scratch.path().join("change.yaml").display().to_string();
+    for (args, code) in [(&["--plan"][..], 3), (&["--preview", &change], 0)] {
+        let (found, said) = scratch.run(args);
+        assert!(found == code && !said.contains("listen on"), "{args:?}: {found}: {said}");
+        assert!(!scratch.path().join("copies").exists(), "{args:?} made the folder of copies");
+    }
+    // What works says that it cannot.
+    let (_, said) = scratch.run(&["--once"]);
+    assert!(said.contains("listen on") && scratch.path().join("copies").is_dir(), "{said}");
+    drop((tcp, udp));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_beside_a_running_server_sees_what_it_answers() {
+    if !here("a_plan_beside_a_running_server_sees_what_it_answers", &["dig"]) {
+        return;
+    }
+    for state in ["state = 'DIR/copies'\n", ""] {
+        let address = free_address();
+        let scratch = Scratch::new(&format!("[agent.server]\nlisten = '{address}'\n{state}"));
+        scratch.apply(FLEET).await;
+        let daemon =
+            Daemon(scratch.command(&[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        for web1 in ["192.0.2.1", "192.0.2.60"] {
+            scratch.apply(&format!("{{host: web1.example.com, document: {{address: {web1}}}}}")).await;
+            until(|| {
+                let both =
+                    ["web1.example.com A", &format!("-x {web1}")].map(|words| dig(address, words).answer());
+                both[0] == [format!("web1.example.com. 3600 A {web1}")] && both[1].len() == 1
+            })
+            .await;
+            let (code, plan) = scratch.run(&["--plan"]);
+            if state.is_empty() {
+                // What is only in the other's memory is not known, and not taken for absent.
+                assert!(
+                    code == 1 && plan.contains("set state") && !plan.contains("create"),
+                    "{code}: {plan}"
+                );
+            } else {
+                assert!(code == 0 && !plan.contains("drift"), "{code}: {plan}");
+            }
+        }
+        drop(daemon);
+    }
 }

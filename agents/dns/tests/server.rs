@@ -11,6 +11,7 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use common::fleet::Fleet;
 use common::{converge, dig, files, here, observe};
 use serde_json::json;
+use shoal_agent::Target as _;
 use shoal_dns::target::{Listen, Server, ServerSettings};
 use shoal_dns::{Key, Node};
 
@@ -54,9 +55,10 @@ fn zone(web1: &str) -> BTreeMap<Key, Node> {
     fleet(web1).zone(ZONE)
 }
 
-fn open(state: Option<&std::path::Path>) -> (Server, SocketAddr) {
+async fn open(state: Option<&std::path::Path>) -> (Server, SocketAddr) {
     let listen = Listen::One(([127, 0, 0, 1], 0).into());
-    let server = Server::open(ServerSettings { listen, state: state.map(Into::into) }).unwrap();
+    let server = Server::new(ServerSettings { listen, state: state.map(Into::into) });
+    server.start().await.unwrap();
     let address = server.addresses()[0];
     (server, address)
 }
@@ -66,7 +68,7 @@ async fn every_kind_of_question_is_answered() {
     if !here("every_kind_of_question_is_answered", TOOLS) {
         return;
     }
-    let (server, at) = open(None);
+    let (server, at) = open(None).await;
     converge(&server, ZONE, &zone("192.0.2.1")).await;
     converge(&server, REVERSE, &fleet("192.0.2.1").zone(REVERSE)).await;
     let answer = |words: &str| dig(at, words).answer();
@@ -138,7 +140,7 @@ async fn large_answers_go_by_tcp_and_edns_is_spoken() {
     if !here("large_answers_go_by_tcp_and_edns_is_spoken", TOOLS) {
         return;
     }
-    let (server, at) = open(None);
+    let (server, at) = open(None).await;
     converge(&server, ZONE, &zone("192.0.2.1")).await;
     let cut = dig(at, "+ignore +noedns many.example.com A");
     assert_eq!((cut.flags(), cut.answer().len()), ("qr aa tc", 0));
@@ -183,7 +185,7 @@ async fn changes_show_at_once_and_serials_rise() {
     if !here("changes_show_at_once_and_serials_rise", TOOLS) {
         return;
     }
-    let (server, at) = open(None);
+    let (server, at) = open(None).await;
     converge(&server, ZONE, &zone("192.0.2.1")).await;
     assert_eq!(converge(&server, ZONE, &zone("192.0.2.5")).await, 1);
     assert_eq!(dig(at, "web1.example.com").answer(), ["web1.example.com. 300 A 192.0.2.5"]);
@@ -202,11 +204,11 @@ async fn a_copy_answers_after_a_restart() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let (server, _) = open(Some(dir.path()));
+    let (server, _) = open(Some(dir.path())).await;
     converge(&server, ZONE, &zone("192.0.2.1")).await;
     drop(server);
     assert_eq!(files(dir.path()), ["example.com.copy"]);
-    let (server, at) = open(Some(dir.path()));
+    let (server, at) = open(Some(dir.path())).await;
     assert_eq!(dig(at, "web1.example.com").answer(), ["web1.example.com. 300 A 192.0.2.1"]);
     assert_eq!(converge(&server, ZONE, &zone("192.0.2.1")).await, 0);
     drop(server);
@@ -214,7 +216,7 @@ async fn a_copy_answers_after_a_restart() {
     let path = dir.path().join("example.com.copy");
     let text = std::fs::read_to_string(&path).unwrap().replace("192.0.2.1\n", "192.0.2.7\n");
     std::fs::write(&path, text).unwrap();
-    let (server, at) = open(Some(dir.path()));
+    let (server, at) = open(Some(dir.path())).await;
     assert_eq!(dig(at, "web1.example.com").status(), "REFUSED");
     assert!(observe(&server, ZONE).await.seen.is_empty());
 }

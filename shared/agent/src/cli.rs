@@ -56,6 +56,13 @@ pub(crate) struct Args {
     pub(crate) name: Option<String>,
 }
 
+impl Args {
+    /// Whether anything may be opened and written: not for a plan or a preview.
+    pub(crate) fn works(&self) -> bool {
+        !self.plan && self.preview.is_none()
+    }
+}
+
 /// How results are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {

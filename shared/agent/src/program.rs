@@ -99,6 +99,9 @@ where
             let common = config.common.clone();
             let (agent, target) = (self.build)(config.agent)?;
             let setup = Setup { args, common, agent: Arc::new(agent), store: store.clone() };
+            if args.works() {
+                target.start().await?;
+            }
             if args.preview.is_some() || args.plan || args.once {
                 return setup.once(target).await;
             }
@@ -217,7 +220,7 @@ impl<A: Agent> Setup<'_, A> {
         let name = args.name.clone().or_else(|| common.name.clone()).unwrap_or_else(node_name);
         let instance = format!("{name}/{}", uuid::Uuid::now_v7());
         let mut options = Options::new(instance, nature, crate::chance::number());
-        options.write = !args.plan && args.preview.is_none();
+        options.write = args.works();
         options.once = args.once;
         options.tags = self.tags()?;
         if let Some(host) = &args.host {

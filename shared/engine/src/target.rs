@@ -20,6 +20,15 @@ pub trait Target<A: Agent>: Send + Sync + 'static {
         Nature::default()
     }
 
+    /// Opens what the work needs: a port, a folder of its own, a lock. Called once, before the first look, by whatever is
+    /// going to work; **never for a plan or a preview**, which open and write nothing: without this, `observe` only reads.
+    ///
+    /// # Errors
+    /// It cannot work at all. What may come right by itself is better said by `observe` and `apply`.
+    fn start(&self) -> impl Future<Output = Result<(), Fault>> + Send {
+        std::future::ready(Ok(()))
+    }
+
     /// Looks at what is there. A look at [`Scope::Keys`] may answer for more keys than it was asked for.
     ///
     /// # Errors

@@ -37,11 +37,11 @@ pub enum Names {
 }
 
 impl Names {
-    /// Opens the target.
+    /// The target of these settings. Touches nothing yet.
     ///
     /// # Errors
-    /// Settings that cannot work, or an address that is taken.
-    pub fn open(settings: Settings) -> Result<Self, Fault> {
+    /// Settings that cannot work.
+    pub fn new(settings: Settings) -> Result<Self, Fault> {
         match (settings.bind, settings.server) {
             (Some(_), Some(_)) => Err(Fault::new(
                 "read the configuration",
@@ -50,7 +50,7 @@ impl Names {
             .next("leave one of them out")
             .permanent()),
             (Some(bind), None) => Bind::open(bind).map(Self::Bind),
-            (None, server) => Server::open(server.unwrap_or_default()).map(Self::Server),
+            (None, server) => Ok(Self::Server(Server::new(server.unwrap_or_default()))),
         }
     }
 }
@@ -60,6 +60,13 @@ impl Target<Dns> for Names {
         match self {
             Self::Bind(bind) => bind.nature(),
             Self::Server(server) => server.nature(),
+        }
+    }
+
+    async fn start(&self) -> Result<(), Fault> {
+        match self {
+            Self::Bind(bind) => bind.start().await,
+            Self::Server(server) => server.start().await,
         }
     }
 

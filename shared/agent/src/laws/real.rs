@@ -8,13 +8,14 @@ use tokio::runtime::Runtime;
 pub struct Real<T> {
     target: T,
     runtime: Option<Runtime>,
+    started: bool,
 }
 
 impl<T> Real<T> {
     /// `target` as a place of the model world.
     pub fn new(target: T) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok();
-        Self { target, runtime }
+        Self { target, runtime, started: false }
     }
 }
 
@@ -29,7 +30,11 @@ impl<A: Agent, T: Target<A>> Place<A> for Real<T> {
 
     fn observe(&mut self, unit: &Unit, keys: Option<&[A::Key]>) -> Result<Observed<A>, Fault> {
         let scope = keys.map_or(Scope::All, Scope::Keys);
-        self.runtime.as_ref().ok_or_else(no_runtime)?.block_on(self.target.observe(unit, scope))
+        let runtime = self.runtime.as_ref().ok_or_else(no_runtime)?;
+        if !std::mem::replace(&mut self.started, true) {
+            runtime.block_on(self.target.start())?;
+        }
+        runtime.block_on(self.target.observe(unit, scope))
     }
 
     fn apply(

@@ -12,7 +12,7 @@ use crate::name::Zone;
 
 /// What came of asking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(in crate::target) enum Answer {
     /// It serves this serial.
     Serial(u32),
     /// It answers, and does not serve the zone.
@@ -40,7 +40,7 @@ impl Answer {
 }
 
 /// Asks once, and once more if nothing comes.
-pub(super) async fn serial(server: SocketAddr, zone: &Zone, within: Duration) -> Answer {
+pub(in crate::target) async fn serial(server: SocketAddr, zone: &Zone, within: Duration) -> Answer {
     for _ in 0..2 {
         // Refused by the system (nobody listens), or silence: nothing is known.
         if let Ok(Ok(answer)) = timeout(within / 2, once(server, zone)).await {

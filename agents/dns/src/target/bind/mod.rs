@@ -14,7 +14,7 @@
 //! **Fencing**: a file cannot check a number. No file is replaced after the claim's end; a stale holder that was stopped
 //! between that check and the rename is the window that is left.
 
-mod ask;
+pub(super) mod ask;
 mod command;
 mod file;
 mod settings;

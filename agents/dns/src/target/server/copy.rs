@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use super::answer::Zones;
 use super::zone::{Stored, ZoneData};
 use crate::name::Zone;
-use crate::target::zonefile;
+use crate::target::zonefile::{self, ZoneFile};
 
 /// How long changes are gathered before copies are written.
 const GATHER: Duration = Duration::from_secs(1);
@@ -87,7 +87,7 @@ impl Copies {
     }
 
     fn one(&self, zone: &Zone, zones: &Zones) -> std::io::Result<()> {
-        let path = self.directory.join(format!("{zone}{SUFFIX}"));
+        let path = path(&self.directory, zone);
         let Some(data) = zones.get(zone) else { return Ok(()) };
         let (serial, mut nodes) = {
             let data = data.read().unwrap_or_else(PoisonError::into_inner);
@@ -107,6 +107,21 @@ impl Copies {
         file.write_all(text.body.as_bytes())?;
         file.sync_all()?;
         fs::rename(new, path)
+    }
+}
+
+/// Where a zone's copy stands.
+fn path(directory: &Path, zone: &Zone) -> PathBuf {
+    directory.join(format!("{zone}{SUFFIX}"))
+}
+
+/// What a zone's copy holds, if there is one and it is whole. Opens and writes nothing else.
+pub(super) fn peek(directory: &Path, zone: &Zone) -> Result<Option<ZoneFile>, Fault> {
+    let path = path(directory, zone);
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(zonefile::read(&text, zone)).filter(|file| file.intact && file.serial.is_some())),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Fault::new(format!("read the zone copy {}", path.display()), e)),
     }
 }
 

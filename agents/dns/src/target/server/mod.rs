@@ -7,12 +7,15 @@
 //! is not there is no mass change. With `state` it keeps a copy of each zone on disk, at most a little old, and answers
 //! from that until it is told better; what it says it has is then what it really answers.
 //!
+//! **Until it is started** it opens nothing: a plan looks at what a running server keeps (see `beside`).
+//!
 //! **Serials** follow the database's revision, and rise with every batch that changes something.
 //!
 //! **Fencing**: the server is in the same process as its holder, and refuses a lower number than it has seen. Another
 //! instance is another server with its own memory.
 
 mod answer;
+mod beside;
 mod copy;
 mod listen;
 mod zone;
@@ -20,7 +23,7 @@ mod zone;
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use serde::Deserialize;
 use shoal_agent::{Applied, Batch, Fault, Fence, Nature, Observed, Outcome, Scope, Seen, Target, Unit};
@@ -74,8 +77,10 @@ impl Default for ServerSettings {
 pub struct Server {
     zones: Arc<Zones>,
     listen: Vec<SocketAddr>,
+    state: Option<PathBuf>,
     serving: Mutex<Serving>,
-    copies: Option<Arc<Copies>>,
+    /// There once it was started: the copies, if it is to keep any.
+    started: OnceLock<Option<Arc<Copies>>>,
     /// The highest fencing number seen of each zone.
     fences: Mutex<HashMap<Zone, u64>>,
 }
@@ -88,22 +93,21 @@ struct Serving {
 }
 
 impl Server {
-    /// Reads the copies, and answers from now on if it can. If an address is taken it is tried again with every look
-    /// and every batch, and until then every zone is [`unserved`](Have::unserved): another process may be about to end,
-    /// and a plan beside a running server needs no address.
-    ///
-    /// # Errors
-    /// A directory of copies that cannot be read.
-    pub fn open(settings: ServerSettings) -> Result<Self, Fault> {
+    /// A server of these settings. Opens nothing yet.
+    #[must_use]
+    pub fn new(settings: ServerSettings) -> Self {
         let listen = match settings.listen {
             Listen::One(one) => vec![one],
             Listen::Many(many) => many,
         };
-        let zones = Arc::new(Zones::default());
-        let copies = settings.state.map(|dir| Copies::open(dir, &zones)).transpose()?.map(Arc::new);
-        let server = Self { zones, listen, serving: Mutex::default(), copies, fences: Mutex::default() };
-        server.try_start();
-        Ok(server)
+        Self {
+            zones: Arc::default(),
+            listen,
+            state: settings.state,
+            serving: Mutex::default(),
+            started: OnceLock::new(),
+            fences: Mutex::default(),
+        }
     }
 
     /// Where it answers; empty while it does not.
@@ -112,16 +116,20 @@ impl Server {
         self.serving.lock().unwrap_or_else(PoisonError::into_inner).addresses.clone()
     }
 
-    fn try_start(&self) -> bool {
-        let started = self.start();
-        if let Err(fault) = &started {
-            tracing::warn!("{fault}");
-        }
-        started.is_ok()
+    fn copies(&self) -> Option<&Arc<Copies>> {
+        self.started.get()?.as_ref()
     }
 
-    /// Starts to answer, unless it does.
-    fn start(&self) -> Result<(), Fault> {
+    fn try_serve(&self) -> bool {
+        let serves = self.serve();
+        if let Err(fault) = &serves {
+            tracing::warn!("{fault}");
+        }
+        serves.is_ok()
+    }
+
+    /// Begins to answer, unless it does.
+    fn serve(&self) -> Result<(), Fault> {
         let mut serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
         if !serving.addresses.is_empty() || self.listen.is_empty() {
             return Ok(());
@@ -145,7 +153,7 @@ impl Server {
             serving.addresses.push(address);
             tracing::info!(%address, "answering DNS questions");
         }
-        if let Some(copies) = &self.copies {
+        if let Some(copies) = self.copies() {
             serving.tasks.push(tokio::spawn(copies.clone().keep(self.zones.clone())));
         }
         Ok(())
@@ -170,7 +178,7 @@ impl Drop for Server {
         for task in &self.serving.lock().unwrap_or_else(PoisonError::into_inner).tasks {
             task.abort();
         }
-        if let Some(copies) = &self.copies {
+        if let Some(copies) = self.copies() {
             copies.write(&self.zones);
         }
     }
@@ -181,9 +189,26 @@ impl Target<Dns> for Server {
         Nature { whole: false, checks_fence: true, marks_own: true, sole: true }
     }
 
+    /// Reads the copies, and answers from now on if it can. If an address is taken it is tried again with every look
+    /// and every batch, and until then every zone is [`unserved`](Have::unserved): another process may be about to end.
+    ///
+    /// # Errors
+    /// A directory of copies that cannot be read.
+    async fn start(&self) -> Result<(), Fault> {
+        if self.started.get().is_none() {
+            let copies = self.state.clone().map(|dir| Copies::open(dir, &self.zones)).transpose()?;
+            self.started.get_or_init(|| copies.map(Arc::new));
+            self.try_serve();
+        }
+        Ok(())
+    }
+
     async fn observe(&self, unit: &Unit, scope: Scope<'_, Key>) -> Result<Observed<Dns>, Fault> {
-        let unserved = !self.try_start();
         let zone = zone_of(unit)?;
+        if self.started.get().is_none() {
+            return self.beside(&zone).await;
+        }
+        let unserved = !self.try_serve();
         let mut seen = BTreeMap::new();
         if let Some(data) = self.zones.get(&zone) {
             let data = data.read().unwrap_or_else(PoisonError::into_inner);
@@ -204,7 +229,7 @@ impl Target<Dns> for Server {
     }
 
     async fn apply(&self, unit: &Unit, batch: &Batch<Dns>, fence: &Fence) -> Result<Applied<Dns>, Fault> {
-        self.start()?;
+        self.serve()?;
         let zone = zone_of(unit)?;
         self.fence(&zone, fence)?;
         // Made ready before the lock: questions wait only while names are put in their places.
@@ -234,7 +259,7 @@ impl Target<Dns> for Server {
             let serial = if newer(low, data.serial) { low } else { data.serial.wrapping_add(1).max(1) };
             data.seal(serial).map_err(|why| Fault::new(format!("serve the zone {zone}"), why).permanent())?;
         }
-        if let Some(copies) = &self.copies {
+        if let Some(copies) = self.copies() {
             copies.changed(&zone);
         }
         Ok(Applied { each, facts: Vec::new() })
