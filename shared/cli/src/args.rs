@@ -447,6 +447,9 @@ pub(crate) struct Approve {
     /// Show what is held, approve nothing
     #[arg(long)]
     pub(crate) plan: bool,
+    /// Only if this is still what is held: the digest that --plan and `shoal status -o json` show
+    #[arg(long, value_name = "DIGEST", requires = "unit")]
+    pub(crate) digest: Option<String>,
     #[command(flatten)]
     pub(crate) sign: Sign,
 }

@@ -40,8 +40,17 @@ pub(crate) async fn run(session: &mut Session, args: Approve) -> Outcome {
             "nothing is held in {name}, so there is nothing to approve; `shoal approve` lists what is held"
         )));
     };
+    if let Some(seen) = args.digest.filter(|seen| *seen != held.hold.digest) {
+        return Err(Failure::Held(format!(
+            "nothing was approved: what is held in {name} is not {seen} any more, but {}; look again with \
+             `shoal approve {name} --plan`",
+            held.hold.digest
+        )));
+    }
     if args.plan {
-        session.out.print(&held, |out| text(out, &held))?;
+        let exactly =
+            format!("to agree to exactly this: shoal approve {name} --digest {} -m WHY\n", held.hold.digest);
+        session.out.print(&held, |out| text(out, &held) + &exactly)?;
         return Err(Failure::Pending);
     }
     if session.out.is_text() {

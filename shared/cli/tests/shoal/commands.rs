@@ -160,9 +160,13 @@ async fn what_a_guard_stopped_is_shown_and_approved() {
     assert_snapshot!("approve_plan", planned.out);
     assert_snapshot!("wait_held", fleet.fails(4, &["wait", "--timeout", "1ms"]).await);
     assert_snapshot!("approve_wrong", fleet.fails(1, &["approve", "dns/other", "-m", "x"]).await);
+    // What somebody looked at a while ago is not what is held now.
+    let old = fleet.fails(4, &["approve", "dns/example.com", "--digest", "abc122", "-m", "x"]).await;
+    assert!(old.contains("not abc122 any more, but abc123"), "{old}");
+    fleet.fails(1, &["get", "approvals/dns/example.com"]).await;
     assert_snapshot!(
         "approve_done",
-        fleet.ok(&["approve", "dns/example.com", "-m", "the old fleet is gone"]).await
+        fleet.ok(&["approve", "dns/example.com", "--digest", "abc123", "-m", "the old fleet is gone"]).await
     );
     let row = fleet.ok(&["get", "approvals/dns/example.com", "-o", "json"]).await;
     assert!(row.contains("abc123"), "{row}");
