@@ -238,7 +238,7 @@ impl<A: Agent> Setup<'_, A> {
             options.resync = millis(resync).max(1_000);
         }
         if let Some(ttl) = common.claim {
-            options.ttl = millis(ttl).max(3_000);
+            options.ttl = millis(ttl).max(1_000);
             options.margin = options.ttl / 12;
         }
         options.retry_rate = common.retry_rate.unwrap_or(options.retry_rate);
