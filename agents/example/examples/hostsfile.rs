@@ -55,12 +55,7 @@ impl Agent for HostsFile {
         let key = |host: &HostName| Key { tag: from.tag.clone(), host: host.clone() };
         Ok(from.host_name().map(key).into_iter().collect())
     }
-    fn desired(
-        &self,
-        key: &Key,
-        from: &[Source<'_, Spec>],
-        _: &dyn Look,
-    ) -> Result<Desired<Entry>, Blocked> {
+    fn desired(&self, key: &Key, from: &[Source<'_, Spec>], _: &dyn Look) -> Result<Desired<Entry>, Blocked> {
         // The key holds the tag and the host, so there is one source.
         let Some((source, host)) = from.iter().find_map(|source| Some((source, source.host?))) else {
             return Ok(Desired::nothing(vec![]));
