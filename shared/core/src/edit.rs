@@ -129,6 +129,17 @@ pub enum Edit {
         #[serde(default)]
         expect: Expect,
     },
+    /// One row as it is, for programs that prepare commits themselves. It must leave the database as whole as every
+    /// other edit does: whatever rests on it goes or changes in the same commit.
+    Row {
+        /// Which.
+        key: Key,
+        /// What stands there from now on; `None`: nothing.
+        value: Option<Document>,
+        /// The other end of a rename.
+        #[serde(default)]
+        moved: Option<Key>,
+    },
     /// Writes a fact, a pause, an approval or a schema.
     Write {
         /// Which.
@@ -172,6 +183,10 @@ pub struct Proposal {
     /// A proposal with the same key, author and content that was done already is not done again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency: Option<String>,
+    /// What a repeated idempotency key is compared by; `None`: the edits. Whoever derives rows from something else says of
+    /// what here: derived again they may differ, and it is the same proposal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intent: Option<String>,
     /// What must be so besides, such as a claim that is held.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pre: Vec<Pre>,

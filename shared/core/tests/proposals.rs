@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::json;
 use shoal_core::{
-    Document, Edit, Expect, HostId, HostName, Key, Kind, Lifecycle, Member, MemberKind, Prepared, Proposal,
-    Refusal, Revision, Row, Scope, TagName, View, prepare, rollback,
+    Change, Document, Edit, Expect, HostId, HostName, Key, Kind, Lifecycle, Member, MemberKind, Prepared,
+    Proposal, Refusal, Revision, Row, Scope, TagName, View, prepare, rollback,
 };
 
 const HOSTS: [&str; 4] = ["h0", "h1", "h2", "h3"];
@@ -147,6 +147,9 @@ proptest! {
         let (mut view, mut ids, mut past) = (View::new(), 0, vec![View::new()]);
         for edits in std::iter::once(everybody()).chain(proposals) {
             let Ok(prepared) = propose(&view, edits, &mut ids) else { continue };
+            // Row by row it is the same commit, on the same conditions.
+            let rows = propose(&view, as_rows(&prepared), &mut ids);
+            prop_assert_eq!(rows.map(|rows| rows.commit.changes), Ok(prepared.commit.changes.clone()));
             let revision = Revision(view.revision().0 + 1);
             let touched = view.apply(revision, &prepared.commit.changes);
             prop_assert_eq!(touched, prepared.touched);
@@ -176,6 +179,48 @@ proptest! {
             let mut after = view.clone();
             after.apply(Revision(view.revision().0 + 1), &prepared.commit.changes);
             prop_assert_eq!(after.row(&key), then.row(&key));
+        }
+    }
+}
+
+fn as_rows(prepared: &Prepared) -> Vec<Edit> {
+    let row = |c: &Change| Edit::Row { key: c.key.clone(), value: c.value.clone(), moved: c.moved.clone() };
+    prepared.commit.changes.iter().map(row).collect()
+}
+
+/// A few rows of somebody who does not know what he does.
+fn rows() -> impl Strategy<Value = Vec<Edit>> {
+    let host = |(key, id): (Key, Option<u32>)| {
+        let value = id.map(|id| Document::from(json!({"id": format!("id{id}"), "document": {}})));
+        Edit::Row { key, value, moved: None }
+    };
+    let tag = |(key, there): (Key, bool)| Edit::Row {
+        key,
+        value: there.then(|| Document::from(json!({"document": {}}))),
+        moved: None,
+    };
+    let of = |(tag, member, there): (&str, Member, bool)| {
+        let key = Key::member(&tag.parse().unwrap(), &member);
+        Edit::Row { key, value: there.then(Document::empty), moved: None }
+    };
+    let one = prop_oneof![
+        1 => (host_key(), prop::option::of(1..6_u32)).prop_map(host),
+        1 => (tag_key(), any::<bool>()).prop_map(tag),
+        2 => (select(&TAGS[..]), member(), any::<bool>()).prop_map(of),
+    ];
+    proptest::collection::vec(one, 1..4)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn rows_of_anybody_leave_the_database_whole(commits in proptest::collection::vec(rows(), 1..40)) {
+        let (mut view, mut ids) = (View::new(), 0);
+        for edits in std::iter::once(everybody()).chain(commits) {
+            let Ok(prepared) = propose(&view, edits, &mut ids) else { continue };
+            view.apply(Revision(view.revision().0 + 1), &prepared.commit.changes);
+            whole(&view);
         }
     }
 }

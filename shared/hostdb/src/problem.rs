@@ -144,7 +144,7 @@ impl Problem {
     }
 
     /// The status of the answer.
-    #[must_use]
+    #[cfg(test)]
     pub(crate) fn status(&self) -> StatusCode {
         self.status
     }

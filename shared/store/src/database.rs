@@ -191,7 +191,10 @@ impl Database {
     /// # Errors
     /// [`TransactError`]; only after [`StoreError::Unavailable`] is it unknown whether it happened.
     pub async fn transact(&self, proposal: Proposal) -> Result<Outcome, TransactError> {
-        let intent = proposal.idempotency.is_some().then(|| digest(&proposal));
+        let intent = proposal
+            .idempotency
+            .is_some()
+            .then(|| proposal.intent.clone().unwrap_or_else(|| digest(&proposal)));
         let proposal = Arc::new(proposal);
         let mut last = None;
         for attempt in 0..ATTEMPTS {
@@ -332,6 +335,9 @@ fn is_small(proposal: &Proposal) -> bool {
             }
             Edit::Patch { key, .. } | Edit::Delete { key, .. } => matches!(key.kind(), Kind::Host(_)),
             Edit::Write { key, .. } => !matches!(key.kind(), Kind::Schema(_)),
+            Edit::Row { key, .. } => {
+                matches!(key.kind(), Kind::Fact(..) | Kind::Pause(_) | Kind::Approval(_))
+            }
             Edit::PutTag { .. } | Edit::Rename { .. } | Edit::SetMembers { .. } => false,
         })
 }

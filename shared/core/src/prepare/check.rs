@@ -41,6 +41,7 @@ impl Check<'_> {
                 (Kind::Tag(tag), Some(_)) => self.tag(&tag)?,
                 (Kind::Tag(tag), None) => self.gone(&tag)?,
                 (Kind::Host(host), Some(_)) => self.host(&host, &mut warnings)?,
+                (Kind::Host(host), None) => self.left(&host)?,
                 (Kind::Schema(namespace), Some(_)) => self.schema(&namespace, &mut warnings)?,
                 _ => {}
             }
@@ -104,11 +105,25 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn gone(&self, tag: &TagName) -> Result<(), Refusal> {
-        match self.after.tag_parents(tag) {
-            parents if parents.is_empty() => Ok(()),
-            parents => Err(Refusal::Nested { tag: tag.clone(), parents }),
+    /// A host that is gone is in no tag.
+    fn left(&self, host: &HostName) -> Result<(), Refusal> {
+        match self.after.named_in(host) {
+            tags if tags.is_empty() => Ok(()),
+            tags => Err(Refusal::Named { host: host.clone(), tags }),
         }
+    }
+
+    /// A tag that is gone has no members and is in no other.
+    fn gone(&self, tag: &TagName) -> Result<(), Refusal> {
+        let parents = self.after.tag_parents(tag);
+        if !parents.is_empty() {
+            return Err(Refusal::Nested { tag: tag.clone(), parents });
+        }
+        if !self.after.direct_members(tag).is_empty() {
+            let why = "the tag goes, so its members must go in the same commit".to_owned();
+            return Err(Refusal::Form { key: Key::tag(tag), why });
+        }
+        Ok(())
     }
 
     fn checker(&self, namespace: &str) -> Option<Arc<Checker>> {

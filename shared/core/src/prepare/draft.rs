@@ -1,5 +1,7 @@
 //! Edits become rows, one after the other, on a copy of the view.
 
+mod row;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
@@ -22,6 +24,8 @@ pub(super) struct Draft<'v> {
     reads: Reads,
     /// Whose each id is; made when the first id is asked for.
     ids: Option<HashMap<HostId, HostName>>,
+    /// Hosts that were written as rows, with an id that they did not have.
+    fresh: Vec<HostName>,
     new_id: &'v mut dyn FnMut() -> HostId,
 }
 
@@ -56,13 +60,14 @@ struct TagForm {
 impl<'v> Draft<'v> {
     pub(super) fn new(base: &'v View, new_id: &'v mut dyn FnMut() -> HostId) -> Self {
         let (changes, put, reads) = Default::default();
-        Self { base, view: base.clone(), changes, put, reads, ids: None, new_id }
+        Self { base, view: base.clone(), changes, put, reads, ids: None, fresh: Vec::new(), new_id }
     }
 
     /// The rows that differ from what stands, in key order, and what they rest on.
-    pub(super) fn finish(self) -> (Vec<Change>, Reads) {
+    pub(super) fn finish(mut self) -> Result<(Vec<Change>, Reads), Refusal> {
+        self.check_fresh()?;
         let stands = |change: &Change| change.moved.is_none() && self.base.row(&change.key) == change.value;
-        (self.changes.into_values().filter(|c| !stands(c)).collect(), self.reads)
+        Ok((self.changes.into_values().filter(|c| !stands(c)).collect(), self.reads))
     }
 
     pub(super) fn edit(&mut self, edit: &Edit) -> Done {
@@ -113,9 +118,12 @@ impl<'v> Draft<'v> {
                 let record = HostRecord { state: *state, ..self.host(host)?.record() };
                 self.write_host(host, record)
             }
+            Edit::Row { key, value, moved } => self.row(key, value.as_ref(), moved.as_ref()),
             Edit::Write { key, value, expect } => {
                 self.expect(key, *expect)?;
-                self.write_plain(key, value)
+                check_plain(key, value)?;
+                self.write(Change::put(key.clone(), value.clone()));
+                Ok(())
             }
         }
     }
@@ -216,25 +224,6 @@ impl<'v> Draft<'v> {
         self.reads.row(self.base, &key);
         let row = Document::of(&record).map_err(|e| form(&key, e))?;
         self.write(Change::put(key, row));
-        Ok(())
-    }
-
-    fn write_plain(&mut self, key: &Key, value: &Document) -> Done {
-        let parsed = match key.kind() {
-            Kind::Fact(..) if value.is_map() => Ok(()),
-            Kind::Fact(..) => return Err(form(key, "facts are a map")),
-            Kind::Schema(_) => value.to::<Schema>().map(drop),
-            Kind::Pause(_) => value.to::<Pause>().map(drop),
-            Kind::Approval(_) => value.to::<Approval>().map(drop),
-            Kind::Host(_) | Kind::Tag(_) | Kind::Member(..) => {
-                return Err(Refusal::Kind {
-                    key: key.clone(),
-                    why: "hosts, tags and members have edits of their own",
-                });
-            }
-        };
-        parsed.map_err(|e| form(key, e))?;
-        self.write(Change::put(key.clone(), value.clone()));
         Ok(())
     }
 
@@ -406,6 +395,22 @@ impl<'v> Draft<'v> {
         }
         Ok(())
     }
+}
+
+/// Whether a fact, a schema, a pause or an approval is one.
+fn check_plain(key: &Key, value: &Document) -> Done {
+    let parsed = match key.kind() {
+        Kind::Fact(..) if value.is_map() => Ok(()),
+        Kind::Fact(..) => return Err(form(key, "facts are a map")),
+        Kind::Schema(_) => value.to::<Schema>().map(drop),
+        Kind::Pause(_) => value.to::<Pause>().map(drop),
+        Kind::Approval(_) => value.to::<Approval>().map(drop),
+        Kind::Host(_) | Kind::Tag(_) | Kind::Member(..) => {
+            let why = "hosts, tags and members have edits of their own";
+            return Err(Refusal::Kind { key: key.clone(), why });
+        }
+    };
+    parsed.map_err(|e| form(key, e))
 }
 
 fn form(key: &Key, why: impl ToString) -> Refusal {

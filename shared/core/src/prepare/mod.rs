@@ -65,7 +65,7 @@ pub fn prepare(
     for edit in &proposal.edits {
         draft.edit(edit)?;
     }
-    let (changes, mut reads) = draft.finish();
+    let (changes, mut reads) = draft.finish()?;
     let mut after = view.clone();
     let touched = after.apply(Revision(view.revision().0 + 1), &changes);
     let warnings =

@@ -125,6 +125,14 @@ pub enum Refusal {
         /// In which.
         parents: Vec<TagName>,
     },
+    /// Tags still name a host that goes.
+    #[error("{host} is still a member of {}: take it out of them in the same commit", list(.tags))]
+    Named {
+        /// Which.
+        host: HostName,
+        /// In which.
+        tags: Vec<TagName>,
+    },
     /// The content is not of the form of its key.
     #[error("{key} is not of the right form: {why}")]
     Form {
@@ -196,6 +204,7 @@ impl Refusal {
             Self::EffectiveBreaks { .. } => "effective-breaks-schema",
             Self::Schema { .. } => "bad-schema",
             Self::Nested { .. } => "nested",
+            Self::Named { .. } => "named",
             Self::Form { .. } => "form",
             Self::Kind { .. } => "kind",
             Self::Id { .. } => "id",
@@ -209,9 +218,11 @@ impl Refusal {
         match self {
             Self::Missing { .. } => Sort::Missing,
             Self::Stale { .. } => Sort::Stale,
-            Self::Exists { .. } | Self::Nested { .. } | Self::Id { .. } | Self::NoMember { .. } => {
-                Sort::Conflict
-            }
+            Self::Exists { .. }
+            | Self::Nested { .. }
+            | Self::Named { .. }
+            | Self::Id { .. }
+            | Self::NoMember { .. } => Sort::Conflict,
             _ => Sort::Invalid,
         }
     }
@@ -236,7 +247,9 @@ impl Refusal {
             Self::TagBreaks { tag, .. } | Self::EffectiveBreaks { tag, .. } | Self::Nested { tag, .. } => {
                 Some(Key::tag(tag))
             }
-            Self::OverrideBreaks { host, .. } | Self::Id { host, .. } => Some(Key::host(host)),
+            Self::OverrideBreaks { host, .. } | Self::Id { host, .. } | Self::Named { host, .. } => {
+                Some(Key::host(host))
+            }
             Self::Schema { namespace, .. } => Some(Key::schema(namespace)),
         }
     }

@@ -3,9 +3,10 @@
 //!
 //! Requests are `POST` with a JSON body even where they only read, because ranges and rules do not fit a query.
 //! Errors carry the [`StoreError`](shoal_store::StoreError) itself as the member `store_error`, so that a client
-//! answers exactly what the store behind the server did. Commits are checked for form (every row is what its
-//! key says), not for meaning: who commits rows has checked them with the view it followed.
+//! answers exactly what the store behind the server did. Rows that are committed pass the same check as every other
+//! write: whoever prepared them followed a view of his own, and that is no reason to believe him.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,9 +17,8 @@ use axum::routing::{get, post};
 use data_encoding::BASE64;
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
-use shoal_core::{Approval, Pause};
-use shoal_core::{Change, Commit, HostRecord, Key, Kind, Range, Revision, Schema, Status, TagRecord};
-use shoal_store::{Claim, ClaimRequest, Filter, LedgerWrite, Position, Query};
+use shoal_core::{Change, Commit, Edit, Key, Proposal, Range, Revision, Status};
+use shoal_store::{Claim, ClaimRequest, Filter, LedgerWrite, Position, Query, StoreError, TransactError};
 
 use crate::app::App;
 use crate::problem::{Answer, Problem};
@@ -68,34 +68,54 @@ async fn read(State(app): State<Arc<App>>, shape: Shape, headers: HeaderMap, bod
 
 async fn commit(State(app): State<Arc<App>>, shape: Shape, headers: HeaderMap, body: Body) -> Answer {
     let _turn = app.write_turn()?;
-    let mut commit: Commit = large(&app, &headers, body).await?;
-    // Who was authenticated is for the server to say, and it cannot tell yet.
-    commit.principal = None;
-    commit.changes.iter().try_for_each(check_form)?;
-    let done = app.db.store().commit(commit).await.inspect_err(|e| app.count_refusal(e))?;
-    app.metrics.commits.inc();
-    shape.ok(&done)
+    let commit: Commit = large(&app, &headers, body).await?;
+    pairs(&commit.changes)?;
+    let row = |Change { key, value, moved }| Edit::Row { key, value, moved };
+    let proposal = Proposal {
+        edits: commit.changes.into_iter().map(row).collect(),
+        author: commit.author,
+        // Who was authenticated is for the server to say, and it cannot tell yet.
+        principal: None,
+        message: commit.message,
+        idempotency: commit.idempotency,
+        intent: commit.intent,
+        pre: commit.pre,
+    };
+    match app.propose(proposal).await {
+        Ok(done) => shape.ok(&done.committed),
+        // Callers that know only stores hear it in their words, too.
+        Err(TransactError::Refused(refusal)) => {
+            let error = StoreError::Invalid(refusal.to_string());
+            let problem = Problem::from(refusal);
+            Err(match serde_json::to_value(&error) {
+                Ok(value) => problem.with("store_error", value),
+                Err(_) => problem,
+            })
+        }
+        Err(TransactError::Busy { last, .. }) => Err(last.into()),
+        Err(TransactError::Store(error)) => Err(error.into()),
+    }
 }
 
-/// Whether a row is what its key says.
-fn check_form(change: &Change) -> Answer<()> {
-    let Some(value) = &change.value else { return Ok(()) };
-    let what = match change.key.kind() {
-        Kind::Host(_) => value.to::<HostRecord>().err(),
-        Kind::Tag(_) => value.to::<TagRecord>().err(),
-        Kind::Schema(_) => value.to::<Schema>().err(),
-        Kind::Pause(_) => value.to::<Pause>().err(),
-        Kind::Approval(_) => value.to::<Approval>().err(),
-        Kind::Member(..) | Kind::Fact(..) => value.to::<serde_json::Map<String, serde_json::Value>>().err(),
+/// A rename has two ends that name each other.
+fn pairs(changes: &[Change]) -> Answer<()> {
+    let ends: HashMap<&Key, &Change> = changes.iter().map(|change| (&change.key, change)).collect();
+    let mutual = |change: &Change, to: &Key| {
+        ends.get(to).is_some_and(|other| {
+            other.moved.as_ref() == Some(&change.key) && other.value.is_some() != change.value.is_some()
+        })
     };
-    match what {
-        None => Ok(()),
-        Some(error) => Err(Problem::invalid(format!(
-            "nothing was written: the row {} is not what stands under such a key: {error}",
-            change.key
-        ))
-        .with("field", change.key.as_str())),
+    for change in changes {
+        if let Some(to) = change.moved.as_ref().filter(|to| !mutual(change, to)) {
+            return Err(Problem::invalid(format!(
+                "nothing was written: {} says that it was renamed to or from {to}, and no change of {to} says the same; \
+                 a rename is two changes, one without a value, that name each other as `moved`",
+                change.key
+            ))
+            .with("field", change.key.as_str()));
+        }
     }
+    Ok(())
 }
 
 #[derive(Deserialize)]

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shoal_core::{Change, Edit, Expect, Key, Pre, Proposal, Revision, Scope, Warning};
 
+use super::write::Done;
 use crate::app::App;
 use crate::docs::Doc;
 use crate::etag::Wish;
@@ -71,7 +72,7 @@ pub(super) async fn transaction(
     all.extend(edits);
     let idempotency = idempotency.or(by.idempotency);
     let proposal = Proposal { idempotency, pre, ..Proposal::new(by.author, by.message, all) };
-    propose(&app, shape, &proposal, plan).await
+    propose(&app, shape, proposal, plan).await
 }
 
 /// The body of a rollback.
@@ -113,18 +114,18 @@ pub(super) async fn rollback(
         edits.extend(app.db.rollback(Scope::Key(key), to).await?);
     }
     let proposal = Proposal { idempotency: by.idempotency, ..Proposal::new(by.author, by.message, edits) };
-    propose(&app, shape, &proposal, plan).await
+    propose(&app, shape, proposal, plan).await
 }
 
 /// Does a proposal of many edits, or says what it would write.
-async fn propose(app: &App, shape: Shape, proposal: &Proposal, plan: bool) -> Answer {
+async fn propose(app: &App, shape: Shape, proposal: Proposal, plan: bool) -> Answer {
     if plan {
         let revision = app.db.fresh_view().await?.revision();
-        let prepared = app.db.preview(proposal).await?;
+        let prepared = app.db.preview(&proposal).await?;
         let (changes, warnings) = (prepared.commit.changes, prepared.warnings);
         return shape.ok(&Planned { revision, changes, warnings });
     }
-    let done = app.transact(proposal).await?;
+    let done = Done::from(app.propose(proposal).await?);
     let (revision, created) = (done.committed.revision, done.committed.changed > 0);
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     let mut response = shape.with(status, &done)?;

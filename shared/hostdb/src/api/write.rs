@@ -13,11 +13,10 @@ use http::{HeaderMap, StatusCode, Uri};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use shoal_core::{
-    Committed, Document, Edit, Expect, HostName, Key, Kind, Member, Pre, Proposal, Revision, TagName, View,
-    Warning,
+    Committed, Document, Edit, Expect, HostName, Key, Kind, Member, Pre, Proposal, Revision, Sort, TagName,
+    View, Warning,
 };
-
-use shoal_store::Outcome;
+use shoal_store::{Outcome, TransactError};
 
 use super::{plain, tags};
 use crate::app::App;
@@ -37,6 +36,12 @@ pub(super) struct Done {
     pub(super) committed: Committed,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<Warning>,
+}
+
+impl From<Outcome> for Done {
+    fn from(Outcome { committed, warnings, .. }: Outcome) -> Self {
+        Self { committed, warnings }
+    }
 }
 
 /// What the handlers of one resource share.
@@ -77,7 +82,7 @@ impl Write {
         let existed = self.app.db.view().exists(key);
         let proposal =
             Proposal { idempotency: by.idempotency, pre, ..Proposal::new(by.author, by.message, edits) };
-        let done = self.app.transact(&proposal).await?;
+        let done = Done::from(self.app.propose(proposal).await?);
         let now = revision_of(&self.app.db.view(), key);
         let status = if !existed && now.is_some() { StatusCode::CREATED } else { StatusCode::OK };
         let mut response = self.shape.with(status, &done)?;
@@ -98,29 +103,26 @@ fn revision_of(view: &View, key: &Key) -> Option<Revision> {
 
 impl App {
     /// Does a proposal, counts it and logs it.
-    pub(super) async fn transact(&self, proposal: &Proposal) -> Answer<Done> {
-        match self.db.transact(proposal.clone()).await {
-            Ok(Outcome { committed, warnings, .. }) => {
+    pub(super) async fn propose(&self, proposal: Proposal) -> Result<Outcome, TransactError> {
+        let (author, message) = (proposal.author.clone(), proposal.message.clone());
+        let done = self.db.transact(proposal).await;
+        match &done {
+            Ok(Outcome { committed, .. }) => {
                 if committed.changed > 0 && !committed.replayed {
                     self.metrics.commits.inc();
                 }
-                tracing::info!(
-                    revision = committed.revision.0,
-                    changed = committed.changed,
-                    author = proposal.author,
-                    message = proposal.message,
-                    "commit"
-                );
-                Ok(Done { committed, warnings })
+                let (revision, changed) = (committed.revision.0, committed.changed);
+                tracing::info!(revision, changed, author, message, "commit");
             }
-            Err(error) => {
-                let problem = Problem::from(error);
-                if matches!(problem.status(), StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED) {
+            Err(TransactError::Refused(refusal)) => {
+                if matches!(refusal.sort(), Sort::Conflict | Sort::Stale) {
                     self.metrics.conflicts.inc();
                 }
-                Err(problem)
             }
+            Err(TransactError::Busy { .. }) => self.metrics.conflicts.inc(),
+            Err(TransactError::Store(error)) => self.count_refusal(error),
         }
+        done
     }
 }
 

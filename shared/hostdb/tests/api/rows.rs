@@ -83,3 +83,77 @@ async fn a_watch_of_rows_starts_where_it_is_told() {
     server.stop().await;
     assert_eq!(events.next().await, None, "a watch ends with its server");
 }
+
+/// Rows are checked as every other write is: nobody makes nonsense by this way round.
+#[tokio::test]
+async fn rows_that_mean_nonsense_are_refused_whole() {
+    let server = Running::new().await;
+    let host = |id: &str| json!({"id": id, "document": {}});
+    let rows = |list: serde_json::Value| json!({"changes": list, "author": "ann", "message": "m"});
+    let fleet = json!([
+        {"key": "hosts/web1", "value": host("h1")},
+        {"key": "dns/a", "value": {"document": {"ttl": 1}}},
+        {"key": "dns/a/members/web1", "value": {}},
+        {"key": "dns/b", "value": {"document": {}}},
+        {"key": "dns/b/members/@a", "value": {}},
+        {"key": "schemas/dns", "value": {"tag": {"type": "object", "properties": {"ttl": {"type": "integer"}}}}}
+    ]);
+    assert_eq!(server.post("/api/v2/store/commit", &rows(fleet)).await["changed"], 6);
+    let fine = json!({"key": "facts/vm/web1", "value": {"a": 1}});
+    for (code, says, bad) in [
+        ("cycle", "dns/b", json!({"key": "dns/a/members/@b", "value": {}})),
+        ("unknown-member", "web9", json!({"key": "dns/a/members/web9", "value": {}})),
+        ("missing", "dns/none", json!({"key": "dns/none/members/web1", "value": {}})),
+        ("bad-rule", "dns/a", json!({"key": "dns/a/members/select: site ==", "value": {}})),
+        ("tag-breaks-schema", "/ttl", json!({"key": "dns/a", "value": {"document": {"ttl": "soon"}}})),
+        ("bad-schema", "schemas/dns", json!({"key": "schemas/dns", "value": {"tag": {"type": 7}}})),
+        ("named", "dns/a", json!({"key": "hosts/web1", "value": null})),
+        ("nested", "dns/b", json!({"key": "dns/a", "value": null})),
+        ("form", "members must go", json!({"key": "dns/b", "value": null})),
+        ("form", "empty map", json!({"key": "dns/b/members/web1", "value": {"x": 1}})),
+        ("id", "h1", json!({"key": "hosts/web2", "value": host("h1")})),
+        ("twice", "facts/vm/web1", fine.clone()),
+    ] {
+        let request = server.ask("POST", "/api/v2/store/commit").json(&rows(json!([fine, bad])));
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        let problem: serde_json::Value = response.json().await.unwrap();
+        assert_eq!(problem["code"], code, "{problem}");
+        assert!(matches!(status, 404 | 409 | 422), "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(says) || problem["key"] == says, "{problem}");
+        assert!(problem["store_error"]["invalid"].is_string(), "{problem}");
+    }
+    let half = json!([{"key": "hosts/web1", "value": null, "moved": "hosts/web3"}]);
+    let half = server.ask("POST", "/api/v2/store/commit").json(&rows(half));
+    refused(half, 422, "invalid", &["hosts/web3", "rename"]).await;
+    assert_eq!(server.get("/api/v2/store/head").await["revision"], 1, "nothing was written");
+
+    // What hangs together may go together, under any name.
+    let whole = json!([
+        {"key": "hosts/web1", "value": null, "moved": "hosts/web2"},
+        {"key": "hosts/web2", "value": host("h1"), "moved": "hosts/web1"},
+        {"key": "dns/a/members/web1", "value": null},
+        {"key": "dns/a/members/web2", "value": {}}
+    ]);
+    server.post("/api/v2/store/commit", &rows(whole)).await;
+    assert_eq!(server.get("/api/v2/hosts/web2").await["id"], "h1");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn rows_that_are_sent_again_are_done_once() {
+    let server = Running::new().await;
+    let mut first = put("facts/vm/web1", json!({"a": 1}));
+    first["idempotency"] = json!("k");
+    let done = server.post("/api/v2/store/commit", &first).await;
+    server.post("/api/v2/store/commit", &put("facts/vm/web1", json!({"a": 2}))).await;
+    let again = server.post("/api/v2/store/commit", &first).await;
+    assert_eq!((&again["replayed"], &again["revision"]), (&json!(true), &done["revision"]));
+    // Derived anew from a newer database, it is the same.
+    let mut derived = put("facts/vm/web1", json!({"a": 3}));
+    (derived["idempotency"], derived["intent"]) = (json!("k2"), json!("count web1"));
+    server.post("/api/v2/store/commit", &derived).await;
+    derived["changes"][0]["value"] = json!({"a": 4});
+    assert_eq!(server.post("/api/v2/store/commit", &derived).await["replayed"], true);
+    server.stop().await;
+}
