@@ -1,8 +1,9 @@
 //! The loop: what happened goes into the engine, what the engine asks for goes out.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use shoal_core::Row;
+use shoal_core::{LeftOut, Row};
 use shoal_engine::{Act, Agent, Answer, Batch, Engine, Moment, Outcome, Target};
 use shoal_store::Head;
 use tokio::sync::mpsc;
@@ -31,6 +32,7 @@ pub(crate) struct Driver<A: Agent, T> {
     following: Option<JoinHandle<()>>,
     pub(crate) board: Arc<Board>,
     held: std::collections::BTreeMap<String, String>,
+    left_out: LeftOuts,
 }
 
 impl<A: Agent, T: Target<A>> Driver<A, T> {
@@ -44,7 +46,7 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
     ) -> Self {
         engine.load(head.epoch, head.revision, rows);
         let (give, answers) = mpsc::channel(ANSWERS);
-        Self { engine, hands, give, answers, news: None, following: None, board, held: Default::default() }
+        Self { engine, hands, give, answers, news: None, following: None, board, held: Default::default(), left_out: Default::default() }
     }
 
     /// From now on, what is committed after `head` is told.
@@ -73,6 +75,7 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
             });
         }
         self.log_holds();
+        self.left_out.tell(&self.engine);
         self.board.set(&self.engine);
     }
 
@@ -153,6 +156,43 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
     }
 }
 
+/// Who is left out, as far as the log was told.
+#[derive(Default)]
+struct LeftOuts {
+    changes: u64,
+    told: BTreeSet<(String, Vec<String>, String)>,
+}
+
+impl LeftOuts {
+    /// Says once who newly is left out of an item. Costs who is left out, and only when that changed.
+    fn tell<A: Agent>(&mut self, engine: &Engine<A>) {
+        if self.changes == engine.left_out_changes() {
+            return;
+        }
+        self.changes = engine.left_out_changes();
+        let new = self.learn(engine.left_out().map(|(unit, left_out)| (unit.0.clone(), left_out)));
+        for (unit, LeftOut { key, who, why }) in new.iter().take(LOGGED) {
+            tracing::warn!(unit, item = key, "left out {}: {why}", who.join(", "));
+        }
+        if let Some(more) = new.len().checked_sub(LOGGED).filter(|more| *more > 0) {
+            tracing::warn!("and {more} more are left out; see `shoal status`");
+        }
+    }
+
+    /// Remembers who is left out now. Answers who was not before: each once, in however many items.
+    fn learn(&mut self, now: impl Iterator<Item = (String, LeftOut)>) -> Vec<(String, LeftOut)> {
+        let before = std::mem::take(&mut self.told);
+        let mut new = Vec::new();
+        for (unit, left_out) in now {
+            let one = (unit.clone(), left_out.who.clone(), left_out.why.clone());
+            if self.told.insert(one.clone()) && !before.contains(&one) {
+                new.push((unit, left_out));
+            }
+        }
+        new
+    }
+}
+
 impl<A: Agent, T> Drop for Driver<A, T> {
     fn drop(&mut self) {
         if let Some(following) = &self.following {
@@ -167,5 +207,25 @@ fn log_batch<A: Agent>(unit: &str, batch: &Batch<A>) {
     }
     if let Some(more) = batch.changes.len().checked_sub(LOGGED).filter(|more| *more > 0) {
         tracing::info!(unit, "and {more} more changes");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_left_out_is_said_once_and_again_when_it_comes_back() {
+        let bad = |key: &str, why: &str| {
+            let (key, why) = (key.to_owned(), why.to_owned());
+            ("example.com".to_owned(), LeftOut { key, who: vec!["dns/example.com: web1".into()], why })
+        };
+        let mut told = LeftOuts::default();
+        let both = [bad("web1", "no address"), bad("www", "no address")];
+        assert_eq!(told.learn(both.clone().into_iter()).len(), 1, "one source, one line");
+        assert!(told.learn(both.into_iter()).is_empty());
+        assert_eq!(told.learn([bad("web1", "a clash")].into_iter()).len(), 1, "another reason is news");
+        assert!(told.learn(std::iter::empty()).is_empty());
+        assert_eq!(told.learn([bad("web1", "a clash")].into_iter()).len(), 1);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
-use shoal_engine::{Agent, Counters, Engine, Verdict};
+use shoal_engine::{Agent, Counters, Engine, Sizes, Verdict};
 
 /// The last state of the engine, for whoever asks over HTTP.
 pub(crate) struct Board {
@@ -19,9 +19,7 @@ struct Now {
     counters: Counters,
     changes: BTreeMap<(&'static str, &'static str), u64>,
     seen: u64,
-    items: usize,
-    behind: usize,
-    queue: usize,
+    sizes: Sizes,
     verdict: Verdict,
     loaded: bool,
 }
@@ -32,9 +30,7 @@ impl Board {
             counters: Counters::default(),
             changes: BTreeMap::new(),
             seen: 0,
-            items: 0,
-            behind: 0,
-            queue: 0,
+            sizes: Sizes::default(),
             verdict: Verdict::Busy,
             loaded: false,
         };
@@ -43,14 +39,11 @@ impl Board {
 
     /// Takes over how the engine stands. Costs its units.
     pub(crate) fn set<A: Agent>(&self, engine: &Engine<A>) {
-        let (items, behind, queue) = engine.sizes();
         let now = Now {
             counters: engine.counters(),
             changes: engine.changes().clone(),
             seen: engine.seen().0,
-            items,
-            behind,
-            queue,
+            sizes: engine.sizes(),
             verdict: engine.verdict(),
             loaded: true,
         };
@@ -86,9 +79,14 @@ impl Board {
             counter.inc_by(value);
             registry.register(Box::new(counter))
         };
-        gauge("items", "Items that the ledger holds.", now.items as u64)?;
-        gauge("behind", "Items that are not as they should be.", now.behind as u64)?;
-        gauge("queue_depth", "Items that wait to be decided on.", now.queue as u64)?;
+        gauge("items", "Items that the ledger holds.", now.sizes.items as u64)?;
+        gauge("behind", "Items that are not as they should be.", now.sizes.behind as u64)?;
+        gauge("queue_depth", "Items that wait to be decided on.", now.sizes.queue as u64)?;
+        gauge(
+            "agent_left_out",
+            "Sources that were left out of an item, which goes on without them.",
+            now.sizes.left_out as u64,
+        )?;
         gauge("seen_revision", "The newest revision that was turned into work.", now.seen)?;
         gauge(
             "converged",

@@ -33,7 +33,7 @@ pub use record::{HostId, HostRecord, Lifecycle, Schema, TagRecord};
 pub use rollback::{Scope, rollback};
 pub use schema::{Checker, Fault};
 pub use select::{BadRule, MAX_STEPS, Rule, Subject};
-pub use status::{Approval, Behind, Hold, MAX_BEHIND, Pause, Quarantined, Status, UnitStatus};
+pub use status::{Approval, Behind, Hold, LeftOut, MAX_BEHIND, Pause, Quarantined, Status, UnitStatus};
 pub use view::{
     Broken, Conflict, Counters, Effective, EffectiveDocument, Fact, Host, Origin, Plain, Said, Tag,
     Tombstone, Touched, Via, View,

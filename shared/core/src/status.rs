@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Epoch, HostName, Namespace, Revision};
 
-/// The most [`Behind`] entries that one unit reports; the rest is counted.
+/// The most entries that any list in a report has; the rest is counted.
 pub const MAX_BEHIND: usize = 100;
 
 /// One instance of one agent.
@@ -27,9 +27,12 @@ pub struct Status {
     pub expires: Option<Timestamp>,
     /// The units it works on.
     pub units: BTreeMap<String, UnitStatus>,
-    /// Tags and hosts that could not be understood, and why.
+    /// Tags and hosts that could not be understood, and why: oldest first, at most [`MAX_BEHIND`].
     #[serde(default)]
     pub quarantined: Vec<Quarantined>,
+    /// How many could not be understood in all.
+    #[serde(default)]
+    pub quarantined_total: u64,
 }
 
 /// How one unit stands.
@@ -41,6 +44,19 @@ pub struct UnitStatus {
     pub behind: Vec<Behind>,
     /// How many are behind in all.
     pub behind_total: u64,
+    /// How many of them a person holds or has to agree to: a pause, a clash, the guard.
+    #[serde(default)]
+    pub held_total: u64,
+    /// Sources that were left out of an item, which goes on without them: by key, at most [`MAX_BEHIND`]. They hold
+    /// nothing up.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
+    /// How many were left out in all.
+    #[serde(default)]
+    pub left_out_total: u64,
+    /// Another instance works on it and says how it stands; this one knows nothing of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub elsewhere: bool,
     /// What waits for a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<Hold>,
@@ -63,6 +79,17 @@ pub struct Behind {
     pub hosts: Vec<HostName>,
 }
 
+/// Somebody who cannot be served: left out of an item, which goes on without them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// Of which item.
+    pub key: String,
+    /// The sources at fault; all sides of a clash.
+    pub who: Vec<String>,
+    /// Why, and what to do about it.
+    pub why: String,
+}
+
 /// A batch that a guard stopped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
@@ -82,10 +109,10 @@ pub struct Hold {
     pub sample: Vec<String>,
 }
 
-/// A tag, or a tag with one member, that could not be understood; its items stay as they are.
+/// A host, a tag, or a tag with one member, that could not be understood; its items stay as they are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quarantined {
-    /// `dns/example.com` or `dns/example.com: web1`.
+    /// `web1.example.com`, `dns/example.com` or `dns/example.com: web1.example.com`.
     pub what: String,
     /// Why.
     pub why: String,

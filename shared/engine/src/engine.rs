@@ -63,6 +63,8 @@ pub struct Engine<A: Agent> {
     pub(crate) tokens: u64,
     pub(crate) draining: bool,
     pub(crate) changes_by: BTreeMap<(&'static str, &'static str), u64>,
+    /// Rises whenever somebody is left out of an item, or is not any more.
+    pub(crate) left_out_changes: u64,
 }
 
 /// Effects that wait to be taken, and those that wait for an answer.
@@ -119,6 +121,7 @@ impl<A: Agent> Engine<A> {
             tokens: 0,
             draining: false,
             changes_by: BTreeMap::new(),
+            left_out_changes: 0,
         })
     }
 
@@ -135,6 +138,7 @@ impl<A: Agent> Engine<A> {
         for (name, unit) in &mut self.units {
             if another {
                 // The ledger's pages say which epoch they are of.
+                self.left_out_changes += u64::from(!unit.left_out.is_empty());
                 unit.forget(Moment::MIN);
             }
             unit.wake_all();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_core::{
-    Approval, Change, Document, Epoch, Host, HostName, Key, Kind, Pause, Revision, Row, TagName, View,
+    Approval, Change, Document, Epoch, Host, HostName, Key, Kind, Pause, Quarantined, Revision, Row, TagName, View,
 };
 
 use crate::target::Why;
@@ -188,6 +188,32 @@ impl Fleet {
             );
         }
         None
+    }
+
+    /// Rows that cannot be read and may matter to this namespace: any host, its own tags and their members, and those of
+    /// tags that its own nest.
+    pub(crate) fn unreadable_rows(&self, namespace: &str) -> Vec<Quarantined> {
+        let ours = |tag: &TagName| {
+            let (mut seen, mut todo) = (BTreeSet::new(), vec![tag.clone()]);
+            while let Some(tag) = todo.pop() {
+                if tag.namespace() == namespace {
+                    return true;
+                }
+                todo.extend(self.view.tag_parents(&tag).into_iter().filter(|t| seen.insert(t.clone())));
+            }
+            false
+        };
+        let name = |key: &Key| match key.kind() {
+            Kind::Host(host) => Some(host.to_string()),
+            Kind::Tag(tag) if ours(&tag) => Some(tag.to_string()),
+            Kind::Member(tag, member) if ours(&tag) => Some(format!("{tag}: {member}")),
+            _ => None,
+        };
+        let one = |(key, broken): (&Key, &shoal_core::Broken)| {
+            let why = format!("its row cannot be understood: {}", broken.why);
+            Some(Quarantined { what: name(key)?, why, since: broken.revision })
+        };
+        self.view.broken().filter_map(one).collect()
     }
 
     /// Why this tag, or this member of it, feeds nothing any more; `None`: the database does not say.

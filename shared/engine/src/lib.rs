@@ -35,9 +35,9 @@ pub use effect::{Act, Answer, Claimed, Effect, LedgerRow};
 pub use engine::Engine;
 pub use item::{Kind, Trouble};
 pub use options::{MaxChange, OnDrift, Options};
-pub use plan::{Idle, LeftOut, Plan, PlannedStep, UnitPlan};
+pub use plan::{Idle, Plan, PlannedStep, UnitPlan};
 pub use preview::{Preview, Wish};
-pub use status::Verdict;
+pub use status::{Sizes, Verdict};
 pub use target::{
     Applied, Batch, Clock, Edit, Fault, Fence, Line, Nature, Observed, Outcome, Scope, Seen, Target, Why,
 };

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use serde_json::Value;
-use shoal_core::{Hold, HostName, Revision};
+use shoal_core::{Hold, HostName, LeftOut, Revision};
 
 use crate::agent::Agent;
 use crate::engine::Engine;
@@ -86,17 +86,6 @@ pub struct Idle {
     pub why: String,
 }
 
-/// Somebody who cannot be served.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct LeftOut {
-    /// Of which item.
-    pub key: String,
-    /// The sources at fault.
-    pub who: Vec<String>,
-    /// Why.
-    pub why: String,
-}
-
 impl Plan {
     /// Whether any change would be made now.
     #[must_use]
@@ -114,7 +103,7 @@ impl<A: Agent> Engine<A> {
             agent: self.namespace.to_string(),
             revision: self.seen,
             units: units.map(|unit| self.unit_plan(unit)).collect(),
-            quarantined: self.sources.quarantined().map(|q| (**q).clone()).collect(),
+            quarantined: self.quarantined(),
         }
     }
 
@@ -143,16 +132,13 @@ impl<A: Agent> Engine<A> {
                 }),
             }
         }
-        let left_out = unit.left_out.iter().flat_map(|(key, all)| {
-            all.iter().map(move |b| LeftOut { key: key.to_string(), who: b.who.clone(), why: b.why.clone() })
-        });
         let resting = resting(unit, &steps, &idle, hold.is_some());
         UnitPlan {
             unit: unit.name.0.clone(),
             items: unit.entries as u64,
             steps,
             idle,
-            left_out: left_out.collect(),
+            left_out: unit.left_out().collect(),
             hold,
             resting,
         }

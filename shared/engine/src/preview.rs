@@ -46,7 +46,7 @@ impl<A: Agent> Engine<A> {
     /// then seen a commit that never was. Costs the fleet once.
     pub fn preview(&mut self, changes: &[Change]) -> Preview {
         let before = self.wants();
-        let broken: Vec<_> = self.sources.quarantined().map(|q| q.what.clone()).collect();
+        let broken: Vec<_> = self.quarantined().into_iter().map(|q| q.what).collect();
         let revision = self.seen;
         self.apply(Revision(revision.0 + 1), changes);
         let after = self.wants();
@@ -69,12 +69,7 @@ impl<A: Agent> Engine<A> {
             agent: self.namespace.to_string(),
             revision,
             wishes: keys.iter().filter(differs).map(|id| wish(id)).collect(),
-            quarantined: self
-                .sources
-                .quarantined()
-                .filter(|q| !broken.contains(&q.what))
-                .map(|q| (**q).clone())
-                .collect(),
+            quarantined: self.quarantined().into_iter().filter(|q| !broken.contains(&q.what)).collect(),
         }
     }
 

@@ -36,7 +36,7 @@ impl<A: Agent> Engine<A> {
         } else if let Some((_, facts)) = unit.committing.take_if(|(asked, _)| *asked == id) {
             match answer {
                 Answer::Done => self.mended(unit, "facts"),
-                Answer::Fenced => unit.forget(now),
+                Answer::Fenced => self.forget(unit, now),
                 other => {
                     for fact in facts {
                         unit.facts.entry(fact.key.clone()).or_insert(fact);
@@ -55,6 +55,12 @@ impl<A: Agent> Engine<A> {
         unit.backoff.failed(&self.options, &unit.name.0, false, now);
         unit.backoff.at = unit.backoff.at.min(now.saturating_add(self.options.retry_most / 5));
         self.count.add(|c| c.failures += 1);
+    }
+
+    /// The claim is lost: only what the sources say is kept.
+    pub(crate) fn forget(&mut self, unit: &mut State<A>, ask_at: Moment) {
+        self.left_out_changes += u64::from(!unit.left_out.is_empty());
+        unit.forget(ask_at);
     }
 
     /// `what` works again.
@@ -171,7 +177,7 @@ impl<A: Agent> Engine<A> {
                     _ => back(unit, Some(batch)),
                 }
             }
-            Answer::Fenced => unit.forget(now),
+            Answer::Fenced => self.forget(unit, now),
             other => {
                 unit.pages.again(rows);
                 back(unit, batch);

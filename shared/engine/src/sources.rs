@@ -36,6 +36,8 @@ type Parsed<A> = (Document, Arc<<A as Agent>::Spec>);
 /// All sources of one agent.
 pub(crate) struct Sources<A: Agent> {
     by: BTreeMap<SourceId, State<A>>,
+    /// Those that cannot be understood now.
+    frozen: BTreeMap<SourceId, Arc<Quarantined>>,
     specs: BTreeMap<TagName, Vec<Parsed<A>>>,
 }
 
@@ -49,7 +51,7 @@ pub(crate) struct Fed<K> {
 
 impl<A: Agent> Sources<A> {
     pub(crate) fn new() -> Self {
-        Self { by: BTreeMap::new(), specs: BTreeMap::new() }
+        Self { by: BTreeMap::new(), frozen: BTreeMap::new(), specs: BTreeMap::new() }
     }
 
     pub(crate) fn get(&self, id: &SourceId) -> Option<&State<A>> {
@@ -66,8 +68,9 @@ impl<A: Agent> Sources<A> {
         self.by.range(first..).take_while(|(id, _)| id.0 == *tag).map(|(id, _)| id.clone()).collect()
     }
 
+    /// Those that cannot be understood now.
     pub(crate) fn quarantined(&self) -> impl Iterator<Item = &Arc<Quarantined>> {
-        self.by.values().filter_map(|state| state.frozen.as_ref())
+        self.frozen.values()
     }
 
     /// Forgets specs of tags that changed, so that old documents are not kept alive.
@@ -78,6 +81,7 @@ impl<A: Agent> Sources<A> {
     /// Asks the agent what this source feeds now.
     pub(crate) fn refresh(&mut self, agent: &A, fleet: &Fleet, id: &SourceId, count: &Count) -> Fed<A::Key> {
         let old = self.by.remove(id);
+        self.frozen.remove(id);
         let was_frozen = old.as_ref().is_some_and(|s| s.frozen.is_some());
         let before = old.as_ref().map(|s| s.keys.clone()).unwrap_or_default();
         let fed = |before, now, frozen| Fed { before, now, thawed_or_frozen: was_frozen || frozen };
@@ -92,7 +96,9 @@ impl<A: Agent> Sources<A> {
             }
             Err((why, revision)) => {
                 let since = old.as_ref().and_then(|s| s.frozen.as_ref()).map_or(revision, |q| q.since);
-                let frozen = Some(Arc::new(Quarantined { what: id.to_string(), why, since }));
+                let frozen = Arc::new(Quarantined { what: id.to_string(), why, since });
+                self.frozen.insert(id.clone(), frozen.clone());
+                let frozen = Some(frozen);
                 let spec = old.and_then(|s| s.spec);
                 self.by.insert(id.clone(), State { keys: before.clone(), spec, revision, frozen });
                 fed(before.clone(), before, true)

@@ -1,7 +1,7 @@
 //! What an engine says of itself: how far it is, what is behind since when and why, and whether it is done.
 
 use jiff::Timestamp;
-use shoal_core::{Behind, HostName, MAX_BEHIND, Revision, Status, UnitStatus};
+use shoal_core::{Behind, HostName, LeftOut, MAX_BEHIND, Quarantined, Revision, Status, UnitStatus};
 
 use crate::agent::Agent;
 use crate::effect::Act;
@@ -36,6 +36,19 @@ impl Reporter {
     }
 }
 
+/// How much there is of everything, in all units.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Items that the ledger holds.
+    pub items: usize,
+    /// Items that are not as they should be.
+    pub behind: usize,
+    /// Items that wait to be decided on.
+    pub queue: usize,
+    /// Sources that were left out of an item.
+    pub left_out: usize,
+}
+
 /// How a whole engine stands, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
@@ -57,6 +70,9 @@ impl<A: Agent> Engine<A> {
     pub fn status(&self, now: Moment, last_word: bool) -> Status {
         let at = Timestamp::from_millisecond(now).unwrap_or(Timestamp::UNIX_EPOCH);
         let expires = Timestamp::from_millisecond(now.saturating_add(self.options.ttl)).ok();
+        let mut quarantined = self.quarantined();
+        let quarantined_total = quarantined.len() as u64;
+        quarantined.truncate(MAX_BEHIND);
         let mut units = std::collections::BTreeMap::new();
         for unit in self.units.values().filter(|unit| self.selected(unit) || unit.listed) {
             units.insert(unit.name.0.clone(), unit_status(unit, self.seen));
@@ -73,8 +89,17 @@ impl<A: Agent> Engine<A> {
                 false => expires,
             },
             units,
-            quarantined: self.sources.quarantined().take(MAX_BEHIND).map(|q| (**q).clone()).collect(),
+            quarantined,
+            quarantined_total,
         }
+    }
+
+    /// What cannot be understood: rows of the database, and sources. Oldest first, then by name.
+    pub(crate) fn quarantined(&self) -> Vec<Quarantined> {
+        let mut all = self.fleet.unreadable_rows(self.namespace.as_str());
+        all.extend(self.sources.quarantined().map(|q| (**q).clone()));
+        all.sort_by(|a, b| (a.since, &a.what).cmp(&(b.since, &b.what)));
+        all
     }
 
     /// How it stands: `--once` ends when this is not [`Verdict::Busy`].
@@ -85,8 +110,13 @@ impl<A: Agent> Engine<A> {
             Listing::Start { fault: true, .. } => Verdict::Failed,
             _ => Verdict::Busy,
         };
-        let quarantined =
-            if self.sources.quarantined().next().is_some() { Verdict::Held } else { Verdict::Converged };
+        let quarantined = if self.sources.quarantined().next().is_some()
+            || !self.fleet.unreadable_rows(self.namespace.as_str()).is_empty()
+        {
+            Verdict::Held
+        } else {
+            Verdict::Converged
+        };
         let units = self.units.values().filter(|unit| unit.listed || self.selected(unit));
         units.map(|unit| self.unit_verdict(unit)).chain([listing, quarantined]).min().unwrap_or(listing)
     }
@@ -125,12 +155,10 @@ impl<A: Agent> Engine<A> {
             all.extend(
                 unit.open.iter().map(|(key, open)| (name(), key.to_string(), open.trouble.to_string())),
             );
-            for (key, left_out) in &unit.left_out {
-                let why = |b: &crate::Blocked| format!("left out {}: {}", b.who.join(", "), b.why);
-                all.extend(left_out.iter().map(|b| (name(), key.to_string(), why(b))));
-            }
+            let why = |l: &LeftOut| format!("left out {}: {}", l.who.join(", "), l.why);
+            all.extend(unit.left_out().map(|l| (name(), l.key.clone(), why(&l))));
         }
-        all.extend(self.sources.quarantined().map(|q| (q.what.clone(), String::new(), q.why.clone())));
+        all.extend(self.quarantined().into_iter().map(|q| (q.what, String::new(), q.why)));
         all
     }
 
@@ -139,11 +167,27 @@ impl<A: Agent> Engine<A> {
         self.units.values().filter_map(|unit| Some((&unit.name, unit.hold.as_ref()?)))
     }
 
-    /// How many items the ledger holds, how many are not as they should be, and how many wait to be decided on.
+    /// Who was left out of which item, unit by unit.
+    pub fn left_out(&self) -> impl Iterator<Item = (&crate::Unit, LeftOut)> {
+        self.units.values().flat_map(|unit| unit.left_out().map(move |left_out| (&unit.name, left_out)))
+    }
+
+    /// Another number whenever [`Self::left_out`] says something else.
     #[must_use]
-    pub fn sizes(&self) -> (usize, usize, usize) {
+    pub fn left_out_changes(&self) -> u64 {
+        self.left_out_changes
+    }
+
+    /// How much there is of everything. Costs the units, and who is left out.
+    #[must_use]
+    pub fn sizes(&self) -> Sizes {
         let sum = |of: fn(&State<A>) -> usize| self.units.values().map(of).sum();
-        (sum(|u| u.entries), sum(|u| u.open.len()), sum(|u| u.dirty.len() + u.sweep.len()))
+        Sizes {
+            items: sum(|u| u.entries),
+            behind: sum(|u| u.open.len()),
+            queue: sum(|u| u.dirty.len() + u.sweep.len()),
+            left_out: sum(|u| u.left_out.values().map(Vec::len).sum()),
+        }
     }
 
     pub(crate) fn report(&mut self, now: Moment) {
@@ -189,7 +233,8 @@ fn unit_status<A: Agent>(unit: &State<A>, seen: Revision) -> UnitStatus {
             hosts: unit.items.get(key).map(hosts).unwrap_or_default(),
         })
         .collect();
-    if unit.phase != Phase::Ready || unit.fresh {
+    let held_total = unit.open.values().filter(|open| matches!(open.trouble, Trouble::Held(_))).count();
+    if !unit.elsewhere && (unit.phase != Phase::Ready || unit.fresh) {
         let why = match unit.backoff.why.as_str() {
             "" => "it has not been looked at yet".to_owned(),
             why => why.to_owned(),
@@ -200,10 +245,15 @@ fn unit_status<A: Agent>(unit: &State<A>, seen: Revision) -> UnitStatus {
     let total = behind.len();
     behind.sort_by_key(|b| b.since);
     behind.truncate(MAX_BEHIND);
+    let left_out_total: usize = unit.left_out.values().map(Vec::len).sum();
     UnitStatus {
         items: unit.entries as u64,
         behind,
         behind_total: total as u64,
+        held_total: held_total as u64,
+        left_out: unit.left_out().take(MAX_BEHIND).collect(),
+        left_out_total: left_out_total as u64,
+        elsewhere: unit.elsewhere,
         held: unit.hold.clone(),
         failing: (unit.backoff.failures > 0).then(|| unit.backoff.why.clone()),
     }

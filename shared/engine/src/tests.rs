@@ -8,4 +8,5 @@ mod laws;
 mod ledger;
 mod ownership;
 mod proportional;
+mod status;
 mod waking;

@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use shoal_core::{Change, Epoch, Hold, Key, Revision};
+use shoal_core::{Change, Epoch, Hold, Key, LeftOut, Revision};
 
 use crate::Moment;
 use crate::agent::{Agent, Blocked, Unit};
@@ -104,6 +104,8 @@ pub(crate) struct State<A: Agent> {
     pub(crate) next_sweep: Moment,
     /// What must have been seen before anything is done: the last holder may have acted on it.
     pub(crate) least: Revision,
+    /// Another instance has the claim.
+    pub(crate) elsewhere: bool,
     /// Not every item has been decided on since the claim was taken.
     pub(crate) fresh: bool,
     /// The ledger lists it, though no source feeds it now.
@@ -141,6 +143,7 @@ impl<A: Agent> State<A> {
             other_epoch: None,
             next_sweep: Moment::MAX,
             least: Revision(0),
+            elsewhere: false,
             fresh: true,
             listed: false,
         }
@@ -277,6 +280,13 @@ impl<A: Agent> State<A> {
         let retry = (self.backoff.failures > 0).then_some(self.backoff.at);
         let sweep = (self.phase == Phase::Ready).then_some(self.next_sweep);
         [claim, timer, retry, sweep].into_iter().flatten().filter(|at| *at > now && *at < Moment::MAX).min()
+    }
+
+    /// Who was left out of which item, in key order.
+    pub(crate) fn left_out(&self) -> impl Iterator<Item = LeftOut> {
+        self.left_out.iter().flat_map(|(key, all)| {
+            all.iter().map(move |b| LeftOut { key: key.to_string(), who: b.who.clone(), why: b.why.clone() })
+        })
     }
 
     /// What was seen of one item.

@@ -86,7 +86,7 @@ impl<A: Agent> Engine<A> {
         if let Claim::Held { until, .. } = unit.claim
             && until <= now
         {
-            unit.forget(now);
+            self.forget(unit, now);
             self.reporter.changed();
         }
         let due = match unit.claim {
@@ -106,8 +106,9 @@ impl<A: Agent> Engine<A> {
             Answer::Claim(Claimed::Held { number, until, head }) => {
                 if held.is_some_and(|old| old != number) {
                     // It passed through other hands: what is known is old.
-                    unit.forget(now);
+                    self.forget(unit, now);
                 }
+                unit.elsewhere = false;
                 if unit.backoff.digest == "claim" || unit.backoff.failures == 0 {
                     unit.backoff = crate::retry::Retry::default();
                 }
@@ -119,7 +120,8 @@ impl<A: Agent> Engine<A> {
                 unit.claim = Claim::Held { number, until, renew_at };
             }
             Answer::Claim(Claimed::Taken { look_again }) => {
-                unit.forget(look_again.max(now + 1));
+                self.forget(unit, look_again.max(now + 1));
+                unit.elsewhere = true;
                 unit.backoff.why = "another instance works on it".to_owned();
             }
             other => {
@@ -127,6 +129,7 @@ impl<A: Agent> Engine<A> {
                 match unit.claim {
                     Claim::Held { ref mut renew_at, .. } => *renew_at = again,
                     Claim::None { .. } => {
+                        unit.elsewhere = false;
                         let fault = Fault::new(format!("claim {}", unit.name), reason(&other));
                         self.unit_failed(unit, "claim", &fault, now);
                         unit.claim = Claim::None { ask_at: unit.backoff.at };
@@ -247,12 +250,13 @@ impl<A: Agent> Engine<A> {
             item.reads.clone_from(&wanted.reads);
         }
         let decision = ctx.decide(key, item, &wanted, now);
-        if wanted.left_out.is_empty() {
-            unit.left_out.remove(key);
+        let before = if wanted.left_out.is_empty() {
+            unit.left_out.remove(key)
         } else {
-            unit.left_out.insert(key.clone(), wanted.left_out);
-        }
+            unit.left_out.insert(key.clone(), wanted.left_out)
+        };
         self.decided(unit, key, decision, wanted.revision, now, swept);
+        self.left_out_changes += u64::from(unit.left_out.get(key) != before.as_ref());
     }
 
     fn decided(

@@ -108,7 +108,8 @@ impl Checker {
             .collect();
         let done = |unit: &str| {
             live.iter().filter_map(|s| s.units.get(unit)).any(|unit| {
-                unit.held.is_none()
+                !unit.elsewhere
+                    && unit.held.is_none()
                     && unit.failing.is_none()
                     && unit.behind.iter().all(|b| b.since > head.revision)
             })

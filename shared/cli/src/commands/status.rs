@@ -66,17 +66,18 @@ fn text(out: &Out, head: Revision, all: &[Instance<'_>], now: Timestamp) -> Stri
     let rows = all.iter().map(|Instance { life, report }| {
         let units = report.units.values();
         let (items, behind) = units.fold((0, 0), |(i, b), u| (i + u.items, b + u.behind_total));
-        let held = report.units.values().filter(|u| u.held.is_some()).count();
+        // A batch that the guard stopped is some items at least, whatever an older agent counts.
+        let held: u64 = report.units.values().map(|u| u.held_total.max(u64::from(u.held.is_some()))).sum();
         vec![
             report.agent.to_string(),
             report.instance.clone(),
             life.as_str().to_owned(),
             report.seen.to_string(),
-            report.units.len().to_string(),
+            report.units.values().filter(|u| !u.elsewhere).count().to_string(),
             items.to_string(),
             behind.to_string(),
             held.to_string(),
-            report.quarantined.len().to_string(),
+            report.quarantined_total.max(report.quarantined.len() as u64).to_string(),
             ago(report.at, now),
         ]
     });

@@ -104,7 +104,8 @@ fn standing(reports: &[Report], target: Revision, asked: &[Namespace], now: Time
     let (mut why, mut agents, mut only_held) = (Vec::new(), BTreeSet::new(), true);
     for report in reports.iter().filter(wanted).filter(|r| Life::of(r, now) == Life::Live) {
         agents.insert(report.agent.clone());
-        let reasons = behind(report, target);
+        let mut reasons = behind(report, target);
+        reasons.extend(orphans(report, reports, now));
         only_held &= reasons.iter().all(|(_, held)| *held);
         why.extend(reasons.into_iter().map(|(text, _)| text));
     }
@@ -122,6 +123,17 @@ fn standing(reports: &[Report], target: Revision, asked: &[Namespace], now: Time
     let dead = reports.iter().filter(wanted).filter(|r| Life::of(r, now) == Life::Dead);
     why.extend(dead.map(|r| format!("{} ({}): dead since {}; not waited for", r.agent, r.instance, r.at)));
     Standing::Waiting { why, held: only_held }
+}
+
+/// Units of which this instance says only that another works on them, and no other that runs says so.
+fn orphans(report: &Report, all: &[Report], now: Timestamp) -> Vec<(String, bool)> {
+    let others = || all.iter().filter(|r| r.agent == report.agent && Life::of(r, now) == Life::Live);
+    let tended = |name: &String| others().any(|r| r.units.get(name).is_some_and(|unit| !unit.elsewhere));
+    let lost = |name: &String| {
+        let who = &report.instance;
+        (format!("{}/{name}: {who} waits for the claim of an instance that is silent", report.agent), false)
+    };
+    report.units.iter().filter(|(name, u)| u.elsewhere && !tended(name)).map(|(name, _)| lost(name)).collect()
 }
 
 /// Why this instance has not done `target`; with each reason, whether it waits for a person.
@@ -212,6 +224,19 @@ mod tests {
         assert!(late.contains("lb (i): dead since"), "{late}");
         assert!(why(&stands(&all, 5, &["vm"])).contains("vm: no instance"));
         assert!(why(&stands(&[], 5, &[])).contains("no agent runs"));
+    }
+
+    #[test]
+    fn a_unit_that_another_instance_works_on_is_its_business() {
+        let live = || json!("2030-01-01T00:00:00Z");
+        let unit = |elsewhere| json!({"a": {"items": 0, "behind": [], "behind_total": 0, "elsewhere": elsewhere}});
+        let second = report("dns", 5, live(), unit(true), json!([]));
+        let all = [report("dns", 5, live(), unit(false), json!([])), second.clone()];
+        assert_eq!(why(&stands(&all, 5, &[])), "done");
+        // Its holder has died, or ended: nobody knows how it stands.
+        let dead = report("dns", 5, json!("2020-01-01T00:00:00Z"), unit(false), json!([]));
+        assert!(why(&stands(&[dead, second.clone()], 5, &[])).contains("dns/a: i waits for the claim"));
+        assert!(why(&stands(&[second], 5, &[])).contains("dns/a: i waits for the claim"));
     }
 
     #[test]

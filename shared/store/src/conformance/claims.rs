@@ -163,6 +163,7 @@ pub async fn reports_replace(new: Factory) {
         expires,
         units: BTreeMap::new(),
         quarantined: Vec::new(),
+        quarantined_total: 0,
     };
     let (soon, long_ago) = (now + SignedDuration::from_secs(60), now - SignedDuration::from_hours(50));
     for said in [status("a", 1, Some(soon)), status("b", 1, None), status("a", 2, Some(soon))] {
