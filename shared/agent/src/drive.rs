@@ -46,7 +46,17 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
     ) -> Self {
         engine.load(head.epoch, head.revision, rows);
         let (give, answers) = mpsc::channel(ANSWERS);
-        Self { engine, hands, give, answers, news: None, following: None, board, held: Default::default(), left_out: Default::default() }
+        Self {
+            engine,
+            hands,
+            give,
+            answers,
+            news: None,
+            following: None,
+            board,
+            held: Default::default(),
+            left_out: Default::default(),
+        }
     }
 
     /// From now on, what is committed after `head` is told.

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_core::{
-    Approval, Change, Document, Epoch, Host, HostName, Key, Kind, Pause, Quarantined, Revision, Row, TagName, View,
+    Approval, Change, Document, Epoch, Host, HostName, Key, Kind, Pause, Quarantined, Revision, Row, TagName,
+    View,
 };
 
 use crate::target::Why;

@@ -229,7 +229,8 @@ mod tests {
     #[test]
     fn a_unit_that_another_instance_works_on_is_its_business() {
         let live = || json!("2030-01-01T00:00:00Z");
-        let unit = |elsewhere| json!({"a": {"items": 0, "behind": [], "behind_total": 0, "elsewhere": elsewhere}});
+        let unit =
+            |elsewhere| json!({"a": {"items": 0, "behind": [], "behind_total": 0, "elsewhere": elsewhere}});
         let second = report("dns", 5, live(), unit(true), json!([]));
         let all = [report("dns", 5, live(), unit(false), json!([])), second.clone()];
         assert_eq!(why(&stands(&all, 5, &[])), "done");
