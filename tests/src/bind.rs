@@ -33,6 +33,18 @@ impl Bind {
     /// # Errors
     /// It is not installed, or does not come up.
     pub fn start(dir: &Path, files: &Path, zones: &BTreeSet<String>) -> anyhow::Result<Self> {
+        // Another test may take a free port between our look and named's bind: then named ends, and other ports are tried.
+        let mut last = None;
+        for _ in 0..5 {
+            match Self::try_start(dir, files, zones) {
+                Ok(bind) => return Ok(bind),
+                Err(why) => last = Some(why),
+            }
+        }
+        Err(last.context("named was never started")?)
+    }
+
+    fn try_start(dir: &Path, files: &Path, zones: &BTreeSet<String>) -> anyhow::Result<Self> {
         std::fs::create_dir_all(dir).context("a folder for named")?;
         let (port, control) = (ports::free()?, ports::free()?);
         let at = dir.display();

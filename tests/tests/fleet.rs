@@ -158,7 +158,7 @@ fn answers(swarm: &mut Swarm, name: &str, rtype: &str, expected: &[String]) -> R
     swarm.converged()?;
     let expected: BTreeSet<String> = expected.iter().cloned().collect();
     // A reload that was confirmed is visible; one question may still have met the old zone.
-    wait::until(&format!("{name} {rtype}"), std::time::Duration::from_secs(2), || {
+    wait::until(&format!("{name} {rtype}"), std::time::Duration::from_secs(20), || {
         let found = swarm.bind.ask(name, rtype)?;
         ensure!(found == expected, "it says {found:?}, the database says {expected:?}");
         Ok(())

@@ -29,7 +29,7 @@ impl Drop for Daemon {
 
 /// Waits for a condition, at most half a minute.
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(30);
+    let end = Instant::now() + Duration::from_secs(90);
     while !holds() {
         assert!(Instant::now() < end, "waited in vain until {what}");
         std::thread::park_timeout(Duration::from_millis(10));
@@ -46,7 +46,7 @@ fn configure(dir: &Path, files: &str) {
 fn start(dir: &Path) -> Daemon {
     let socket = dir.join("systemd");
     let systemd = UnixDatagram::bind(&socket).unwrap();
-    systemd.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    systemd.set_read_timeout(Some(Duration::from_secs(90))).unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_shoal-example"))
         .args([
             "--listen",

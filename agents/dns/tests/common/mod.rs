@@ -131,12 +131,12 @@ pub(crate) fn here(test: &str, programs: &[&str]) -> bool {
     missing.is_none()
 }
 
-/// Waits for a condition that only the file system tells; at most ten seconds.
+/// Waits for a condition that only the file system tells; at most a minute.
 pub(crate) async fn until(condition: impl Fn() -> bool) {
     let wait = async {
         while !condition() {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(10), wait).await.expect("it did not come true");
+    tokio::time::timeout(std::time::Duration::from_secs(60), wait).await.expect("it did not come true");
 }

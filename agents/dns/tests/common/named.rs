@@ -64,7 +64,7 @@ impl Named {
 
     /// Waits until it is ready; `false` if it ended.
     fn wait(&mut self) -> bool {
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + Duration::from_secs(60);
         while Instant::now() < end {
             if self.child.try_wait().unwrap().is_some() {
                 return false;
@@ -72,7 +72,7 @@ impl Named {
             if self.log().contains(" running") && self.rndc(&["status"]) {
                 return true;
             }
-            std::thread::yield_now();
+            std::thread::park_timeout(Duration::from_millis(10));
         }
         panic!("named is not ready: {}", self.log());
     }
@@ -127,12 +127,12 @@ impl Drop for Named {
     }
 }
 
-/// A port that is free for UDP and TCP now.
+/// A port that is free for UDP and TCP now, and that no client is given: those begin at 32768.
 fn free() -> u16 {
     loop {
-        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = tcp.local_addr().unwrap().port();
-        if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
+        let port = rand::random_range(12_000..20_000);
+        let tcp = TcpListener::bind(("127.0.0.1", port));
+        if tcp.is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
     }
