@@ -118,16 +118,7 @@ async fn the_agent_tries_until_the_server_lets_go() {
         return;
     }
     let named = Named::start(&[]);
-    let config = |remove: &[String]| {
-        let settings = named.settings();
-        format!(
-            "[agent.bind]\ndirectory = {:?}\ncheck = []\nreload = {:?}\nadd = {:?}\nremove = {remove:?}\nserver = '{}'\nwithin = 5\n",
-            settings.directory,
-            settings.reload,
-            named.addzone(),
-            named.address
-        )
-    };
+    let config = |remove: &[String]| named.config(&named.addzone(), remove);
     let scratch = Scratch::new(&config(&["false".to_owned()]));
     let ns = "static: [{name: ns1, type: A, data: 192.0.2.53}]";
     scratch.apply(&format!("{{tag: dns/example.com, document: {{soa: {{primary: ns1}}, {ns}}}}}")).await;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use shoal_core::{LeftOut, Row};
-use shoal_engine::{Act, Agent, Answer, Batch, Engine, Moment, Outcome, Target};
+use shoal_engine::{Act, Agent, Answer, Batch, Engine, Moment, Outcome, Target, Unit};
 use shoal_store::Head;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -19,6 +19,8 @@ use crate::metrics::Board;
 const ANSWERS: usize = 1024;
 /// How much news may wait.
 const NEWS: usize = 256;
+/// How often a target may wake the engine.
+const WAKES: std::time::Duration = std::time::Duration::from_millis(100);
 /// How many changes of a batch are logged one by one.
 const LOGGED: usize = 20;
 
@@ -30,6 +32,8 @@ pub(crate) struct Driver<A: Agent, T> {
     answers: mpsc::Receiver<(u64, Answer<A>)>,
     news: Option<mpsc::Receiver<News>>,
     following: Option<JoinHandle<()>>,
+    woken: Option<mpsc::Receiver<Vec<Unit>>>,
+    listening: Option<JoinHandle<()>>,
     pub(crate) board: Arc<Board>,
     held: std::collections::BTreeMap<String, String>,
     left_out: LeftOuts,
@@ -53,10 +57,24 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
             answers,
             news: None,
             following: None,
+            woken: None,
+            listening: None,
             board,
             held: Default::default(),
             left_out: Default::default(),
         }
+    }
+
+    /// From now on, the target may say what to look at.
+    pub(crate) fn listen(&mut self) {
+        let (tell, woken) = mpsc::channel(1);
+        let hands = self.hands.clone();
+        self.woken = Some(woken);
+        self.listening = Some(tokio::spawn(async move {
+            while tell.send(hands.target.woken().await).await.is_ok() {
+                tokio::time::sleep(WAKES).await;
+            }
+        }));
     }
 
     /// From now on, what is committed after `head` is told.
@@ -106,10 +124,17 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
                 None => std::future::pending().await,
             }
         };
+        let woken = async {
+            match &mut self.woken {
+                Some(woken) => woken.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             Some((id, answer)) = self.answers.recv() => self.take(id, answer),
             Some(news) = news => self.hear(news),
+            Some(units) = woken => units.iter().for_each(|unit| self.engine.look_at(unit)),
             () = sleep => {}
         }
         // What else is there by now is taken in before the next decision.
@@ -205,8 +230,8 @@ impl LeftOuts {
 
 impl<A: Agent, T> Drop for Driver<A, T> {
     fn drop(&mut self) {
-        if let Some(following) = &self.following {
-            following.abort();
+        for task in [&self.following, &self.listening].into_iter().flatten() {
+            task.abort();
         }
     }
 }

@@ -198,6 +198,7 @@ impl<A: Agent> Setup<'_, A> {
         };
         let mut driver = self.driver(target, head, rows)?;
         driver.follow(head);
+        driver.listen();
         let listen = self.args.listen.or(self.common.listen);
         let server = match listen {
             Some(address) => Some(http::serve(address, driver.board.clone()).await?),

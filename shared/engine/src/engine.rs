@@ -414,6 +414,14 @@ impl<A: Agent> Engine<A> {
         self.out.queue.is_empty() && self.out.waiting.is_empty()
     }
 
+    /// Something outside may have changed this unit: all of it is looked at again. One that is not known is ignored.
+    pub fn look_at(&mut self, unit: &Unit) {
+        if let Some(state) = self.units.get_mut(unit) {
+            state.look_all = true;
+            self.awake.insert(unit.clone());
+        }
+    }
+
     /// Looks at everything again, as the resync does after its time.
     pub fn resync(&mut self) {
         for (name, unit) in &mut self.units {

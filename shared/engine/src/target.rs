@@ -29,6 +29,12 @@ pub trait Target<A: Agent>: Send + Sync + 'static {
         std::future::ready(Ok(()))
     }
 
+    /// Waits until units may have been changed from outside, and names them: they are looked at again, now and not at
+    /// the next resync. It may name too many, and need not notice everything. Only a daemon asks. By default: never.
+    fn woken(&self) -> impl Future<Output = Vec<Unit>> + Send {
+        std::future::pending()
+    }
+
     /// Looks at what is there. A look at [`Scope::Keys`] may answer for more keys than it was asked for.
     ///
     /// # Errors

@@ -70,6 +70,14 @@ impl Target<Dns> for Names {
         }
     }
 
+    async fn woken(&self) -> Vec<Unit> {
+        match self {
+            Self::Bind(bind) => bind.woken().await,
+            // Nobody else reaches its memory.
+            Self::Server(_) => std::future::pending().await,
+        }
+    }
+
     async fn observe(&self, unit: &Unit, scope: Scope<'_, Key>) -> Result<Observed<Dns>, Fault> {
         match self {
             Self::Bind(bind) => bind.observe(unit, scope).await,

@@ -133,8 +133,13 @@ pub(crate) fn here(test: &str, programs: &[&str]) -> bool {
 
 /// Waits for a condition that only the file system tells; at most a minute.
 pub(crate) async fn until(condition: impl Fn() -> bool) {
+    until_async(async || condition()).await;
+}
+
+/// Waits for a condition that has to be asked for; at most a minute.
+pub(crate) async fn until_async(condition: impl AsyncFn() -> bool) {
     let wait = async {
-        while !condition() {
+        while !condition().await {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     };

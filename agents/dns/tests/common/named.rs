@@ -106,6 +106,16 @@ impl Named {
         settings
     }
 
+    /// The same as configuration.
+    pub(crate) fn config(&self, add: &[String], remove: &[String]) -> String {
+        let BindSettings { directory, check, reload, within, .. } = self.settings();
+        let commands = format!("check = {check:?}\nreload = {reload:?}\nadd = {add:?}\nremove = {remove:?}");
+        format!(
+            "[agent.bind]\ndirectory = {directory:?}\n{commands}\nserver = '{}'\nwithin = {within}\n",
+            self.address
+        )
+    }
+
     /// The command that makes it know a zone.
     pub(crate) fn addzone(&self) -> Vec<String> {
         let config = format!("{{ type primary; file \"{}/{{zone}}.zone\"; }};", self.zones().display());

@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 use shoal_core::{Edit, Proposal};
-use shoal_store::Database;
+use shoal_store::{Database, Store};
 use shoal_store_sqlite::SqliteStore;
 use tempfile::TempDir;
 
@@ -58,8 +58,31 @@ impl Scratch {
         (output.status.code().unwrap(), String::from_utf8_lossy(&said).into_owned())
     }
 
+    /// What the agents of this database say of themselves, as text.
+    pub(crate) async fn status(&self) -> String {
+        let store = SqliteStore::open(self.path().join("db")).await.unwrap();
+        serde_json::to_string(&store.reports().await.unwrap()).unwrap()
+    }
+
     pub(crate) fn zone(&self, name: &str) -> String {
         fs::read_to_string(self.path().join("zones").join(name)).unwrap_or_default()
+    }
+}
+
+/// The program as a daemon, ended when dropped.
+pub(crate) struct Daemon(pub(crate) Child);
+
+impl Daemon {
+    pub(crate) fn start(scratch: &Scratch) -> Self {
+        let log = fs::File::create(scratch.path().join("log")).unwrap();
+        Self(scratch.command(&[]).stdout(Stdio::null()).stderr(log).spawn().unwrap())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -64,7 +64,8 @@ impl Files {
         Self { directory: settings.directory.clone(), pattern: settings.file.clone() }
     }
 
-    fn name(&self, zone: &Zone) -> String {
+    /// The name of the zone's file.
+    pub(super) fn name(&self, zone: &Zone) -> String {
         // A zone's name holds no '/', and the pattern was checked: this stays in the directory.
         self.pattern.replace("{zone}", zone.as_str())
     }
@@ -111,6 +112,11 @@ impl Files {
         });
         known.stamp = found;
         Ok(())
+    }
+
+    /// Whether the file is another than the one that is known. Costs one `stat`.
+    pub(super) fn differs(&self, zone: &Zone, known: &Known) -> bool {
+        stamp(&self.path(zone)).map_or(true, |found| found != known.stamp)
     }
 
     /// Writes the candidate and syncs it.

@@ -18,6 +18,7 @@ pub(super) mod ask;
 mod command;
 mod file;
 mod settings;
+mod watch;
 mod weigh;
 mod write;
 
@@ -41,6 +42,7 @@ pub struct Bind {
     files: Files,
     /// What is known of each zone's file; locked while somebody works on it.
     zones: std::sync::Mutex<HashMap<Zone, Arc<Mutex<Known>>>>,
+    watch: watch::Watch,
 }
 
 impl Bind {
@@ -51,12 +53,28 @@ impl Bind {
     pub fn open(settings: BindSettings) -> Result<Self, Fault> {
         settings.check()?;
         let files = Files::new(&settings);
-        Ok(Self { settings, files, zones: std::sync::Mutex::default() })
+        let watch = watch::Watch::new(settings.directory.clone());
+        Ok(Self { settings, files, zones: std::sync::Mutex::default(), watch })
     }
 
     fn known(&self, zone: &Zone) -> Arc<Mutex<Known>> {
         let mut zones = self.zones.lock().unwrap_or_else(PoisonError::into_inner);
         zones.entry(zone.clone()).or_default().clone()
+    }
+
+    /// The zones that were looked at and whose file is another one by now.
+    fn edited(&self, hint: &watch::Hint) -> Vec<Unit> {
+        let zones = self.zones.lock().unwrap_or_else(PoisonError::into_inner);
+        let meant = zones.iter().filter(|(zone, _)| hint.means(&self.files.name(zone)));
+        let edited = |zone: &Zone, known: &Mutex<Known>| match known.try_lock() {
+            Ok(known) => self.files.differs(zone, &known),
+            Err(_) => {
+                // Somebody works on it: most likely it is we who wrote.
+                self.watch.again(self.files.name(zone));
+                false
+            }
+        };
+        meant.filter(|(zone, known)| edited(zone, known)).map(|(zone, _)| Unit::from(zone.as_str())).collect()
     }
 }
 
@@ -83,6 +101,15 @@ impl Target<Dns> for Bind {
         known.served = served.serial();
         let unserved = known.pending || known.file.odd.is_some() || served.contradicts(known.file.serial);
         Ok(observed(&zone, &known, unserved, scope, self.settings.adopts(&zone)))
+    }
+
+    async fn woken(&self) -> Vec<Unit> {
+        loop {
+            let edited = self.edited(&self.watch.next().await);
+            if !edited.is_empty() {
+                return edited;
+            }
+        }
     }
 
     async fn apply(&self, unit: &Unit, batch: &Batch<Dns>, fence: &Fence) -> Result<Applied<Dns>, Fault> {
