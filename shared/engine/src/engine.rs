@@ -233,11 +233,6 @@ impl<A: Agent> Engine<A> {
 
     /// Asks what a source feeds now, and wakes what it fed and feeds.
     fn refresh(&mut self, id: &SourceId) {
-        if let (Some(only), host) = (&self.options.host, &id.1)
-            && host.as_ref() != Some(only)
-        {
-            return;
-        }
         let fed = self.sources.refresh(&*self.agent, &self.fleet, id, &self.count);
         let since = self.seen;
         let (came, went) = compare(&fed.before, &fed.now);
@@ -470,13 +465,17 @@ impl<A: Agent> Engine<A> {
         &mut self.options
     }
 
-    /// Whether this unit is one that was asked for (`--tag`).
+    /// Whether this unit is one that was asked for (`--tag`, `--host`): whole units only. An engine that saw one source
+    /// of several would take what the others feed for gone.
     pub(crate) fn selected(&self, unit: &State<A>) -> bool {
-        let Some(tags) = &self.options.tags else { return true };
-        let recorded = |item: &crate::item::Item<A>| {
-            item.entry.as_ref().is_some_and(|e| e.from.iter().any(|id| tags.contains(&id.0)))
+        let Options { tags, host, .. } = &self.options;
+        let feeds = |fits: &dyn Fn(&SourceId) -> bool| {
+            let recorded =
+                |item: &crate::item::Item<A>| item.entry.as_ref().is_some_and(|e| e.from.iter().any(fits));
+            unit.items.values().any(|item| item.sources.iter().any(fits) || recorded(item))
         };
-        unit.items.values().any(|item| item.sources.iter().any(|id| tags.contains(&id.0)) || recorded(item))
+        tags.as_ref().is_none_or(|tags| feeds(&|id| tags.contains(&id.0)))
+            && host.as_ref().is_none_or(|host| feeds(&|id| id.1.as_ref() == Some(host)))
     }
 
     pub(crate) fn context(&self) -> Context<'_, A> {

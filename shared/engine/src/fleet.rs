@@ -7,6 +7,7 @@ use shoal_core::{
     View,
 };
 
+use crate::options::Options;
 use crate::target::Why;
 
 /// The view, the epoch, and what people paused and approved.
@@ -192,8 +193,8 @@ impl Fleet {
     }
 
     /// Rows that cannot be read and may matter to this namespace: any host, its own tags and their members, and those of
-    /// tags that its own nest.
-    pub(crate) fn unreadable_rows(&self, namespace: &str) -> Vec<Quarantined> {
+    /// tags that its own nest. Of these, what the options concern.
+    pub(crate) fn unreadable_rows(&self, namespace: &str, options: &Options) -> Vec<Quarantined> {
         let ours = |tag: &TagName| {
             let (mut seen, mut todo) = (BTreeSet::new(), vec![tag.clone()]);
             while let Some(tag) = todo.pop() {
@@ -204,10 +205,14 @@ impl Fleet {
             }
             false
         };
+        // Of a tag that another nests, nobody asked by name.
+        let concerns = |tag: &TagName, host| {
+            ours(tag) && options.concerns(Some(tag).filter(|tag| tag.namespace() == namespace), host)
+        };
         let name = |key: &Key| match key.kind() {
-            Kind::Host(host) => Some(host.to_string()),
-            Kind::Tag(tag) if ours(&tag) => Some(tag.to_string()),
-            Kind::Member(tag, member) if ours(&tag) => Some(format!("{tag}: {member}")),
+            Kind::Host(host) if options.concerns(None, Some(&host)) => Some(host.to_string()),
+            Kind::Tag(tag) if concerns(&tag, None) => Some(tag.to_string()),
+            Kind::Member(tag, member) if concerns(&tag, None) => Some(format!("{tag}: {member}")),
             _ => None,
         };
         let one = |(key, broken): (&Key, &shoal_core::Broken)| {

@@ -23,9 +23,9 @@ pub struct Options {
     /// Whether the last word stands until the next run (`--once`). A daemon takes its word back when it ends: nobody would
     /// ever mend what it says.
     pub once: bool,
-    /// Only units that one of these tags feeds; `None`: all.
+    /// Only units that one of these tags feeds, or fed as far as the ledger knows; `None`: all.
     pub tags: Option<BTreeSet<TagName>>,
-    /// Only sources with this member (`--host self`); `None`: all.
+    /// Only units that this host feeds, or fed as far as the ledger knows (`--host`); `None`: all. With `tags`, both.
     pub host: Option<HostName>,
     /// How much of a unit one batch may change or remove.
     pub max_change: MaxChange,
@@ -77,6 +77,20 @@ impl Options {
             sweep_slice: 2_000,
             seed,
         }
+    }
+}
+
+impl Options {
+    /// Whether only some units are worked on.
+    pub(crate) fn is_narrowed(&self) -> bool {
+        self.tags.is_some() || self.host.is_some()
+    }
+
+    /// Whether a source of this tag and this host may belong to what was asked for; `None`: of whatever tag or host.
+    pub(crate) fn concerns(&self, tag: Option<&TagName>, host: Option<&HostName>) -> bool {
+        let of_tag = |tags: &BTreeSet<TagName>| tag.is_none_or(|tag| tags.contains(tag));
+        let of_host = |only: &HostName| host.is_none_or(|host| host == only);
+        self.tags.as_ref().is_none_or(of_tag) && self.host.as_ref().is_none_or(of_host)
     }
 }
 

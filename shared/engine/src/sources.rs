@@ -69,8 +69,8 @@ impl<A: Agent> Sources<A> {
     }
 
     /// Those that cannot be understood now.
-    pub(crate) fn quarantined(&self) -> impl Iterator<Item = &Arc<Quarantined>> {
-        self.frozen.values()
+    pub(crate) fn quarantined(&self) -> impl Iterator<Item = (&SourceId, &Arc<Quarantined>)> {
+        self.frozen.iter()
     }
 
     /// Forgets specs of tags that changed, so that old documents are not kept alive.

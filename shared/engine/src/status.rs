@@ -7,6 +7,7 @@ use crate::agent::Agent;
 use crate::effect::Act;
 use crate::engine::{Engine, Listing};
 use crate::item::{Item, Trouble};
+use crate::ledger::SourceId;
 use crate::unit::{Phase, State};
 use crate::{Millis, Moment};
 
@@ -96,8 +97,9 @@ impl<A: Agent> Engine<A> {
 
     /// What cannot be understood: rows of the database, and sources. Oldest first, then by name.
     pub(crate) fn quarantined(&self) -> Vec<Quarantined> {
-        let mut all = self.fleet.unreadable_rows(self.namespace.as_str());
-        all.extend(self.sources.quarantined().map(|q| (**q).clone()));
+        let mut all = self.fleet.unreadable_rows(self.namespace.as_str(), &self.options);
+        let concerns = |id: &SourceId| self.options.concerns(Some(&id.0), id.1.as_ref());
+        all.extend(self.sources.quarantined().filter(|(id, _)| concerns(id)).map(|(_, q)| (**q).clone()));
         all.sort_by(|a, b| (a.since, &a.what).cmp(&(b.since, &b.what)));
         all
     }
@@ -110,13 +112,7 @@ impl<A: Agent> Engine<A> {
             Listing::Start { fault: true, .. } => Verdict::Failed,
             _ => Verdict::Busy,
         };
-        let quarantined = if self.sources.quarantined().next().is_some()
-            || !self.fleet.unreadable_rows(self.namespace.as_str()).is_empty()
-        {
-            Verdict::Held
-        } else {
-            Verdict::Converged
-        };
+        let quarantined = if self.quarantined().is_empty() { Verdict::Converged } else { Verdict::Held };
         let units = self.units.values().filter(|unit| unit.listed || self.selected(unit));
         units.map(|unit| self.unit_verdict(unit)).chain([listing, quarantined]).min().unwrap_or(listing)
     }
@@ -181,7 +177,10 @@ impl<A: Agent> Engine<A> {
     /// How much there is of everything. Costs the units, and who is left out.
     #[must_use]
     pub fn sizes(&self) -> Sizes {
-        let sum = |of: fn(&State<A>) -> usize| self.units.values().map(of).sum();
+        // What nobody asked for is not known well enough to be counted.
+        let all = !self.options.is_narrowed();
+        let asked = || self.units.values().filter(|unit| all || unit.number().is_some());
+        let sum = |of: fn(&State<A>) -> usize| asked().map(of).sum();
         Sizes {
             items: sum(|u| u.entries),
             behind: sum(|u| u.open.len()),

@@ -8,5 +8,6 @@ mod laws;
 mod ledger;
 mod ownership;
 mod proportional;
+mod selection;
 mod status;
 mod waking;

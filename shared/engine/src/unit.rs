@@ -263,6 +263,18 @@ impl<A: Agent> State<A> {
             && !self.pages.is_dirty()
     }
 
+    /// Whether something of it is under way or still to be written down.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.claiming.is_some()
+            || self.number().is_some()
+                && (self.reading.is_some()
+                    || self.flight.is_some()
+                    || self.looking.is_some()
+                    || self.committing.is_some()
+                    || !self.facts.is_empty()
+                    || self.pages.is_dirty())
+    }
+
     /// Whether there is nothing left to work on.
     pub(crate) fn is_empty(&self) -> bool {
         self.items.is_empty() && self.is_quiet()

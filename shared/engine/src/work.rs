@@ -37,12 +37,23 @@ impl<A: Agent> Engine<A> {
     }
 
     fn selected_now(&self, unit: &State<A>) -> bool {
-        // A unit that only the ledger knows shows its tags when it has been read.
-        unit.phase == Phase::Cold && unit.listed || self.selected(unit)
+        // A unit that only the ledger knows shows its sources when it has been read; and what was begun is brought to an
+        // end, the last line in the ledger included.
+        unit.phase == Phase::Cold && unit.listed || unit.has_begun() || self.selected(unit)
+    }
+
+    /// Lets go of a unit that nobody asked for (any more). What the ledger says of it may be old when it is asked for.
+    fn let_go(&mut self, unit: &mut State<A>) {
+        if unit.number().is_some() && self.options.write {
+            self.release(unit);
+            self.forget(unit, Moment::MIN);
+            unit.listed = false;
+        }
     }
 
     fn advance(&mut self, unit: &mut State<A>, now: Moment) -> bool {
         if !self.selected_now(unit) {
+            self.let_go(unit);
             return false;
         }
         self.keep_claim(unit, now);
