@@ -13,7 +13,7 @@ use crate::open::open_store;
 use crate::server::Server;
 
 /// The store when none is named.
-pub(crate) const DEFAULT_STORE: &str = "sqlite:/var/lib/shoal/shoal.db";
+pub const DEFAULT_STORE: &str = "sqlite:/var/lib/shoal/shoal.db";
 
 #[derive(Parser)]
 #[command(name = "shoal-hostdb", version, about = "The host database server", after_help = EXAMPLES)]
@@ -53,7 +53,7 @@ pub struct ServeArgs {
     /// The largest body of a transaction, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1024))]
     pub max_body: u64,
-    /// How logs are written to standard error; RUST_LOG sets how much
+    /// How logs are written to standard error; SHOAL_LOG (else RUST_LOG) sets how much
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 }
@@ -154,8 +154,10 @@ fn stop_on_signals(stop: CancellationToken) -> anyhow::Result<()> {
 }
 
 fn start_logs(format: LogFormat) {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let filter = ["SHOAL_LOG", "RUST_LOG"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
+    let filter = tracing_subscriber::EnvFilter::new(filter.as_deref().unwrap_or("info"));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second server in one process (tests) keeps the first one's logs.
     let _ = match format {

@@ -38,7 +38,7 @@ mod request;
 mod server;
 mod watch;
 
-pub use args::{ServeArgs, main, run};
+pub use args::{DEFAULT_STORE, ServeArgs, main, run};
 pub use limits::Limits;
 pub use listen::{Listen, ListenError, Listener};
 pub use open::{OpenError, open_store};
