@@ -1,18 +1,17 @@
 //! What the command line may say.
 
-use std::ffi::OsString;
-use std::path::PathBuf;
-use std::time::Duration;
+mod agents;
+mod read;
+mod rewrite;
+mod write;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use jiff::Timestamp;
-use shoal_core::{HostName, Lifecycle, Member, Namespace, TagName};
-use shoal_hostdb::ServeArgs;
+use shoal_hostdb::{DEFAULT_STORE, ServeArgs};
 
-use crate::names::{Name, Scope, UnitName};
-
-/// The store when none is named.
-const DEFAULT_STORE: &str = "sqlite:/var/lib/shoal/shoal.db";
+pub(crate) use self::agents::{Approve, Pause, Status, Wait};
+pub(crate) use self::read::{Blame, Diff, Effective, Explain, Get, Log, Members, Parents, Show};
+pub(crate) use self::rewrite::rewrite;
+pub(crate) use self::write::{Apply, Import, ImportAnsible, ImportFrom, Mv, Put, Rm, Rollback, TagCommand};
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -147,9 +146,13 @@ Examples:
   shoal rollback dns/example.com --to 41 -m 'the change was wrong'
   shoal rollback --all --to 41 -m 'everything as it was'")]
     Rollback(Rollback),
-    /// Show the agents: what they work on, what is behind, held or not understood
+    /// Show the agents: what they work on, what is behind, held, left out or not understood
+    #[command(after_help = "\
+Examples:
+  shoal status                           all agents
+  shoal status dns -v                    one, with everything that it reports")]
     Status(Status),
-    /// Wait until every running agent has done what the database says
+    /// Wait until every agent that runs has done what the database says
     #[command(after_help = "\
 Exit codes: 0 everything is done, 5 it is not (and what is not is named), 4 something waits for `shoal approve`.
 Examples:
@@ -163,7 +166,7 @@ Examples:
 Examples:
   shoal pause web1.example.com -m 'disk is being replaced'
   shoal pause dns/example.com -m 'registrar outage'
-  shoal pause agent/dns -m 'upgrade'")]
+  shoal pause agent/dns -m 'upgrade'     (or `pause dns`, if no host is called so)")]
     Pause(Pause),
     /// Let go what was held with `pause`
     Resume(Pause),
@@ -178,385 +181,4 @@ Examples:
     Import(Import),
     /// Run the server in this process
     Serve(ServeArgs),
-}
-
-/// `get`
-#[derive(Args, Debug)]
-pub(crate) struct Get {
-    /// `hosts`, `tags`, `NAMESPACE/`, or names of hosts, tags and other rows
-    pub(crate) names: Vec<String>,
-    /// As it was at this revision
-    #[arg(long, value_name = "N")]
-    pub(crate) revision: Option<u64>,
-}
-
-/// `put`
-#[derive(Args, Debug)]
-pub(crate) struct Put {
-    /// A host or a tag
-    #[arg(required_unless_present = "file")]
-    pub(crate) name: Option<Name>,
-    /// field=VALUE sets (VALUE is YAML; a.b=VALUE sets inside a map), field- removes
-    #[arg(value_name = "FIELD", conflicts_with = "file")]
-    pub(crate) fields: Vec<String>,
-    /// Replace it by what this file says; - reads standard input
-    #[arg(long, short = 'f', value_name = "FILE")]
-    pub(crate) file: Option<PathBuf>,
-    /// Where a host is in its life
-    #[arg(long, conflicts_with = "file", value_parser = lifecycle)]
-    pub(crate) state: Option<Lifecycle>,
-    /// Who answers for it
-    #[arg(long, conflicts_with = "file")]
-    pub(crate) owner: Option<String>,
-    /// What it belongs to
-    #[arg(long, conflicts_with = "file")]
-    pub(crate) environment: Option<String>,
-    /// When it may go, such as 2027-01-31T00:00:00Z
-    #[arg(long, conflicts_with = "file", value_name = "TIME")]
-    pub(crate) expires: Option<Timestamp>,
-    /// A member of a tag; all of them, if given
-    #[arg(long = "member", conflicts_with = "file", value_name = "MEMBER")]
-    pub(crate) members: Vec<Member>,
-    /// Refuse if it exists already
-    #[arg(long)]
-    pub(crate) new: bool,
-    /// Show what would change, write nothing; exits with 3 if something would
-    #[arg(long)]
-    pub(crate) plan: bool,
-    #[command(flatten)]
-    pub(crate) sign: Sign,
-}
-
-fn lifecycle(text: &str) -> Result<Lifecycle, String> {
-    text.parse().map_err(|e: shoal_core::BadName| e.to_string())
-}
-
-/// `rm`
-#[derive(Args, Debug)]
-pub(crate) struct Rm {
-    /// Hosts, tags or keys
-    #[arg(required = true)]
-    pub(crate) names: Vec<Name>,
-    /// Take a tag out of the tags that nest it, too
-    #[arg(long)]
-    pub(crate) follow: bool,
-    /// Show what would change, write nothing; exits with 3 if something would
-    #[arg(long)]
-    pub(crate) plan: bool,
-    #[command(flatten)]
-    pub(crate) sign: Sign,
-}
-
-/// `mv`
-#[derive(Args, Debug)]
-pub(crate) struct Mv {
-    /// What it is called
-    pub(crate) from: Name,
-    /// What it is to be called
-    pub(crate) to: Name,
-    /// Show what would change, write nothing; exits with 3 if something would
-    #[arg(long)]
-    pub(crate) plan: bool,
-    #[command(flatten)]
-    pub(crate) sign: Sign,
-}
-
-/// `tag`
-#[derive(Args, Debug)]
-#[command(override_usage = "shoal tag <TAG> +MEMBER… -MEMBER… --message <TEXT>")]
-pub(crate) struct TagCommand {
-    /// Which tag
-    pub(crate) tag: TagName,
-    /// A member to add; +MEMBER is the same
-    #[arg(long, value_name = "MEMBER", required_unless_present = "remove")]
-    pub(crate) add: Vec<Member>,
-    /// A member to take out; -MEMBER is the same
-    #[arg(long, value_name = "MEMBER")]
-    pub(crate) remove: Vec<Member>,
-    /// Show what would change, write nothing; exits with 3 if something would
-    #[arg(long)]
-    pub(crate) plan: bool,
-    #[command(flatten)]
-    pub(crate) sign: Sign,
-}
-
-/// `apply`
-#[derive(Args, Debug)]
-pub(crate) struct Apply {
-    /// A file of documents; - reads standard input; may be given more than once
-    #[arg(long, short = 'f', value_name = "FILE", required = true)]
-    pub(crate) file: Vec<PathBuf>,
-    /// Show what would change, write nothing; exits with 3 if something would
-    #[arg(long)]
-    pub(crate) plan: bool,
-    #[command(flatten)]
-    pub(crate) sign: Sign,
-}
-
-/// `members`
-#[derive(Args, Debug)]
-pub(crate) struct Members {
-    /// Which tag
-    pub(crate) tag: TagName,
-    /// Its own members as they are written, instead of the hosts they come to
-    #[arg(long)]
-    pub(crate) direct: bool,
-    /// As it was at this revision
-    #[arg(long, value_name = "N")]
-    pub(crate) revision: Option<u64>,
-}
-
-/// `parents`
-#[derive(Args, Debug)]
-pub(crate) struct Parents {
-    /// A host or a tag
-    pub(crate) name: Name,
-    /// As it was at this revision
-    #[arg(long, value_name = "N")]
-    pub(crate) revision: Option<u64>,
-}
-
-/// `effective`
-#[derive(Args, Debug)]
-pub(crate) struct Effective {
-    /// Which tag
-    pub(crate) tag: TagName,
-    /// Of which member; without one, the tag's own document
-    pub(crate) host: Option<HostName>,
-    /// As it was at this revision
-    #[arg(long, value_name = "N")]
-    pub(crate) revision: Option<u64>,
-}
-
-/// `log`
-#[derive(Args, Debug)]
-pub(crate) struct Log {
-    /// Hosts, tags or keys; without any, everything
-    pub(crate) names: Vec<Name>,
-    /// At most so many commits
-    #[arg(long, short = 'n', default_value_t = 20, value_name = "N")]
-    pub(crate) limit: usize,
-    /// Only commits before this revision
-    #[arg(long, value_name = "N")]
-    pub(crate) before: Option<u64>,
-}
-
-/// `show`
-#[derive(Args, Debug)]
-pub(crate) struct Show {
-    /// Which commit
-    pub(crate) revision: u64,
-}
-
-/// `blame`
-#[derive(Args, Debug)]
-pub(crate) struct Blame {
-    /// A host or a tag
-    pub(crate) name: Name,
-}
-
-/// `diff`
-#[derive(Args, Debug)]
-pub(crate) struct Diff {
-    /// The older revision
-    pub(crate) from: u64,
-    /// The newer one; without it, now
-    pub(crate) to: Option<u64>,
-    /// Hosts, tags or keys; without any, everything
-    pub(crate) names: Vec<Name>,
-}
-
-/// `rollback`
-#[derive(Args, Debug)]
-pub(crate) struct Rollback {
-    /// Hosts, tags or keys
-    #[arg(required_unless_present = "all")]
-    pub(crate) names: Vec<Name>,
-    /// Everything
-    #[arg(long, conflicts_with = "names")]
-    pub(crate) all: bool,
-    /// The revision to go back to
-    #[arg(long, value_name = "N")]
-    pub(crate) to: u64,
-    /// Show what would change, write nothing; exits with 3 if something would
-    #[arg(long)]
-    pub(crate) plan: bool,
-    #[command(flatten)]
-    pub(crate) sign: Sign,
-}
-
-/// `status`
-#[derive(Args, Debug)]
-pub(crate) struct Status {
-    /// Only these agents
-    pub(crate) agents: Vec<Namespace>,
-}
-
-/// `wait`
-#[derive(Args, Debug)]
-pub(crate) struct Wait {
-    /// Until this revision is done; without it, the newest one
-    #[arg(long, value_name = "N")]
-    pub(crate) revision: Option<u64>,
-    /// Also wait for the commits that agents make in answer
-    #[arg(long)]
-    pub(crate) settle: bool,
-    /// Give up after this long, such as 30s, 5m, 1h
-    #[arg(long, default_value = "60s", value_parser = duration, value_name = "TIME")]
-    pub(crate) timeout: Duration,
-    /// Only these agents; each must be running
-    #[arg(long = "agent", value_name = "NAME")]
-    pub(crate) agents: Vec<Namespace>,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let (number, unit) =
-        text.split_at(text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len()));
-    let seconds = match unit {
-        "ms" => 0.001,
-        "" | "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return Err("write a time such as 500ms, 30s, 5m or 1h".to_owned()),
-    };
-    let number: f64 = number.parse().map_err(|_| "write a time such as 500ms, 30s, 5m or 1h".to_owned())?;
-    Duration::try_from_secs_f64(number * seconds).map_err(|e| e.to_string())
-}
-
-/// `explain`
-#[derive(Args, Debug)]
-pub(crate) struct Explain {
-    /// Which host
-    pub(crate) host: HostName,
-}
-
-/// `pause` and `resume`
-#[derive(Args, Debug)]
-pub(crate) struct Pause {
-    /// A host, a tag, or agent/NAME
-    pub(crate) scope: Scope,
-    #[command(flatten)]
-    pub(crate) sign: Sign,
-}
-
-/// `approve`
-#[derive(Args, Debug)]
-pub(crate) struct Approve {
-    /// AGENT/UNIT, as `shoal status` shows it; without it, everything that is held is listed
-    pub(crate) unit: Option<UnitName>,
-    /// Show what is held, approve nothing
-    #[arg(long)]
-    pub(crate) plan: bool,
-    /// Only if this is still what is held: the digest that --plan and `shoal status -o json` show
-    #[arg(long, value_name = "DIGEST", requires = "unit")]
-    pub(crate) digest: Option<String>,
-    #[command(flatten)]
-    pub(crate) sign: Sign,
-}
-
-/// `import`
-#[derive(Args, Debug)]
-pub(crate) struct Import {
-    #[command(subcommand)]
-    pub(crate) from: ImportFrom,
-}
-
-/// What to import from.
-#[derive(Debug, Subcommand)]
-pub(crate) enum ImportFrom {
-    /// An Ansible inventory, as `ansible-inventory --list` prints it
-    Ansible(ImportAnsible),
-}
-
-/// `import ansible`
-#[derive(Args, Debug)]
-pub(crate) struct ImportAnsible {
-    /// The inventory; - reads standard input
-    pub(crate) file: PathBuf,
-    /// Which variable is what
-    #[arg(long, value_name = "FILE")]
-    pub(crate) mapping: PathBuf,
-    /// Remove what an earlier import made and the inventory does not list any more
-    #[arg(long)]
-    pub(crate) prune: bool,
-    /// Show what would change, write nothing; exits with 3 if something would
-    #[arg(long)]
-    pub(crate) plan: bool,
-    #[command(flatten)]
-    pub(crate) sign: Sign,
-}
-
-/// Rewrites `+MEMBER` and `-MEMBER` of `shoal tag` into `--add` and `--remove`, which clap can tell from options.
-/// For `tag`, short options stand alone (`-m TEXT`), so that `-mail1` takes out mail1.
-pub(crate) fn rewrite(args: Vec<OsString>) -> Vec<OsString> {
-    let is_tag = {
-        let mut rest = args.iter().skip(1).filter_map(|a| a.to_str());
-        loop {
-            match rest.next() {
-                Some("--store" | "--output" | "-o") => {
-                    rest.next();
-                }
-                Some(option) if option.starts_with('-') => {}
-                command => break command == Some("tag"),
-            }
-        }
-    };
-    if !is_tag {
-        return args;
-    }
-    let mut out = Vec::with_capacity(args.len());
-    let mut rest = args.into_iter();
-    while let Some(arg) = rest.next() {
-        match arg.to_str() {
-            Some("-m" | "--message" | "--author" | "--store" | "-o" | "--output") => {
-                out.push(arg);
-                out.extend(rest.next());
-            }
-            Some("-h" | "--") => out.push(arg),
-            Some(text) if text.starts_with('+') => out.push(format!("--add={}", &text[1..]).into()),
-            Some(text) if text.len() > 1 && text.starts_with('-') && !text.starts_with("--") => {
-                out.push(format!("--remove={}", &text[1..]).into());
-            }
-            _ => out.push(arg),
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory;
-
-    fn parse(line: &[&str]) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from(rewrite(line.iter().map(OsString::from).collect()))
-    }
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn tag_takes_plus_and_minus() {
-        let line =
-            ["shoal", "-o", "json", "tag", "dns/a", "+web4", "-mail1", "-m", "-x", "+@b", "-select: a == 1"];
-        let Command::Tag(tag) = parse(&line).unwrap().command else { panic!() };
-        assert_eq!(tag.add, ["web4".parse().unwrap(), "@b".parse().unwrap()]);
-        assert_eq!(tag.remove, ["mail1".parse().unwrap(), "select: a == 1".parse().unwrap()]);
-        assert_eq!(tag.sign.message.as_deref(), Some("-x"));
-        assert!(parse(&["shoal", "tag", "dns/a", "-m", "x"]).is_err());
-        // Elsewhere a minus is an option.
-        assert!(parse(&["shoal", "get", "-web1"]).is_err());
-    }
-
-    #[test]
-    fn times_are_written_as_people_do() {
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
-        assert_eq!(duration("7"), Ok(Duration::from_secs(7)));
-        for bad in ["", "x", "5d", "-1s"] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
-    }
 }

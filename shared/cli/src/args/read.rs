@@ -1,0 +1,96 @@
+//! What commands that only read take.
+
+use clap::Args;
+use shoal_core::{HostName, TagName};
+
+use crate::names::Name;
+
+/// `get`
+#[derive(Args, Debug)]
+pub(crate) struct Get {
+    /// `hosts`, `tags`, `NAMESPACE/`, or names of hosts, tags and other rows
+    pub(crate) names: Vec<String>,
+    /// As it was at this revision
+    #[arg(long, value_name = "N")]
+    pub(crate) revision: Option<u64>,
+}
+
+/// `members`
+#[derive(Args, Debug)]
+pub(crate) struct Members {
+    /// Which tag
+    pub(crate) tag: TagName,
+    /// Its own members as they are written, instead of the hosts they come to
+    #[arg(long)]
+    pub(crate) direct: bool,
+    /// As it was at this revision
+    #[arg(long, value_name = "N")]
+    pub(crate) revision: Option<u64>,
+}
+
+/// `parents`
+#[derive(Args, Debug)]
+pub(crate) struct Parents {
+    /// A host or a tag
+    pub(crate) name: Name,
+    /// As it was at this revision
+    #[arg(long, value_name = "N")]
+    pub(crate) revision: Option<u64>,
+}
+
+/// `effective`
+#[derive(Args, Debug)]
+pub(crate) struct Effective {
+    /// Which tag
+    pub(crate) tag: TagName,
+    /// Of which member; without one, the tag's own document
+    pub(crate) host: Option<HostName>,
+    /// As it was at this revision
+    #[arg(long, value_name = "N")]
+    pub(crate) revision: Option<u64>,
+}
+
+/// `log`
+#[derive(Args, Debug)]
+pub(crate) struct Log {
+    /// Hosts, tags or keys; without any, everything
+    pub(crate) names: Vec<Name>,
+    /// At most so many commits
+    #[arg(long, short = 'n', default_value_t = 20, value_name = "N")]
+    pub(crate) limit: usize,
+    /// Only commits before this revision
+    #[arg(long, value_name = "N")]
+    pub(crate) before: Option<u64>,
+}
+
+/// `show`
+#[derive(Args, Debug)]
+pub(crate) struct Show {
+    /// Which commit
+    pub(crate) revision: u64,
+}
+
+/// `blame`
+#[derive(Args, Debug)]
+pub(crate) struct Blame {
+    /// A host or a tag
+    pub(crate) name: Name,
+}
+
+/// `diff`
+#[derive(Args, Debug)]
+pub(crate) struct Diff {
+    /// The older revision
+    pub(crate) from: u64,
+    /// The newer one; without it, now
+    pub(crate) to: Option<u64>,
+    /// Hosts, tags or keys; without any, everything
+    pub(crate) names: Vec<Name>,
+}
+
+/// `explain`
+#[derive(Args, Debug)]
+pub(crate) struct Explain {
+    /// Which host
+    pub(crate) host: HostName,
+}
