@@ -36,6 +36,19 @@ pub(crate) struct Scope {
     pub(crate) key: Key,
     /// What it is called.
     pub(crate) what: String,
+    /// The agent that may be meant, where only a word was written.
+    pub(crate) agent: Option<Namespace>,
+}
+
+impl Scope {
+    /// All that this agent does.
+    pub(crate) fn agent(agent: &Namespace) -> Result<Self, BadName> {
+        Ok(Self {
+            key: format!("{PAUSES}/agent/{agent}").parse()?,
+            what: format!("agent {agent}"),
+            agent: None,
+        })
+    }
 }
 
 impl FromStr for Scope {
@@ -43,12 +56,9 @@ impl FromStr for Scope {
 
     fn from_str(text: &str) -> Result<Self, BadName> {
         if let Some(agent) = text.strip_prefix("agent/") {
-            let agent: Namespace = agent.parse()?;
-            return Ok(Self {
-                key: format!("{PAUSES}/agent/{agent}").parse()?,
-                what: format!("agent {agent}"),
-            });
+            return Self::agent(&agent.parse()?);
         }
+        let agent = text.parse().ok();
         let text = text.strip_prefix("tag/").or_else(|| text.strip_prefix("host/")).unwrap_or(text);
         let Name(key) = text.parse()?;
         let scope = match key.kind() {
@@ -59,7 +69,7 @@ impl FromStr for Scope {
                 return Err(BadName { what: "host, tag or agent", text: text.to_owned(), why });
             }
         };
-        Ok(Self { key: format!("{PAUSES}/{scope}").parse()?, what: shown(&key) })
+        Ok(Self { key: format!("{PAUSES}/{scope}").parse()?, what: shown(&key), agent })
     }
 }
 

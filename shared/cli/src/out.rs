@@ -12,6 +12,9 @@ use shoal_hostdb::codec::{self, Format};
 use crate::args::Output;
 use crate::failure::{Failure, Outcome};
 
+/// How long a cell may be that is only an impression.
+const GLANCE: usize = 60;
+
 /// Where and how a command prints.
 pub(crate) struct Out {
     format: Output,
@@ -75,6 +78,14 @@ impl Out {
     fn encode<T: Serialize + ?Sized>(&self, value: &T, format: Format) -> Outcome<String> {
         codec::write(value, format)
             .map_err(|e| Failure::Other(anyhow::anyhow!("cannot print the result: {e}")))
+    }
+
+    /// A cell that is only an impression of something long: cut on a terminal, whole for whoever reads a pipe.
+    pub(crate) fn glance(&self, text: &str) -> String {
+        match self.width {
+            Some(_) if text.chars().count() > GLANCE => text.chars().take(GLANCE - 1).chain(['…']).collect(),
+            _ => text.to_owned(),
+        }
     }
 
     /// A table as text; `empty` when it has no rows.
@@ -155,6 +166,13 @@ mod tests {
     fn columns_without_content_are_left_out() {
         let text = out(false, None).table(&["HOST", "OWNER", "STATE"], rows(), "");
         assert_eq!(text, "HOST              STATE\nweb1.example.com  active\nweb2.example.com  active\n");
+    }
+
+    #[test]
+    fn what_is_long_is_cut_for_eyes_and_whole_for_programs() {
+        let long = "x".repeat(500);
+        assert_eq!(out(false, Some(100)).glance(&long).chars().count(), GLANCE);
+        assert_eq!(out(false, None).glance(&long), long);
     }
 
     #[test]

@@ -76,6 +76,9 @@ fn finish(outcome: Outcome) -> ExitCode {
     }
 }
 
+/// How wide the terminal of [`run`] is.
+const WIDTH: u16 = 100;
+
 /// Runs one command line (without the program's name) on this store, as `author` at the time `now` says. Answers the
 /// exit code and the error, if there is one to print. `serve` is refused.
 pub async fn run(
@@ -91,7 +94,8 @@ pub async fn run(
         Err(error) => return (if error.use_stderr() { 2 } else { 0 }, Some(error.to_string())),
     };
     let author = author.map(|name| (name.to_owned(), "SHOAL_AUTHOR"));
-    let mut session = Session { store, out: Out::to(cli.output, Some(110), sink), env: Env { author, now } };
+    let mut session =
+        Session { store, out: Out::to(cli.output, Some(WIDTH), sink), env: Env { author, now } };
     match commands::run(&mut session, cli.command).await {
         Ok(()) => (0, None),
         Err(failure) => (failure.code(), failure::report(&failure)),

@@ -48,6 +48,10 @@ impl Session {
     /// # Errors
     /// No message, or nobody to name.
     fn signed(&self, sign: &Sign, plan: bool) -> Outcome<(String, String)> {
+        if plan {
+            // Nobody is asked for what is not written.
+            return Ok(("nobody".to_owned(), "plan".to_owned()));
+        }
         let author = match (&sign.author, &self.env.author) {
             (Some(author), _) => author.clone(),
             (None, Some((author, _))) => author.clone(),
@@ -62,7 +66,6 @@ impl Session {
         let message = sign.message.clone().filter(|m| !m.trim().is_empty());
         match message {
             Some(message) => Ok((author, message)),
-            None if plan => Ok((author, "plan".to_owned())),
             None => Err(Failure::Usage(
                 "nothing was written: a change needs a reason; say why with -m 'TEXT' (it stands in the log)"
                     .to_owned(),

@@ -1,8 +1,10 @@
 //! `shoal explain HOST`: what it is, what it is in and why, what that comes to, and what each agent made of it.
 
+use std::collections::{BTreeSet, HashSet};
+
 use serde::Serialize;
 use serde_json::Value;
-use shoal_core::{Effective, HostName, Key, Status as Report, TagName};
+use shoal_core::{Effective, Host, HostName, Key, Status as Report, TagName};
 use shoal_hostdb::docs::HostDoc;
 use shoal_store::{LedgerPage, MAX_PAGE};
 
@@ -13,9 +15,6 @@ use crate::failure::{Failure, Outcome};
 use crate::out::Out;
 use crate::session::Session;
 
-/// How long a value may be in a table.
-const MAX_CELL: usize = 60;
-
 #[derive(Serialize)]
 struct Explained {
     host: HostDoc,
@@ -23,7 +22,10 @@ struct Explained {
     effective: Vec<Said>,
     facts: Vec<Fact>,
     items: Vec<Item>,
-    /// Pauses, waits, failures and quarantines that concern it.
+    /// Why no agent has made anything from it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nothing: Option<String>,
+    /// Pauses, waits, failures, and where it was left out or not understood.
     notes: Vec<String>,
 }
 
@@ -70,15 +72,50 @@ pub(crate) async fn run(session: &mut Session, args: Explain) -> Outcome {
     let reports = session.store.reports().await.map_err(Failure::reading("the agents' reports"))?;
     let mut notes = paused(&view, &name, &tags);
     notes.extend(reports.iter().flat_map(|r| said_of(r, &name, (session.env.now)())));
+    // Instances of one agent say the same.
+    let mut seen = HashSet::new();
+    notes.retain(|note| seen.insert(note.clone()));
+    let items = items(session, &name).await?;
     let explained = Explained {
         host: HostDoc::of(host.name.clone(), host.record(), host.revision),
-        items: items(session, &name).await?,
+        nothing: items.is_empty().then(|| nothing(host, &tags, &reports, !notes.is_empty())),
+        items,
         tags,
         effective,
         facts,
         notes,
     };
     session.out.print(&explained, |out| text(out, &explained))
+}
+
+/// Why no agent has made anything from the host, as far as the database says.
+fn nothing(host: &Host, tags: &[TagOf], reports: &[Report], noted: bool) -> String {
+    let name = &host.name;
+    if tags.is_empty() {
+        return format!(
+            "no agent has made anything from it: it is a member of no tag; `shoal tag NAMESPACE/KEY +{name} -m WHY` \
+             puts it in one"
+        );
+    }
+    let namespaces: BTreeSet<&str> = tags.iter().map(|t| t.tag.namespace()).collect();
+    let heard = |ns: &&&str| reports.iter().any(|r| r.agent.as_str() == **ns);
+    let (with, without): (Vec<&str>, Vec<&str>) = {
+        let (with, without): (Vec<&&str>, Vec<&&str>) = namespaces.iter().partition(heard);
+        (with.into_iter().copied().collect(), without.into_iter().copied().collect())
+    };
+    if with.is_empty() {
+        return format!(
+            "no agent has made anything from it: it is in tags of {}, and no agent of that name has reported; \
+             `shoal status` shows which have",
+            without.join(", ")
+        );
+    }
+    let why = if noted {
+        "see below"
+    } else {
+        "an agent serves some states only, and makes what the tag's document and the host's ask for"
+    };
+    format!("{} has made nothing from it (it is {}): {why}", with.join(", "), host.state)
 }
 
 fn paused(view: &shoal_core::View, host: &HostName, tags: &[TagOf]) -> Vec<String> {
@@ -112,6 +149,18 @@ fn said_of(report: &Report, host: &HostName, now: jiff::Timestamp) -> Vec<String
         }
     }
     let ends = format!(": {host}");
+    for (name, unit) in &report.units {
+        for out in unit.left_out.iter().filter(|l| l.who.iter().any(|w| w.ends_with(&ends))) {
+            let who = out.who.join(" + ");
+            notes.push(format!("left out: {}/{name}: {}: {who}: {}", report.agent, out.key, out.why));
+        }
+        let unnamed = unit.left_out_total.saturating_sub(unit.left_out.len() as u64);
+        if unnamed > 0 {
+            let agent = &report.agent;
+            notes
+                .push(format!("{agent}/{name} reports {unnamed} more that are left out without naming them"));
+        }
+    }
     for bad in report.quarantined.iter().filter(|q| q.what.ends_with(&ends) || q.what == host.as_str()) {
         notes.push(format!(
             "quarantined: {}: {} since revision {}: {}",
@@ -176,7 +225,7 @@ fn item(unit: &str, line: &Value, host: &HostName) -> Option<Item> {
 }
 
 fn text(out: &Out, explained: &Explained) -> String {
-    let Explained { host, tags, effective, facts, items, notes } = explained;
+    let Explained { host, tags, effective, facts, items, nothing, notes } = explained;
     let mut text = format!(
         "host {} ({}), revision {}\n",
         host.host,
@@ -192,13 +241,20 @@ fn text(out: &Out, explained: &Explained) -> String {
         tags.iter().map(|t| vec![t.tag.to_string(), t.way.text(), t.way.revision.to_string()]).collect();
     text.push_str("\nTags\n");
     text.push_str(&out.table(&["TAG", "HOW", "SINCE"], rows, "it is in no tag"));
-    for said in effective {
+    let (silent, saying): (Vec<&Said>, Vec<&Said>) =
+        effective.iter().partition(|said| said.effective.origins.is_empty());
+    for said in saying {
         text.push_str(&format!("\nWhat {} says of it\n", said.tag));
-        text.push_str(&out.table(&["VALUE", "", "FROM", "REVISION"], values(&said.effective), "nothing"));
+        text.push_str(&out.table(&["VALUE", "", "FROM", "REVISION"], values(&said.effective), ""));
         text.push_str(&conflicts(&said.effective));
     }
+    if !silent.is_empty() {
+        let names: Vec<&str> = silent.iter().map(|said| said.tag.as_str()).collect();
+        text.push_str(&format!("\nTags whose documents are empty: {}\n", names.join(", ")));
+    }
     if !facts.is_empty() {
-        let rows = facts.iter().map(|f| vec![f.namespace.clone(), f.document.to_string()]).collect();
+        let rows =
+            facts.iter().map(|f| vec![f.namespace.clone(), out.glance(&f.document.to_string())]).collect();
         text.push_str("\nReported of it\n");
         text.push_str(&out.table(&["BY", "FACTS"], rows, ""));
     }
@@ -211,26 +267,21 @@ fn text(out: &Out, explained: &Explained) -> String {
             i.stage.clone(),
             number(&i.revision),
             i.from.join(", "),
-            short(&i.last),
+            out.glance(&plain(&i.last)),
         ]
     });
     let header = ["UNIT", "ITEM", "STAGE", "REVISION", "FROM", "LAST"];
-    text.push_str(&out.table(&header, rows.collect(), "no agent has made anything from it"));
+    text.push_str(&out.table(&header, rows.collect(), nothing.as_deref().unwrap_or_default()));
     if !notes.is_empty() {
         text.push_str(&format!("\n{}\n", notes.join("\n")));
     }
     text
 }
 
-fn short(value: &Value) -> String {
-    let text = match value {
+fn plain(value: &Value) -> String {
+    match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
         value => value.to_string(),
-    };
-    if text.chars().count() > MAX_CELL {
-        text.chars().take(MAX_CELL - 1).chain(['…']).collect()
-    } else {
-        text
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use serde_json::Value;
-use shoal_core::{HostName, Key, Kind, Namespace, Range, Revision};
+use shoal_core::{HostName, Key, Kind, Namespace, RESERVED, Range, Revision};
 use shoal_hostdb::docs::HostDoc;
 use shoal_hostdb::reading::{self, Found};
 use shoal_store::{MAX_PAGE, Query};
@@ -18,6 +18,10 @@ pub(crate) async fn run(session: &mut Session, args: Get) -> Outcome {
         [] | ["hosts" | "hosts/"] => hosts(session, at).await,
         ["tags"] => tags(session, at, None).await,
         [area] if area.ends_with('/') => list(session, at, area).await,
+        [word] if !word.contains('/') => match RESERVED.contains(&word) {
+            true => list(session, at, &format!("{word}/")).await,
+            false => host_or_tags(session, at, word).await,
+        },
         _ => some(session, at, &args.names).await,
     }
 }
@@ -29,6 +33,24 @@ async fn some(session: &mut Session, at: Option<u64>, names: &[String]) -> Outco
         all.push(one(session, at, &key).await?);
     }
     session.out.documents(&all)
+}
+
+/// A host; where none is called so, the tags of that namespace.
+async fn host_or_tags(session: &mut Session, at: Option<u64>, word: &str) -> Outcome {
+    let Ok(Name(key)) = word.parse() else { return some(session, at, &[word.to_owned()]).await };
+    match one(session, at, &key).await {
+        Err(Failure::Missing(text)) if word.parse::<Namespace>().is_ok() => {
+            let range = Range::Prefix(format!("{word}/"));
+            let query = Query { at: at.map(Revision), limit: 1, ..Query::new(range) };
+            let page = session.store.read(&query).await.map_err(Failure::reading(word))?;
+            if page.rows.is_empty() {
+                Err(Failure::Missing(text))
+            } else {
+                tags(session, at, Some(word)).await
+            }
+        }
+        other => session.out.documents(&[other?]),
+    }
 }
 
 async fn one(session: &Session, at: Option<u64>, key: &Key) -> Outcome<Value> {

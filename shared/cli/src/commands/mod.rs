@@ -6,6 +6,7 @@ mod get;
 mod history;
 mod import;
 mod members;
+mod pause;
 mod put;
 mod rollback;
 mod status;
@@ -13,7 +14,7 @@ mod wait;
 
 use shoal_core::{Edit, Expect};
 
-use crate::args::{Command, Mv, Pause, Rm, TagCommand};
+use crate::args::{Command, Mv, Rm, TagCommand};
 use crate::failure::{Failure, Outcome};
 use crate::session::Session;
 
@@ -37,8 +38,8 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> Outcome {
         Command::Status(args) => status::run(session, args).await,
         Command::Wait(args) => wait::run(session, args).await,
         Command::Explain(args) => explain::run(session, args).await,
-        Command::Pause(args) => pause(session, args, true).await,
-        Command::Resume(args) => pause(session, args, false).await,
+        Command::Pause(args) => pause::run(session, args, true).await,
+        Command::Resume(args) => pause::run(session, args, false).await,
         Command::Approve(args) => approve::run(session, args).await,
         Command::Import(args) => import::run(session, args).await,
         Command::Serve(_) => Err(Failure::Usage("the server runs as a program of its own".to_owned())),
@@ -66,39 +67,4 @@ async fn tag(session: &mut Session, args: TagCommand) -> Outcome {
         edits.push(Edit::RemoveMembers { tag, members: remove });
     }
     session.write(&sign, plan, edits).await
-}
-
-async fn pause(session: &mut Session, args: Pause, hold: bool) -> Outcome {
-    let Pause { scope, sign } = args;
-    let why = sign.message.clone().unwrap_or_default();
-    let edit = if hold {
-        // A mistyped name would hold nothing, silently.
-        if let Some(name) = scope.what.strip_prefix("host ").or_else(|| scope.what.strip_prefix("tag ")) {
-            let key = if scope.what.starts_with("host ") { format!("hosts/{name}") } else { name.to_owned() };
-            if let Ok(key) = key.parse::<shoal_core::Key>() {
-                session.exists(&key, None).await?;
-            }
-        }
-        let value = shoal_core::Document::of(&shoal_core::Pause { why })
-            .map_err(|e| Failure::Other(anyhow::anyhow!("cannot write the pause: {e}")))?;
-        Edit::Write { key: scope.key, value, expect: Expect::Any }
-    } else {
-        session.held(&scope).await?;
-        Edit::Delete { key: scope.key, follow: false, expect: Expect::Exists }
-    };
-    session.write(&sign, false, vec![edit]).await
-}
-
-impl Session {
-    /// Refuses to resume what is not paused.
-    async fn held(&self, scope: &crate::names::Scope) -> Outcome {
-        use shoal_hostdb::reading::{Found, row};
-        match row(&*self.store, &scope.key, None).await.map_err(Failure::reading(&scope.what))? {
-            Found::Here(_) => Ok(()),
-            Found::Gone { .. } | Found::Never => Err(Failure::Missing(format!(
-                "{} is not paused; `shoal get pauses/` lists what is",
-                scope.what
-            ))),
-        }
-    }
 }

@@ -4,14 +4,14 @@ use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use shoal_core::{Revision, Status as Report};
+use shoal_core::{Revision, Status as Report, UnitStatus};
 
 use crate::args::Status;
 use crate::failure::{Failure, Outcome};
 use crate::out::Out;
 use crate::session::Session;
 
-/// How many items behind are listed for each unit.
+/// How many lines of one kind are listed for each unit or agent, unless more is asked for.
 const SHOWN: usize = 5;
 
 /// Whether an instance runs.
@@ -59,42 +59,53 @@ pub(crate) async fn run(session: &mut Session, args: Status) -> Outcome {
     let now = (session.env.now)();
     let all: Vec<Instance<'_>> =
         reports.iter().map(|report| Instance { life: Life::of(report, now), report }).collect();
-    session.out.print(&all, |out| text(out, head.revision, &all, now))
+    session.out.print(&all, |out| {
+        let text = table(out, head.revision, &all, now);
+        let most = if args.verbose { usize::MAX } else { SHOWN };
+        let tells = |one: &&Instance<'_>| {
+            one.life != Life::Ended || one.report.units.values().any(|u| u.held.is_some())
+        };
+        all.iter().filter(tells).fold(text, |text, one| text + &details(one.report, most))
+    })
 }
 
-fn text(out: &Out, head: Revision, all: &[Instance<'_>], now: Timestamp) -> String {
+fn table(out: &Out, head: Revision, all: &[Instance<'_>], now: Timestamp) -> String {
     let rows = all.iter().map(|Instance { life, report }| {
-        let units = report.units.values();
-        let (items, behind) = units.fold((0, 0), |(i, b), u| (i + u.items, b + u.behind_total));
-        // A batch that the guard stopped is some items at least, whatever an older agent counts.
-        let held: u64 = report.units.values().map(|u| u.held_total.max(u64::from(u.held.is_some()))).sum();
+        let sum = |of: fn(&UnitStatus) -> u64| report.units.values().map(of).sum::<u64>().to_string();
         vec![
             report.agent.to_string(),
             report.instance.clone(),
             life.as_str().to_owned(),
             report.seen.to_string(),
             report.units.values().filter(|u| !u.elsewhere).count().to_string(),
-            items.to_string(),
-            behind.to_string(),
-            held.to_string(),
+            sum(|u| u.items),
+            sum(|u| u.behind_total),
+            // A batch that the guard stopped is some items at least, whatever an older agent counts.
+            sum(|u| u.held_total.max(u64::from(u.held.is_some()))),
+            sum(|u| u.left_out_total.max(u.left_out.len() as u64)),
             report.quarantined_total.max(report.quarantined.len() as u64).to_string(),
             ago(report.at, now),
         ]
     });
-    let header =
-        ["AGENT", "INSTANCE", "STATE", "SEEN", "UNITS", "ITEMS", "BEHIND", "HELD", "QUARANTINED", "SAID"];
-    let mut text = format!("newest revision: {head}\n");
-    text.push_str(&out.table(&header, rows.collect(), "no agent has reported; start one, such as shoal-dns"));
-    for Instance { life, report } in all {
-        if *life != Life::Ended || report.units.values().any(|u| u.held.is_some()) {
-            text.push_str(&details(report));
-        }
-    }
-    text
+    let header = [
+        "AGENT",
+        "INSTANCE",
+        "STATE",
+        "SEEN",
+        "UNITS",
+        "ITEMS",
+        "BEHIND",
+        "HELD",
+        "LEFT OUT",
+        "QUARANTINED",
+        "SAID",
+    ];
+    let empty = "no agent has reported; start one, such as shoal-dns";
+    format!("newest revision: {head}\n{}", out.table(&header, rows.collect(), empty))
 }
 
-/// What one instance has not done, and why.
-fn details(report: &Report) -> String {
+/// What one instance has not done, and why; at most so many lines of one kind for each unit.
+fn details(report: &Report, most: usize) -> String {
     let mut text = String::new();
     for (name, unit) in &report.units {
         let unit_name = format!("{}/{name}", report.agent);
@@ -108,25 +119,38 @@ fn details(report: &Report) -> String {
                 hold.why, hold.create, hold.update, hold.remove, hold.of
             );
         }
-        for behind in unit.behind.iter().take(SHOWN) {
+        let behind = unit.behind.iter().map(|behind| {
             let hosts: Vec<&str> = behind.hosts.iter().map(|h| h.as_str()).collect();
             let hosts = if hosts.is_empty() { String::new() } else { format!(" ({})", hosts.join(", ")) };
-            let _ = writeln!(
-                text,
-                "behind: {unit_name}: {}{hosts} since {}: {}",
-                behind.key, behind.since, behind.why
-            );
-        }
-        let more = unit.behind_total.saturating_sub(unit.behind.len().min(SHOWN) as u64);
-        if more > 0 {
-            let _ = writeln!(text, "behind: {unit_name}: and {more} more");
-        }
+            format!("{}{hosts} since {}: {}", behind.key, behind.since, behind.why)
+        });
+        some(&mut text, "behind", &unit_name, behind, unit.behind_total, most);
+        let left_out = unit.left_out.iter().map(|l| format!("{}: {}: {}", l.key, l.who.join(" + "), l.why));
+        some(&mut text, "left out", &unit_name, left_out, unit.left_out_total, most);
     }
-    for bad in &report.quarantined {
-        let _ =
-            writeln!(text, "quarantined: {}: {} since {}: {}", report.agent, bad.what, bad.since, bad.why);
-    }
+    let odd = report.quarantined.iter().map(|bad| format!("{} since {}: {}", bad.what, bad.since, bad.why));
+    some(&mut text, "quarantined", report.agent.as_str(), odd, report.quarantined_total, most);
     text
+}
+
+/// Some lines of a kind, and how many more there are.
+fn some(
+    text: &mut String,
+    kind: &str,
+    of: &str,
+    lines: impl ExactSizeIterator<Item = String>,
+    total: u64,
+    most: usize,
+) {
+    let (reported, shown) = (lines.len(), lines.len().min(most));
+    for line in lines.take(most) {
+        let _ = writeln!(text, "{kind}: {of}: {line}");
+    }
+    let more = total.max(reported as u64) - shown as u64;
+    if more > 0 {
+        let hint = if reported > shown { "; `shoal status -v` names more" } else { "" };
+        let _ = writeln!(text, "{kind}: {of}: and {more} more{hint}");
+    }
 }
 
 /// How long ago, roughly.

@@ -1,5 +1,7 @@
 //! What each command prints.
 
+use std::time::Duration;
+
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 
@@ -131,7 +133,9 @@ async fn status_and_wait_name_what_is_behind() {
     assert_snapshot!("status", fleet.ok(&["status"]).await);
     assert_snapshot!("wait_late", fleet.fails(5, &["wait", "--timeout", "1ms"]).await);
     fleet.report("dns", 1, Some(30), json!({}), json!([])).await;
+    // Who died is named on success, too; `--settle` ends when everything has been calm for a while.
     assert_snapshot!("wait_done", fleet.ok(&["wait"]).await);
+    assert!(fleet.ok(&["wait", "--settle"]).await.contains("is done: dns"));
     assert_snapshot!("wait_agent", fleet.fails(5, &["wait", "--timeout", "1ms", "--agent", "lb"]).await);
     assert_snapshot!("wait_future", fleet.fails(1, &["wait", "--revision", "99"]).await);
     // Somebody who waits is told when it is done, not at the end of the time.
@@ -141,6 +145,45 @@ async fn status_and_wait_name_what_is_behind() {
         fleet.report("dns", 1, Some(30), json!({}), json!([])).await;
     });
     assert!(waited.contains("is done: dns"), "{waited}");
+}
+
+/// Agents that answer each commit with another: the end of the time is the end.
+#[tokio::test]
+async fn settling_does_not_outlive_the_timeout() {
+    let fleet = Fleet::new().await;
+    fleet.report("dns", 1_000_000, Some(30), json!({}), json!([])).await;
+    let restless = async {
+        for n in 0.. {
+            fleet.ok(&["put", "web1.example.com", &format!("n={n}"), "-m", "again"]).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let waited = fleet.fails(5, &["wait", "--settle", "--timeout", "300ms"]);
+    let patience = tokio::time::timeout(Duration::from_secs(20), async {
+        tokio::select! { error = waited => error, () = restless => unreachable!() }
+    });
+    let error = patience.await.expect("it ends");
+    assert!(error.contains("new ones keep coming"), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_left_out_is_seen() {
+    let fleet = Fleet::new().await;
+    let out = |n: usize| json!({"key": format!("web{n} A"), "who": [format!("dns/example.com: web{n}.example.com")], "why": "bad address"});
+    let out: Vec<Value> = (1..=7).map(out).collect();
+    let unit = json!({"items": 12, "behind": [], "behind_total": 0, "left_out": out, "left_out_total": 9});
+    fleet.report("dns", 1, Some(30), json!({"example.com": unit}), json!([])).await;
+    assert_snapshot!("status_left_out", fleet.ok(&["status"]).await);
+    let all = fleet.ok(&["status", "-v"]).await;
+    assert!(all.contains("web7 A: dns/example.com: web7.example.com: bad address"), "{all}");
+    assert!(all.contains("and 2 more\n"), "{all}");
+    let explained = fleet.ok(&["explain", "web2.example.com"]).await;
+    assert!(
+        explained
+            .contains("left out: dns/example.com: web2 A: dns/example.com: web2.example.com: bad address")
+    );
+    assert!(!explained.contains("web1 A"), "{explained}");
+    assert!(explained.contains("dns has made nothing from it (it is active): see below"), "{explained}");
 }
 
 #[tokio::test]
@@ -195,14 +238,84 @@ async fn explain_says_all_of_a_host() {
 }
 
 #[tokio::test]
+async fn explain_says_why_there_is_nothing() {
+    let fleet = Fleet::new().await;
+    fleet.ok(&["put", "new.example.com", "-m", "x"]).await;
+    fleet.ok(&["put", "dns/empty", "--member", "db1.example.com", "-m", "x"]).await;
+    assert_snapshot!("explain_no_tag", fleet.ok(&["explain", "new.example.com"]).await);
+    assert_snapshot!("explain_no_agent", fleet.ok(&["explain", "db1.example.com"]).await);
+    fleet.report("dns", 1, Some(30), json!({}), json!([])).await;
+    let idle = fleet.ok(&["explain", "db1.example.com"]).await;
+    assert!(idle.contains("dns has made nothing from it (it is draining)"), "{idle}");
+}
+
+#[tokio::test]
+async fn explain_fits_the_terminal() {
+    let fleet = Fleet::new().await;
+    let long = "long-".repeat(30);
+    fleet.ok(&["put", "web2.example.com", &format!("dns.note={long}"), "-m", "x"]).await;
+    let entry = json!({
+        "from": [["dns/example.com", "web2.example.com"]], "revision": 1, "stage": "made", "last": {"note": long}
+    });
+    let page = json!({"epoch": 7, "entries": [{"key": format!("{}.example.com A", "a".repeat(40)), "entry": entry}]});
+    fleet.ledger("dns/a.very.long.zone.of.some.department.example.com/0", page).await;
+    let text = fleet.ok(&["explain", "web2.example.com"]).await;
+    assert!(text.contains("note"), "{text}");
+    for line in text.lines() {
+        assert!(line.chars().count() <= 100, "{line}");
+    }
+}
+
+/// Whoever only looks signs nothing.
+#[tokio::test]
+async fn a_plan_needs_no_author_and_no_reason() {
+    let fleet = Fleet::new().await;
+    let file = fleet.file("more.yaml", "host: web3.example.com\n");
+    let inventory =
+        fleet.file("inventory.json", r#"{"_meta": {"hostvars": {}}, "all": {"hosts": ["a.example.com"]}}"#);
+    let mapping = fleet.file("mapping.yaml", "name: lab\n");
+    for line in [
+        &["apply", "-f", &file, "--plan"][..],
+        &["put", "web1.example.com", "a=1", "--plan"],
+        &["rm", "web1.example.com", "--plan"],
+        &["mv", "web1.example.com", "www.example.com", "--plan"],
+        &["tag", "dns/example.com", "+web1.example.com", "--plan"],
+        &["import", "ansible", &inventory, "--mapping", &mapping, "--plan"],
+    ] {
+        let printed = fleet.run_as(None, line).await;
+        assert_eq!(printed.code, 3, "{line:?}: {}", printed.error);
+    }
+    assert_eq!(fleet.run_as(None, &["rollback", "--all", "--to", "1", "--plan"]).await.code, 0);
+    assert!(fleet.ok(&["status"]).await.starts_with("newest revision: 1\n"), "nothing was written");
+}
+
+#[tokio::test]
 async fn pause_and_resume() {
     let fleet = Fleet::new().await;
     assert_snapshot!("pause", fleet.ok(&["pause", "web1.example.com", "-m", "new disk"]).await);
     fleet.ok(&["pause", "agent/dns", "-m", "upgrade"]).await;
     assert_snapshot!("pauses", fleet.ok(&["get", "pauses/"]).await);
+    assert_eq!(fleet.ok(&["get", "pauses"]).await, fleet.ok(&["get", "pauses/"]).await);
+    assert_eq!(fleet.ok(&["get", "dns"]).await, fleet.ok(&["get", "dns/"]).await);
     assert_snapshot!("resume", fleet.ok(&["resume", "web1.example.com", "-m", "done"]).await);
     assert_snapshot!("resume_twice", fleet.fails(1, &["resume", "web1.example.com", "-m", "done"]).await);
     assert_snapshot!("pause_unknown", fleet.fails(1, &["pause", "web9.example.com", "-m", "x"]).await);
+}
+
+#[tokio::test]
+async fn an_agent_is_paused_by_its_name_alone() {
+    let fleet = Fleet::new().await;
+    let unknown = fleet.fails(1, &["pause", "dns", "-m", "x"]).await;
+    assert!(unknown.contains("there is no host dns") && unknown.contains("agent/dns"), "{unknown}");
+    fleet.report("dns", 1, Some(30), json!({}), json!([])).await;
+    fleet.ok(&["pause", "dns", "-m", "upgrade"]).await;
+    assert!(fleet.ok(&["get", "pauses"]).await.contains("pauses/agent/dns"));
+    fleet.ok(&["resume", "dns", "-m", "done"]).await;
+    assert!(!fleet.ok(&["get", "pauses"]).await.contains("pauses/agent/dns"));
+    // A host of this name is meant first.
+    fleet.ok(&["put", "dns", "-m", "x"]).await;
+    fleet.ok(&["pause", "dns", "-m", "disk"]).await;
+    assert!(fleet.ok(&["get", "pauses"]).await.contains("pauses/host/dns"));
 }
 
 #[tokio::test]

@@ -1,0 +1,72 @@
+//! `shoal pause` and `shoal resume`: holds a host, a tag or an agent as it is, and lets it go.
+
+use shoal_core::{Document, Edit, Expect, Key, Kind, Namespace, PAUSES, Pause as Row};
+use shoal_hostdb::reading::{Found, row};
+
+use crate::args::Pause;
+use crate::failure::{Failure, Outcome};
+use crate::names::Scope;
+use crate::session::{Session, missing};
+
+pub(crate) async fn run(session: &mut Session, args: Pause, hold: bool) -> Outcome {
+    let Pause { scope, sign } = args;
+    let edit = if hold {
+        let scope = meant(session, scope).await?;
+        let value = Document::of(&Row { why: sign.message.clone().unwrap_or_default() })
+            .map_err(|e| Failure::Other(anyhow::anyhow!("cannot write the pause: {e}")))?;
+        Edit::Write { key: scope.key, value, expect: Expect::Any }
+    } else {
+        Edit::Delete { key: held(session, scope).await?.key, follow: false, expect: Expect::Exists }
+    };
+    session.write(&sign, false, vec![edit]).await
+}
+
+/// What is to be held. A mistyped name would hold nothing, silently; a word that is no host's may be an agent's.
+async fn meant(session: &Session, scope: Scope) -> Outcome<Scope> {
+    let Some(key) = subject(&scope) else { return Ok(scope) };
+    let found = row(&*session.store, &key, None).await.map_err(Failure::reading(&scope.what))?;
+    if matches!(found, Found::Here(_)) {
+        return Ok(scope);
+    }
+    let Some(agent) = &scope.agent else { return Err(missing(&found, &key)) };
+    if !is_agent(session, agent).await? {
+        let Failure::Missing(text) = missing(&found, &key) else { return Err(missing(&found, &key)) };
+        return Err(Failure::Missing(format!(
+            "{text}; an agent that was never seen here is written agent/{agent}"
+        )));
+    }
+    Scope::agent(agent).map_err(|e| Failure::Usage(e.to_string()))
+}
+
+/// The host or tag that is to be held; `None`: an agent is.
+fn subject(scope: &Scope) -> Option<Key> {
+    let rest = scope.key.as_str().strip_prefix(PAUSES)?.strip_prefix('/')?;
+    match rest.split_once('/')? {
+        ("host", host) => format!("hosts/{host}").parse().ok(),
+        ("tag", tag) => tag.parse().ok().filter(|key: &Key| matches!(key.kind(), Kind::Tag(_))),
+        _ => None,
+    }
+}
+
+/// Whether an agent of this name ever ran here.
+async fn is_agent(session: &Session, agent: &Namespace) -> Outcome<bool> {
+    let reports = session.store.reports().await.map_err(Failure::reading("the agents' reports"))?;
+    if reports.iter().any(|report| report.agent == *agent) {
+        return Ok(true);
+    }
+    let schema = row(&*session.store, &Key::schema(agent), None).await;
+    Ok(matches!(schema.map_err(Failure::reading(format!("the schema of {agent}")))?, Found::Here(_)))
+}
+
+/// What is held under this name, which must be.
+async fn held(session: &Session, scope: Scope) -> Outcome<Scope> {
+    let agent = scope.agent.as_ref().and_then(|agent| Scope::agent(agent).ok());
+    let what = scope.what.clone();
+    for scope in std::iter::once(scope).chain(agent) {
+        let found = row(&*session.store, &scope.key, None).await.map_err(Failure::reading(&scope.what))?;
+        if matches!(found, Found::Here(_)) {
+            return Ok(scope);
+        }
+    }
+    Err(Failure::Missing(format!("{what} is not paused; `shoal get pauses` lists what is")))
+}

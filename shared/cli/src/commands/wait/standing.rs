@@ -1,0 +1,289 @@
+//! How far the agents are, from what their instances say.
+//!
+//! An agent has done revision N when an instance of it has seen N and of each unit one that has seen N says that nothing
+//! is behind, and nothing quarantined, since N or earlier. Instances of one agent share its units, so the best word on
+//! a unit counts: who has not come so far yet, or waits for another's claim, says nothing against it. What rests on
+//! schedule is not behind. An instance that ended on purpose is not waited for; one that died is not either, but is
+//! named. If nobody works on a unit any more, nobody knows how it stands, and that is not done.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use shoal_core::{Namespace, Revision, Status as Report, UnitStatus};
+
+use super::super::status::Life;
+
+/// How agents begin what waits for a person: a pause, a clash, a guard.
+const HELD: &str = "held:";
+/// How many reasons are named of each unit.
+const LINES: usize = 5;
+
+/// How far it is.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Standing {
+    /// The agents that run, of those that were asked for.
+    pub(super) agents: BTreeSet<Namespace>,
+    /// What is not done; empty: everything is.
+    pub(super) waiting: Vec<Group>,
+    /// Instances that died, one line each.
+    pub(super) dead: Vec<String>,
+}
+
+/// Why a unit, or an agent, is not done.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Group {
+    /// Of what.
+    pub(super) of: String,
+    /// Some reasons.
+    pub(super) lines: Vec<String>,
+    /// How many more there are.
+    pub(super) more: u64,
+    /// Whether only a person can help.
+    pub(super) held: bool,
+}
+
+impl Group {
+    fn one(of: impl Into<String>, line: impl Into<String>) -> Self {
+        Self { of: of.into(), lines: vec![line.into()], ..Self::default() }
+    }
+}
+
+pub(super) fn standing(
+    reports: &[Report],
+    target: Revision,
+    asked: &[Namespace],
+    now: Timestamp,
+) -> Standing {
+    let mut live: BTreeMap<&Namespace, Vec<&Report>> = BTreeMap::new();
+    let mut standing = Standing::default();
+    for report in reports.iter().filter(|r| asked.is_empty() || asked.contains(&r.agent)) {
+        match Life::of(report, now) {
+            Life::Live => live.entry(&report.agent).or_default().push(report),
+            Life::Dead => standing.dead.push(format!(
+                "{} ({}): dead since {}; not waited for",
+                report.agent, report.instance, report.at
+            )),
+            Life::Ended => {}
+        }
+    }
+    for (agent, instances) in &live {
+        standing.agents.insert(Namespace::clone(agent));
+        standing.waiting.extend(agent_waits(agent, instances, target));
+    }
+    for agent in asked.iter().filter(|agent| !live.contains_key(agent)) {
+        standing
+            .waiting
+            .push(Group::one(agent.as_str(), format!("no instance of it runs; start shoal-{agent}")));
+    }
+    if live.is_empty() && asked.is_empty() {
+        let why = "start one, or see `shoal status` for what became of it";
+        standing.waiting.push(Group::one("no agent runs", why));
+    }
+    standing
+}
+
+fn agent_waits(agent: &Namespace, instances: &[&Report], target: Revision) -> Vec<Group> {
+    let mut waiting = Vec::new();
+    // Whoever has seen most, and of those the last to speak, knows best what cannot be understood.
+    let Some(newest) = instances.iter().max_by_key(|r| (r.seen, r.at)) else { return waiting };
+    if newest.seen < target {
+        let line = format!("{} has seen revision {} only", newest.instance, newest.seen);
+        return vec![Group::one(agent.as_str(), line)];
+    }
+    let units: BTreeSet<&String> = instances.iter().flat_map(|r| r.units.keys()).collect();
+    for name in units {
+        waiting.extend(unit_waits(agent, name, instances, target));
+    }
+    let odd: Vec<_> = newest.quarantined.iter().filter(|q| q.since <= target).collect();
+    if !odd.is_empty() {
+        let lines = odd.iter().take(LINES);
+        let lines = lines.map(|q| format!("{} is quarantined since revision {}: {}", q.what, q.since, q.why));
+        // Only the oldest are named one by one; of the others, some may be older than the target.
+        let unnamed = newest.quarantined_total.saturating_sub(newest.quarantined.len() as u64);
+        let unnamed = if odd.len() == newest.quarantined.len() { unnamed } else { 0 };
+        waiting.push(Group {
+            of: agent.to_string(),
+            lines: lines.collect(),
+            more: odd.len().saturating_sub(LINES) as u64 + unnamed,
+            held: false,
+        });
+    }
+    waiting
+}
+
+/// Why the unit is not done, as the best of those says that work on it; `None`: it is.
+fn unit_waits(agent: &Namespace, name: &str, instances: &[&Report], target: Revision) -> Option<Group> {
+    let of = format!("{agent}/{name}");
+    let said = |r: &&Report| Some((r.instance.clone(), r.seen, r.units.get(name)?.clone()));
+    let all: Vec<(String, Revision, UnitStatus)> = instances.iter().filter_map(said).collect();
+    let mut at_work: Vec<_> = all.iter().filter(|(_, _, unit)| !unit.elsewhere).collect();
+    at_work.sort_by_key(|(_, seen, _)| std::cmp::Reverse(*seen));
+    let mut first = None;
+    for (instance, seen, unit) in at_work {
+        let waits = if *seen < target {
+            Some(Group::one(&of, format!("{instance} has seen revision {seen} only")))
+        } else {
+            behind(&of, unit, target)
+        };
+        // The first has seen most: what it says is shown.
+        first = Some(first.unwrap_or(waits?));
+    }
+    let nobody = || {
+        let who = all.first().map_or("an instance", |(instance, ..)| instance);
+        Group::one(&of, format!("{who} waits for the claim of an instance that is silent"))
+    };
+    Some(first.unwrap_or_else(nobody))
+}
+
+fn behind(of: &str, unit: &UnitStatus, target: Revision) -> Option<Group> {
+    let named: Vec<_> = unit.behind.iter().filter(|b| b.since <= target).collect();
+    if named.is_empty() {
+        return None;
+    }
+    let line = |b: &&shoal_core::Behind| format!("{} since revision {}: {}", b.key, b.since, b.why);
+    // Only the oldest are reported one by one; of the others, some may be older than the target.
+    let unnamed = unit.behind_total.saturating_sub(unit.behind.len() as u64);
+    let unnamed = if named.len() == unit.behind.len() { unnamed } else { 0 };
+    Some(Group {
+        of: of.to_owned(),
+        lines: named.iter().take(LINES).map(line).collect(),
+        more: named.len().saturating_sub(LINES) as u64 + unnamed,
+        held: unit.held.is_some() || named.iter().all(|b| b.why.starts_with(HELD)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    const NOW: i64 = 1_800_000_000;
+    const LIVE: &str = "2030-01-01T00:00:00Z";
+    const DEAD: &str = "2020-01-01T00:00:00Z";
+
+    fn report(agent: &str, seen: u64, expires: &str, units: Value) -> Report {
+        let (agent, instance) = agent.split_once(' ').unwrap_or((agent, "i"));
+        let expires = if expires.is_empty() { Value::Null } else { json!(expires) };
+        serde_json::from_value(json!({
+            "agent": agent, "instance": instance, "epoch": 1, "seen": seen, "at": "2026-01-01T00:00:00Z",
+            "expires": expires, "units": units, "quarantined": []
+        }))
+        .unwrap()
+    }
+
+    /// A unit `a` that is behind since a revision.
+    fn behind(since: u64) -> Value {
+        let item = json!({"key": "k", "since": since, "why": "slow"});
+        json!({"a": {"items": 1, "behind": [item], "behind_total": 1}})
+    }
+
+    fn converged() -> Value {
+        json!({"a": {"items": 1, "behind": [], "behind_total": 0}})
+    }
+
+    fn elsewhere() -> Value {
+        json!({"a": {"items": 0, "behind": [], "behind_total": 0, "elsewhere": true}})
+    }
+
+    fn stands(reports: &[Report], target: u64, asked: &[&str]) -> Standing {
+        let asked: Vec<Namespace> = asked.iter().map(|a| a.parse().unwrap()).collect();
+        standing(reports, Revision(target), &asked, Timestamp::from_second(NOW).unwrap())
+    }
+
+    fn why(reports: &[Report], target: u64) -> String {
+        said(&stands(reports, target, &[]))
+    }
+
+    fn said(standing: &Standing) -> String {
+        let lines = |g: &Group| format!("{}: {} +{}", g.of, g.lines.join("; "), g.more);
+        standing.waiting.iter().map(lines).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn seen_and_not_behind_is_done() {
+        assert_eq!(why(&[report("dns", 5, LIVE, converged())], 5), "");
+        assert_eq!(why(&[report("dns", 4, LIVE, converged())], 5), "dns: i has seen revision 4 only +0");
+        // What became due after the target is not its business.
+        assert_eq!(why(&[report("dns", 9, LIVE, behind(6))], 5), "");
+        assert_eq!(why(&[report("dns", 9, LIVE, behind(5))], 5), "dns/a: k since revision 5: slow +0");
+        let mut odd = report("dns", 9, LIVE, converged());
+        odd.quarantined = (1..=9)
+            .map(|n| json!({"what": format!("dns/x: web{n}"), "why": "bad", "since": n}))
+            .map(|q| serde_json::from_value(q).unwrap())
+            .collect();
+        odd.quarantined_total = 250;
+        let some = why(&[odd.clone()], 2);
+        assert!(some.contains("dns/x: web2 is quarantined since revision 2: bad"), "{some}");
+        assert!(!some.contains("web3") && some.ends_with("+0"), "{some}");
+        // All that are named are older than the target: so may be the 241 that are not.
+        assert!(why(&[odd], 9).ends_with("+245"));
+    }
+
+    #[test]
+    fn instances_of_one_agent_are_one() {
+        let (first, second) = ("dns one", "dns two");
+        // One lags, or is behind with what the other has done: the unit is done.
+        for other in [
+            report(second, 3, LIVE, json!({})),
+            report(second, 4, LIVE, behind(4)),
+            report(second, 5, LIVE, behind(4)),
+            report(second, 5, LIVE, elsewhere()),
+        ] {
+            assert_eq!(why(&[report(first, 5, LIVE, converged()), other.clone()], 5), "");
+            assert_eq!(why(&[other, report(first, 5, LIVE, converged())], 5), "");
+        }
+        // Nobody says that it is done: what the one says that has seen most.
+        let both = [report(first, 4, LIVE, behind(2)), report(second, 5, LIVE, behind(3))];
+        assert_eq!(why(&both, 5), "dns/a: k since revision 3: slow +0");
+        // The one that works on it has not come so far; the other only says that it is not his.
+        let lags = [report(first, 4, LIVE, converged()), report(second, 5, LIVE, elsewhere())];
+        assert_eq!(why(&lags, 5), "dns/a: one has seen revision 4 only +0");
+    }
+
+    #[test]
+    fn a_unit_that_nobody_works_on_is_not_done() {
+        let second = report("dns two", 5, LIVE, elsewhere());
+        for first in [report("dns one", 5, DEAD, converged()), report("dns one", 5, "", converged())] {
+            let said = why(&[first, second.clone()], 5);
+            assert_eq!(said, "dns/a: two waits for the claim of an instance that is silent +0");
+        }
+    }
+
+    #[test]
+    fn the_dead_and_the_ended_are_not_waited_for() {
+        let all = [
+            report("dns", 5, LIVE, converged()),
+            report("lb", 1, DEAD, json!({})),
+            report("vm", 1, "", json!({})),
+        ];
+        let done = stands(&all, 5, &[]);
+        assert_eq!(said(&done), "");
+        assert_eq!(done.dead, ["lb (i): dead since 2026-01-01T00:00:00Z; not waited for"]);
+        assert_eq!(stands(&all, 6, &[]).dead.len(), 1);
+        assert!(said(&stands(&all, 5, &["vm"])).contains("vm: no instance of it runs"));
+        assert!(said(&stands(&[], 5, &[])).contains("no agent runs"));
+    }
+
+    #[test]
+    fn a_unit_with_many_behind_takes_a_few_lines() {
+        let items: Vec<Value> =
+            (0..100).map(|n| json!({"key": format!("k{n}"), "since": 1, "why": "slow"})).collect();
+        let unit = json!({"a": {"items": 5000, "behind": items, "behind_total": 5000}});
+        let stands = stands(&[report("dns", 5, LIVE, unit)], 5, &[]);
+        assert_eq!((stands.waiting[0].lines.len(), stands.waiting[0].more), (LINES, 4995));
+    }
+
+    #[test]
+    fn what_only_a_person_can_solve_is_held() {
+        let item = json!({"key": "k", "since": 1, "why": "held: paused: host/web1: disk"});
+        let paused = json!({"a": {"items": 1, "behind": [item], "behind_total": 1}});
+        assert!(stands(&[report("dns", 5, LIVE, paused)], 5, &[]).waiting[0].held);
+
+        let unit = json!({"a": {
+            "items": 1, "behind": [{"key": "k", "since": 1, "why": "guard"}], "behind_total": 1,
+            "held": {"digest": "d", "why": "too much", "create": 0, "update": 0, "remove": 9, "of": 9, "sample": []}
+        }});
+        assert!(stands(&[report("dns", 5, LIVE, unit)], 5, &[]).waiting[0].held);
+        assert!(!stands(&[report("dns", 5, LIVE, behind(1))], 5, &[]).waiting[0].held);
+    }
+}
