@@ -155,8 +155,12 @@ fn wait_when_busy(connection: &mut Connection) -> rusqlite::Result<()> {
 
 /// Makes sure that the file is a Shoal database of a version that is known; makes one in an empty file.
 fn identify(connection: &mut Connection, place: &Path, options: &Options) -> Result<(), Stop> {
-    let (application, version) = marks(connection)?;
-    if application == 0 && version == 0 && is_empty(connection)? {
+    // One moment: another process may be making the tables between two questions.
+    let moment = connection.transaction()?;
+    let (application, version) = marks(&moment)?;
+    let new = application == 0 && version == 0 && is_empty(&moment)?;
+    moment.finish()?;
+    if new {
         wal(connection)?;
         create(connection)?;
     } else {
@@ -286,4 +290,27 @@ pub(crate) fn log_of(place: &Path) -> PathBuf {
 /// The same as [`fault`], for what happens when a connection is opened later.
 pub(crate) fn reopen(place: &Path, options: &Options) -> Result<Connection> {
     reader(place, options).map_err(|error| fault(place, "opening another connection", &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_who_make_the_same_file_at_once_all_get_it() {
+        for round in 0..100 {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("shoal.db");
+            let epochs: std::collections::BTreeSet<u64> = std::thread::scope(|scope| {
+                // The later ones meet the first at every point of its work.
+                let one = |n: u64| {
+                    std::thread::park_timeout(Duration::from_micros(n * (round * 17 % 400)));
+                    open(&path, &Options::default()).unwrap().2.epoch.0
+                };
+                let all: Vec<_> = (0..6).map(|n| scope.spawn(move || one(n))).collect();
+                all.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            assert_eq!(epochs.len(), 1, "one file has one epoch");
+        }
+    }
 }
