@@ -156,12 +156,13 @@ impl<A: Agent> Engine<A> {
 
     /// The ledger rows that are to be written now.
     pub(crate) fn rows(&self, unit: &mut State<A>) -> Result<Vec<LedgerRow>, Fault> {
-        let State { pages, items, .. } = unit;
-        let rows = pages.take(self.fleet.epoch(), |from, to| {
+        let State { pages, items, facts, .. } = unit;
+        let mut rows = pages.take(self.fleet.epoch(), |from, to| {
             let from = from.map_or(Bound::Unbounded, Bound::Included);
             let to = to.map_or(Bound::Unbounded, Bound::Excluded);
             items.range::<A::Key, _>((from, to)).filter_map(|(key, item)| Some((key, item.entry.as_ref()?)))
         })?;
+        rows.extend(facts.take(pages.prefix())?);
         let bytes: usize = rows.iter().filter_map(|row| row.value.as_ref().map(Vec::len)).sum();
         self.count.add(|c| {
             c.ledger_rows += rows.len() as u64;

@@ -11,6 +11,8 @@
 //! a cold unit of 100,000 items is written in a few hundred rows. A page that grows past [`MAX_PAGE`] is split;
 //! both halves are written together. Pages are numbered, and which keys a page holds follows from what is in it.
 //!
+//! Facts that are due stand beside the pages, see [`Due`].
+//!
 //! The epoch says which life of the database the entries were made in: after a restore it differs, and the
 //! unit is held.
 
@@ -23,6 +25,7 @@ use serde_json::Value;
 use shoal_core::{Epoch, HostName, Revision, TagName};
 
 use crate::effect::LedgerRow;
+use crate::facts::Due;
 use crate::target::{Fault, Why};
 
 /// A page larger than this is split.
@@ -123,6 +126,7 @@ pub(crate) struct Pages<K> {
 pub(crate) struct Loaded<K, I> {
     pub(crate) pages: Pages<K>,
     pub(crate) entries: BTreeMap<K, Entry<I>>,
+    pub(crate) facts: Due,
     /// An epoch that some page was written in and that is not the current one.
     pub(crate) other_epoch: Option<Epoch>,
 }
@@ -172,7 +176,7 @@ impl<K: Ord + Clone> Pages<K> {
         format!("{}{id:08}", self.prefix)
     }
 
-    /// A write of these rows failed: they are still to be written.
+    /// A write of these rows failed: those of pages are still to be written.
     pub(crate) fn again(&mut self, rows: &[LedgerRow]) {
         for row in rows {
             let Some(id) = row.key.rsplit('/').next().and_then(|id| id.parse().ok()) else { continue };
@@ -280,13 +284,20 @@ where
     K: Ord + Clone + DeserializeOwned,
     I: DeserializeOwned,
 {
-    let mut loaded =
-        Loaded { pages: Pages::new(prefix.to_owned()), entries: BTreeMap::new(), other_epoch: None };
+    let mut loaded = Loaded {
+        pages: Pages::new(prefix.to_owned()),
+        entries: BTreeMap::new(),
+        facts: Due::default(),
+        other_epoch: None,
+    };
     for (key, value) in rows {
         let fault = |why: &dyn std::fmt::Display| {
             Fault::new(format!("read the ledger page {key}"), why)
                 .next("it was written by another version of this agent, or is damaged; nothing is done until it can be read")
         };
+        if loaded.facts.load(key, value).map_err(|e| fault(&e))? {
+            continue;
+        }
         let id: u32 = key
             .rsplit('/')
             .next()

@@ -9,6 +9,7 @@ mod counters;
 mod decide;
 mod effect;
 mod engine;
+mod facts;
 mod fleet;
 mod guard;
 mod item;

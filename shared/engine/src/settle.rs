@@ -35,14 +35,12 @@ impl<A: Agent> Engine<A> {
             unit.dirty.extend(postponed);
         } else if let Some((_, facts)) = unit.committing.take_if(|(asked, _)| *asked == id) {
             match answer {
-                Answer::Done => self.mended(unit, "facts"),
-                Answer::Fenced => self.forget(unit, now),
-                other => {
-                    for fact in facts {
-                        unit.facts.entry(fact.key.clone()).or_insert(fact);
-                    }
-                    self.unit_failed(unit, "facts", &fault(other), now);
+                Answer::Done => {
+                    unit.facts.committed(&facts);
+                    self.mended(unit, "facts");
                 }
+                Answer::Fenced => self.forget(unit, now),
+                other => self.unit_failed(unit, "facts", &fault(other), now),
             }
         }
         self.reporter.changed();
@@ -82,6 +80,7 @@ impl<A: Agent> Engine<A> {
         };
         self.mended(unit, "ledger");
         unit.pages = loaded.pages;
+        unit.facts = loaded.facts;
         unit.other_epoch = loaded.other_epoch;
         for (key, entry) in loaded.entries {
             // An entry of a key that another version of the agent put elsewhere is left alone.
@@ -180,6 +179,7 @@ impl<A: Agent> Engine<A> {
             Answer::Fenced => self.forget(unit, now),
             other => {
                 unit.pages.again(rows);
+                unit.facts.again(rows);
                 back(unit, batch);
                 self.unit_failed(unit, "ledger", &fault(other), now);
             }
@@ -248,7 +248,7 @@ impl<A: Agent> Engine<A> {
         }
         let own = format!("facts/{}/", self.namespace);
         for fact in facts.into_iter().filter(|fact| fact.key.as_str().starts_with(&own)) {
-            unit.facts.insert(fact.key.clone(), fact);
+            unit.facts.add(fact);
         }
     }
 

@@ -159,7 +159,8 @@ pub struct Edit<A: Agent> {
 pub struct Applied<A: Agent> {
     /// What became of each change.
     pub each: Vec<(A::Key, Outcome)>,
-    /// Facts to write down (`facts/<namespace>/…`). Equal ones are not written again.
+    /// Facts to write down (`facts/<namespace>/…`). Equal ones are not written again. They survive the process as soon as
+    /// what became of the batch is written down.
     pub facts: Vec<Change>,
 }
 

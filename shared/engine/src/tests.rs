@@ -2,6 +2,7 @@
 
 mod agent;
 mod claims;
+mod facts;
 mod failing;
 mod guard;
 mod laws;

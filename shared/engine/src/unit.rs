@@ -12,11 +12,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use shoal_core::{Change, Epoch, Hold, Key, LeftOut, Revision};
+use shoal_core::{Change, Epoch, Hold, LeftOut, Revision};
 
 use crate::Moment;
 use crate::agent::{Agent, Blocked, Unit};
 use crate::effect::LedgerRow;
+use crate::facts::Due;
 use crate::item::{Item, Open, Sight, Trouble};
 use crate::ledger::{self, Entry, Pages, SourceId};
 use crate::retry::Retry;
@@ -92,7 +93,8 @@ pub(crate) struct State<A: Agent> {
     pub(crate) open: BTreeMap<A::Key, Open<A>>,
     pub(crate) left_out: BTreeMap<A::Key, Vec<Blocked>>,
     pub(crate) flight: Option<Flight<A>>,
-    pub(crate) facts: BTreeMap<Key, Change>,
+    /// Facts that targets told and that are not committed yet.
+    pub(crate) facts: Due,
     pub(crate) committing: Option<(u64, Vec<Change>)>,
     pub(crate) timers: BTreeSet<(Moment, A::Key)>,
     pub(crate) retries: BTreeMap<A::Key, Retry>,
@@ -134,7 +136,7 @@ impl<A: Agent> State<A> {
             open: BTreeMap::new(),
             left_out: BTreeMap::new(),
             flight: None,
-            facts: BTreeMap::new(),
+            facts: Due::default(),
             committing: None,
             timers: BTreeSet::new(),
             retries: BTreeMap::new(),
@@ -259,7 +261,7 @@ impl<A: Agent> State<A> {
             && self.sweep.is_empty()
             && self.look.is_empty()
             && !self.look_all
-            && self.facts.is_empty()
+            && self.facts.is_settled()
             && !self.pages.is_dirty()
     }
 
@@ -271,7 +273,7 @@ impl<A: Agent> State<A> {
                     || self.flight.is_some()
                     || self.looking.is_some()
                     || self.committing.is_some()
-                    || !self.facts.is_empty()
+                    || !self.facts.is_settled()
                     || self.pages.is_dirty())
     }
 

@@ -14,7 +14,7 @@ use crate::engine::{Engine, Listing};
 use crate::item::{Decision, Open, Planned, Sight, Trouble};
 use crate::ledger::{Entry, Stage};
 use crate::target::Fault;
-use crate::unit::{Claim, Looking, Phase, State};
+use crate::unit::{Claim, Looking, Phase, Stage as FlightStage, State};
 
 /// Looks at more single items than this become a look at the whole unit.
 const MAX_LOOK: usize = 1_000;
@@ -81,7 +81,7 @@ impl<A: Agent> Engine<A> {
         let more = !self.draining && self.decide_some(unit, now);
         if unit.flight.is_none() {
             let started = !self.draining && self.launch(unit, now);
-            if !started && unit.pages.is_dirty() {
+            if !started && (unit.pages.is_dirty() || unit.facts.is_dirty()) {
                 self.write_down(unit, now);
             }
         }
@@ -394,13 +394,17 @@ impl<A: Agent> Engine<A> {
         }
     }
 
-    /// Facts that wait are committed.
+    /// Facts that wait, and that the ledger holds by now, are committed.
     fn tell_facts(&mut self, unit: &mut State<A>, now: Moment) {
-        if unit.committing.is_some() || unit.facts.is_empty() || !self.options.write {
+        let writing = unit.flight.as_ref().is_some_and(|flight| flight.at == FlightStage::Journal);
+        if unit.committing.is_some() || writing || !self.options.write {
+            return;
+        }
+        let facts = unit.facts.written();
+        if facts.is_empty() {
             return;
         }
         let Some((number, _)) = unit.may_act(now, self.options.margin) else { return };
-        let facts: Vec<_> = std::mem::take(&mut unit.facts).into_values().collect();
         let act = Act::Facts { unit: unit.name.clone(), number, facts: facts.clone() };
         unit.committing = Some((self.out.send(Some(&unit.name), act), facts));
     }
@@ -413,7 +417,7 @@ impl<A: Agent> Engine<A> {
             || unit.phase == Phase::Ready
                 && unit.number().is_some()
                 && unit.backoff.failures == 0
-                && (unit.pages.is_dirty() || !unit.facts.is_empty());
+                && (unit.pages.is_dirty() || !unit.facts.is_settled());
         if busy {
             return false;
         }

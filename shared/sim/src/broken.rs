@@ -25,17 +25,20 @@ pub enum Breakage {
     GuardSkipped,
     /// An old state of the database is taken for the newest.
     StaleRead,
+    /// Facts that are due are not written down with what became of their batch.
+    FactsForgotten,
 }
 
 impl Breakage {
-    /// All six.
-    pub const ALL: [Self; 6] = [
+    /// All seven.
+    pub const ALL: [Self; 7] = [
         Self::LedgerAfterEffect,
         Self::FenceIgnored,
         Self::AbsenceIsDelete,
         Self::RetryWithoutToken,
         Self::GuardSkipped,
         Self::StaleRead,
+        Self::FactsForgotten,
     ];
 
     /// The name as `SHOAL_SIM_BREAK` takes it.
@@ -48,6 +51,7 @@ impl Breakage {
             Self::RetryWithoutToken => "retry-without-token",
             Self::GuardSkipped => "guard-skipped",
             Self::StaleRead => "stale-read",
+            Self::FactsForgotten => "facts-forgotten",
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shoal_core::Status;
+use shoal_core::{Change, Key, Status};
 use shoal_engine::{Batch, MaxChange, Moment, Why};
 
 use crate::agent::{ItemKey, Kind, SimAgent, Thing};
@@ -24,6 +24,8 @@ pub(crate) struct Checker {
     pub(crate) oracle: Oracle,
     /// When a person last agreed to a mass change of a unit.
     pub(crate) agreed: BTreeMap<(Kind, String), Moment>,
+    /// Facts of what was settled, by unit: they have to arrive.
+    pub(crate) owed: BTreeMap<Key, BTreeMap<String, Change>>,
     /// How often `wait` would have returned.
     pub(crate) waits: u64,
 }
@@ -162,6 +164,13 @@ impl Checker {
         let asking = asking(kind, store, now);
         let known: BTreeSet<&str> = said.items.keys().chain(ledger.keys()).map(ItemKey::unit).collect();
         let mut wrong = Vec::new();
+        for (key, told) in self.owed.iter().filter(|(key, _)| is_fact_of(kind, key)) {
+            let there = store.newest().row(key);
+            // Two units that tell of one host: either may have had the last word.
+            if !told.values().any(|fact| fact.value == there) {
+                wrong.push(format!("{key}: it is {there:?}, and was told {told:?}"));
+            }
+        }
         for (key, thing) in &world.foreign {
             if world.slots.get(key).is_none_or(|slot| slot.thing != *thing) {
                 wrong.push(format!("{key}: somebody else made it, and it is not as it was"));
@@ -187,6 +196,10 @@ impl Checker {
         }
         wrong
     }
+}
+
+fn is_fact_of(kind: Kind, key: &Key) -> bool {
+    key.as_str().strip_prefix("facts/").is_some_and(|rest| rest.starts_with(kind.namespace()))
 }
 
 /// Units that wait for a person's word.

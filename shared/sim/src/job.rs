@@ -106,7 +106,7 @@ impl Swarm {
                     held.1.extend(rows);
                     return Answer::Done;
                 }
-                self.write_ledger(node, &unit.0, number, rows)
+                self.write_ledger(node, life, &unit.0, number, rows)
             }
             Act::Facts { unit, number, facts } => {
                 let name = self.claim_name(node, &unit.0);
@@ -165,15 +165,26 @@ impl Swarm {
     fn write_ledger(
         &mut self,
         node: usize,
+        life: u64,
         unit: &str,
         number: u64,
-        rows: Vec<shoal_engine::LedgerRow>,
+        mut rows: Vec<shoal_engine::LedgerRow>,
     ) -> Reply {
+        if self.setup.breakage == Some(Breakage::FactsForgotten) {
+            rows.retain(|row| !row.key.contains("/facts-"));
+        }
         let rows = rows.into_iter().map(|row| LedgerWrite { key: row.key, value: row.value }).collect();
         let held =
             Claim { name: self.claim_name(node, unit), slot: 0, holder: String::new(), number, ttl: None };
         let now = self.queue.now();
         let done = self.store.memory.write_ledger(rows, &held, uptime(now));
+        if done.is_ok() && self.awake(node, life).is_some() {
+            // From here on the facts outlive the process.
+            let facts = self.nodes[node].owing.remove(unit).unwrap_or_default();
+            for fact in facts {
+                self.check.owed.entry(fact.key.clone()).or_default().insert(unit.to_owned(), fact);
+            }
+        }
         let world = &mut self.worlds[self.nodes[node].world];
         let ledger = self.store.ledger(world.kind, unit);
         world.forget(unit, |key| ledger.contains_key(key), now);
@@ -282,7 +293,7 @@ impl Swarm {
         if let Some((number, rows)) = self.nodes[node].held_back.remove(&job.unit)
             && self.awake(node, life).is_some()
         {
-            self.write_ledger(node, &job.unit, number, rows);
+            self.write_ledger(node, life, &job.unit, number, rows);
         }
         let made: Vec<_> =
             job.each.iter().filter(|(_, o)| *o == Outcome::Done).map(|(key, _)| key.clone()).collect();

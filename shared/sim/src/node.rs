@@ -6,8 +6,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use shoal_core::{Epoch, Revision, Row};
-use shoal_engine::{Act, Answer, Claimed, Engine, Fault, LedgerRow, Moment, OnDrift, Options};
+use shoal_core::{Change, Epoch, Revision, Row};
+use shoal_engine::{
+    Act, Answer, Applied, Claimed, Counters, Engine, Fault, LedgerRow, Moment, OnDrift, Options,
+};
 
 use crate::agent::SimAgent;
 use crate::broken::{Breakage, without_guard};
@@ -49,6 +51,8 @@ pub(crate) struct Node {
     /// For the broken engines: what they hold back, and what they believe to hold.
     pub(crate) held_back: BTreeMap<String, (u64, Vec<LedgerRow>)>,
     pub(crate) believes: BTreeMap<String, u64>,
+    /// Facts that the engine took in and that no write of the ledger has settled yet, by unit.
+    pub(crate) owing: BTreeMap<String, Vec<Change>>,
 }
 
 /// Every row of the database at one revision.
@@ -85,6 +89,7 @@ impl Node {
             polls: (START, 0),
             held_back: BTreeMap::new(),
             believes: BTreeMap::new(),
+            owing: BTreeMap::new(),
         }
     }
 
@@ -138,6 +143,7 @@ impl Swarm {
         (it.position, it.feeding, it.wake_at, it.waiting, it.ending) = (None, false, None, 0, false);
         it.held_back.clear();
         it.believes.clear();
+        it.owing.clear();
         self.note(|s| format!("{} starts as {}", s.nodes[node].name(), kind.namespace()));
         self.reread(node);
     }
@@ -278,6 +284,10 @@ impl Swarm {
         if self.faults.strikes(FaultKind::Crash) {
             return self.crash(node, &format!("before {}", boundary(&effect.act)));
         }
+        if let Act::ReadLedger { unit, .. } = &effect.act {
+            // It begins anew with this unit.
+            self.nodes[node].owing.remove(&unit.0);
+        }
         self.nodes[node].waiting += 1;
         let (life, delay) = (self.nodes[node].life, self.faults.latency(4_000));
         if let Act::Apply { .. } = effect.act {
@@ -324,8 +334,20 @@ impl Swarm {
         }
         let it = &mut self.nodes[node];
         it.waiting = it.waiting.saturating_sub(1);
+        let told = match &*reply {
+            Answer::Applied(Applied { each, facts }) => {
+                each.first().map(|(key, _)| (key.unit().to_owned(), facts.clone()))
+            }
+            _ => None,
+        };
         if let Some(engine) = &mut it.engine {
+            let made = |c: Counters| c.intended + c.drift;
+            let before = made(engine.counters());
             engine.answer(id, *reply, now);
+            // An answer that nobody waits for any more makes nothing.
+            if let Some((unit, facts)) = told.filter(|_| made(engine.counters()) > before) {
+                it.owing.entry(unit).or_default().extend(facts);
+            }
         }
         self.pump(node);
     }

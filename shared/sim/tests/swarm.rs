@@ -113,6 +113,11 @@ fn a_stale_read_is_caught() {
     is_caught(Breakage::StaleRead);
 }
 
+#[test]
+fn forgotten_facts_are_caught() {
+    is_caught(Breakage::FactsForgotten);
+}
+
 /// `SHOAL_SEED=… cargo test -p shoal-sim --test swarm replay -- --nocapture` runs one seed again and shows what happened.
 #[test]
 fn replay() {

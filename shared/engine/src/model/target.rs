@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use shoal_core::Change;
+
 use super::Place;
 use crate::{Agent, Applied, Batch, Edit, Fault, Fence, Line, Nature, Observed, Outcome, Seen, Unit};
 
@@ -22,6 +24,8 @@ pub struct Model<A: Agent> {
     pub batch_fault: Option<Fault>,
     /// Looks see only this many items and say that they are incomplete.
     pub short_sight: Option<usize>,
+    /// What it tells of each change that was made.
+    pub tell: Option<fn(&Edit<A>) -> Change>,
     /// The batches that were given.
     pub batches: Vec<Arc<Batch<A>>>,
     nature: Nature,
@@ -37,6 +41,7 @@ impl<A: Agent> Clone for Model<A> {
             look_fault: self.look_fault.clone(),
             batch_fault: self.batch_fault.clone(),
             short_sight: self.short_sight,
+            tell: self.tell,
             batches: self.batches.clone(),
             nature: self.nature,
             make: self.make.clone(),
@@ -54,6 +59,7 @@ impl<A: Agent> Model<A> {
             look_fault: None,
             batch_fault: None,
             short_sight: None,
+            tell: None,
             batches: Vec::new(),
             nature,
             make: Arc::new(make),
@@ -147,7 +153,11 @@ impl<A: Agent> Place<A> for (Arc<A>, Model<A>) {
             if boundary(&format!("before {} {}", edit.verb, edit.key)) {
                 break;
             }
-            applied.each.push((edit.key.clone(), model.change(edit)));
+            let outcome = model.change(edit);
+            if let (Outcome::Done, Some(tell)) = (&outcome, model.tell) {
+                applied.facts.push(tell(edit));
+            }
+            applied.each.push((edit.key.clone(), outcome));
         }
         Ok(applied)
     }
