@@ -6,9 +6,9 @@ mod common;
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use common::scratch::{FILES, Scratch};
+use common::scratch::{Daemon, FILES, Scratch};
 use common::{dig, files, here, until};
 use serde_json::json;
 use shoal_core::Edit;
@@ -117,15 +117,6 @@ fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-struct Daemon(Child);
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_daemon_follows_and_the_built_in_server_answers() {
     if !here("the_daemon_follows_and_the_built_in_server_answers", &["dig"]) {
@@ -224,4 +215,41 @@ async fn a_plan_beside_a_running_server_sees_what_it_answers() {
         }
         drop(daemon);
     }
+}
+
+/// No more files may be opened: connections wait, questions by UDP are answered, and nothing spins.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_files_to_open_it_waits() {
+    if !here("without_files_to_open_it_waits", &["dig", "prlimit"]) {
+        return;
+    }
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let scratch = Scratch::new(&format!("[agent.server]\nlisten = '{address}'\n"));
+    scratch.apply(FLEET).await;
+    let daemon = Daemon::start(&scratch);
+    let answers = |how: &str| dig(address, &format!("{how} web1.example.com A")).answer().len() == 1;
+    until(|| answers("+tries=1")).await;
+    let proc = format!("/proc/{}", daemon.0.id());
+    let open = fs::read_dir(format!("{proc}/fd")).unwrap().count();
+    let limit = |files: usize| {
+        let (pid, files) = (daemon.0.id().to_string(), format!("--nofile={files}:4096"));
+        assert!(Command::new("prlimit").args(["--pid", &pid, &files]).status().unwrap().success());
+    };
+    limit(open + 2);
+    let many: Vec<_> = (0..20).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+    // User and system time, in hundredths of a second: the 14th and 15th word, two of them before the last bracket.
+    let worked = || {
+        let stat = fs::read_to_string(format!("{proc}/stat")).unwrap();
+        let words = stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(2);
+        words.map(|ticks| ticks.parse::<u64>().unwrap()).sum::<u64>()
+    };
+    let before = worked();
+    tokio::time::sleep(std::time::Duration::from_millis(2500)).await;
+    assert!(worked() - before < 50, "{} ticks", worked() - before);
+    assert!(answers("+notcp"));
+    let log = fs::read_to_string(scratch.path().join("log")).unwrap();
+    assert_eq!(log.matches("take a TCP connection").count(), 1, "{log}");
+    drop(many);
+    limit(4096);
+    until(|| answers("+tcp +tries=1")).await;
 }
