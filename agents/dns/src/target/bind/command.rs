@@ -29,7 +29,7 @@ pub(super) async fn run(
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .map_err(|e| format!("{program} cannot be started: {e}"))?;
+        .map_err(|e| not_started(program, &e))?;
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let read = async {
@@ -57,6 +57,21 @@ pub(super) async fn run(
     }
     out.extend(err);
     Err(format!("{program} ended with {status}: {}", String::from_utf8_lossy(&out).trim()))
+}
+
+/// Which package BIND's tools are in where a person can get them.
+fn not_started(program: &str, error: &std::io::Error) -> String {
+    let tool = program.rsplit('/').next().unwrap_or(program);
+    let known = ["named-checkzone", "named-compilezone", "named-checkconf", "rndc"].contains(&tool);
+    if error.kind() != std::io::ErrorKind::NotFound {
+        format!("{program} cannot be started: {error}")
+    } else if known {
+        format!(
+            "{program} is not installed: it comes with BIND, on Debian and Ubuntu in the package bind9-utils"
+        )
+    } else {
+        format!("{program} is not installed, or not where PATH leads")
+    }
 }
 
 /// Keeps the first of what a program says and hears the rest out: one whose pipe closes fails for no fault of its own.

@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use shoal_agent::Fault;
 
@@ -121,10 +121,13 @@ impl Files {
 
     /// Writes the candidate and syncs it.
     pub(super) fn write(&self, zone: &Zone, text: &Rendered) -> io::Result<()> {
-        let mut file = fs::File::create(self.candidate(zone))?;
-        file.write_all(text.head.as_bytes())?;
-        file.write_all(text.body.as_bytes())?;
-        file.sync_all()
+        let written = fs::File::create(self.candidate(zone)).and_then(|mut file| {
+            file.write_all(text.head.as_bytes())?;
+            file.write_all(text.body.as_bytes())?;
+            file.sync_all()
+        });
+        // Half a candidate would only take up the room that is missing.
+        written.inspect_err(|_| self.discard(zone))
     }
 
     /// Puts the candidate in the file's place, keeping the last good one beside it.
@@ -176,6 +179,39 @@ impl Files {
         let _ = fs::remove_file(self.candidate(zone));
     }
 
+    /// Removes what a killed agent left beside files that are not there, and candidates, if nobody has touched it for
+    /// that long. Whoever works on a zone looks after what stands beside its file; this is for zones that nobody wants
+    /// any more, or wants as they were.
+    pub(super) fn sweep(&self, older: Duration) -> io::Result<()> {
+        use std::os::unix::fs::MetadataExt;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_err(io::Error::other)?;
+        let (before, after) = self.pattern.split_once("{zone}").unwrap_or((&self.pattern, ""));
+        for entry in fs::read_dir(&self.directory)? {
+            let name = entry?.file_name();
+            let Some(hidden) = name.to_str().and_then(|name| name.strip_prefix('.')) else { continue };
+            let (of, candidate) = match (hidden.strip_suffix(".new"), hidden.strip_suffix(".good")) {
+                (Some(of), _) => (of, true),
+                (None, Some(of)) => (of, false),
+                (None, None) => continue,
+            };
+            let zone = of.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
+            let ours =
+                zone.and_then(|zone| Zone::parse(zone).ok()).is_some_and(|zone| self.name(&zone) == of);
+            if !ours || !candidate && fs::symlink_metadata(self.directory.join(of)).is_ok() {
+                continue;
+            }
+            let path = self.directory.join(&name);
+            // A link keeps the time of what it leads to; when it was made, the change of the inode tells.
+            let changed =
+                fs::symlink_metadata(&path).map(|meta| Duration::from_secs(meta.ctime().unsigned_abs()));
+            if changed.is_ok_and(|changed| now.saturating_sub(changed) >= older) {
+                unless_absent(fs::remove_file(&path))?;
+                tracing::info!("removed {}, which an agent that was killed left behind", path.display());
+            }
+        }
+        Ok(())
+    }
+
     fn sync(&self) -> io::Result<()> {
         fs::File::open(&self.directory)?.sync_all()
     }
@@ -194,5 +230,31 @@ fn stamp(path: &Path) -> io::Result<Option<Stamp>> {
         Ok(meta) => Ok(Some(Stamp { inode: meta.ino(), changed: meta.modified()?, size: meta.len() })),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_nobody_needs_is_swept_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut settings = BindSettings::files(dir.path());
+        settings.file = "db.{zone}".to_owned();
+        let files = Files::new(&settings);
+        let stray = [".db.a.example.new", ".db.gone.example.good"];
+        let kept = [".db.a.example.good", "db.a.example", "db.b.new", ".other.new", ".db.-.new", ".profile"];
+        for name in stray.iter().chain(&kept) {
+            fs::write(dir.path().join(name), "x").unwrap();
+        }
+        let left = || {
+            let names = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+            names.collect::<std::collections::BTreeSet<_>>()
+        };
+        files.sweep(Duration::from_secs(3600)).unwrap();
+        assert_eq!(left().len(), stray.len() + kept.len());
+        files.sweep(Duration::ZERO).unwrap();
+        assert_eq!(left(), kept.iter().map(std::ffi::OsString::from).collect());
     }
 }

@@ -24,6 +24,7 @@ mod write;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use shoal_agent::{Applied, Batch, Fault, Fence, Nature, Observed, Scope, Seen, Target, Unit};
 use tokio::sync::Mutex;
@@ -34,6 +35,9 @@ pub use settings::BindSettings;
 use crate::Dns;
 use crate::name::Zone;
 use crate::record::{Have, Key};
+
+/// How long a file that is left behind may be that of somebody who is still at work.
+const LEFT: Duration = Duration::from_secs(3600);
 
 /// A server that reads zone files.
 #[derive(Debug)]
@@ -60,6 +64,12 @@ impl Bind {
     fn known(&self, zone: &Zone) -> Arc<Mutex<Known>> {
         let mut zones = self.zones.lock().unwrap_or_else(PoisonError::into_inner);
         zones.entry(zone.clone()).or_default().clone()
+    }
+
+    fn sweep(&self) {
+        if let Err(error) = self.files.sweep(LEFT) {
+            tracing::debug!("{} was not tidied: {error}", self.settings.directory.display());
+        }
     }
 
     /// The zones that were looked at and whose file is another one by now.
@@ -103,9 +113,18 @@ impl Target<Dns> for Bind {
         Ok(observed(&zone, &known, unserved, scope, self.settings.adopts(&zone)))
     }
 
+    async fn start(&self) -> Result<(), Fault> {
+        self.sweep();
+        Ok(())
+    }
+
     async fn woken(&self) -> Vec<Unit> {
         loop {
-            let edited = self.edited(&self.watch.next().await);
+            let Ok(hint) = tokio::time::timeout(LEFT, self.watch.next()).await else {
+                self.sweep();
+                continue;
+            };
+            let edited = self.edited(&hint);
             if !edited.is_empty() {
                 return edited;
             }

@@ -102,11 +102,15 @@ impl Copies {
         nodes.sort_by(|a, b| a.0.cmp(&b.0));
         let text = zonefile::render(zone, serial, nodes.iter().map(|(key, node)| (key, &**node)));
         let new = self.directory.join(format!(".{zone}{SUFFIX}.new"));
-        let mut file = fs::File::create(&new)?;
-        file.write_all(text.head.as_bytes())?;
-        file.write_all(text.body.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(new, path)
+        let written = fs::File::create(&new).and_then(|mut file| {
+            file.write_all(text.head.as_bytes())?;
+            file.write_all(text.body.as_bytes())?;
+            file.sync_all()
+        });
+        written.and_then(|()| fs::rename(&new, path)).inspect_err(|_| {
+            // Half a copy would only take up the room that is missing.
+            let _ = fs::remove_file(&new);
+        })
     }
 }
 
