@@ -16,6 +16,7 @@ mod record;
 mod rollback;
 mod schema;
 mod select;
+mod span;
 mod status;
 mod view;
 
@@ -33,6 +34,7 @@ pub use record::{HostId, HostRecord, Lifecycle, Schema, TagRecord};
 pub use rollback::{Scope, rollback};
 pub use schema::{Checker, Fault};
 pub use select::{BadRule, MAX_STEPS, Rule, Subject};
+pub use span::{BadSpan, span};
 pub use status::{Approval, Behind, Hold, LeftOut, MAX_BEHIND, Pause, Quarantined, Status, UnitStatus};
 pub use view::{
     Broken, Conflict, Counters, Effective, EffectiveDocument, Fact, Host, Origin, Plain, Said, Tag,

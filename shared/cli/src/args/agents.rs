@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use shoal_core::Namespace;
+use shoal_core::{Namespace, span};
 
 use super::Sign;
 use crate::names::{Scope, UnitName};
@@ -28,25 +28,11 @@ pub(crate) struct Wait {
     #[arg(long)]
     pub(crate) settle: bool,
     /// Give up after this long, such as 30s, 5m, 1h
-    #[arg(long, default_value = "60s", value_parser = duration, value_name = "TIME")]
+    #[arg(long, default_value = "60s", value_parser = span, value_name = "TIME")]
     pub(crate) timeout: Duration,
     /// Only these agents; each must be running
     #[arg(long = "agent", value_name = "NAME")]
     pub(crate) agents: Vec<Namespace>,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let (number, unit) =
-        text.split_at(text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len()));
-    let seconds = match unit {
-        "ms" => 0.001,
-        "" | "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return Err("write a time such as 500ms, 30s, 5m or 1h".to_owned()),
-    };
-    let number: f64 = number.parse().map_err(|_| "write a time such as 500ms, 30s, 5m or 1h".to_owned())?;
-    Duration::try_from_secs_f64(number * seconds).map_err(|e| e.to_string())
 }
 
 /// `pause` and `resume`
@@ -75,15 +61,16 @@ pub(crate) struct Approve {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+    use crate::args::Command;
 
     #[test]
-    fn times_are_written_as_people_do() {
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
-        assert_eq!(duration("7"), Ok(Duration::from_secs(7)));
-        for bad in ["", "x", "5d", "-1s"] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
+    fn times_are_written_as_everywhere() {
+        let parse = |text| crate::args::Cli::try_parse_from(["shoal", "wait", "--timeout", text]);
+        let Command::Wait(wait) = parse("1h30m").unwrap().command else { panic!() };
+        assert_eq!(wait.timeout, Duration::from_secs(5_400));
+        assert!(parse("soon").is_err());
     }
 }
