@@ -7,6 +7,7 @@ use futures::StreamExt;
 use shoal_core::{Epoch, LogEntry, Range, Revision, Row};
 use shoal_store::{Feed, Filter, Head, Query, Result, Store};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// What the driver is told.
 pub(crate) enum News {
@@ -22,6 +23,8 @@ pub(crate) enum News {
 
 /// The longest pause between two attempts to reach the store.
 const MOST: Duration = Duration::from_secs(30);
+/// After so long a watch counts as one that worked.
+const STEADY: Duration = Duration::from_secs(30);
 
 /// Reads the whole database, tombstones included, at one revision.
 pub(crate) async fn read_all(store: &dyn Store) -> Result<(Head, Vec<Row>)> {
@@ -42,44 +45,50 @@ pub(crate) async fn read_all(store: &dyn Store) -> Result<(Head, Vec<Row>)> {
 pub(crate) async fn follow(store: Arc<dyn Store>, mut from: Head, news: mpsc::Sender<News>) {
     let mut failures = 0;
     loop {
-        let mut watch = store.watch(Filter::of(vec![Range::All]), from);
-        while let Some(message) = watch.next().await {
-            let told = match message {
-                Ok(Feed::Commit(entry)) => {
-                    from.revision = entry.info.revision;
-                    News::Commit(entry)
-                }
-                Ok(Feed::Upto(revision)) => {
-                    from.revision = from.revision.max(revision);
-                    News::Upto(revision)
-                }
-                Ok(Feed::Reset(_)) => match read_all(&*store).await {
-                    Ok((head, rows)) => {
-                        from = head;
-                        failures = 0;
-                        if news.send(News::All { epoch: head.epoch, at: head.revision, rows }).await.is_err()
-                        {
-                            return;
-                        }
-                        // What came after this reading is asked for anew.
-                        break;
-                    }
-                    Err(error) => News::Down(error.to_string()),
-                },
-                Err(error) => News::Down(error.to_string()),
-            };
-            let down = matches!(told, News::Down(_));
-            if news.send(told).await.is_err() {
-                return;
-            }
-            if down {
-                failures += 1;
-                tokio::time::sleep(pause(failures)).await;
-                break;
-            }
-            failures = 0;
+        let begun = Instant::now();
+        let Some(why) = listen(&*store, &mut from, &news).await else { return };
+        // One that lasted is no sign that the next will not.
+        failures = if begun.elapsed() > STEADY { 1 } else { failures + 1 };
+        let first_reset = why.is_none() && failures == 1;
+        if let Some(why) = why
+            && news.send(News::Down(why)).await.is_err()
+        {
+            return;
+        }
+        if !first_reset {
+            tokio::time::sleep(pause(failures)).await;
         }
     }
+}
+
+/// Tells what one watch says, until it ends: why it did, or nothing if the position was lost and all was read anew. `None`:
+/// nobody listens any more.
+async fn listen(store: &dyn Store, from: &mut Head, news: &mpsc::Sender<News>) -> Option<Option<String>> {
+    let mut watch = store.watch(Filter::of(vec![Range::All]), *from);
+    while let Some(message) = watch.next().await {
+        let told = match message {
+            Ok(Feed::Commit(entry)) => {
+                from.revision = entry.info.revision;
+                News::Commit(entry)
+            }
+            Ok(Feed::Upto(revision)) => {
+                from.revision = from.revision.max(revision);
+                News::Upto(revision)
+            }
+            Ok(Feed::Reset(_)) => match read_all(store).await {
+                Ok((head, rows)) => {
+                    *from = head;
+                    // What came after this reading is asked for anew.
+                    let all = News::All { epoch: head.epoch, at: head.revision, rows };
+                    return news.send(all).await.ok().map(|()| None);
+                }
+                Err(error) => return Some(Some(error.to_string())),
+            },
+            Err(error) => return Some(Some(error.to_string())),
+        };
+        news.send(told).await.ok()?;
+    }
+    Some(Some("the watch ended without saying why".to_owned()))
 }
 
 /// Twice as long after each failure, at most [`MOST`], and up to half of it less by chance.
@@ -87,3 +96,6 @@ fn pause(failures: u32) -> Duration {
     let full = Duration::from_millis(100).saturating_mul(1 << failures.min(12)).min(MOST);
     full.mul_f64(0.5 + crate::chance::fraction() / 2.0)
 }
+
+#[cfg(test)]
+mod tests;

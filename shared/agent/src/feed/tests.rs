@@ -1,0 +1,87 @@
+//! A watch that ends at once, again and again, is not opened again at full speed.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use shoal_core::{Commit, Committed, Status};
+use shoal_store::{
+    Claim, ClaimAnswer, ClaimRequest, Flow, Fut, LedgerPage, LedgerWrite, MemoryStore, Page, Position,
+};
+
+use super::*;
+
+/// What every watch of it says, before it ends.
+#[derive(Clone, Copy, PartialEq)]
+enum Says {
+    Nothing,
+    Reset,
+}
+
+struct Short(MemoryStore, Says, AtomicUsize);
+
+impl Store for Short {
+    fn head(&self) -> Fut<'_, Result<Head>> {
+        self.0.head()
+    }
+    fn read(&self, query: &Query) -> Fut<'_, Result<Page>> {
+        self.0.read(query)
+    }
+    fn commit(&self, commit: Commit) -> Fut<'_, Result<Committed>> {
+        self.0.commit(commit)
+    }
+    fn log(&self, range: &Range, before: Option<Revision>, limit: usize) -> Fut<'_, Result<Vec<LogEntry>>> {
+        self.0.log(range, before, limit)
+    }
+    fn watch(&self, _: Filter, after: Position) -> Flow<Result<Feed>> {
+        self.2.fetch_add(1, Ordering::SeqCst);
+        match self.1 {
+            Says::Nothing => Box::pin(futures::stream::empty()),
+            Says::Reset => Box::pin(futures::stream::iter([Ok(Feed::Reset(after))])),
+        }
+    }
+    fn claim(&self, want: &ClaimRequest) -> Fut<'_, Result<ClaimAnswer>> {
+        self.0.claim(want)
+    }
+    fn release(&self, claim: &Claim) -> Fut<'_, Result<()>> {
+        self.0.release(claim)
+    }
+    fn claims(&self, prefix: &str) -> Fut<'_, Result<Vec<Claim>>> {
+        self.0.claims(prefix)
+    }
+    fn ledger(&self, prefix: &str, after: Option<&str>, limit: usize) -> Fut<'_, Result<LedgerPage>> {
+        self.0.ledger(prefix, after, limit)
+    }
+    fn write_ledger(&self, rows: Vec<LedgerWrite>, held: &Claim) -> Fut<'_, Result<()>> {
+        self.0.write_ledger(rows, held)
+    }
+    fn report(&self, status: Status) -> Fut<'_, Result<()>> {
+        self.0.report(status)
+    }
+    fn reports(&self) -> Fut<'_, Result<Vec<Status>>> {
+        self.0.reports()
+    }
+}
+
+#[tokio::test]
+async fn a_watch_that_ends_at_once_is_opened_again_with_pauses() {
+    for says in [Says::Nothing, Says::Reset] {
+        let store = Arc::new(Short(MemoryStore::new(), says, AtomicUsize::new(0)));
+        let from = store.head().await.unwrap();
+        let (tell, mut news) = mpsc::channel(256);
+        let following = tokio::spawn(follow(store.clone(), from, tell));
+        tokio::time::sleep(Duration::from_millis(800)).await;
+        following.abort();
+        // At the earliest after 0, 0.1, 0.3 and 0.7 s; a first reset is followed at once.
+        let opened = store.2.load(Ordering::SeqCst);
+        assert!((2..=5).contains(&opened), "opened {opened} times");
+        let told = matches!(news.recv().await, Some(News::Down(_)));
+        assert_eq!(told, says == Says::Nothing, "an end without a word is told");
+    }
+}
+
+#[test]
+fn pauses_grow_and_are_capped() {
+    for (failures, full) in [(1, 200), (3, 800), (9, 30_000), (4_000_000, 30_000)] {
+        let (found, full) = (pause(failures), Duration::from_millis(full));
+        assert!(found <= full && found >= full / 2, "{failures}: {found:?}");
+    }
+}
