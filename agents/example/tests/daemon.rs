@@ -44,17 +44,18 @@ fn configure(dir: &Path, files: &str) {
 }
 
 fn start(dir: &Path) -> Daemon {
+    let store = format!("sqlite:{}", dir.join("shoal.db").display());
+    start_with(dir, &["--listen", "127.0.0.1:0", "--store", &store])
+}
+
+fn start_with(dir: &Path, args: &[&str]) -> Daemon {
     let socket = dir.join("systemd");
+    let _ = std::fs::remove_file(&socket);
     let systemd = UnixDatagram::bind(&socket).unwrap();
     systemd.set_read_timeout(Some(Duration::from_secs(90))).unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_shoal-example"))
-        .args([
-            "--listen",
-            "127.0.0.1:0",
-            "--store",
-            &format!("sqlite:{}", dir.join("shoal.db").display()),
-            "--config",
-        ])
+        .args(args)
+        .arg("--config")
         .arg(dir.join("motd.toml"))
         .env("NOTIFY_SOCKET", &socket)
         .env("WATCHDOG_USEC", "200000")
@@ -81,9 +82,10 @@ impl Daemon {
         let mut found = None;
         until("it says where it listens", || {
             let log = self.log.lock().unwrap();
-            found = log.rmatch_indices("bound=").next().map(|(at, _)| {
-                let rest = &log[at + 6..];
-                rest[..rest.find(char::is_whitespace).unwrap_or(rest.len())].to_owned()
+            // As text or as JSON.
+            found = log.rmatch_indices("bound").next().map(|(at, _)| {
+                let rest = log[at + 5..].trim_start_matches(['=', '"', ':']);
+                rest[..rest.find([' ', '\n', '"']).unwrap_or(rest.len())].to_owned()
             });
             found.is_some()
         });
@@ -102,6 +104,16 @@ impl Daemon {
                 return;
             }
         }
+    }
+
+    /// Waits until it has ended well.
+    fn ends(&mut self) {
+        let mut status = None;
+        until("it ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        assert!(status.unwrap().success(), "{}", self.log.lock().unwrap());
     }
 
     fn get(&self, path: &str) -> String {
@@ -134,27 +146,32 @@ fn commit(store: &SqliteStore, runtime: &tokio::runtime::Runtime, rows: &[(&str,
     runtime.block_on(store.commit(commit)).unwrap();
 }
 
+const FLEET: &[(&str, &str)] = &[
+    ("hosts/web1.example.com", r#"{"id":"h1","document":{}}"#),
+    ("motd/all", r#"{"document":{"banner":"one"}}"#),
+    ("motd/all/members/web1.example.com", "{}"),
+];
+
+fn open(runtime: &tokio::runtime::Runtime, path: &Path) -> SqliteStore {
+    runtime.block_on(SqliteStore::open(path)).unwrap()
+}
+
+/// Waits until the file of `web1` in this folder says so.
+fn says(folder: &Path, text: &str) {
+    let file = folder.join("web1.example.com");
+    until(text, || std::fs::read_to_string(&file).is_ok_and(|have| have.contains(text)));
+}
+
 #[test]
 fn a_daemon_follows_shows_itself_reloads_and_stops() {
     let dir = tempfile::tempdir().unwrap();
     let path: PathBuf = dir.path().to_owned();
     configure(&path, "one");
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let store = runtime.block_on(SqliteStore::open(path.join("shoal.db"))).unwrap();
-    commit(
-        &store,
-        &runtime,
-        &[
-            ("hosts/web1.example.com", r#"{"id":"h1","document":{}}"#),
-            ("motd/all", r#"{"document":{"banner":"one"}}"#),
-            ("motd/all/members/web1.example.com", "{}"),
-        ],
-    );
+    let store = open(&runtime, &path.join("shoal.db"));
+    commit(&store, &runtime, FLEET);
     let mut daemon = start(&path);
-    let says = |folder: &str, text: &str| {
-        let file = path.join(folder).join("web1.example.com");
-        until(text, || std::fs::read_to_string(&file).is_ok_and(|have| have.contains(text)));
-    };
+    let says = |folder: &str, text: &str| says(&path.join(folder), text);
     says("one", "one");
     commit(&store, &runtime, &[("motd/all", r#"{"document":{"banner":"two"}}"#)]);
     says("one", "two");
@@ -181,13 +198,136 @@ fn a_daemon_follows_shows_itself_reloads_and_stops() {
     until("it refuses the bad configuration", || {
         daemon.log.lock().unwrap().contains("the old configuration stays")
     });
+    assert!(daemon.get("/metrics").contains("\nshoal_agent_config_ok{agent=\"motd\"} 0\n"));
+    commit(&store, &runtime, &[("motd/all", r#"{"document":{"banner":"three"}}"#)]);
+    says("one", "three");
     configure(&path, "two");
     daemon.signal("HUP");
     daemon.hears("RELOADING=1");
     daemon.hears("READY=1");
-    says("two", "two");
+    says("two", "three");
+    assert!(daemon.get("/metrics").contains("\nshoal_agent_config_ok{agent=\"motd\"} 1\n"));
     daemon.signal("TERM");
     daemon.hears("STOPPING=1");
-    assert!(daemon.child.wait().unwrap().success());
+    daemon.ends();
     assert!(runtime.block_on(store.claims("unit/motd/")).unwrap().is_empty(), "claims are given back");
+}
+
+#[test]
+fn a_reload_changes_the_store_the_address_and_the_form_of_the_logs() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (old, new) = (open(&runtime, &path.join("old.db")), open(&runtime, &path.join("new.db")));
+    commit(&old, &runtime, FLEET);
+    commit(&new, &runtime, FLEET);
+    commit(&new, &runtime, &[("motd/all", r#"{"document":{"banner":"new"}}"#)]);
+    std::fs::create_dir(path.join("motd")).unwrap();
+    let write = |more: &str| {
+        let text = format!("{more}\n[agent]\ndir = {:?}\n", path.join("motd"));
+        std::fs::write(path.join("next.toml"), text).unwrap();
+        std::fs::rename(path.join("next.toml"), path.join("motd.toml")).unwrap();
+    };
+    let store = |name: &str| format!("store = 'sqlite:{}'\nclaim = '3s'", path.join(name).display());
+    write(&format!("{}\nlisten = '127.0.0.1:0'", store("old.db")));
+    let mut daemon = start_with(path, &[]);
+    says(&path.join("motd"), "one");
+    // A store that cannot be opened, and an address that is taken: what runs goes on.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = format!("\nlisten = '{}'", taken.local_addr().unwrap());
+    for (bad, why) in [
+        (store("none/new.db"), "none"),
+        ("store = 'nosuch:x'".to_owned(), "nosuch"),
+        (format!("{}{listen}", store("new.db")), "listen on"),
+    ] {
+        daemon.log.lock().unwrap().clear();
+        write(&bad);
+        until(why, || {
+            let log = daemon.log.lock().unwrap();
+            log.contains("the old configuration stays") && log.contains(why)
+        });
+        assert!(daemon.get("/metrics").contains("shoal_agent_config_ok{agent=\"motd\"} 0\n"), "{bad}");
+    }
+    drop(taken);
+    daemon.log.lock().unwrap().clear();
+    write(&format!("{}{listen}\nlog = 'json'", store("new.db")));
+    // The new store knows nothing of what the old one's ledger holds: the file is foreign to it.
+    daemon.hears("RELOADING=1");
+    daemon.hears("READY=1");
+    until("it answers at the new address", || {
+        std::net::TcpStream::connect(&listen[11..listen.len() - 1]).is_ok()
+    });
+    until("the new store has its report", || !runtime.block_on(new.reports()).unwrap().is_empty());
+    daemon.signal("TERM");
+    daemon.ends();
+    until("its last words", || daemon.log.lock().unwrap().contains("stopping"));
+    let log = daemon.log.lock().unwrap().clone();
+    let json = log.lines().skip_while(|line| !line.starts_with('{'));
+    let lines: Vec<serde_json::Value> = json.map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines.iter().any(|line| line["message"] == "stopping"), "{log}");
+}
+
+#[test]
+fn logs_are_json_line_by_line_and_metrics_are_named_as_they_should() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let store = open(&runtime, &path.join("shoal.db"));
+    commit(&store, &runtime, FLEET);
+    configure(path, "one");
+    let text = std::fs::read_to_string(path.join("motd.toml")).unwrap();
+    std::fs::write(path.join("motd.toml"), format!("log = 'json'\nresync = '1s'\n{text}")).unwrap();
+    let mut daemon = start(path);
+    says(&path.join("one"), "one");
+    until("it has converged", || daemon.get("/metrics").contains("\nshoal_converged{agent=\"motd\"} 1\n"));
+    // Nobody commits anything: the resync notices, as often as it is told to.
+    std::fs::write(path.join("one/web1.example.com"), "scribble\n").unwrap();
+    says(&path.join("one"), "one");
+    let metrics = daemon.get("/metrics");
+    let (_, body) = metrics.split_once("\r\n\r\n").unwrap();
+    let mut types = std::collections::BTreeMap::new();
+    for line in body.lines() {
+        match line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+            Some((name, kind)) => drop(types.insert(name, kind)),
+            None if line.starts_with('#') => {}
+            None => {
+                let name = &line[..line.find(['{', ' ']).unwrap()];
+                let kind = types.get(name).unwrap_or_else(|| panic!("{line} has no type"));
+                assert!(
+                    name.starts_with("shoal_") && (*kind == "counter") == name.ends_with("_total"),
+                    "{line}"
+                );
+                assert!(line.contains("agent=\"motd\""), "{line}");
+            }
+        }
+    }
+    assert!(types.len() > 10, "{body}");
+    daemon.signal("TERM");
+    daemon.ends();
+    // Nobody read what systemd was told, and nothing waited for that.
+    until("its last words", || daemon.log.lock().unwrap().contains("stopping"));
+    for line in daemon.log.lock().unwrap().lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}"));
+        assert!(line["message"].is_string() && line["level"].is_string(), "{line}");
+    }
+}
+
+#[test]
+fn who_is_told_to_stop_lets_the_next_one_begin_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let store = open(&runtime, &path.join("shoal.db"));
+    commit(&store, &runtime, FLEET);
+    configure(path, "one");
+    let text = std::fs::read_to_string(path.join("motd.toml")).unwrap();
+    std::fs::write(path.join("motd.toml"), text.replace("claim = '3s'", "claim = '10m'")).unwrap();
+    for banner in ["first", "second"] {
+        let mut daemon = start(path);
+        let value = format!(r#"{{"document":{{"banner":"{banner}"}}}}"#);
+        commit(&store, &runtime, &[("motd/all", &value)]);
+        says(&path.join("one"), banner);
+        daemon.signal("TERM");
+        daemon.ends();
+    }
 }

@@ -5,8 +5,8 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use shoal_core::{Change, Commit, Document};
-use shoal_store::Store;
+use shoal_core::{Change, Commit, Document, Revision, Status};
+use shoal_store::{ClaimRequest, Store};
 use shoal_store_sqlite::SqliteStore;
 
 struct World {
@@ -71,6 +71,25 @@ impl World {
         output.status.code().unwrap()
     }
 
+    /// What it prints, as one text, and its exit code.
+    fn says(&self, args: &[&str]) -> (i32, String) {
+        let output = self.run(args);
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code().unwrap(), String::from_utf8_lossy(&said).into_owned())
+    }
+
+    fn head(&self) -> Revision {
+        self.runtime.block_on(async {
+            SqliteStore::open(self.path("shoal.db")).await.unwrap().head().await.unwrap().revision
+        })
+    }
+
+    fn reports(&self) -> Vec<Status> {
+        self.runtime.block_on(async {
+            SqliteStore::open(self.path("shoal.db")).await.unwrap().reports().await.unwrap()
+        })
+    }
+
     fn motd(&self, host: &str) -> Option<String> {
         std::fs::read_to_string(self.path("motd").join(host)).ok()
     }
@@ -132,4 +151,122 @@ fn drift_is_corrected() {
     assert_eq!(plan["units"][0]["steps"][0]["because"], "drift", "{plan}");
     assert_eq!(world.code(&["--once"]), 0);
     assert_eq!(world.motd("web1.example.com").unwrap(), "web1.example.com: be kind\n");
+}
+
+#[test]
+fn every_exit_code_is_told() {
+    let world = seeded();
+    assert_eq!(world.code(&["--plan"]), 3, "changes pending");
+    assert_eq!(world.code(&["--once"]), 0, "converged");
+    assert_eq!(world.code(&["--plan"]), 0, "nothing to do");
+    assert_eq!(world.code(&["--plan", "--once"]), 2, "usage");
+    std::fs::write(world.path("motd").join("web3.example.com"), "by hand\n").unwrap();
+    world.commit(&[
+        ("hosts/web3.example.com", host(3)),
+        ("motd/all/members/web3.example.com", serde_json::json!({})),
+    ]);
+    assert_eq!(world.code(&["--once"]), 4, "a clash is held");
+    // Somebody else works on the unit.
+    world.runtime.block_on(async {
+        let store = SqliteStore::open(world.path("shoal.db")).await.unwrap();
+        let ttl = Some(std::time::Duration::from_secs(600));
+        let want = ClaimRequest { name: "unit/motd/files".into(), of: 1, holder: "another".into(), ttl };
+        store.claim(&want).await.unwrap();
+    });
+    let (code, said) = world.says(&["--once"]);
+    assert!(code == 5 && said.contains("another instance works on it"), "still waiting: {code}: {said}");
+    // A plan asks nobody.
+    assert_eq!(world.code(&["--plan"]), 0, "all that is left is held");
+    std::fs::remove_dir_all(world.path("motd")).unwrap();
+    let (code, said) = world.says(&["--plan"]);
+    assert!(code == 1 && said.contains("look into"), "failed: {code}: {said}");
+}
+
+#[test]
+fn what_never_answers_is_named_and_not_waited_for_without_end() {
+    let world = seeded();
+    // Nobody ever writes into it, so reading it does not end.
+    let pipe = world.path("motd").join("web1.example.com");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for mode in ["--plan", "--once"] {
+        let begun = std::time::Instant::now();
+        let (code, said) = world.says(&[mode, "--wait", "1s"]);
+        assert!(
+            code == 5 && said.contains("look at files") && said.contains("--wait"),
+            "{mode}: {code}: {said}"
+        );
+        assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{mode}: {:?}", begun.elapsed());
+    }
+}
+
+#[test]
+fn a_preview_tells_and_writes_nothing() {
+    let world = seeded();
+    assert_eq!(world.code(&["--once"]), 0);
+    let before = world.head();
+    let change = "host: web3.example.com\n---\ntag: motd/all\ndocument: {banner: be brief}\n\
+                  members: [web2.example.com, web3.example.com]\n";
+    std::fs::write(world.path("change.yaml"), change).unwrap();
+    let file = world.path("change.yaml").display().to_string();
+    let (code, said) = world.says(&["--preview", &file]);
+    let lines = ["- files web1.example.com", "~ files web2.example.com", "+ files web3.example.com"];
+    assert!(code == 0 && lines.iter().all(|line| said.contains(line)), "{code}: {said}");
+    let output = world.run(&["--preview", &file, "--output", "json"]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["wishes"].as_array().unwrap().len(), 3, "{json}");
+    assert_eq!((world.head(), world.motd("web3.example.com")), (before, None), "nothing is written");
+    std::fs::write(world.path("change.yaml"), "host: web3.example.com\nstat: active\n").unwrap();
+    let (code, said) = world.says(&["--preview", &file]);
+    assert!(code == 2 && said.contains("change.yaml") && said.contains("stat"), "{code}: {said}");
+}
+
+#[test]
+fn a_tag_selects_the_units_that_it_feeds() {
+    let world = seeded();
+    for (tag, code) in [("all", 3), ("motd/all", 3), ("motd/other", 0), ("no tag", 2)] {
+        assert_eq!(world.code(&["--plan", "--tag", tag]), code, "{tag}");
+    }
+    assert_eq!(world.code(&["--once", "--tag", "other"]), 0);
+    assert_eq!(world.motd("web1.example.com"), None);
+    assert_eq!(world.code(&["--once", "--tag", "other", "--tag", "all"]), 0);
+    assert!(world.motd("web1.example.com").is_some());
+}
+
+#[test]
+fn a_mass_change_is_held_unless_its_share_is_allowed() {
+    let world = seeded();
+    let names: Vec<String> = (3..=20).map(|n| format!("web{n}.example.com")).collect();
+    for (n, name) in names.iter().enumerate() {
+        let member = format!("motd/all/members/{name}");
+        let row = host(100 + u32::try_from(n).unwrap());
+        world.commit(&[(&format!("hosts/{name}"), row), (&member, serde_json::json!({}))]);
+    }
+    assert_eq!(world.code(&["--once"]), 0);
+    world.commit(&[("motd/all", serde_json::json!({"document": {"banner": "be quick"}}))]);
+    let (code, said) = world.says(&["--once"]);
+    assert!(code == 4 && said.contains("shoal approve"), "{code}: {said}");
+    assert!(world.motd("web3.example.com").unwrap().contains("be kind"));
+    assert_eq!(world.code(&["--once", "--max-change", "500%"]), 2);
+    assert_eq!(world.code(&["--once", "--max-change", "100%"]), 0);
+    assert!(world.motd("web3.example.com").unwrap().contains("be quick"));
+}
+
+#[test]
+fn its_name_is_in_its_reports() {
+    let world = seeded();
+    assert_eq!(world.code(&["--once", "--name", "node7"]), 0);
+    let reports = world.reports();
+    assert!(reports.iter().any(|report| report.instance.starts_with("node7/")), "{reports:?}");
+}
+
+#[test]
+fn without_a_configuration_it_says_which_file_and_what_to_write() {
+    let world = seeded();
+    let output = Command::new(env!("CARGO_BIN_EXE_shoal-example"))
+        .args(["--store", &world.url(), "--plan"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let wanted = ["/etc/shoal/example.toml", "[agent]\n", "dir = "];
+    assert!(output.status.code() == Some(2) && wanted.iter().all(|text| said.contains(text)), "{said}");
 }

@@ -43,13 +43,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SHARE")]
     pub(crate) max_change: Option<MaxChange>,
     /// After how long everything is looked at again
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = shoal_core::span)]
     pub(crate) resync: Option<Duration>,
     /// Where to answer /healthz, /readyz and /metrics
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) listen: Option<std::net::SocketAddr>,
-    /// With --once: how long to go on while something waits or failed
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    /// How long --once, --plan and --preview may take in all, and --once goes on while something waits or failed
+    /// [default: 10m, and not at all]
+    #[arg(long, value_name = "TIME", value_parser = shoal_core::span)]
     pub(crate) wait: Option<Duration>,
     /// What this instance calls itself in claims and status
     #[arg(long, value_name = "NAME")]
@@ -57,6 +58,11 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    /// Whether it is to run until it is told to stop.
+    pub(crate) fn is_daemon(&self) -> bool {
+        self.works() && !self.once
+    }
+
     /// Whether anything may be opened and written: not for a plan or a preview.
     pub(crate) fn works(&self) -> bool {
         !self.plan && self.preview.is_none()
@@ -73,16 +79,6 @@ pub(crate) enum Output {
     Json,
 }
 
-/// A span of time: `90s`, `10m`, `1h30m`, or seconds.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    if let Ok(seconds) = text.parse() {
-        return Ok(Duration::from_secs(seconds));
-    }
-    let span: jiff::SignedDuration =
-        text.parse().map_err(|_| format!("{text:?} is not a span of time: write 90s, 10m or 1h30m"))?;
-    span.try_into().map_err(|_| format!("{text:?} is less than nothing"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,14 +87,5 @@ mod tests {
     fn the_command_line_is_well_formed() {
         use clap::CommandFactory;
         Args::command().debug_assert();
-    }
-
-    #[test]
-    fn spans_of_time() {
-        assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
-        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
-        for bad in ["", "x", "-1s"] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
     }
 }

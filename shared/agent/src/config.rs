@@ -27,7 +27,7 @@ use serde::{Deserialize, Deserializer};
 use shoal_core::TagName;
 use shoal_engine::{MaxChange, OnDrift};
 
-use crate::cli::{Args, duration};
+use crate::cli::Args;
 use crate::exit::Failure;
 
 /// The store when nothing says another.
@@ -56,7 +56,7 @@ pub(crate) struct Common {
     /// The most changes of one batch.
     pub(crate) max_batch: Option<usize>,
     pub(crate) log: LogForm,
-    agent: toml::Table,
+    agent: Option<toml::Table>,
 }
 
 /// How logs are written.
@@ -75,38 +75,62 @@ pub(crate) enum LogForm {
 pub(crate) struct Config<C> {
     pub(crate) common: Common,
     pub(crate) agent: C,
-    pub(crate) path: PathBuf,
+    /// What stands in the file.
+    pub(crate) text: String,
+}
+
+/// The file, for the table that is the agent's own.
+#[derive(Deserialize)]
+struct Own<C> {
+    agent: C,
+}
+
+/// Where the configuration is: the file that was named, or `/etc/shoal/NAME.toml`.
+pub(crate) fn path(args: &Args, program: &str) -> PathBuf {
+    args.config.clone().unwrap_or_else(|| Path::new("/etc/shoal").join(format!("{program}.toml")))
 }
 
 impl<C: DeserializeOwned> Config<C> {
     /// Reads it. A file that was named must be there; the default one may be missing.
-    pub(crate) fn read(args: &Args, program: &str) -> Result<Self, Failure> {
-        let named = args.config.clone();
-        let path = named.clone().unwrap_or_else(|| Path::new("/etc/shoal").join(format!("{program}.toml")));
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound && named.is_none() => String::new(),
-            Err(e) => {
-                return Err(Failure::Usage(format!("cannot read the configuration {}: {e}", path.display())));
-            }
-        };
-        let wrong = |e: toml::de::Error| {
-            let hint = if text.is_empty() { " (the file is missing or empty)" } else { "" };
-            Failure::Usage(format!(
-                "the configuration {} is wrong{hint}: {}",
-                path.display(),
-                e.to_string().trim_end()
-            ))
-        };
+    pub(crate) fn read(args: &Args, path: &Path) -> Result<Self, Failure> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(text, path),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && args.config.is_none() => Self::none(path),
+            Err(e) => Err(Failure::Usage(format!("cannot read the configuration {}: {e}", path.display()))),
+        }
+    }
+
+    /// What a file of this text says.
+    pub(crate) fn parse(text: String, path: &Path) -> Result<Self, Failure> {
+        let wrong = |e: toml::de::Error| Failure::Usage(wrong(&e, &text, path));
         let common: Common = toml::from_str(&text).map_err(wrong)?;
-        let agent = C::deserialize(common.agent.clone()).map_err(|e| {
+        let agent = match &common.agent {
+            // From the text, so that an error knows its line.
+            Some(_) => toml::from_str::<Own<C>>(&text).map_err(wrong)?.agent,
+            None => C::deserialize(toml::Table::new()).map_err(|e| {
+                Failure::Usage(format!(
+                    "the configuration {} has no table [agent]: {}",
+                    path.display(),
+                    without_value(e.message())
+                ))
+            })?,
+        };
+        Ok(Self { common, agent, text })
+    }
+
+    /// No file: all by default, if the agent can do with that.
+    fn none(path: &Path) -> Result<Self, Failure> {
+        let agent = C::deserialize(toml::Table::new()).map_err(|e| {
+            let why = without_value(e.message());
+            let field = why.strip_prefix("missing field `").and_then(|rest| rest.split_once('`'));
+            let line = field.map(|(name, _)| format!("\n    {name} = …")).unwrap_or_default();
             Failure::Usage(format!(
-                "the table [agent] of the configuration {} is wrong: {}",
-                path.display(),
-                e.to_string().trim_end()
+                "there is no configuration: {path} does not exist, and --config names no other file; {why}. \
+                 Write into {path}:\n\n    [agent]{line}",
+                path = path.display()
             ))
         })?;
-        Ok(Self { common, agent, path })
+        Ok(Self { common: Common::default(), agent, text: String::new() })
     }
 
     /// Which store to open.
@@ -116,9 +140,34 @@ impl<C: DeserializeOwned> Config<C> {
     }
 }
 
+/// What is wrong and where, without the text around it, which may hold a password.
+fn wrong(error: &toml::de::Error, text: &str, path: &Path) -> String {
+    let at = error.span().and_then(|span| text.get(..span.start)).map(|before| {
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        format!(", line {line}, column {column}")
+    });
+    format!(
+        "the configuration {}{} is wrong: {}",
+        path.display(),
+        at.unwrap_or_default(),
+        without_value(error.message())
+    )
+}
+
+/// `invalid type: string "secret", expected u16` without the secret.
+fn without_value(message: &str) -> String {
+    let parts = ["invalid type: ", "invalid value: "].iter().find_map(|start| {
+        let (value, expected) = message.strip_prefix(start)?.rsplit_once(", expected ")?;
+        let kind = value.split(['"', '`']).next().unwrap_or_default().trim_end();
+        Some(format!("{start}{kind}, expected {expected}"))
+    });
+    parts.unwrap_or_else(|| message.trim_end().to_owned())
+}
+
 fn optional_duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(from)?;
-    duration(&text).map(Some).map_err(serde::de::Error::custom)
+    shoal_core::span(&text).map(Some).map_err(serde::de::Error::custom)
 }
 
 #[cfg(test)]
@@ -129,13 +178,15 @@ mod tests {
     #[serde(deny_unknown_fields)]
     struct Own {
         dir: PathBuf,
+        #[serde(default)]
+        port: Option<u16>,
     }
 
     fn read(text: &str) -> Result<Config<Own>, Failure> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.toml");
         std::fs::write(&path, text).unwrap();
-        Config::read(&Args { config: Some(path), ..Args::default() }, "x")
+        Config::read(&Args { config: Some(path.clone()), ..Args::default() }, &path)
     }
 
     #[test]
@@ -146,7 +197,7 @@ mod tests {
         assert_eq!(config.common.resync, Some(Duration::from_secs(90)));
         assert_eq!(config.common.max_change, Some(MaxChange(50)));
         assert_eq!(config.common.drift, OnDrift::Report);
-        assert_eq!(config.agent.dir, Path::new("/d"));
+        assert_eq!((config.agent.dir, config.agent.port), (PathBuf::from("/d"), None));
     }
 
     #[test]
@@ -156,9 +207,35 @@ mod tests {
             ("max_change = '500%'\n[agent]\ndir = '/d'", "500%"),
             ("[agent]\ndri = '/d'", "dri"),
             ("", "dir"),
+            ("\n[agent]\nport = 'x'\ndir = '/d'", "line 3, column 8"),
         ] {
             let error = read(text).unwrap_err().to_string();
             assert!(error.contains(names) && error.contains("x.toml"), "{error}");
         }
+    }
+
+    #[test]
+    fn an_error_never_tells_a_secret() {
+        for text in [
+            "store = ['hunter2']\n[agent]\ndir = '/d'",
+            "resync = 'hunter2'\n[agent]\ndir = '/d'",
+            "store = 'x:hunter2' oops\n[agent]\ndir = '/d'",
+            "store = 'hunter2\n[agent]\ndir = '/d'",
+            "store = hunter2\n[agent]\ndir = '/d'",
+            "[agent]\ndir = '/d'\nport = 'hunter2'",
+            "[agent]\ndir = '/d'\nport = '\\hunter2, expected \"'",
+            "[agent]\ndir = '/d'\npassword = 'hunter2'",
+            "agent = 'hunter2'",
+        ] {
+            let error = read(text).unwrap_err().to_string();
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn without_a_file_the_error_says_what_to_write() {
+        let nowhere = Path::new("/nonexistent/motd.toml");
+        let error = Config::<Own>::read(&Args::default(), nowhere).unwrap_err().to_string();
+        assert!(error.contains("/nonexistent/motd.toml") && error.contains("[agent]\n    dir = "), "{error}");
     }
 }

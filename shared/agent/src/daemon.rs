@@ -2,9 +2,12 @@
 //!
 //! To systemd it says when it is ready, that it is alive, that it reloads and that it stops. SIGTERM and SIGINT end it:
 //! what is in flight is finished and written down, claims are given back. SIGHUP or an edited configuration file make it
-//! start anew with the new configuration; a configuration that cannot be read is logged, and the old one stays.
+//! start anew with the new configuration. One that cannot be read, or from which nothing can be built, is logged and counted
+//! (`shoal_agent_config_ok` 0), and what runs goes on as if nothing had been said.
 
 use std::path::Path;
+use std::sync::OnceLock;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
 use notify::Watcher;
@@ -18,14 +21,20 @@ use crate::drive::Driver;
 use crate::exit::Failure;
 
 /// How long draining may take before the rest is left to the claims' end.
-const DRAIN: Duration = Duration::from_secs(30);
+pub(crate) const DRAIN: Duration = Duration::from_secs(30);
 
 /// Why a daemon's engine ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stop {
+pub(crate) enum Stop<N> {
     /// It was told to.
     Told,
-    /// It is to start anew with what stands in the configuration now.
+    /// It is to go on with this, made from what stands in the configuration now.
+    Reload(N),
+}
+
+/// What a daemon was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Word {
+    Stop,
     Reload,
 }
 
@@ -52,12 +61,12 @@ impl Ears {
         })
     }
 
-    async fn next(&mut self) -> Stop {
+    pub(crate) async fn next(&mut self) -> Word {
         tokio::select! {
-            _ = self.term.recv() => Stop::Told,
-            _ = self.int.recv() => Stop::Told,
-            _ = self.hup.recv() => Stop::Reload,
-            Some(()) = self.edited.recv() => Stop::Reload,
+            _ = self.term.recv() => Word::Stop,
+            _ = self.int.recv() => Word::Stop,
+            _ = self.hup.recv() => Word::Reload,
+            Some(()) = self.edited.recv() => Word::Reload,
         }
     }
 }
@@ -85,12 +94,13 @@ fn watch(config: &Path, tell: mpsc::Sender<()>) -> Option<notify::RecommendedWat
     }
 }
 
-/// Runs the engine until something from outside ends it. `readable` says whether a reload could succeed.
-pub(crate) async fn run<A: Agent, T: Target<A>>(
+/// Runs the engine until something from outside ends it. `prepare` makes what is to run next from the configuration, or
+/// says why it cannot: then this goes on.
+pub(crate) async fn run<A: Agent, T: Target<A>, N>(
     driver: &mut Driver<A, T>,
     ears: &mut Ears,
-    readable: impl Fn() -> Result<(), Failure>,
-) -> Stop {
+    mut prepare: impl AsyncFnMut() -> Option<N>,
+) -> Stop<N> {
     tell_systemd(&[NotifyState::Ready]);
     let alive = watchdog();
     let mut beat = alive.map(|every| Instant::now() + every);
@@ -103,16 +113,19 @@ pub(crate) async fn run<A: Agent, T: Target<A>>(
             tell_systemd(&[NotifyState::Watchdog]);
             beat = Some(Instant::now() + every);
         }
-        let told = tokio::select! {
+        let word = tokio::select! {
             biased;
-            told = ears.next() => told,
+            word = ears.next() => word,
             () = driver.wait(beat) => continue,
         };
-        if told == Stop::Reload {
-            if let Err(error) = readable() {
-                tracing::error!("not reloaded, the old configuration stays: {error}");
-                continue;
-            }
+        let stop = match word {
+            Word::Stop => Stop::Told,
+            Word::Reload => match prepare().await {
+                Some(next) => Stop::Reload(next),
+                None => continue,
+            },
+        };
+        if word == Word::Reload {
             tracing::info!("reloading");
             let now = NotifyState::monotonic_usec_now().ok();
             tell_systemd(&[Some(NotifyState::Reloading), now].into_iter().flatten().collect::<Vec<_>>());
@@ -120,18 +133,20 @@ pub(crate) async fn run<A: Agent, T: Target<A>>(
             tracing::info!("stopping");
             tell_systemd(&[NotifyState::Stopping]);
         }
-        drain(driver).await;
-        return told;
+        drain(driver, DRAIN).await;
+        return stop;
     }
 }
 
 /// Finishes what is in flight, writes it down, gives the claims back and says the last word.
-pub(crate) async fn drain<A: Agent, T: Target<A>>(driver: &mut Driver<A, T>) {
-    let deadline = Instant::now() + DRAIN;
+pub(crate) async fn drain<A: Agent, T: Target<A>>(driver: &mut Driver<A, T>, within: Duration) {
+    let deadline = Instant::now() + within;
+    let alive = watchdog().unwrap_or(DRAIN);
     driver.engine.drain();
     driver.pump();
     while !driver.engine.is_drained() && Instant::now() < deadline {
-        driver.wait(Some(deadline)).await;
+        driver.wait(Some(deadline.min(Instant::now() + alive))).await;
+        tell_systemd(&[NotifyState::Watchdog]);
         driver.pump();
     }
 }
@@ -142,8 +157,26 @@ fn watchdog() -> Option<Duration> {
     (ours && every > 0).then(|| Duration::from_micros(every / 2))
 }
 
-fn tell_systemd(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!("systemd was not told: {error}");
+/// Tells systemd, without waiting for it: where it does not read what it is told, a datagram blocks who sends it, and this
+/// loop has to stop when it is told to. Whatever does not fit into the queue is not told.
+fn tell_systemd(state: &[NotifyState<'static>]) {
+    static TELL: OnceLock<SyncSender<Vec<NotifyState<'static>>>> = OnceLock::new();
+    let tell = TELL.get_or_init(|| {
+        let (tell, told) = sync_channel::<Vec<NotifyState<'static>>>(16);
+        // A thread and no task: it may block, and nobody waits for it at the end.
+        let talk = move || {
+            for state in told {
+                if let Err(error) = sd_notify::notify(&state) {
+                    tracing::debug!("systemd was not told: {error}");
+                }
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("shoal-systemd".into()).spawn(talk) {
+            tracing::warn!("systemd is told nothing: {error}");
+        }
+        tell
+    });
+    if tell.try_send(state.to_vec()).is_err() {
+        tracing::debug!("systemd was not told: it does not listen");
     }
 }

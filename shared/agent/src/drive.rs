@@ -1,6 +1,6 @@
 //! The loop: what happened goes into the engine, what the engine asks for goes out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use shoal_core::{LeftOut, Row};
@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::clock::until;
-use crate::effects::Hands;
+use crate::effects::{Hands, name_of};
 use crate::feed::{self, News};
 use crate::metrics::Board;
 
@@ -21,6 +21,10 @@ const ANSWERS: usize = 1024;
 const NEWS: usize = 256;
 /// How often a target may wake the engine.
 const WAKES: std::time::Duration = std::time::Duration::from_millis(100);
+/// How many answers and how much news are taken in between two decisions: signals and the watchdog have their turn, too.
+const TURN: usize = 64;
+/// How many things that are waited for are named.
+const TOLD: usize = 5;
 /// How many changes of a batch are logged one by one.
 const LOGGED: usize = 20;
 
@@ -35,8 +39,10 @@ pub(crate) struct Driver<A: Agent, T> {
     woken: Option<mpsc::Receiver<Vec<Unit>>>,
     listening: Option<JoinHandle<()>>,
     pub(crate) board: Arc<Board>,
-    held: std::collections::BTreeMap<String, String>,
+    held: BTreeMap<String, String>,
     left_out: LeftOuts,
+    /// What was begun and not answered yet, since when.
+    under_way: BTreeMap<u64, (String, Instant)>,
 }
 
 impl<A: Agent, T: Target<A>> Driver<A, T> {
@@ -60,8 +66,9 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
             woken: None,
             listening: None,
             board,
-            held: Default::default(),
-            left_out: Default::default(),
+            held: BTreeMap::new(),
+            left_out: LeftOuts::default(),
+            under_way: BTreeMap::new(),
         }
     }
 
@@ -95,6 +102,7 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
             if let Act::Apply { unit, batch, .. } = &effect.act {
                 log_batch(&unit.0, batch);
             }
+            self.under_way.insert(effect.id, (name_of(&effect.act), Instant::now()));
             let (hands, give) = (self.hands.clone(), self.give.clone());
             tokio::spawn(async move {
                 let answer = hands.carry_out(effect).await;
@@ -138,10 +146,12 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
             () = sleep => {}
         }
         // What else is there by now is taken in before the next decision.
-        while let Ok((id, answer)) = self.answers.try_recv() {
+        for _ in 0..TURN {
+            let Ok((id, answer)) = self.answers.try_recv() else { break };
             self.take(id, answer);
         }
-        while let Some(Ok(news)) = self.news.as_mut().map(mpsc::Receiver::try_recv) {
+        for _ in 0..TURN {
+            let Some(Ok(news)) = self.news.as_mut().map(mpsc::Receiver::try_recv) else { break };
             self.hear(news);
         }
     }
@@ -159,8 +169,23 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
             }
             _ => {}
         }
+        self.under_way.remove(&id);
         let now = self.now();
         self.engine.answer(id, answer, now);
+    }
+
+    /// What it waits for right now, the longest first.
+    pub(crate) fn waits_for(&self) -> String {
+        if self.under_way.is_empty() {
+            return format!("commits newer than revision {}", self.engine.seen().0);
+        }
+        let mut all: Vec<_> = self.under_way.values().collect();
+        all.sort_by_key(|(_, since)| *since);
+        let seconds =
+            |(what, since): &&(String, Instant)| format!("{what} ({} s)", since.elapsed().as_secs());
+        let told: Vec<_> = all.iter().take(TOLD).copied().map(|one| seconds(&one)).collect();
+        let more = all.len().saturating_sub(TOLD);
+        told.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }
     }
 
     fn hear(&mut self, news: News) {
@@ -180,7 +205,7 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
 
     /// Says once what newly waits for a person.
     fn log_holds(&mut self) {
-        let mut held = std::collections::BTreeMap::new();
+        let mut held = BTreeMap::new();
         for (unit, hold) in self.engine.holds() {
             if self.held.get(&unit.0) != Some(&hold.digest) {
                 tracing::warn!(unit = %unit, digest = hold.digest, "held: {}", hold.why);
@@ -246,21 +271,4 @@ fn log_batch<A: Agent>(unit: &str, batch: &Batch<A>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_is_left_out_is_said_once_and_again_when_it_comes_back() {
-        let bad = |key: &str, why: &str| {
-            let (key, why) = (key.to_owned(), why.to_owned());
-            ("example.com".to_owned(), LeftOut { key, who: vec!["dns/example.com: web1".into()], why })
-        };
-        let mut told = LeftOuts::default();
-        let both = [bad("web1", "no address"), bad("www", "no address")];
-        assert_eq!(told.learn(both.clone().into_iter()).len(), 1, "one source, one line");
-        assert!(told.learn(both.into_iter()).is_empty());
-        assert_eq!(told.learn([bad("web1", "a clash")].into_iter()).len(), 1, "another reason is news");
-        assert!(told.learn(std::iter::empty()).is_empty());
-        assert_eq!(told.learn([bad("web1", "a clash")].into_iter()).len(), 1);
-    }
-}
+mod tests;

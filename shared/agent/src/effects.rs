@@ -62,15 +62,8 @@ impl<T> Hands<T> {
     where
         T: Target<A>,
     {
+        let what = name_of(&act);
         match act {
-            Act::NextKey { prefix, after } => match self.store.ledger(&prefix, after.as_deref(), 1).await {
-                Ok(page) => Answer::NextKey(page.rows.into_iter().next().map(|(key, _)| key)),
-                Err(error) => failed("list the units in the ledger", error),
-            },
-            Act::Claim { unit, ttl } => self.claim(unit, ttl).await,
-            Act::Release { unit, number } => self.release(&unit, number).await,
-            Act::ReadLedger { unit, prefix } => self.read_ledger(&unit, &prefix).await,
-            Act::WriteLedger { unit, number, rows } => self.write_ledger(&unit, number, rows).await,
             Act::Observe { unit, keys } => self.observe(unit, keys).await,
             Act::Apply { unit, batch, number, not_after } => {
                 let fence = Fence { number, not_after, clock: self.clock.clone() };
@@ -85,11 +78,33 @@ impl<T> Hands<T> {
                     Err(_) => Answer::Fault(self.too_long("change", &unit)),
                 }
             }
+            // One that the store does after all is done: claims are renewed, the ledger is read again.
+            act => match tokio::time::timeout(self.timeout, self.ask(act)).await {
+                Ok(answer) => answer,
+                Err(_) => Answer::Fault(Fault::new(what, "the database did not answer in time")),
+            },
+        }
+    }
+
+    /// What the store does.
+    async fn ask<A: Agent>(&self, act: Act<A>) -> Answer<A> {
+        match act {
+            Act::NextKey { prefix, after } => match self.store.ledger(&prefix, after.as_deref(), 1).await {
+                Ok(page) => Answer::NextKey(page.rows.into_iter().next().map(|(key, _)| key)),
+                Err(error) => failed("list the units in the ledger", error),
+            },
+            Act::Claim { unit, ttl } => self.claim(unit, ttl).await,
+            Act::Release { unit, number } => self.release(&unit, number).await,
+            Act::ReadLedger { unit, prefix } => self.read_ledger(&unit, &prefix).await,
+            Act::WriteLedger { unit, number, rows } => self.write_ledger(&unit, number, rows).await,
             Act::Facts { unit, number, facts } => self.facts(&unit, number, facts).await,
             Act::Report(status) => match self.store.report(*status).await {
                 Ok(()) => Answer::Done,
                 Err(error) => failed("report", error),
             },
+            Act::Observe { .. } | Act::Apply { .. } => {
+                Answer::Fault(Fault::new("ask the store", "that is for the target"))
+            }
         }
     }
 
@@ -203,6 +218,21 @@ impl<T> Hands<T> {
             Err(StoreError::Fenced { .. } | StoreError::Conflict { .. }) => Answer::Fenced,
             Err(error) => failed(&format!("write the facts of {unit}"), error),
         }
+    }
+}
+
+/// What an effect does, for people.
+pub(crate) fn name_of<A: Agent>(act: &Act<A>) -> String {
+    match act {
+        Act::NextKey { .. } => "list the units in the ledger".to_owned(),
+        Act::Claim { unit, .. } => format!("claim {unit}"),
+        Act::Release { unit, .. } => format!("give back the claim on {unit}"),
+        Act::ReadLedger { unit, .. } => format!("read the ledger of {unit}"),
+        Act::WriteLedger { unit, .. } => format!("write the ledger of {unit}"),
+        Act::Observe { unit, .. } => format!("look at {unit}"),
+        Act::Apply { unit, .. } => format!("change {unit}"),
+        Act::Facts { unit, .. } => format!("write the facts of {unit}"),
+        Act::Report(_) => "report".to_owned(),
     }
 }
 

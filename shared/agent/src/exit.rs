@@ -35,6 +35,16 @@ pub(crate) enum Failure {
         /// What the store says.
         source: StoreError,
     },
+    /// `--once`, `--plan` or `--preview` took longer than it may.
+    #[error(
+        "not done within {within:?}: still waiting for: {doing}; see why that takes so long, or give it more time with --wait"
+    )]
+    Late {
+        /// What was waited for.
+        doing: String,
+        /// How long it might take.
+        within: std::time::Duration,
+    },
 }
 
 impl Failure {
@@ -50,8 +60,8 @@ pub(crate) enum End {
     Stopped,
     /// `--once`.
     Once(Verdict),
-    /// `--plan`.
-    Planned(Plan),
+    /// `--plan`. The verdict says whether all could be seen.
+    Planned(Plan, Verdict),
     /// `--preview`.
     Previewed,
 }
@@ -63,16 +73,11 @@ pub(crate) fn code(result: &Result<End, Failure>) -> ExitCode {
         Ok(End::Once(Verdict::Failed)) => FAILED,
         Ok(End::Once(Verdict::Held)) => HELD,
         Ok(End::Once(Verdict::Waiting | Verdict::Busy)) => WAITING,
-        Ok(End::Planned(plan)) if plan.units.iter().any(|u| u.resting.as_deref().is_some_and(is_failing)) => {
-            FAILED
-        }
-        Ok(End::Planned(plan)) if plan.is_empty() => DONE,
-        Ok(End::Planned(_)) => PENDING,
+        Ok(End::Planned(_, Verdict::Failed)) => FAILED,
+        Ok(End::Planned(plan, _)) if plan.is_empty() => DONE,
+        Ok(End::Planned(..)) => PENDING,
+        Err(Failure::Late { .. }) => WAITING,
         Err(Failure::Usage(_)) => USAGE,
         Err(Failure::Fault(_) | Failure::Store { .. }) => FAILED,
     })
-}
-
-fn is_failing(resting: &str) -> bool {
-    resting.starts_with("failing: ")
 }

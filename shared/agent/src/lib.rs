@@ -28,6 +28,7 @@ mod metrics;
 mod preview;
 mod program;
 mod publish;
+mod setup;
 mod stores;
 mod text;
 

@@ -9,9 +9,10 @@ use shoal_engine::{Agent, Counters, Engine, Sizes, Verdict};
 
 /// The last state of the engine, for whoever asks over HTTP.
 pub(crate) struct Board {
-    agent: String,
+    agent: Mutex<String>,
     now: Mutex<Now>,
     connected: AtomicBool,
+    config_ok: AtomicBool,
 }
 
 #[derive(Clone)]
@@ -25,7 +26,8 @@ struct Now {
 }
 
 impl Board {
-    pub(crate) fn new(agent: String) -> Self {
+    /// One that nothing is known on yet.
+    pub(crate) fn new() -> Self {
         let now = Now {
             counters: Counters::default(),
             changes: BTreeMap::new(),
@@ -34,7 +36,17 @@ impl Board {
             verdict: Verdict::Busy,
             loaded: false,
         };
-        Self { agent, now: Mutex::new(now), connected: AtomicBool::new(true) }
+        Self {
+            agent: Mutex::default(),
+            now: Mutex::new(now),
+            connected: AtomicBool::new(true),
+            config_ok: AtomicBool::new(true),
+        }
+    }
+
+    /// From now on it is this agent's.
+    pub(crate) fn of(&self, agent: &str) {
+        agent.clone_into(&mut self.agent.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Takes over how the engine stands. Costs its units.
@@ -54,6 +66,11 @@ impl Board {
         self.connected.store(connected, Ordering::Relaxed);
     }
 
+    /// Whether what stands in the configuration is what runs.
+    pub(crate) fn set_config_ok(&self, ok: bool) {
+        self.config_ok.store(ok, Ordering::Relaxed);
+    }
+
     /// Whether the database was read and is within reach; if not, why.
     pub(crate) fn ready(&self) -> Result<(), &'static str> {
         let loaded = self.now.lock().unwrap_or_else(PoisonError::into_inner).loaded;
@@ -67,7 +84,8 @@ impl Board {
     /// Everything in Prometheus' text form.
     pub(crate) fn text(&self) -> Result<String, prometheus::Error> {
         let now = self.now.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let labels = std::collections::HashMap::from([("agent".to_owned(), self.agent.clone())]);
+        let agent = self.agent.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let labels = std::collections::HashMap::from([("agent".to_owned(), agent)]);
         let registry = Registry::new_custom(Some("shoal".to_owned()), Some(labels))?;
         let gauge = |name: &str, help: &str, value: u64| -> Result<(), prometheus::Error> {
             let gauge = IntGauge::new(name, help)?;
@@ -98,6 +116,11 @@ impl Board {
             "connected",
             "1 when the database is within reach.",
             u64::from(self.connected.load(Ordering::Relaxed)),
+        )?;
+        gauge(
+            "agent_config_ok",
+            "1 when the configuration was taken over; 0 when it is refused and an older one runs.",
+            u64::from(self.config_ok.load(Ordering::Relaxed)),
         )?;
         let c = now.counters;
         counter("commits_total", "Commits seen.", c.commits)?;

@@ -11,7 +11,7 @@ use shoal_core::{Edit, HostId, Proposal, View, prepare};
 use shoal_engine::{Agent, Nature, Preview};
 
 use crate::exit::Failure;
-use crate::program::Setup;
+use crate::setup::Setup;
 
 pub(crate) async fn preview<A: Agent>(setup: &Setup<'_, A>, file: &Path) -> Result<Preview, Failure> {
     let wrong = |why: String| Failure::Usage(format!("the file {} {why}", file.display()));

@@ -1,29 +1,25 @@
 //! The program that every agent is.
 
-use std::collections::BTreeSet;
 use std::marker::PhantomData;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
 use serde::de::DeserializeOwned;
-use shoal_core::{Epoch, Row, TagName};
-use shoal_engine::{Agent, Engine, Fault, Options, Target, Verdict};
-use shoal_store::{Head, Store};
-use tokio::time::Instant;
+use shoal_engine::{Agent, Fault, Nature, Target};
+use shoal_store::Store;
 
-use crate::cli::{Args, Output};
-use crate::clock::Wall;
-use crate::config::Config;
-use crate::daemon::{self, Ears, Stop};
-use crate::drive::Driver;
-use crate::effects::{Hands, millis};
+use crate::cli::Args;
+use crate::config::{self, Common, Config};
+use crate::daemon::{Ears, Stop};
 use crate::exit::{self, End, Failure};
-use crate::feed::read_all;
+use crate::http::Http;
+use crate::logs;
 use crate::metrics::Board;
+use crate::setup::{Limit, Setup};
 use crate::stores::Stores;
-use crate::{http, logs, publish, text};
 
 /// Runs an agent as a program. `build` makes the agent and its target from the node's configuration; it is called
 /// again when the configuration changed.
@@ -89,206 +85,125 @@ where
     }
 
     async fn run(&self, args: &Args) -> Result<End, Failure> {
-        let name = program_name();
-        let mut config = Config::<C>::read(args, &name)?;
+        let path = config::path(args, &program_name());
+        let config = Config::<C>::read(args, &path)?;
         logs::start(config.common.log);
-        let store = self.stores.open(&config.store(args)).await?;
-        let mut ears = None;
-        loop {
-            let path = config.path.clone();
-            let common = config.common.clone();
-            let (agent, target) = (self.build)(config.agent)?;
-            let setup = Setup { args, common, agent: Arc::new(agent), store: store.clone() };
-            if args.works() {
-                target.start().await?;
-            }
-            if args.preview.is_some() || args.plan || args.once {
-                return setup.once(target).await;
-            }
-            let ears = match &mut ears {
-                Some(ears) => ears,
-                none => none.insert(Ears::new(&path)?),
-            };
-            let readable = || Config::<C>::read(args, &name).map(drop);
-            if setup.daemon(target, ears, readable).await? == Stop::Told {
-                return Ok(End::Stopped);
-            }
-            config = Config::read(args, &name)?;
+        if args.is_daemon() {
+            return self.daemon(args, &path, config).await;
         }
+        let limit = Limit::new(args, &config.common);
+        let part = limit.keep("open the database", self.ready(args, config, None)).await?;
+        let setup = Setup::new(args, &part);
+        if args.works() {
+            let start = async { part.target.start().await.map_err(Failure::from) };
+            limit.keep("start the target", start).await?;
+        }
+        setup.once(part.target, &limit).await
+    }
+
+    /// Runs until it is told to stop. What is told by a new configuration is made ready before what runs is ended, so that
+    /// a bad one ends nothing.
+    async fn daemon(&self, args: &Args, path: &Path, config: Config<C>) -> Result<End, Failure> {
+        let mut ears = Ears::new(path)?;
+        let mut part = self.ready(args, config, None).await?;
+        let board = Arc::new(Board::new());
+        let mut http: Option<Http> = None;
+        let mut good: Option<String> = None;
+        loop {
+            board.of(part.agent.namespace());
+            let listen = args.listen.or(part.common.listen);
+            if http.as_ref().map(|http| http.address) != listen {
+                if let Some(old) = http.take() {
+                    old.stop().await;
+                }
+                http = match (part.http.take(), listen) {
+                    (Some(new), _) => Some(new),
+                    (None, Some(address)) => Some(Http::start(address, board.clone()).await?),
+                    (None, None) => None,
+                };
+            }
+            logs::switch(part.common.log);
+            if let Err(fault) = part.target.start().await {
+                // The old one is gone; what it was made from is not.
+                let Some(text) = good.take() else { return Err(fault.into()) };
+                tracing::error!("not reloaded, back to the old configuration: {fault}");
+                board.set_config_ok(false);
+                part = self.ready(args, Config::parse(text, path)?, Some(&part.store)).await?;
+                continue;
+            }
+            good = Some(part.text.clone());
+            let setup = Setup::new(args, &part);
+            let (store, address) = (part.store.clone(), http.as_ref().map(|http| http.address));
+            let prepare = async || {
+                let next = async {
+                    let mut next = self.ready(args, Config::read(args, path)?, Some(&store)).await?;
+                    let listen = args.listen.or(next.common.listen).filter(|new| Some(*new) != address);
+                    if let Some(new) = listen {
+                        next.http = Some(Http::start(new, board.clone()).await?);
+                    }
+                    Ok::<_, Failure>(next)
+                };
+                let next = next.await;
+                board.set_config_ok(next.is_ok());
+                next.inspect_err(|e| tracing::error!("not reloaded, the old configuration stays: {e}")).ok()
+            };
+            match setup.daemon(part.target, &mut ears, &board, prepare).await? {
+                Stop::Told => return Ok(End::Stopped),
+                Stop::Reload(next) => part = next,
+            }
+        }
+    }
+
+    /// Makes everything that a run needs from a configuration, and starts nothing. A store that is open and still meant is
+    /// kept.
+    async fn ready(
+        &self,
+        args: &Args,
+        config: Config<C>,
+        open: Option<&Opened>,
+    ) -> Result<Part<A, T>, Failure> {
+        let url = config.store(args);
+        let (agent, target) = (self.build)(config.agent)?;
+        let store = match open.filter(|open| open.url == url) {
+            Some(open) => open.clone(),
+            None => Opened { store: self.stores.open(&url).await?, url },
+        };
+        let part = Part {
+            common: config.common,
+            text: config.text,
+            agent: Arc::new(agent),
+            target,
+            store,
+            http: None,
+        };
+        // What an engine refuses is refused before anything is ended for it.
+        Setup::new(args, &part).engine(Nature::default())?;
+        Ok(part)
     }
 }
 
-/// Everything but the target.
-pub(crate) struct Setup<'a, A: Agent> {
-    args: &'a Args,
-    common: crate::config::Common,
-    agent: Arc<A>,
+/// An open store, and which.
+#[derive(Clone)]
+struct Opened {
+    url: String,
     store: Arc<dyn Store>,
 }
 
-impl<A: Agent> Setup<'_, A> {
-    async fn once<T: Target<A>>(&self, target: T) -> Result<End, Failure> {
-        if let Some(file) = &self.args.preview {
-            let preview = crate::preview::preview(self, file).await?;
-            print(&match self.args.output {
-                Output::Text => text::preview(&preview),
-                Output::Json => json(&preview)?,
-            });
-            return Ok(End::Previewed);
-        }
-        if !self.args.plan {
-            publish::schema(&*self.agent, &*self.store).await?;
-        }
-        let (head, rows) = self.read().await?;
-        let mut driver = self.driver(target, head, rows)?;
-        if self.args.plan {
-            self.settle(&mut driver, None).await;
-            let plan = driver.engine.plan();
-            print(&match self.args.output {
-                Output::Text => text::plan(&plan),
-                Output::Json => json(&plan)?,
-            });
-            return Ok(End::Planned(plan));
-        }
-        driver.follow(head);
-        let deadline = self.args.wait.map(|wait| Instant::now() + wait);
-        let verdict = self.settle(&mut driver, deadline).await;
-        let troubles = driver.engine.troubles();
-        daemon::drain(&mut driver).await;
-        for (unit, item, why) in troubles {
-            tracing::warn!(unit, item, "{why}");
-        }
-        Ok(End::Once(verdict))
-    }
-
-    /// Runs until nothing more can be done, or, while something waits or fails, until the deadline.
-    async fn settle<T: Target<A>>(&self, driver: &mut Driver<A, T>, deadline: Option<Instant>) -> Verdict {
-        loop {
-            driver.pump();
-            let verdict = driver.engine.verdict();
-            let over = deadline.is_none_or(|at| at <= Instant::now());
-            let done = match verdict {
-                Verdict::Busy => false,
-                Verdict::Converged | Verdict::Held => true,
-                Verdict::Failed | Verdict::Waiting => over,
-            };
-            if done {
-                return verdict;
-            }
-            driver.wait(deadline.filter(|_| verdict != Verdict::Busy)).await;
-        }
-    }
-
-    async fn daemon<T: Target<A>>(
-        &self,
-        target: T,
-        ears: &mut Ears,
-        readable: impl Fn() -> Result<(), Failure>,
-    ) -> Result<Stop, Failure> {
-        let start = Instant::now();
-        let (head, rows) = loop {
-            // A database that is not there yet is waited for; anything else is an error.
-            match publish::schema(&*self.agent, &*self.store).await {
-                Ok(()) => match self.read().await {
-                    Ok(read) => break read,
-                    Err(failure) => transient(failure, start).await?,
-                },
-                Err(failure) => transient(failure, start).await?,
-            }
-        };
-        let mut driver = self.driver(target, head, rows)?;
-        driver.follow(head);
-        driver.listen();
-        let listen = self.args.listen.or(self.common.listen);
-        let server = match listen {
-            Some(address) => Some(http::serve(address, driver.board.clone()).await?),
-            None => None,
-        };
-        let stop = daemon::run(&mut driver, ears, readable).await;
-        if let Some(server) = server {
-            server.abort();
-        }
-        Ok(stop)
-    }
-
-    pub(crate) async fn read(&self) -> Result<(Head, Vec<Row>), Failure> {
-        read_all(&*self.store).await.map_err(Failure::store("read the database"))
-    }
-
-    /// An engine with nothing in it yet.
-    pub(crate) fn engine(&self, nature: shoal_engine::Nature) -> Result<Engine<A>, Failure> {
-        let (args, common) = (self.args, &self.common);
-        let name = args.name.clone().or_else(|| common.name.clone()).unwrap_or_else(node_name);
-        let instance = format!("{name}/{}", uuid::Uuid::now_v7());
-        let mut options = Options::new(instance, nature, crate::chance::number());
-        options.write = args.works();
-        options.once = args.once;
-        options.tags = self.tags()?;
-        if let Some(host) = &args.host {
-            // A unit's ledger is shared by all hosts: an engine that sees one of them would take the others for gone.
-            return Err(Failure::Usage(format!(
-                "--host {host}: an agent cannot be kept to one host yet; use --tag, or leave it out"
-            )));
-        }
-        options.drift = common.drift;
-        options.max_change_by_tag.clone_from(&common.max_change_by_tag);
-        if let Some(share) = args.max_change.or(common.max_change) {
-            options.max_change = share;
-        }
-        if let Some(resync) = args.resync.or(common.resync) {
-            options.resync = millis(resync).max(1_000);
-        }
-        if let Some(ttl) = common.claim {
-            options.ttl = millis(ttl).max(1_000);
-            options.margin = options.ttl / 12;
-        }
-        options.retry_rate = common.retry_rate.unwrap_or(options.retry_rate);
-        options.max_batch = common.max_batch.unwrap_or(options.max_batch);
-        let bad =
-            |e| Fault::new("start the agent", e).next("Agent::namespace must be a namespace that holds tags");
-        Engine::new(self.agent.clone(), options).map_err(|e| bad(e).into())
-    }
-
-    fn driver<T: Target<A>>(&self, target: T, head: Head, rows: Vec<Row>) -> Result<Driver<A, T>, Failure> {
-        if head.epoch == Epoch(0) {
-            return Err(Fault::new("read the database", "it says no epoch").into());
-        }
-        let engine = self.engine(target.nature())?;
-        let namespace = self.agent.namespace().to_owned();
-        let board = Arc::new(Board::new(namespace.clone()));
-        let timeout = self.common.timeout.unwrap_or(Duration::from_secs(300));
-        let holder = engine.instance().to_owned();
-        let clock = Arc::new(Wall::new());
-        let hands = Hands::new(namespace, holder, self.store.clone(), target, clock, timeout);
-        Ok(Driver::new(engine, Arc::new(hands), head, rows, board))
-    }
-
-    fn tags(&self) -> Result<Option<BTreeSet<TagName>>, Failure> {
-        let name = |text: &String| {
-            let full =
-                if text.contains('/') { text.clone() } else { format!("{}/{text}", self.agent.namespace()) };
-            full.parse::<TagName>().map_err(|e| Failure::Usage(format!("--tag {text}: {e}")))
-        };
-        let tags = self.args.tag.iter().map(name).collect::<Result<BTreeSet<_>, _>>()?;
-        Ok((!tags.is_empty()).then_some(tags))
-    }
+/// What a configuration says, made ready.
+struct Part<A, T> {
+    common: Common,
+    text: String,
+    agent: Arc<A>,
+    target: T,
+    store: Opened,
+    /// Where it is to answer from now on, if not where it does.
+    http: Option<Http>,
 }
 
-/// Waits a little after a failure that may pass; gives any other back.
-async fn transient(failure: Failure, start: Instant) -> Result<(), Failure> {
-    match &failure {
-        Failure::Store { source, .. } if source.is_transient() => {
-            tracing::warn!("{failure}; trying again");
-            let wait = (start.elapsed() / 2).clamp(Duration::from_millis(100), Duration::from_secs(10));
-            tokio::time::sleep(wait).await;
-            Ok(())
-        }
-        _ => Err(failure),
+impl<'a, A: Agent> Setup<'a, A> {
+    fn new<T>(args: &'a Args, part: &Part<A, T>) -> Self {
+        Self { args, common: part.common.clone(), agent: part.agent.clone(), store: part.store.store.clone() }
     }
-}
-
-fn node_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().to_lowercase()
 }
 
 /// The file name that this runs as, without `shoal-`.
@@ -297,17 +212,6 @@ fn program_name() -> String {
     let name =
         std::path::Path::new(&path).file_stem().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     name.strip_prefix("shoal-").map(str::to_owned).unwrap_or(name)
-}
-
-fn json<T: serde::Serialize>(value: &T) -> Result<String, Failure> {
-    let text = serde_json::to_string_pretty(value).map_err(|e| Fault::new("print as JSON", e))?;
-    Ok(text + "\n")
-}
-
-fn print(text: &str) {
-    use std::io::Write as _;
-    // A reader that went away has read enough.
-    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 fn eprint_line(text: &str) {

@@ -1,0 +1,268 @@
+//! One run of an agent: `--once`, `--plan`, `--preview`, or a daemon until it is told otherwise.
+//!
+//! All but the daemon end by themselves: within `--wait`, or [`MOST`] without it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_core::{Epoch, Row, TagName};
+use shoal_engine::{Agent, Engine, Fault, Options, Target, Verdict};
+use shoal_store::{Head, Store};
+use tokio::time::Instant;
+
+use crate::cli::{Args, Output};
+use crate::clock::Wall;
+use crate::config::Common;
+use crate::daemon::{self, Ears, Stop, Word};
+use crate::drive::Driver;
+use crate::effects::{Hands, millis};
+use crate::exit::{End, Failure};
+use crate::feed::read_all;
+use crate::metrics::Board;
+use crate::{publish, text};
+
+/// The longest that one look or one batch may take, where the configuration says nothing.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(300);
+/// The longest that what is no daemon may take without `--wait`: time for a look and a batch to run into their limit.
+const MOST: Duration = Duration::from_secs(600);
+/// How long draining may take when the time is over.
+const BRIEF: Duration = Duration::from_secs(3);
+/// After so long, what is waited for is told.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// How long something that is no daemon may take.
+pub(crate) struct Limit {
+    end: Instant,
+    within: Duration,
+    /// Whether it also goes on while there is nothing to do but wait.
+    waits: bool,
+}
+
+impl Limit {
+    pub(crate) fn new(args: &Args, common: &Common) -> Self {
+        let most = common.timeout.map_or(MOST, |timeout| MOST.max(timeout.saturating_mul(2)));
+        let within = args.wait.unwrap_or(most);
+        Self { end: Instant::now() + within, within, waits: args.wait.is_some() }
+    }
+
+    pub(crate) fn late(&self, doing: impl Into<String>) -> Failure {
+        Failure::Late { doing: doing.into(), within: self.within }
+    }
+
+    /// Does it in time or not at all.
+    pub(crate) async fn keep<O>(
+        &self,
+        what: &str,
+        doing: impl Future<Output = Result<O, Failure>>,
+    ) -> Result<O, Failure> {
+        tokio::time::timeout_at(self.end, doing).await.unwrap_or_else(|_| Err(self.late(what)))
+    }
+}
+
+/// Runs until nothing more can be done, or the time is over. While something waits or failed, only with `--wait`.
+async fn settle<A: Agent, T: Target<A>>(driver: &mut Driver<A, T>, limit: &Limit) -> Verdict {
+    let mut tell = Instant::now() + QUIET;
+    loop {
+        driver.pump();
+        let verdict = driver.engine.verdict();
+        let now = Instant::now();
+        let done = match verdict {
+            Verdict::Converged | Verdict::Held => true,
+            Verdict::Failed | Verdict::Waiting if !limit.waits => true,
+            _ => limit.end <= now,
+        };
+        if done {
+            return verdict;
+        }
+        if tell <= now {
+            tell = now + QUIET;
+            tracing::info!("waiting for: {}", driver.waits_for());
+        }
+        driver.wait(Some(limit.end.min(tell))).await;
+    }
+}
+
+/// Everything but the target.
+pub(crate) struct Setup<'a, A: Agent> {
+    pub(crate) args: &'a Args,
+    pub(crate) common: Common,
+    pub(crate) agent: Arc<A>,
+    pub(crate) store: Arc<dyn Store>,
+}
+
+impl<A: Agent> Setup<'_, A> {
+    pub(crate) async fn once<T: Target<A>>(&self, target: T, limit: &Limit) -> Result<End, Failure> {
+        if let Some(file) = &self.args.preview {
+            let preview = limit.keep("read the database", crate::preview::preview(self, file)).await?;
+            print(&match self.args.output {
+                Output::Text => text::preview(&preview),
+                Output::Json => json(&preview)?,
+            });
+            return Ok(End::Previewed);
+        }
+        if !self.args.plan {
+            limit.keep("publish the schema", publish::schema(&*self.agent, &*self.store)).await?;
+        }
+        let (head, rows) = limit.keep("read the database", self.read()).await?;
+        let board = Arc::new(Board::new());
+        let mut driver = self.driver(target, head, rows, board)?;
+        if self.args.plan {
+            let verdict = settle(&mut driver, limit).await;
+            if verdict == Verdict::Busy {
+                return Err(limit.late(driver.waits_for()));
+            }
+            let plan = driver.engine.plan();
+            print(&match self.args.output {
+                Output::Text => text::plan(&plan),
+                Output::Json => json(&plan)?,
+            });
+            return Ok(End::Planned(plan, verdict));
+        }
+        driver.follow(head);
+        let verdict = settle(&mut driver, limit).await;
+        let late = (verdict == Verdict::Busy).then(|| limit.late(driver.waits_for()));
+        let troubles = driver.engine.troubles();
+        // What did not come in all that time is not waited for much longer.
+        daemon::drain(&mut driver, if late.is_some() { BRIEF } else { daemon::DRAIN }).await;
+        for (unit, item, why) in troubles {
+            tracing::warn!(unit, item, "{why}");
+        }
+        late.map_or(Ok(End::Once(verdict)), Err)
+    }
+
+    pub(crate) async fn daemon<T: Target<A>, N>(
+        &self,
+        target: T,
+        ears: &mut Ears,
+        board: &Arc<Board>,
+        mut prepare: impl AsyncFnMut() -> Option<N>,
+    ) -> Result<Stop<N>, Failure> {
+        let begin = self.begin();
+        let mut begin = std::pin::pin!(begin);
+        let (head, rows) = loop {
+            tokio::select! {
+                read = &mut begin => break read?,
+                word = ears.next() => match word {
+                    Word::Stop => return Ok(Stop::Told),
+                    Word::Reload => if let Some(next) = prepare().await {
+                        return Ok(Stop::Reload(next));
+                    },
+                },
+            }
+        };
+        let mut driver = self.driver(target, head, rows, board.clone())?;
+        driver.follow(head);
+        driver.listen();
+        Ok(daemon::run(&mut driver, ears, prepare).await)
+    }
+
+    /// Publishes the schema and reads the database. One that is out of reach is waited for; anything else is an error.
+    async fn begin(&self) -> Result<(Head, Vec<Row>), Failure> {
+        let start = Instant::now();
+        loop {
+            match publish::schema(&*self.agent, &*self.store).await {
+                Ok(()) => match self.read().await {
+                    Ok(read) => return Ok(read),
+                    Err(failure) => transient(failure, start).await?,
+                },
+                Err(failure) => transient(failure, start).await?,
+            }
+        }
+    }
+
+    pub(crate) async fn read(&self) -> Result<(Head, Vec<Row>), Failure> {
+        read_all(&*self.store).await.map_err(Failure::store("read the database"))
+    }
+
+    /// An engine with nothing in it yet.
+    pub(crate) fn engine(&self, nature: shoal_engine::Nature) -> Result<Engine<A>, Failure> {
+        let (args, common) = (self.args, &self.common);
+        let name = args.name.clone().or_else(|| common.name.clone()).unwrap_or_else(node_name);
+        let instance = format!("{name}/{}", uuid::Uuid::now_v7());
+        let mut options = Options::new(instance, nature, crate::chance::number());
+        options.write = args.works();
+        options.once = args.once;
+        options.tags = self.tags()?;
+        if let Some(host) = &args.host {
+            // A unit's ledger is shared by all hosts: an engine that sees one of them would take the others for gone.
+            return Err(Failure::Usage(format!(
+                "--host {host}: an agent cannot be kept to one host yet; use --tag, or leave it out"
+            )));
+        }
+        options.drift = common.drift;
+        options.max_change_by_tag.clone_from(&common.max_change_by_tag);
+        if let Some(share) = args.max_change.or(common.max_change) {
+            options.max_change = share;
+        }
+        if let Some(resync) = args.resync.or(common.resync) {
+            options.resync = millis(resync).max(1_000);
+        }
+        if let Some(ttl) = common.claim {
+            options.ttl = millis(ttl).max(3_000);
+            options.margin = options.ttl / 12;
+        }
+        options.retry_rate = common.retry_rate.unwrap_or(options.retry_rate);
+        options.max_batch = common.max_batch.unwrap_or(options.max_batch);
+        let bad =
+            |e| Fault::new("start the agent", e).next("Agent::namespace must be a namespace that holds tags");
+        Engine::new(self.agent.clone(), options).map_err(|e| bad(e).into())
+    }
+
+    fn driver<T: Target<A>>(
+        &self,
+        target: T,
+        head: Head,
+        rows: Vec<Row>,
+        board: Arc<Board>,
+    ) -> Result<Driver<A, T>, Failure> {
+        if head.epoch == Epoch(0) {
+            return Err(Fault::new("read the database", "it says no epoch").into());
+        }
+        let engine = self.engine(target.nature())?;
+        let namespace = self.agent.namespace().to_owned();
+        let timeout = self.common.timeout.unwrap_or(TIMEOUT);
+        let holder = engine.instance().to_owned();
+        let clock = Arc::new(Wall::new());
+        let hands = Hands::new(namespace, holder, self.store.clone(), target, clock, timeout);
+        Ok(Driver::new(engine, Arc::new(hands), head, rows, board))
+    }
+
+    fn tags(&self) -> Result<Option<BTreeSet<TagName>>, Failure> {
+        let name = |text: &String| {
+            let full =
+                if text.contains('/') { text.clone() } else { format!("{}/{text}", self.agent.namespace()) };
+            full.parse::<TagName>().map_err(|e| Failure::Usage(format!("--tag {text}: {e}")))
+        };
+        let tags = self.args.tag.iter().map(name).collect::<Result<BTreeSet<_>, _>>()?;
+        Ok((!tags.is_empty()).then_some(tags))
+    }
+}
+
+/// Waits a little after a failure that may pass; gives any other back.
+async fn transient(failure: Failure, start: Instant) -> Result<(), Failure> {
+    match &failure {
+        Failure::Store { source, .. } if source.is_transient() => {
+            tracing::warn!("{failure}; trying again");
+            let wait = (start.elapsed() / 2).clamp(Duration::from_millis(100), Duration::from_secs(10));
+            tokio::time::sleep(wait).await;
+            Ok(())
+        }
+        _ => Err(failure),
+    }
+}
+
+fn node_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().to_lowercase()
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Result<String, Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(|e| Fault::new("print as JSON", e))?;
+    Ok(text + "\n")
+}
+
+fn print(text: &str) {
+    use std::io::Write as _;
+    // A reader that went away has read enough.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
