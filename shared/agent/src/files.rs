@@ -56,10 +56,14 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     let mut candidate = std::ffi::OsString::from(".new.");
     candidate.push(name);
     let candidate = path.with_file_name(candidate);
-    let mut file = fs::File::create(&candidate)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&candidate, path)
+    let written = fs::File::create(&candidate)
+        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&candidate, path));
+    if written.is_err() {
+        // On a full disk half of it may be there, and takes the room. What cannot be removed is written over next time.
+        let _ = fs::remove_file(&candidate);
+    }
+    written
 }
 
 fn sync_folder(path: &Path) -> io::Result<()> {
@@ -87,6 +91,16 @@ mod tests {
         put(&path, None).unwrap();
         put(&path, None).unwrap();
         assert_eq!(read(&path), Seen::Nothing);
+    }
+
+    #[test]
+    fn what_could_not_be_put_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("web1.example.com");
+        // A folder: the new text can be written beside it, and cannot take its place.
+        fs::create_dir(&path).unwrap();
+        put(&path, Some("a")).unwrap_err();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]
