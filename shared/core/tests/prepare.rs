@@ -191,16 +191,16 @@ no-member lb/eu/members/web2
 web2 is no member of lb/eu by name, so it cannot be taken out; `shoal members lb/eu` shows who is
 
 tag-breaks-schema lb/new
-the document of lb/new breaks the schema of lb: at /wieght: expected no such field, found "wieght"
+the document of lb/new breaks the schema of lb: at /wieght: expected no such field, found "wieght"; mend that field (`shoal get schemas/lb` shows what it may be)
 
 tag-breaks-schema lb/new
-the document of lb/new breaks the schema of lb: at /weight: expected integer, found "1"
+the document of lb/new breaks the schema of lb: at /weight: expected integer, found "1"; mend that field (`shoal get schemas/lb` shows what it may be)
 
 override-breaks-schema hosts/web1
-what web1 overrides under "lb" breaks the schema of lb: at /weight: expected integer or string, found -1.5
+what web1 overrides under "lb" breaks the schema of lb: at /weight: expected integer or string, found -1.5; mend or remove that field (`shoal get schemas/lb` shows what it may be)
 
 effective-breaks-schema lb/eu
-what lb/eu says of web1 would break the schema of lb: at /weight: expected integer, found "high" (said by hosts/web1 at revision 3)
+what lb/eu says of web1 would break the schema of lb: at /weight: expected integer, found "high" (said by hosts/web1 at revision 3); mend it there (`shoal get schemas/lb` shows what it may be)
 
 form hosts/web1
 hosts/web1 is not of the right form: its document is a map
@@ -236,10 +236,10 @@ exists hosts/web1
 hosts/web1 exists already (revision 1): choose another name, or change what is there
 
 bad-schema schemas/lb
-the schema of lb cannot be used: its "tag": at /type: expected one of ["array","boolean","integer","null","number","object","string"], or array, found "objekt"
+the schema of lb cannot be used: its "tag": at /type: expected one of ["array","boolean","integer","null","number","object","string"], or array, found "objekt"; publish one that is JSON Schema, draft 2020-12
 
 bad-schema schemas/lb
-the schema of lb cannot be used: its "tag" refers to something outside of itself, or to nothing: a schema stands alone
+the schema of lb cannot be used: its "tag" refers to something outside of itself, or to nothing: a schema stands alone; publish one that is JSON Schema, draft 2020-12
 
 form pauses/host/web1
 pauses/host/web1 is not of the right form: unknown field `because`, expected `why` at line 1 column 10
@@ -248,7 +248,7 @@ kind hosts/web1
 hosts/web1: hosts, tags and members have edits of their own
 
 too-large hosts/big
-hosts/big is too large: 2097201 octets, at most 1048576 fit
+hosts/big is too large: 2097201 octets, at most 1048576 fit; split it, or keep what is large elsewhere and say here where
 "#);
     let silent = |author: &str, message: &str| {
         let proposal = Proposal::new(author, message, vec![]);
@@ -388,7 +388,7 @@ breaks-schema hosts/web2: what web2 overrides under "lb" breaks the new schema: 
     fleet.change(vec![patch("lb/old", json!({"owner": "ops"}))]);
     insta::assert_snapshot!(fleet.refused(vec![patch("lb/old", json!({"document": {"max": 4}}))]), @r#"
 tag-breaks-schema lb/old
-the document of lb/old breaks the schema of lb: at /wieght: expected no such field, found "wieght"
+the document of lb/old breaks the schema of lb: at /wieght: expected no such field, found "wieght"; mend that field (`shoal get schemas/lb` shows what it may be)
 "#);
     fleet.change(vec![patch("lb/old", json!({"document": {"wieght": null, "weight": 1}}))]);
 }
@@ -402,7 +402,7 @@ fn a_nested_document_is_checked_where_it_ends_up() {
     let refused = fleet.refused(vec![patch("lb/eu", json!({"document": {"mode": "tcp"}}))]);
     insta::assert_snapshot!(refused, @r#"
 effective-breaks-schema lb/web
-what lb/web says of web1 would break the schema of lb: at the whole document: expected at most 1 fields, found {"mode":"tcp","weight":1}
+what lb/web says of web1 would break the schema of lb: at the whole document: expected at most 1 fields, found {"mode":"tcp","weight":1}; mend it there (`shoal get schemas/lb` shows what it may be)
 "#);
     let tagged: TagName = "lb/web".parse().unwrap();
     assert!(fleet.view.effective(&tagged, Some(&"web1".parse().unwrap())).is_some());

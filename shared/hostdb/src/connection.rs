@@ -1,7 +1,8 @@
 //! Accepting and serving connections, within bounds and until told to stop.
 //!
 //! One loop per listener accepts; each connection is a task of its own. At the bound a connection is answered
-//! with 503 at once, so that a client knows, instead of waiting in a queue of the kernel. When `stop` fires, the
+//! with 503 at once, so that a client knows, instead of waiting in a queue of the kernel. A client that asks and does not
+//! read what it gets is cut, or it would hold its connection and what is left of the answer for ever. When `stop` fires, the
 //! listeners close, watches end, requests under way finish within the grace time, and what is still there after
 //! it is cut.
 
@@ -15,6 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::JoinSet;
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::Limits;
@@ -118,8 +120,12 @@ impl Loop {
 
     fn connection<S>(&self, stream: S, held: Held, open: &mut JoinSet<()>)
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + Send + 'static,
     {
+        let mut stream = TimeoutStream::new(stream);
+        // Runs while something is to be written and nobody takes it.
+        stream.set_write_timeout(Some(self.limits.write_timeout));
+        let stream = Box::pin(stream);
         let serving = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.header_timeout)

@@ -1,10 +1,11 @@
 //! The database as handlers use it: followed by a view, and read at old revisions.
 
+use std::collections::VecDeque;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use shoal_core::{Revision, View};
+use shoal_core::{Epoch, HostName, Revision, TagName, View};
 use shoal_store::{Database, Store, StoreError};
 
 /// How many views of old revisions are kept.
@@ -12,11 +13,23 @@ const OLD_VIEWS: usize = 2;
 /// The longest wait for the view to catch up with the store.
 const CATCH_UP: Duration = Duration::from_secs(10);
 
-/// A [`Database`] with the last old views that were asked for.
+/// How many lists of members are kept.
+const LISTS: usize = 8;
+
+/// A [`Database`] with the last old views, and the last long lists, that were asked for.
 pub(crate) struct Db {
     database: Database,
-    old: Mutex<Vec<Arc<View>>>,
+    old: Mutex<Vec<(Epoch, Arc<View>)>>,
+    lists: Mutex<VecDeque<Members>>,
     building: tokio::sync::Mutex<()>,
+}
+
+/// The hosts of a tag, and of when.
+struct Members {
+    epoch: Epoch,
+    view: Arc<View>,
+    tag: TagName,
+    hosts: Arc<[HostName]>,
 }
 
 impl Deref for Db {
@@ -30,7 +43,8 @@ impl Deref for Db {
 impl Db {
     pub(crate) async fn open(store: Arc<dyn Store>) -> Result<Self, StoreError> {
         let database = Database::open(store).await?;
-        Ok(Self { database, old: Mutex::default(), building: tokio::sync::Mutex::default() })
+        let (old, lists, building) = Default::default();
+        Ok(Self { database, old, lists, building })
     }
 
     /// The view with everything that was committed before this was called.
@@ -52,18 +66,85 @@ impl Db {
         if now.revision() == at {
             return Ok(now);
         }
-        // One at a time: each needs as much memory as the database.
-        let _turn = self.building.lock().await;
-        let kept = |old: &Vec<Arc<View>>| old.iter().find(|v| v.revision() == at).cloned();
-        if let Some(view) = kept(&self.old.lock().unwrap_or_else(PoisonError::into_inner)) {
+        let epoch = self.epoch();
+        // Whoever reads a list page by page goes on in the view of its first page, which need not be read again.
+        if let Some(list) = lock(&self.lists).iter().find(|l| l.epoch == epoch && l.view.revision() == at) {
+            return Ok(list.view.clone());
+        }
+        let _turn = self.large_reading().await;
+        let kept = |old: &Vec<(Epoch, Arc<View>)>| {
+            old.iter().find(|(of, view)| *of == epoch && view.revision() == at).map(|(_, view)| view.clone())
+        };
+        if let Some(view) = kept(&lock(&self.old)) {
             return Ok(view);
         }
         let view = self.view_at(at).await?;
-        let mut old = self.old.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut old = lock(&self.old);
         if old.len() >= OLD_VIEWS {
             old.remove(0);
         }
-        old.push(view.clone());
+        old.push((epoch, view.clone()));
         Ok(view)
+    }
+
+    /// The right to read much at once, in turn: each such reading needs as much memory as the database.
+    pub(crate) async fn large_reading(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.building.lock().await
+    }
+
+    /// The hosts that a tag contains, through whatever, by name. Found once for all pages of a list.
+    pub(crate) fn members(&self, view: &Arc<View>, tag: &TagName) -> Arc<[HostName]> {
+        let same = |l: &&Members| Arc::ptr_eq(&l.view, view) && l.tag == *tag;
+        if let Some(list) = lock(&self.lists).iter().find(same) {
+            return list.hosts.clone();
+        }
+        let hosts: Arc<[HostName]> = view.members(tag).into();
+        let list =
+            Members { epoch: self.epoch(), view: view.clone(), tag: tag.clone(), hosts: hosts.clone() };
+        let mut lists = lock(&self.lists);
+        if lists.len() >= LISTS {
+            lists.pop_front();
+        }
+        lists.push_back(list);
+        hosts
+    }
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use shoal_core::{Change, Document, Proposal};
+    use shoal_store::MemoryStore;
+
+    #[tokio::test]
+    async fn the_pages_of_a_list_share_what_the_first_one_found() {
+        let db = Db::open(Arc::new(MemoryStore::new())).await.unwrap();
+        let put = |key: &str, value| Change::put(key.parse().unwrap(), Document::from(value));
+        let row = |Change { key, value, moved }| shoal_core::Edit::Row { key, value, moved };
+        let commit = async |rows: Vec<Change>| {
+            let edits = rows.into_iter().map(row).collect();
+            db.transact(Proposal::new("ann", "m", edits)).await.unwrap().committed.revision
+        };
+        let tag: TagName = "dns/a".parse().unwrap();
+        let then = commit(vec![
+            put("hosts/web1", json!({"id": "1"})),
+            put("dns/a", json!({})),
+            put("dns/a/members/select: true", json!({})),
+        ])
+        .await;
+        let view = db.as_of(None).await.unwrap();
+        let first = db.members(&view, &tag);
+        assert!(Arc::ptr_eq(&first, &db.members(&view, &tag)), "it is not found again");
+        // Others write meanwhile: the next page is of the view of the first, and nothing is read for it.
+        commit(vec![put("hosts/web2", json!({"id": "2"}))]).await;
+        let again = db.as_of(Some(then)).await.unwrap();
+        assert!(Arc::ptr_eq(&view, &again));
+        assert!(Arc::ptr_eq(&first, &db.members(&again, &tag)));
+        assert_eq!(db.members(&db.as_of(None).await.unwrap(), &tag).len(), 2);
     }
 }

@@ -25,6 +25,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// How long a request may take, its body included; a watch may stay.
     pub request_timeout: Duration,
+    /// How long a client may take to read anything of what is sent to it.
+    pub write_timeout: Duration,
     /// How often a watch without news says that it lives.
     pub heartbeat: Duration,
     /// How long requests under way may take to finish when the server stops.
@@ -44,6 +46,7 @@ impl Default for Limits {
             max_page: shoal_store::MAX_PAGE,
             header_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(30),
             heartbeat: Duration::from_secs(15),
             grace: Duration::from_secs(10),
         }

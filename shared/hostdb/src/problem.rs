@@ -64,13 +64,9 @@ impl Problem {
     }
 
     /// A well-formed request that cannot be done as it stands.
-    pub(crate) fn invalid(detail: impl Into<String>) -> Self {
-        Self::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "invalid",
-            "What was sent cannot be stored",
-            detail.into(),
-        )
+    pub(crate) fn invalid(detail: impl Into<String>, hint: &str) -> Self {
+        let (status, title) = (StatusCode::UNPROCESSABLE_ENTITY, "What was sent cannot be stored");
+        Self::new(status, "invalid", title, detail.into()).with("hint", hint)
     }
 
     /// `If-Match` named a revision that is no longer the newest of this resource.
@@ -207,7 +203,8 @@ impl From<Refusal> for Problem {
                 (StatusCode::PRECONDITION_FAILED, "precondition-failed", "It is not what you last saw")
             }
         };
-        let mut problem = Self::new(status, kind, title, detail).with("code", refusal.code());
+        let mut problem =
+            Self::new(status, kind, title, detail).with("code", refusal.code()).with("hint", refusal.hint());
         if let Some(key) = refusal.key() {
             problem = problem.with("key", key.as_str());
         }
@@ -265,6 +262,15 @@ impl From<StoreError> for Problem {
             }
         };
         let problem = Self::new(status, kind, title, detail);
+        let problem = match &error {
+            StoreError::Reused { .. } => {
+                problem.with("hint", "send another commit with another Idempotency-Key")
+            }
+            StoreError::Invalid(_) => {
+                problem.with("hint", "change what is sent: the same is refused whenever it comes")
+            }
+            _ => problem,
+        };
         let problem = if error.is_transient() { problem.retry_after(2) } else { problem };
         match serde_json::to_value(&error) {
             Ok(value) => problem.with("store_error", value),

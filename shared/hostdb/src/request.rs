@@ -1,21 +1,22 @@
 //! What handlers take from a request, parsed once at the edge.
 //!
-//! [`Params`] is the query, strict: a parameter that a resource does not know is refused, so that a typing error
-//! is never silently ignored. [`Text`] is the body with its format, read within the bounds. [`By`] is who writes
+//! [`Ask`] is a request without its path and body. [`Named`] is what the path names. [`Params`] is the query, strict: a
+//! parameter that a resource does not know is refused, so that a typing error is never silently ignored. [`Text`] is the body with its format, read within the bounds. [`By`] is who writes
 //! and why. [`Shape`] is the format of the answer.
 
 use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::body::{Body, to_bytes};
-use axum::extract::{FromRequestParts, Query};
+use axum::extract::{FromRequestParts, Path, Query};
 use axum::response::Response;
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use shoal_core::Revision;
+use shoal_core::{HostName, Key, Member, Revision, TagName};
+use shoal_store::Store;
 
 use crate::app::App;
 use crate::codec::{self, BadText, Format};
@@ -23,6 +24,80 @@ use crate::problem::{Answer, Problem};
 
 /// The longest author, message or idempotency key that a header may carry, in octets.
 const MAX_HEADER: usize = 4096;
+
+/// What handlers take from a request, besides its path and body.
+pub(crate) struct Ask {
+    pub(crate) app: Arc<App>,
+    pub(crate) shape: Shape,
+    pub(crate) headers: HeaderMap,
+    pub(crate) params: Params,
+}
+
+impl FromRequestParts<Arc<App>> for Ask {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Answer<Self> {
+        let shape = Shape::from_request_parts(parts, app).await?;
+        let params = Params::from_request_parts(parts, app).await?;
+        // Nobody after this one reads them.
+        Ok(Self { app: app.clone(), shape, headers: std::mem::take(&mut parts.headers), params })
+    }
+}
+
+impl Ask {
+    /// The same request, whose parameters are all of `known`.
+    pub(crate) fn only(mut self, known: &[&str]) -> Answer<Self> {
+        self.params = self.params.only(known)?;
+        Ok(self)
+    }
+
+    /// The database's store.
+    pub(crate) fn store(&self) -> &dyn Store {
+        &**self.app.db.store()
+    }
+}
+
+/// What the path names: a host, a tag, a member of a tag, or a key.
+pub(crate) struct Named<T>(pub(crate) T);
+
+async fn path<T: DeserializeOwned + Send>(parts: &mut Parts, app: &Arc<App>) -> Answer<T> {
+    let path = Path::from_request_parts(parts, app).await;
+    path.map(|Path(found)| found).map_err(|e| Problem::bad_request(e.body_text()))
+}
+
+impl FromRequestParts<Arc<App>> for Named<HostName> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Answer<Self> {
+        Ok(Self(path::<String>(parts, app).await?.parse()?))
+    }
+}
+
+impl FromRequestParts<Arc<App>> for Named<TagName> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Answer<Self> {
+        let (ns, key): (String, String) = path(parts, app).await?;
+        Ok(Self(format!("{ns}/{key}").parse()?))
+    }
+}
+
+impl FromRequestParts<Arc<App>> for Named<(TagName, Member)> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Answer<Self> {
+        let (ns, key, member): (String, String, String) = path(parts, app).await?;
+        Ok(Self((format!("{ns}/{key}").parse()?, member.parse()?)))
+    }
+}
+
+impl FromRequestParts<Arc<App>> for Named<Key> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Answer<Self> {
+        Ok(Self(path::<String>(parts, app).await?.parse()?))
+    }
+}
 
 /// The parameters of the query, in the order they came.
 #[derive(Clone, Debug, Default)]
@@ -186,13 +261,8 @@ impl Text {
     ///
     /// # Errors
     /// 415 for another media type, 413 for more than the bound, 503 when too many large bodies are on their way.
-    pub(crate) async fn read(
-        app: &App,
-        headers: &HeaderMap,
-        body: Body,
-        accepts: Accepts,
-        limit: usize,
-    ) -> Answer<Self> {
+    pub(crate) async fn read(ask: &Ask, body: Body, accepts: Accepts, limit: usize) -> Answer<Self> {
+        let Ask { app, headers, .. } = ask;
         let format = media(headers, accepts)?;
         let announced =
             headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
@@ -240,6 +310,10 @@ impl From<BadText> for Problem {
                 "What was sent cannot be stored",
                 detail,
             )
+            .with(
+                "hint",
+                "mend that field; docs/api.md and shared/core/src/edit.rs have the form of every body",
+            )
             .with("field", path)
             .with("expected", why),
         }
@@ -281,9 +355,18 @@ pub(crate) struct By {
 }
 
 impl By {
+    /// Nobody: whoever only asks what would be signs nothing.
+    pub(crate) fn nobody() -> Self {
+        Self { author: "nobody".to_owned(), message: "plan".to_owned(), idempotency: None }
+    }
+
     /// From the headers `Shoal-Author`, `Shoal-Message` and `Idempotency-Key`, else from the query; `author` and
     /// `message` of a body go before both.
-    pub(crate) fn of(
+    pub(crate) fn of(ask: &Ask, author: Option<String>, message: Option<String>) -> Answer<Self> {
+        Self::from(&ask.headers, &ask.params, author, message)
+    }
+
+    fn from(
         headers: &HeaderMap,
         params: &Params,
         author: Option<String>,
@@ -351,15 +434,15 @@ mod tests {
     fn a_write_is_signed_by_header_query_or_body() {
         let mut headers = HeaderMap::new();
         let none = params(&[]);
-        let problem = By::of(&headers, &none, None, None).unwrap_err();
+        let problem = By::from(&headers, &none, None, None).unwrap_err();
         assert!(problem.detail().contains("Shoal-Author"));
         headers.insert("shoal-author", HeaderValue::from_bytes("Jürgen".as_bytes()).unwrap());
-        assert!(By::of(&headers, &none, None, None).unwrap_err().detail().contains("Shoal-Message"));
-        let by = By::of(&headers, &params(&[("message", "why")]), None, None).unwrap();
+        assert!(By::from(&headers, &none, None, None).unwrap_err().detail().contains("Shoal-Message"));
+        let by = By::from(&headers, &params(&[("message", "why")]), None, None).unwrap();
         assert_eq!((by.author.as_str(), by.message.as_str()), ("Jürgen", "why"));
-        let by = By::of(&headers, &none, Some("ann".into()), Some("m".into())).unwrap();
+        let by = By::from(&headers, &none, Some("ann".into()), Some("m".into())).unwrap();
         assert_eq!(by.author, "ann");
-        assert!(By::of(&headers, &none, None, Some("  ".into())).is_err());
+        assert!(By::from(&headers, &none, None, Some("  ".into())).is_err());
     }
 
     #[test]

@@ -97,7 +97,11 @@ fn look(place: &Path) -> Result<()> {
     }
     let folder = place.parent().unwrap_or(Path::new("/"));
     if !folder.is_dir() {
-        return Err(unavailable(format!("its folder {} does not exist: make it first", folder.display())));
+        let (place, folder) = (place.display(), folder.display());
+        return Err(StoreError::Invalid(format!(
+            "{place} would stand in the folder {folder}, which does not exist: make that first (mkdir -p '{folder}'), \
+             or mend the path"
+        )));
     }
     // The log and the shared memory stand beside the file.
     if let Err(error) = rustix::fs::access(folder, rustix::fs::Access::WRITE_OK) {

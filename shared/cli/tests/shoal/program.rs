@@ -49,6 +49,12 @@ fn stores_that_cannot_be_opened_say_why() {
     let nowhere = shoal("sqlite:/nonexistent/dir/shoal.db", &["get"]);
     assert_eq!(nowhere.status.code(), Some(1));
     assert!(text(&nowhere.stderr).contains("/nonexistent/dir"), "{}", text(&nowhere.stderr));
+    let nowhere = shoal("sqlite:/nonexistent/dir/shoal.db", &["put", "web1", "-m", "x"]);
+    let said = text(&nowhere.stderr);
+    assert!(said.contains("mkdir -p '/nonexistent/dir'") && !said.contains("did not answer"), "{said}");
+    let folder = shoal(&format!("sqlite:{}", dir.path().display()), &["get"]);
+    assert_eq!(folder.status.code(), Some(1));
+    assert!(text(&folder.stderr).contains("is a folder"), "{}", text(&folder.stderr));
     for url in ["https://hostdb.example", "etcd://h1", "nonsense"] {
         let refused = shoal(url, &["get"]);
         assert_eq!(refused.status.code(), Some(1));

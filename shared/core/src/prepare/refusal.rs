@@ -80,7 +80,7 @@ pub enum Refusal {
         rule: BadRule,
     },
     /// A tag's own document breaks its namespace's schema.
-    #[error("the document of {tag} breaks the schema of {}: {fault}", .tag.namespace())]
+    #[error("the document of {tag} breaks the schema of {}: {fault}; mend that field (`shoal get schemas/{}` shows what it may be)", .tag.namespace(), .tag.namespace())]
     TagBreaks {
         /// Whose.
         tag: TagName,
@@ -88,7 +88,9 @@ pub enum Refusal {
         fault: Box<Fault>,
     },
     /// A host overrides what it may not.
-    #[error("what {host} overrides under {namespace:?} breaks the schema of {namespace}: {fault}")]
+    #[error(
+        "what {host} overrides under {namespace:?} breaks the schema of {namespace}: {fault}; mend or remove that field (`shoal get schemas/{namespace}` shows what it may be)"
+    )]
     OverrideBreaks {
         /// Whose.
         host: HostName,
@@ -98,7 +100,7 @@ pub enum Refusal {
         fault: Box<Fault>,
     },
     /// What a tag would say of a member breaks the namespace's schema, though each part may be fine.
-    #[error("what {tag} says of {host} would break the schema of {}: {fault}{}", .tag.namespace(), said_by(.origin.as_ref()))]
+    #[error("what {tag} says of {host} would break the schema of {}: {fault}{}; mend it there (`shoal get schemas/{}` shows what it may be)", .tag.namespace(), said_by(.origin.as_ref()), .tag.namespace())]
     EffectiveBreaks {
         /// Which tag.
         tag: TagName,
@@ -110,7 +112,9 @@ pub enum Refusal {
         origin: Option<Origin>,
     },
     /// A schema is not one.
-    #[error("the schema of {namespace} cannot be used: {why}")]
+    #[error(
+        "the schema of {namespace} cannot be used: {why}; publish one that is JSON Schema, draft 2020-12"
+    )]
     Schema {
         /// Whose.
         namespace: Namespace,
@@ -160,7 +164,9 @@ pub enum Refusal {
         why: String,
     },
     /// A row is larger than stores take.
-    #[error("{key} is too large: {octets} octets, at most {most} fit")]
+    #[error(
+        "{key} is too large: {octets} octets, at most {most} fit; split it, or keep what is large elsewhere and say here where"
+    )]
     TooLarge {
         /// Where.
         key: Key,
@@ -224,6 +230,43 @@ impl Refusal {
             | Self::Id { .. }
             | Self::NoMember { .. } => Sort::Conflict,
             _ => Sort::Invalid,
+        }
+    }
+
+    /// What to do next, for people, whatever exactly is refused.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::NoAuthor => "name an author",
+            Self::NoMessage => "give a reason as the message",
+            Self::Missing { .. } => "make it first, in this commit or before, or mend the name",
+            Self::Exists { .. } => "choose another name, or change what is there",
+            Self::Stale { .. } => {
+                "read it again, apply the change to what it says now, and send that revision"
+            }
+            Self::Twice { .. } => "leave one of the two out",
+            Self::UnknownMember { .. } => "make the member first, in this commit or before, or mend its name",
+            Self::NoMember { .. } => {
+                "look at the tag's own members: what nesting or a rule brings in goes with those"
+            }
+            Self::Cycle { .. } => "leave one of the links of the path out",
+            Self::Rule { .. } => "mend the rule at the column that is named",
+            Self::TagBreaks { .. } => {
+                "mend the field; the schema stands under schemas/ and the tag's namespace"
+            }
+            Self::OverrideBreaks { .. } => {
+                "mend the field of the host, or remove it; the schema stands under schemas/ and its namespace"
+            }
+            Self::EffectiveBreaks { .. } => {
+                "mend the value where it is said, or override it nearer to the host; the schema stands under schemas/"
+            }
+            Self::Schema { .. } => "publish one that is JSON Schema, draft 2020-12, and stands alone",
+            Self::Nested { .. } => "take it out of those tags first, or let the deletion follow",
+            Self::Named { .. } => "take it out of those tags in the same commit",
+            Self::Form { .. } => "mend the form; shared/core/src/record.rs has that of every row",
+            Self::Kind { .. } => "use an edit that fits the key",
+            Self::Id { .. } => "leave the id out, and one is given or kept",
+            Self::TooLarge { .. } => "split it, or keep what is large elsewhere and say here where",
         }
     }
 

@@ -1,17 +1,14 @@
 //! What changed when, and who said what: `/api/v2/commits`, `/history`, `/blame` and `/diff`.
 
-use std::sync::Arc;
-
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use serde::Serialize;
 use shoal_core::{CommitInfo, Key, Line, LogEntry, Range, Revision};
 
 use super::missing;
-use crate::app::App;
 use crate::history;
 use crate::problem::{Answer, Problem};
 use crate::reading;
-use crate::request::{Params, Shape};
+use crate::request::{Ask, Named};
 use crate::watch;
 
 /// How many changed keys a list names of each commit.
@@ -37,47 +34,36 @@ struct Log<T> {
 }
 
 /// `GET /api/v2/commits`: newest first; `?key=`, `?prefix=`, `?tag=`, `?naming=` narrow it, `?before=` pages.
-pub(super) async fn commits(State(app): State<Arc<App>>, shape: Shape, params: Params) -> Answer {
-    let params = params.only(&["before", "limit", "key", "prefix", "tag", "naming"])?;
-    let ranges = watch::ranges(&params)?;
-    let (entries, next) = read(&app, &params, &ranges).await?;
+pub(super) async fn commits(ask: Ask) -> Answer {
+    let ask = ask.only(&["before", "limit", "key", "prefix", "tag", "naming"])?;
+    let ranges = watch::ranges(&ask.params)?;
+    let (entries, next) = read(&ask, &ranges).await?;
     let items = entries.into_iter().map(|entry| Summary {
         changed: entry.changes.len(),
         keys: entry.changes.iter().take(SAMPLE).map(|c| c.key.clone()).collect(),
         info: entry.info,
     });
-    shape.ok(&Log { items: items.collect(), next })
+    ask.shape.ok(&Log { items: items.collect(), next })
 }
 
 /// `GET /api/v2/commits/{revision}`: one commit, whole.
-pub(super) async fn commit(
-    State(app): State<Arc<App>>,
-    Path(revision): Path<String>,
-    shape: Shape,
-    params: Params,
-) -> Answer {
-    params.only(&[])?;
+pub(super) async fn commit(ask: Ask, Path(revision): Path<String>) -> Answer {
+    let ask = ask.only(&[])?;
     let revision = revision
         .parse()
         .map(Revision)
         .map_err(|_| Problem::bad_request(format!("{revision:?} is not a revision: it is a whole number")))?;
-    match history::commit(&**app.db.store(), revision).await? {
-        Some(entry) => shape.ok(&entry),
+    match history::commit(ask.store(), revision).await? {
+        Some(entry) => ask.shape.ok(&entry),
         None => Err(Problem::not_found(format!("there is no commit with revision {revision}"))),
     }
 }
 
 /// `GET /api/v2/history/{key}`: every commit that wrote the key, whole where it did; for a tag, its members too.
-pub(super) async fn history(
-    State(app): State<Arc<App>>,
-    Path(key): Path<String>,
-    shape: Shape,
-    params: Params,
-) -> Answer {
-    let key: Key = key.parse()?;
-    let params = params.only(&["before", "limit"])?;
-    let (items, next) = read(&app, &params, &history::ranges_of(&key)).await?;
-    shape.ok(&Log { items, next })
+pub(super) async fn history(ask: Ask, Named(key): Named<Key>) -> Answer {
+    let ask = ask.only(&["before", "limit"])?;
+    let (items, next) = read(&ask, &history::ranges_of(&key)).await?;
+    ask.shape.ok(&Log { items, next })
 }
 
 #[derive(Serialize)]
@@ -88,18 +74,12 @@ struct Blamed {
 }
 
 /// `GET /api/v2/blame/{key}`: who last said each value, through renames.
-pub(super) async fn blame(
-    State(app): State<Arc<App>>,
-    Path(key): Path<String>,
-    shape: Shape,
-    params: Params,
-) -> Answer {
-    params.only(&[])?;
-    let key: Key = key.parse()?;
-    match history::blame(&**app.db.store(), &key).await? {
-        Some(values) => shape.ok(&Blamed { key, values }),
+pub(super) async fn blame(ask: Ask, Named(key): Named<Key>) -> Answer {
+    let ask = ask.only(&[])?;
+    match history::blame(ask.store(), &key).await? {
+        Some(values) => ask.shape.ok(&Blamed { key, values }),
         None => {
-            let found = reading::row(&**app.db.store(), &key, None).await?;
+            let found = reading::row(ask.store(), &key, None).await?;
             Err(missing(&found, key.as_str()))
         }
     }
@@ -110,25 +90,37 @@ struct Difference {
     from: Revision,
     to: Revision,
     items: Vec<history::Changed>,
+    /// What `after` is for the next page, with the same `from` and `to`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<Key>,
 }
 
-/// `GET /api/v2/diff?from=…&to=…`: the rows that differ; `?key=`, `?prefix=`, `?tag=`, `?naming=` narrow it.
-pub(super) async fn diff(State(app): State<Arc<App>>, shape: Shape, params: Params) -> Answer {
-    let params = params.only(&["from", "to", "key", "prefix", "tag", "naming"])?;
+/// `GET /api/v2/diff?from=…&to=…`: the rows that differ, by key; `?key=`, `?prefix=`, `?tag=`, `?naming=` narrow it.
+pub(super) async fn diff(ask: Ask) -> Answer {
+    let known = ["from", "to", "key", "prefix", "tag", "naming", "after", "limit"];
+    let Ask { app, shape, params, .. } = ask.only(&known)?;
     let revision =
         |name: &str| Ok::<_, Problem>(params.parse(name, "a revision (a whole number)")?.map(Revision));
     let from = revision("from")?.ok_or_else(|| {
         Problem::bad_request("from=REVISION is missing: say what to compare with").with("field", "from")
     })?;
+    let limit = params.limit(&app)?;
+    let after = params.get("after").map(str::parse::<Key>).transpose()?;
     let to = match revision("to")? {
         Some(to) => to,
         None => app.db.store().head().await?.revision,
     };
-    let items = history::between(&**app.db.store(), &watch::ranges(&params)?, from, to).await?;
-    shape.ok(&Difference { from, to, items })
+    // Each holds both revisions of what it reads.
+    let _turn = app.db.large_reading().await;
+    let mut items = history::between(&**app.db.store(), &watch::ranges(&params)?, from, to).await?;
+    items.retain(|changed| after.as_ref().is_none_or(|after| changed.key > *after));
+    let more = items.len() > limit;
+    items.truncate(limit);
+    let next = if more { items.last().map(|changed| changed.key.clone()) } else { None };
+    shape.ok(&Difference { from, to, items, next })
 }
 
-async fn read(app: &App, params: &Params, ranges: &[Range]) -> Answer<(Vec<LogEntry>, Option<Revision>)> {
-    let before = params.parse("before", "a revision (a whole number)")?.map(Revision);
-    Ok(history::log(&**app.db.store(), ranges, before, params.limit(app)?).await?)
+async fn read(ask: &Ask, ranges: &[Range]) -> Answer<(Vec<LogEntry>, Option<Revision>)> {
+    let before = ask.params.parse("before", "a revision (a whole number)")?.map(Revision);
+    Ok(history::log(ask.store(), ranges, before, ask.params.limit(&ask.app)?).await?)
 }

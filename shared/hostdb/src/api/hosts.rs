@@ -1,67 +1,52 @@
 //! `/api/v2/hosts`: reading hosts.
 
-use std::sync::Arc;
-
-use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
+use http::StatusCode;
 use http::header::ETAG;
-use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use shoal_core::{HostName, Revision};
 
 use super::{List, missing};
-use crate::app::App;
 use crate::docs::HostDoc;
 use crate::etag::{Wish, etag};
 use crate::problem::Answer;
 use crate::reading::{self, Found};
-use crate::request::{Params, Shape};
+use crate::request::{Ask, Named};
 
 /// `GET /api/v2/hosts`
-pub(super) async fn list(State(app): State<Arc<App>>, shape: Shape, params: Params) -> Answer {
-    let params = params.only(&["revision", "after", "limit"])?;
-    let (at, limit) = (params.revision()?, params.limit(&app)?);
-    let after = params.get("after").map(str::parse::<HostName>).transpose()?;
-    let (revision, items, next) = reading::hosts(&**app.db.store(), at, after.as_ref(), limit).await?;
-    shape.ok(&List { revision, items, next: next.map(|n| n.to_string()) })
+pub(super) async fn list(ask: Ask) -> Answer {
+    let ask = ask.only(&["revision", "after", "limit"])?;
+    let (at, limit) = (ask.params.revision()?, ask.params.limit(&ask.app)?);
+    let after = ask.params.get("after").map(str::parse::<HostName>).transpose()?;
+    let (revision, items, next) = reading::hosts(ask.store(), at, after.as_ref(), limit).await?;
+    ask.shape.ok(&List { revision, items, next: next.map(|n| n.to_string()) })
 }
 
 /// `GET /api/v2/hosts/{fqdn}`. Answered from the view: costs no call of the store.
-pub(super) async fn get(
-    State(app): State<Arc<App>>,
-    Path(name): Path<String>,
-    shape: Shape,
-    headers: HeaderMap,
-    params: Params,
-) -> Answer {
-    let name: HostName = name.parse()?;
-    let at = params.only(&["revision"])?.revision()?;
+pub(super) async fn get(ask: Ask, Named(name): Named<HostName>) -> Answer {
+    let ask = ask.only(&["revision"])?;
+    let at = ask.params.revision()?;
     let found = match at {
-        Some(_) => reading::host(&**app.db.store(), &name, at).await?,
-        None => match app.db.view().host(name.as_str()) {
+        Some(_) => reading::host(ask.store(), &name, at).await?,
+        None => match ask.app.db.view().host(name.as_str()) {
             Some(host) => Found::Here(HostDoc::of(host.name.clone(), host.record(), host.revision)),
             // The store knows what became of it.
-            None => reading::host(&**app.db.store(), &name, None).await?,
+            None => reading::host(ask.store(), &name, None).await?,
         },
     };
     match found {
-        Found::Here(doc) => tagged(&headers, doc.revision, shape, &doc),
+        Found::Here(doc) => tagged(&ask, doc.revision, &doc),
         gone => Err(missing(&gone, &format!("host {name}"))),
     }
 }
 
 /// An answer with an ETag, or 304 if the client has it already.
-pub(super) fn tagged<T: Serialize>(
-    headers: &HeaderMap,
-    revision: Option<Revision>,
-    shape: Shape,
-    value: &T,
-) -> Answer<Response> {
+pub(super) fn tagged<T: Serialize>(ask: &Ask, revision: Option<Revision>, value: &T) -> Answer<Response> {
     let revision = revision.unwrap_or_default();
-    if Wish::of(headers)?.is_fresh(revision) {
+    if Wish::of(&ask.headers)?.is_fresh(revision) {
         return Ok((StatusCode::NOT_MODIFIED, [(ETAG, etag(revision))]).into_response());
     }
-    let mut response = shape.ok(value)?;
+    let mut response = ask.shape.ok(value)?;
     response.headers_mut().insert(ETAG, etag(revision));
     Ok(response)
 }
@@ -78,16 +63,11 @@ struct Membership {
 }
 
 /// `GET /api/v2/hosts/{fqdn}/tags`
-pub(super) async fn tags(
-    State(app): State<Arc<App>>,
-    Path(name): Path<String>,
-    shape: Shape,
-    params: Params,
-) -> Answer {
-    let name: HostName = name.parse()?;
-    let view = app.db.as_of(params.only(&["revision"])?.revision()?).await?;
+pub(super) async fn tags(ask: Ask, Named(name): Named<HostName>) -> Answer {
+    let ask = ask.only(&["revision"])?;
+    let view = ask.app.db.as_of(ask.params.revision()?).await?;
     if view.host(name.as_str()).is_none() {
-        let found = reading::host(&**app.db.store(), &name, Some(view.revision())).await?;
+        let found = reading::host(ask.store(), &name, Some(view.revision())).await?;
         return Err(missing(&found, &format!("host {name}")));
     }
     let items = view.memberships(name.as_str()).into_iter().map(|(tag, via)| Membership {
@@ -96,5 +76,5 @@ pub(super) async fn tags(
         rule: via.rule,
         revision: via.revision,
     });
-    shape.ok(&List { revision: view.revision(), items: items.collect(), next: None })
+    ask.shape.ok(&List { revision: view.revision(), items: items.collect(), next: None })
 }

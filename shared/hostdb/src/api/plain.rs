@@ -1,19 +1,16 @@
 //! Facts, schemas, pauses and approvals: rows that are one document each.
 
-use std::sync::Arc;
-
-use axum::extract::{Path, State};
-use http::{HeaderMap, Uri};
+use axum::extract::Path;
+use http::Uri;
 use serde::Serialize;
 use shoal_core::{Document, Key, Range, Revision, Row};
 use shoal_store::Query;
 
 use super::hosts::tagged;
 use super::{List, missing};
-use crate::app::App;
 use crate::problem::{Answer, Problem};
 use crate::reading::{self, Found};
-use crate::request::{Params, Shape};
+use crate::request::Ask;
 
 /// A row as it is shown.
 #[derive(Serialize)]
@@ -30,13 +27,18 @@ impl From<Row> for Plain {
 }
 
 /// The first part of the path below `/api/v2`: the namespace of these rows.
-pub(super) fn area(uri: &Uri) -> &str {
+fn area(uri: &Uri) -> &str {
     uri.path().split('/').nth(1).unwrap_or("")
 }
 
+/// The key of `rest` below it.
+pub(super) fn key(uri: &Uri, rest: &str) -> Answer<Key> {
+    Ok(format!("{}/{rest}", area(uri)).parse()?)
+}
+
 /// `GET /api/v2/facts` (or `schemas`, `pauses`, `approvals`), `?prefix=facts/vm/`
-pub(super) async fn list(State(app): State<Arc<App>>, uri: Uri, shape: Shape, params: Params) -> Answer {
-    let params = params.only(&["revision", "after", "limit", "prefix"])?;
+pub(super) async fn list(ask: Ask, uri: Uri) -> Answer {
+    let Ask { app, shape, params, .. } = ask.only(&["revision", "after", "limit", "prefix"])?;
     let area = format!("{}/", area(&uri));
     let prefix = params.get("prefix").unwrap_or(&area);
     if !prefix.starts_with(&area) || !prefix.ends_with('/') {
@@ -57,18 +59,10 @@ pub(super) async fn list(State(app): State<Arc<App>>, uri: Uri, shape: Shape, pa
 }
 
 /// `GET /api/v2/facts/{namespace}/{subject}` and the like.
-pub(super) async fn get(
-    State(app): State<Arc<App>>,
-    uri: Uri,
-    Path(rest): Path<String>,
-    shape: Shape,
-    headers: HeaderMap,
-    params: Params,
-) -> Answer {
-    let key: Key = format!("{}/{rest}", area(&uri)).parse()?;
-    let at = params.only(&["revision"])?.revision()?;
-    match reading::row(&**app.db.store(), &key, at).await? {
-        Found::Here(row) => tagged(&headers, Some(row.revision), shape, &Plain::from(row)),
+pub(super) async fn get(ask: Ask, uri: Uri, Path(rest): Path<String>) -> Answer {
+    let (ask, key) = (ask.only(&["revision"])?, key(&uri, &rest)?);
+    match reading::row(ask.store(), &key, ask.params.revision()?).await? {
+        Found::Here(row) => tagged(&ask, Some(row.revision), &Plain::from(row)),
         gone => Err(missing(&gone, key.as_str())),
     }
 }

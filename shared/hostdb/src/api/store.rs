@@ -12,17 +12,17 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
 use axum::routing::{get, post};
 use data_encoding::BASE64;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shoal_core::{Change, Commit, Edit, Key, Proposal, Range, Revision, Status};
 use shoal_store::{Claim, ClaimRequest, Filter, LedgerWrite, Position, Query, StoreError, TransactError};
 
 use crate::app::App;
 use crate::problem::{Answer, Problem};
-use crate::request::{Accepts, Params, Shape, Text};
+use crate::request::{Accepts, Ask, Text};
 use crate::watch;
 
 /// The routes of this module.
@@ -42,9 +42,9 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/reports", get(reports))
 }
 
-async fn head(State(app): State<Arc<App>>, shape: Shape, params: Params) -> Answer {
-    params.only(&[])?;
-    shape.ok(&app.db.store().head().await?)
+async fn head(ask: Ask) -> Answer {
+    let ask = ask.only(&[])?;
+    ask.shape.ok(&ask.store().head().await?)
 }
 
 #[derive(Deserialize)]
@@ -60,15 +60,15 @@ struct WireQuery {
     tombstones: bool,
 }
 
-async fn read(State(app): State<Arc<App>>, shape: Shape, headers: HeaderMap, body: Body) -> Answer {
-    let WireQuery { range, at, after, limit, tombstones } = small(&app, &headers, body).await?;
-    let limit = limit.min(app.limits.max_page);
-    shape.ok(&app.db.store().read(&Query { range, at, after, limit, tombstones }).await?)
+async fn read(ask: Ask, body: Body) -> Answer {
+    let WireQuery { range, at, after, limit, tombstones } = small(&ask, body).await?;
+    let limit = limit.min(ask.app.limits.max_page);
+    ask.shape.ok(&ask.store().read(&Query { range, at, after, limit, tombstones }).await?)
 }
 
-async fn commit(State(app): State<Arc<App>>, shape: Shape, headers: HeaderMap, body: Body) -> Answer {
-    let _turn = app.write_turn()?;
-    let commit: Commit = large(&app, &headers, body).await?;
+async fn commit(ask: Ask, body: Body) -> Answer {
+    let _turn = ask.app.write_turn()?;
+    let commit: Commit = large(&ask, body).await?;
     pairs(&commit.changes)?;
     let row = |Change { key, value, moved }| Edit::Row { key, value, moved };
     let proposal = Proposal {
@@ -81,8 +81,8 @@ async fn commit(State(app): State<Arc<App>>, shape: Shape, headers: HeaderMap, b
         intent: commit.intent,
         pre: commit.pre,
     };
-    match app.propose(proposal).await {
-        Ok(done) => shape.ok(&done.committed),
+    match ask.app.propose(proposal).await {
+        Ok(done) => ask.shape.ok(&done.committed),
         // Callers that know only stores hear it in their words, too.
         Err(TransactError::Refused(refusal)) => {
             let error = StoreError::Invalid(refusal.to_string());
@@ -107,12 +107,16 @@ fn pairs(changes: &[Change]) -> Answer<()> {
     };
     for change in changes {
         if let Some(to) = change.moved.as_ref().filter(|to| !mutual(change, to)) {
-            return Err(Problem::invalid(format!(
-                "nothing was written: {} says that it was renamed to or from {to}, and no change of {to} says the same; \
-                 a rename is two changes, one without a value, that name each other as `moved`",
-                change.key
-            ))
-            .with("field", change.key.as_str()));
+            let hint = "a rename is two changes, one without a value, that name each other as `moved`";
+            let key = &change.key;
+            return Err(Problem::invalid(
+                format!(
+                    "nothing was written: {key} says that it was renamed to or from {to}, and no change of {to} says \
+                     the same; {hint}"
+                ),
+                hint,
+            )
+            .with("field", key.as_str()));
         }
     }
     Ok(())
@@ -127,9 +131,9 @@ struct WireLog {
     limit: usize,
 }
 
-async fn log(State(app): State<Arc<App>>, shape: Shape, headers: HeaderMap, body: Body) -> Answer {
-    let WireLog { range, before, limit } = small(&app, &headers, body).await?;
-    shape.ok(&app.db.store().log(&range, before, limit.min(app.limits.max_page)).await?)
+async fn log(ask: Ask, body: Body) -> Answer {
+    let WireLog { range, before, limit } = small(&ask, body).await?;
+    ask.shape.ok(&ask.store().log(&range, before, limit.min(ask.app.limits.max_page)).await?)
 }
 
 #[derive(Deserialize)]
@@ -141,32 +145,32 @@ struct WireWatch {
     after: Position,
 }
 
-async fn watch_rows(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Answer {
-    let WireWatch { ranges, progress_ms, after } = small(&app, &headers, body).await?;
+async fn watch_rows(ask: Ask, body: Body) -> Answer {
+    let WireWatch { ranges, progress_ms, after } = small(&ask, body).await?;
     let mut filter = Filter::of(ranges);
     if let Some(ms) = progress_ms {
         filter.progress = Duration::from_millis(ms.clamp(10, 3_600_000));
     }
-    watch::events(&app, filter, after)
+    watch::events(&ask.app, filter, after)
 }
 
-async fn claim(State(app): State<Arc<App>>, shape: Shape, headers: HeaderMap, body: Body) -> Answer {
-    let _turn = app.write_turn()?;
-    let want: ClaimRequest = small(&app, &headers, body).await?;
-    shape.ok(&app.db.store().claim(&want).await?)
+async fn claim(ask: Ask, body: Body) -> Answer {
+    let _turn = ask.app.write_turn()?;
+    let want: ClaimRequest = small(&ask, body).await?;
+    ask.shape.ok(&ask.store().claim(&want).await?)
 }
 
-async fn release(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Answer<StatusCode> {
-    let _turn = app.write_turn()?;
-    let claim: Claim = small(&app, &headers, body).await?;
-    app.db.store().release(&claim).await?;
+async fn release(ask: Ask, body: Body) -> Answer<StatusCode> {
+    let _turn = ask.app.write_turn()?;
+    let claim: Claim = small(&ask, body).await?;
+    ask.store().release(&claim).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `GET /api/v2/claims` and `/api/v2/store/claims`
-pub(crate) async fn claims(State(app): State<Arc<App>>, shape: Shape, params: Params) -> Answer {
-    let params = params.only(&["name"])?;
-    shape.ok(&app.db.store().claims(params.get("name").unwrap_or("")).await?)
+pub(crate) async fn claims(ask: Ask) -> Answer {
+    let ask = ask.only(&["name"])?;
+    ask.shape.ok(&ask.store().claims(ask.params.get("name").unwrap_or("")).await?)
 }
 
 #[derive(Deserialize)]
@@ -193,12 +197,12 @@ struct WireLedgerPage {
     more: bool,
 }
 
-async fn read_ledger(State(app): State<Arc<App>>, shape: Shape, headers: HeaderMap, body: Body) -> Answer {
-    let WireLedgerQuery { prefix, after, limit } = small(&app, &headers, body).await?;
-    let page = app.db.store().ledger(&prefix, after.as_deref(), limit.min(app.limits.max_page)).await?;
+async fn read_ledger(ask: Ask, body: Body) -> Answer {
+    let WireLedgerQuery { prefix, after, limit } = small(&ask, body).await?;
+    let page = ask.store().ledger(&prefix, after.as_deref(), limit.min(ask.app.limits.max_page)).await?;
     let rows =
         page.rows.into_iter().map(|(key, value)| WireLedgerRow { key, value: Some(BASE64.encode(&value)) });
-    shape.ok(&WireLedgerPage { rows: rows.collect(), more: page.more })
+    ask.shape.ok(&WireLedgerPage { rows: rows.collect(), more: page.more })
 }
 
 #[derive(Deserialize)]
@@ -208,40 +212,41 @@ struct WireLedgerWrite {
     held: Claim,
 }
 
-async fn write_ledger(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Answer<StatusCode> {
-    let _turn = app.write_turn()?;
-    let WireLedgerWrite { rows, held } = large(&app, &headers, body).await?;
+async fn write_ledger(ask: Ask, body: Body) -> Answer<StatusCode> {
+    let _turn = ask.app.write_turn()?;
+    let WireLedgerWrite { rows, held } = large(&ask, body).await?;
     let rows = rows
         .into_iter()
         .map(|WireLedgerRow { key, value }| {
             let value = value.map(|text| BASE64.decode(text.as_bytes())).transpose().map_err(|e| {
-                Problem::invalid(format!("nothing was written: the value of {key} is not base64: {e}"))
+                let detail = format!("nothing was written: the value of {key} is not base64: {e}");
+                Problem::invalid(detail, "encode the octets as base64, with padding")
                     .with("field", key.as_str())
             })?;
             Ok(LedgerWrite { key, value })
         })
         .collect::<Answer<Vec<_>>>()?;
-    app.db.store().write_ledger(rows, &held).await?;
+    ask.store().write_ledger(rows, &held).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn report(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Answer<StatusCode> {
-    let _turn = app.write_turn()?;
-    let status: Status = small(&app, &headers, body).await?;
-    app.db.store().report(status).await?;
+async fn report(ask: Ask, body: Body) -> Answer<StatusCode> {
+    let _turn = ask.app.write_turn()?;
+    let status: Status = small(&ask, body).await?;
+    ask.store().report(status).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `GET /api/v2/status` and `/api/v2/store/reports`
-pub(crate) async fn reports(State(app): State<Arc<App>>, shape: Shape, params: Params) -> Answer {
-    params.only(&[])?;
-    shape.ok(&app.db.store().reports().await?)
+pub(crate) async fn reports(ask: Ask) -> Answer {
+    let ask = ask.only(&[])?;
+    ask.shape.ok(&ask.store().reports().await?)
 }
 
-async fn small<T: serde::de::DeserializeOwned>(app: &App, headers: &HeaderMap, body: Body) -> Answer<T> {
-    Text::read(app, headers, body, Accepts::Documents, app.limits.document).await?.parse()
+async fn small<T: DeserializeOwned>(ask: &Ask, body: Body) -> Answer<T> {
+    Text::read(ask, body, Accepts::Documents, ask.app.limits.document).await?.parse()
 }
 
-async fn large<T: serde::de::DeserializeOwned>(app: &App, headers: &HeaderMap, body: Body) -> Answer<T> {
-    Text::read(app, headers, body, Accepts::Documents, app.limits.body).await?.parse()
+async fn large<T: DeserializeOwned>(ask: &Ask, body: Body) -> Answer<T> {
+    Text::read(ask, body, Accepts::Documents, ask.app.limits.body).await?.parse()
 }

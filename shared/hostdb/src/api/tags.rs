@@ -1,45 +1,34 @@
 //! `/api/v2/tags`: reading tags and their members.
 
-use std::sync::Arc;
-
-use axum::extract::{Path, State};
-use http::HeaderMap;
+use axum::extract::Path;
 use serde::Serialize;
-use shoal_core::{HostName, Key, Kind, Member, Namespace, Range, Revision, TagName};
+use shoal_core::{HostName, Key, Kind, Member, Namespace, Range, Revision, Tag, TagName};
 use shoal_store::Query;
 
 use super::hosts::tagged;
 use super::{List, missing};
-use crate::app::App;
 use crate::docs::TagDoc;
 use crate::problem::{Answer, Problem};
 use crate::reading::{self, Found};
-use crate::request::{Params, Shape};
+use crate::request::{Ask, Named};
 
 /// `GET /api/v2/tags`: tags without their members.
-pub(super) async fn list(State(app): State<Arc<App>>, shape: Shape, params: Params) -> Answer {
-    let params = params.only(&["revision", "after", "limit"])?;
-    page(&app, shape, &params, None).await
+pub(super) async fn list(ask: Ask) -> Answer {
+    page(ask, None).await
 }
 
 /// `GET /api/v2/tags/{ns}`: the tags of one namespace, without their members.
-pub(super) async fn list_of(
-    State(app): State<Arc<App>>,
-    Path(ns): Path<String>,
-    shape: Shape,
-    params: Params,
-) -> Answer {
-    let ns: Namespace = ns.parse()?;
-    let params = params.only(&["revision", "after", "limit"])?;
-    page(&app, shape, &params, Some(ns.as_str())).await
+pub(super) async fn list_of(ask: Ask, Path(ns): Path<String>) -> Answer {
+    page(ask, Some(ns.parse()?)).await
 }
 
-async fn page(app: &App, shape: Shape, params: &Params, ns: Option<&str>) -> Answer {
-    let limit = params.limit(app)?;
+async fn page(ask: Ask, ns: Option<Namespace>) -> Answer {
+    let Ask { app, shape, params, .. } = ask.only(&["revision", "after", "limit"])?;
+    let limit = params.limit(&app)?;
     let after = params.get("after").map(str::parse::<TagName>).transpose()?;
     let view = app.db.as_of(params.revision()?).await?;
-    let tags: Box<dyn Iterator<Item = &shoal_core::Tag> + Send> = match ns {
-        Some(ns) => Box::new(view.tags_in(ns)),
+    let tags: Box<dyn Iterator<Item = &Tag> + Send> = match &ns {
+        Some(ns) => Box::new(view.tags_in(ns.as_str())),
         None => Box::new(view.tags()),
     };
     let mut items: Vec<TagDoc> = tags
@@ -56,23 +45,11 @@ async fn page(app: &App, shape: Shape, params: &Params, ns: Option<&str>) -> Ans
     shape.ok(&List { revision: view.revision(), items, next })
 }
 
-/// The tag of a path.
-pub(super) fn named(ns: &str, key: &str) -> Answer<TagName> {
-    Ok(format!("{ns}/{key}").parse()?)
-}
-
 /// `GET /api/v2/tags/{ns}/{key}`: a tag with all its members.
-pub(super) async fn get(
-    State(app): State<Arc<App>>,
-    Path((ns, key)): Path<(String, String)>,
-    shape: Shape,
-    headers: HeaderMap,
-    params: Params,
-) -> Answer {
-    let name = named(&ns, &key)?;
-    let at = params.only(&["revision"])?.revision()?;
-    match reading::tag(&**app.db.store(), &name, at).await? {
-        Found::Here(doc) => tagged(&headers, doc.revision, shape, &doc),
+pub(super) async fn get(ask: Ask, Named(name): Named<TagName>) -> Answer {
+    let ask = ask.only(&["revision"])?;
+    match reading::tag(ask.store(), &name, ask.params.revision()?).await? {
+        Found::Here(doc) => tagged(&ask, doc.revision, &doc),
         gone => Err(missing(&gone, &format!("tag {name}"))),
     }
 }
@@ -94,19 +71,13 @@ struct Expanded {
 
 /// `GET /api/v2/tags/{ns}/{key}/members`: its own members as they are written; with `?expand`, the hosts that
 /// it contains through nesting and rules, and how.
-pub(super) async fn members(
-    State(app): State<Arc<App>>,
-    Path((ns, key)): Path<(String, String)>,
-    shape: Shape,
-    params: Params,
-) -> Answer {
-    let name = named(&ns, &key)?;
-    let params = params.only(&["revision", "after", "limit", "expand"])?;
-    let (at, limit, after) = (params.revision()?, params.limit(&app)?, params.get("after"));
-    if params.flag("expand")? {
-        let after = after.map(str::parse::<HostName>).transpose()?;
-        return expanded(&app, shape, &name, at, after.as_ref(), limit).await;
+pub(super) async fn members(ask: Ask, Named(name): Named<TagName>) -> Answer {
+    let ask = ask.only(&["revision", "after", "limit", "expand"])?;
+    if ask.params.flag("expand")? {
+        return expanded(&ask, &name).await;
     }
+    let Ask { app, shape, params, .. } = ask;
+    let (at, limit, after) = (params.revision()?, params.limit(&app)?, params.get("after"));
     let after = after.map(str::parse::<Member>).transpose()?;
     let query = Query {
         at,
@@ -131,76 +102,51 @@ pub(super) async fn members(
     shape.ok(&List { revision: page.at, items: items.collect(), next })
 }
 
-async fn expanded(
-    app: &App,
-    shape: Shape,
-    name: &TagName,
-    at: Option<Revision>,
-    after: Option<&HostName>,
-    limit: usize,
-) -> Answer {
-    let view = app.db.as_of(at).await?;
+async fn expanded(ask: &Ask, name: &TagName) -> Answer {
+    let Ask { app, shape, params, .. } = ask;
+    let limit = params.limit(app)?;
+    let after = params.get("after").map(str::parse::<HostName>).transpose()?;
+    let view = app.db.as_of(params.revision()?).await?;
     if view.tag(name).is_none() {
-        let found = reading::row(&**app.db.store(), &Key::tag(name), Some(view.revision())).await?;
+        let found = reading::row(ask.store(), &Key::tag(name), Some(view.revision())).await?;
         return Err(missing(&found, &format!("tag {name}")));
     }
-    let mut hosts = view.members(name).into_iter().skip_while(|h| after.is_some_and(|after| h <= after));
-    let items: Vec<Expanded> = hosts
-        .by_ref()
-        .take(limit)
-        .map(|host| {
-            let via = view.via(name, host.as_str());
-            Expanded {
-                through: via.iter().flat_map(|v| &v.through).map(ToString::to_string).collect(),
-                rule: via.and_then(|v| v.rule),
-                host,
-            }
-        })
-        .collect();
-    let next = if hosts.next().is_some() { items.last().map(|e| e.host.to_string()) } else { None };
+    let hosts = app.db.members(&view, name);
+    let from = after.map_or(0, |after| hosts.partition_point(|host| *host <= after));
+    let to = hosts.len().min(from.saturating_add(limit));
+    let item = |host: &HostName| {
+        let via = view.via(name, host.as_str());
+        Expanded {
+            through: via.iter().flat_map(|v| &v.through).map(ToString::to_string).collect(),
+            rule: via.and_then(|v| v.rule),
+            host: host.clone(),
+        }
+    };
+    let items: Vec<Expanded> = hosts[from..to].iter().map(item).collect();
+    let next = if to < hosts.len() { items.last().map(|e| e.host.to_string()) } else { None };
     shape.ok(&List { revision: view.revision(), items, next })
 }
 
 /// `GET /api/v2/tags/{ns}/{key}/members/{member}`
-pub(super) async fn member(
-    State(app): State<Arc<App>>,
-    Path((ns, key, member)): Path<(String, String, String)>,
-    shape: Shape,
-    headers: HeaderMap,
-    params: Params,
-) -> Answer {
-    let (name, member) = (named(&ns, &key)?, member.parse::<Member>()?);
-    let at = params.only(&["revision"])?.revision()?;
-    match reading::row(&**app.db.store(), &Key::member(&name, &member), at).await? {
-        Found::Here(row) => {
-            tagged(&headers, Some(row.revision), shape, &Direct { member, revision: row.revision })
-        }
+pub(super) async fn member(ask: Ask, Named((name, member)): Named<(TagName, Member)>) -> Answer {
+    let ask = ask.only(&["revision"])?;
+    match reading::row(ask.store(), &Key::member(&name, &member), ask.params.revision()?).await? {
+        Found::Here(row) => tagged(&ask, Some(row.revision), &Direct { member, revision: row.revision }),
         gone => Err(missing(&gone, &format!("member {member} of tag {name}"))),
     }
 }
 
 /// `GET /api/v2/tags/{ns}/{key}/parents`: the tags that nest it.
-pub(super) async fn parents(
-    State(app): State<Arc<App>>,
-    Path((ns, key)): Path<(String, String)>,
-    shape: Shape,
-    params: Params,
-) -> Answer {
-    let name = named(&ns, &key)?;
-    let view = app.db.as_of(params.only(&["revision"])?.revision()?).await?;
+pub(super) async fn parents(ask: Ask, Named(name): Named<TagName>) -> Answer {
+    let Ask { app, shape, params, .. } = ask.only(&["revision"])?;
+    let view = app.db.as_of(params.revision()?).await?;
     shape.ok(&List { revision: view.revision(), items: view.tag_parents(&name), next: None })
 }
 
 /// `GET /api/v2/effective/{ns}/{key}?host=…`: what the tag says of a member, with the origin of every value; without
 /// `host`, its own document.
-pub(super) async fn effective(
-    State(app): State<Arc<App>>,
-    Path((ns, key)): Path<(String, String)>,
-    shape: Shape,
-    params: Params,
-) -> Answer {
-    let name = named(&ns, &key)?;
-    let params = params.only(&["revision", "host"])?;
+pub(super) async fn effective(ask: Ask, Named(name): Named<TagName>) -> Answer {
+    let Ask { app, shape, params, .. } = ask.only(&["revision", "host"])?;
     let host = params.get("host").map(str::parse::<HostName>).transpose()?;
     let view = app.db.as_of(params.revision()?).await?;
     match view.effective(&name, host.as_ref()) {

@@ -3,22 +3,19 @@
 //! With `?plan` nothing is written, and the answer is what would be. Conditions stand in the edits, or in the `revision` of
 //! a document: there is no one resource that `If-Match` could mean.
 
-use std::sync::Arc;
-
 use axum::body::Body;
-use axum::extract::State;
 use http::header::LOCATION;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shoal_core::{Change, Edit, Expect, Key, Pre, Proposal, Revision, Scope, Warning};
+use tokio::sync::SemaphorePermit;
 
 use super::write::Done;
-use crate::app::App;
 use crate::docs::Doc;
 use crate::etag::Wish;
 use crate::problem::{Answer, Problem};
-use crate::request::{Accepts, By, Params, Shape, Text};
+use crate::request::{Accepts, Ask, By, Text};
 
 /// The body of a transaction.
 #[derive(Deserialize)]
@@ -49,21 +46,12 @@ struct Planned {
 }
 
 /// `POST /api/v2/commits`: everything in the body as one commit; with `?plan`, what it would write.
-pub(super) async fn transaction(
-    State(app): State<Arc<App>>,
-    shape: Shape,
-    headers: HeaderMap,
-    params: Params,
-    body: Body,
-) -> Answer {
-    let params = params.only(&["author", "message", "plan"])?;
-    let plan = params.flag("plan")?;
-    no_conditions(&headers)?;
-    // Before the body, which may be large: a refusal should not cost its transfer.
-    let _turn = if plan { None } else { Some(app.write_turn()?) };
-    let text = Text::read(&app, &headers, body, Accepts::Documents, app.limits.body).await?;
+pub(super) async fn transaction(ask: Ask, body: Body) -> Answer {
+    let ask = ask.only(&KNOWN)?;
+    let _turn = turn(&ask)?;
+    let text = Text::read(&ask, body, Accepts::Documents, ask.app.limits.body).await?;
     let Transaction { author, message, idempotency, documents, edits, pre } = text.parse()?;
-    let by = By::of(&headers, &params, author, message)?;
+    let by = signed(&ask, author, message)?;
     let mut all = Vec::with_capacity(documents.len() + edits.len());
     for (at, value) in documents.into_iter().enumerate() {
         let doc = Doc::read(value).map_err(|bad| Problem::from(bad.inside(&format!("documents[{at}]"))))?;
@@ -72,7 +60,7 @@ pub(super) async fn transaction(
     all.extend(edits);
     let idempotency = idempotency.or(by.idempotency);
     let proposal = Proposal { idempotency, pre, ..Proposal::new(by.author, by.message, all) };
-    propose(&app, shape, proposal, plan).await
+    propose(&ask, proposal).await
 }
 
 /// The body of a rollback.
@@ -91,20 +79,13 @@ struct Rollback {
 }
 
 /// `POST /api/v2/rollback`: what stood at an old revision, as a new commit; with `?plan`, what it would write.
-pub(super) async fn rollback(
-    State(app): State<Arc<App>>,
-    shape: Shape,
-    headers: HeaderMap,
-    params: Params,
-    body: Body,
-) -> Answer {
-    let params = params.only(&["author", "message", "plan"])?;
-    let plan = params.flag("plan")?;
-    no_conditions(&headers)?;
-    let _turn = if plan { None } else { Some(app.write_turn()?) };
-    let text = Text::read(&app, &headers, body, Accepts::Documents, app.limits.document).await?;
+pub(super) async fn rollback(ask: Ask, body: Body) -> Answer {
+    let ask = ask.only(&KNOWN)?;
+    let _turn = turn(&ask)?;
+    let text = Text::read(&ask, body, Accepts::Documents, ask.app.limits.document).await?;
     let Rollback { to, keys, author, message } = text.parse()?;
-    let by = By::of(&headers, &params, author, message)?;
+    let by = signed(&ask, author, message)?;
+    let app = &ask.app;
     app.db.fresh_view().await?;
     let mut edits = Vec::new();
     if keys.is_empty() {
@@ -114,12 +95,27 @@ pub(super) async fn rollback(
         edits.extend(app.db.rollback(Scope::Key(key), to).await?);
     }
     let proposal = Proposal { idempotency: by.idempotency, ..Proposal::new(by.author, by.message, edits) };
-    propose(&app, shape, proposal, plan).await
+    propose(&ask, proposal).await
+}
+
+/// Parameters that both take.
+const KNOWN: [&str; 3] = ["author", "message", "plan"];
+
+/// The right to write, if something is to be written. Before the body, which may be large: a refusal should not cost
+/// its transfer.
+fn turn(ask: &Ask) -> Answer<Option<SemaphorePermit<'_>>> {
+    no_conditions(&ask.headers)?;
+    if ask.params.flag("plan")? { Ok(None) } else { ask.app.write_turn().map(Some) }
+}
+
+fn signed(ask: &Ask, author: Option<String>, message: Option<String>) -> Answer<By> {
+    if ask.params.flag("plan")? { Ok(By::nobody()) } else { By::of(ask, author, message) }
 }
 
 /// Does a proposal of many edits, or says what it would write.
-async fn propose(app: &App, shape: Shape, proposal: Proposal, plan: bool) -> Answer {
-    if plan {
+async fn propose(ask: &Ask, proposal: Proposal) -> Answer {
+    let Ask { app, shape, params, .. } = ask;
+    if params.flag("plan")? {
         let revision = app.db.fresh_view().await?.revision();
         let prepared = app.db.preview(&proposal).await?;
         let (changes, warnings) = (prepared.commit.changes, prepared.warnings);

@@ -3,14 +3,13 @@
 //! `If-Match` and `If-None-Match: *` say what must stand there; so does the `revision` of a document that was read
 //! before. The answer names the commit's revision and, as `ETag`, the new revision of the resource.
 
-use std::sync::Arc;
-
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::response::Response;
 use http::header::ETAG;
-use http::{HeaderMap, StatusCode, Uri};
+use http::{StatusCode, Uri};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use shoal_core::{
     Committed, Document, Edit, Expect, HostName, Key, Kind, Member, Pre, Proposal, Revision, Sort, TagName,
@@ -18,13 +17,13 @@ use shoal_core::{
 };
 use shoal_store::{Outcome, TransactError};
 
-use super::{plain, tags};
+use super::plain;
 use crate::app::App;
 use crate::codec;
 use crate::docs::{Doc, HostDoc, TagDoc};
 use crate::etag::{Wish, etag};
 use crate::problem::{Answer, Problem};
-use crate::request::{Accepts, By, Params, Shape, Text};
+use crate::request::{Accepts, Ask, By, Named, Text};
 
 /// Parameters that every write takes.
 const SIGNED: [&str; 2] = ["author", "message"];
@@ -44,22 +43,9 @@ impl From<Outcome> for Done {
     }
 }
 
-/// What the handlers of one resource share.
-pub(super) struct Write {
-    app: Arc<App>,
-    shape: Shape,
-    headers: HeaderMap,
-    params: Params,
-}
-
-impl Write {
-    fn new(app: Arc<App>, shape: Shape, headers: HeaderMap, params: Params, known: &[&str]) -> Answer<Self> {
-        let all: Vec<&str> = SIGNED.iter().chain(known).copied().collect();
-        Ok(Self { app, shape, headers, params: params.only(&all)? })
-    }
-
-    async fn body(&self, body: Body, accepts: Accepts) -> Answer<Text> {
-        Text::read(&self.app, &self.headers, body, accepts, self.app.limits.document).await
+impl Ask {
+    async fn document<T: DeserializeOwned>(&self, body: Body, accepts: Accepts) -> Answer<T> {
+        Text::read(self, body, accepts, self.app.limits.document).await?.parse()
     }
 
     /// What the request expects of `key`, checked against what stands there now.
@@ -70,18 +56,14 @@ impl Write {
         wish.check(key.as_str(), revision_of(&view, key))
     }
 
-    /// Does the edits as one commit; the answer carries the ETag of `key`.
-    async fn done(self, key: &Key, edits: Vec<Edit>) -> Answer {
-        self.done_if(key, edits, Vec::new()).await
-    }
-
-    /// The same for an edit that cannot say itself what it expects.
-    async fn done_if(self, key: &Key, edits: Vec<Edit>, pre: Vec<Pre>) -> Answer {
+    /// Does the edit as one commit; the answer carries the ETag of `key`. `pre` is for an edit that cannot say itself
+    /// what it expects.
+    async fn done(self, key: &Key, edit: Edit, pre: Vec<Pre>) -> Answer {
         let _turn = self.app.write_turn()?;
-        let by = By::of(&self.headers, &self.params, None, None)?;
+        let by = By::of(&self, None, None)?;
         let existed = self.app.db.view().exists(key);
         let proposal =
-            Proposal { idempotency: by.idempotency, pre, ..Proposal::new(by.author, by.message, edits) };
+            Proposal { idempotency: by.idempotency, pre, ..Proposal::new(by.author, by.message, vec![edit]) };
         let done = Done::from(self.app.propose(proposal).await?);
         let now = revision_of(&self.app.db.view(), key);
         let status = if !existed && now.is_some() { StatusCode::CREATED } else { StatusCode::OK };
@@ -129,212 +111,115 @@ impl App {
 /// A body that says of a resource what the path says too: the field may be left out, and may not differ.
 fn named(mut value: Value, field: &str, name: &str) -> Answer<Value> {
     let Value::Object(map) = &mut value else {
-        return Err(Problem::invalid(format!(
-            "nothing was written: a {field} is a map, such as {{\"document\": {{…}}}}"
-        )));
+        let detail = format!("nothing was written: a {field} is a map, such as {{\"document\": {{…}}}}");
+        return Err(Problem::invalid(detail, "send a map"));
     };
     let other = map.get(field).filter(|v| v.as_str().is_none_or(|said| !said.eq_ignore_ascii_case(name)));
     if let Some(other) = other {
-        return Err(Problem::invalid(format!(
-            "nothing was written: the body says {field} {other}, the path says {name}; to rename, post a \
-             `rename` edit to /api/v2/commits"
-        ))
-        .with("field", field));
+        let detail = format!("nothing was written: the body says {field} {other}, the path says {name}");
+        let hint = "leave the field out of the body; to rename, post a `rename` edit to /api/v2/commits";
+        return Err(Problem::invalid(format!("{detail}; {hint}"), hint).with("field", field));
     }
     map.shift_insert(0, field.to_owned(), Value::String(name.to_owned()));
     Ok(value)
 }
 
 /// `PUT /api/v2/hosts/{fqdn}`
-pub(super) async fn put_host(
-    State(app): State<Arc<App>>,
-    Path(name): Path<String>,
-    shape: Shape,
-    headers: HeaderMap,
-    params: Params,
-    body: Body,
-) -> Answer {
-    let name: HostName = name.parse()?;
-    let write = Write::new(app, shape, headers, params, &[])?;
-    let value = named(write.body(body, Accepts::Documents).await?.parse()?, "host", name.as_str())?;
-    let doc: HostDoc = codec::form(value)?;
-    put(write, Doc::Host(doc), Key::host(&name)).await
+pub(super) async fn put_host(ask: Ask, Named(name): Named<HostName>, body: Body) -> Answer {
+    let ask = ask.only(&SIGNED)?;
+    let value = named(ask.document(body, Accepts::Documents).await?, "host", name.as_str())?;
+    put(ask, Doc::Host(codec::form::<HostDoc>(value)?), Key::host(&name)).await
 }
 
 /// `PUT /api/v2/tags/{ns}/{key}`
-pub(super) async fn put_tag(
-    State(app): State<Arc<App>>,
-    Path((ns, key)): Path<(String, String)>,
-    shape: Shape,
-    headers: HeaderMap,
-    params: Params,
-    body: Body,
-) -> Answer {
-    let name = tags::named(&ns, &key)?;
-    let write = Write::new(app, shape, headers, params, &[])?;
-    let value = named(write.body(body, Accepts::Documents).await?.parse()?, "tag", name.as_str())?;
-    let doc: TagDoc = codec::form(value)?;
-    put(write, Doc::Tag(doc), Key::tag(&name)).await
+pub(super) async fn put_tag(ask: Ask, Named(name): Named<TagName>, body: Body) -> Answer {
+    let ask = ask.only(&SIGNED)?;
+    let value = named(ask.document(body, Accepts::Documents).await?, "tag", name.as_str())?;
+    put(ask, Doc::Tag(codec::form::<TagDoc>(value)?), Key::tag(&name)).await
 }
 
-async fn put(write: Write, doc: Doc, key: Key) -> Answer<Response> {
+async fn put(ask: Ask, doc: Doc, key: Key) -> Answer<Response> {
     doc.check()?;
-    let expect = write.expect(&key).await?;
-    write.done(&key, vec![doc.into_edit(expect)]).await
+    let expect = ask.expect(&key).await?;
+    ask.done(&key, doc.into_edit(expect), Vec::new()).await
 }
 
 /// `PATCH /api/v2/hosts/{fqdn}`
-pub(super) async fn patch_host(
-    State(app): State<Arc<App>>,
-    Path(name): Path<String>,
-    shape: Shape,
-    headers: HeaderMap,
-    params: Params,
-    body: Body,
-) -> Answer {
-    let key = Key::host(&name.parse()?);
-    patch(Write::new(app, shape, headers, params, &[])?, key, body).await
+pub(super) async fn patch_host(ask: Ask, Named(name): Named<HostName>, body: Body) -> Answer {
+    patch(ask, Key::host(&name), body).await
 }
 
 /// `PATCH /api/v2/tags/{ns}/{key}`
-pub(super) async fn patch_tag(
-    State(app): State<Arc<App>>,
-    Path((ns, key)): Path<(String, String)>,
-    shape: Shape,
-    headers: HeaderMap,
-    params: Params,
-    body: Body,
-) -> Answer {
-    let key = Key::tag(&tags::named(&ns, &key)?);
-    patch(Write::new(app, shape, headers, params, &[])?, key, body).await
+pub(super) async fn patch_tag(ask: Ask, Named(name): Named<TagName>, body: Body) -> Answer {
+    patch(ask, Key::tag(&name), body).await
 }
 
-async fn patch(write: Write, key: Key, body: Body) -> Answer<Response> {
-    let patch: Value = write.body(body, Accepts::Patch).await?.parse()?;
-    let expect = write.expect(&key).await?;
-    write.done(&key.clone(), vec![Edit::Patch { key, patch, expect }]).await
+async fn patch(ask: Ask, key: Key, body: Body) -> Answer<Response> {
+    let ask = ask.only(&SIGNED)?;
+    let patch: Value = ask.document(body, Accepts::Patch).await?;
+    let expect = ask.expect(&key).await?;
+    ask.done(&key.clone(), Edit::Patch { key, patch, expect }, Vec::new()).await
 }
 
 /// `DELETE /api/v2/hosts/{fqdn}`
-pub(super) async fn delete_host(
-    State(app): State<Arc<App>>,
-    Path(name): Path<String>,
-    shape: Shape,
-    headers: HeaderMap,
-    params: Params,
-) -> Answer {
-    let key = Key::host(&name.parse()?);
-    delete(Write::new(app, shape, headers, params, &[])?, key).await
+pub(super) async fn delete_host(ask: Ask, Named(name): Named<HostName>) -> Answer {
+    delete(ask.only(&SIGNED)?, Key::host(&name)).await
 }
 
 /// `DELETE /api/v2/tags/{ns}/{key}`; with `?follow`, also out of the tags that nest it.
-pub(super) async fn delete_tag(
-    State(app): State<Arc<App>>,
-    Path((ns, key)): Path<(String, String)>,
-    shape: Shape,
-    headers: HeaderMap,
-    params: Params,
-) -> Answer {
-    let key = Key::tag(&tags::named(&ns, &key)?);
-    delete(Write::new(app, shape, headers, params, &["follow"])?, key).await
+pub(super) async fn delete_tag(ask: Ask, Named(name): Named<TagName>) -> Answer {
+    delete(ask.only(&["author", "message", "follow"])?, Key::tag(&name)).await
 }
 
-async fn delete(write: Write, key: Key) -> Answer<Response> {
-    let follow = write.params.flag("follow")?;
-    let expect = write.expect(&key).await?;
-    write.done(&key.clone(), vec![Edit::Delete { key, follow, expect }]).await
+async fn delete(ask: Ask, key: Key) -> Answer<Response> {
+    let follow = ask.params.flag("follow")?;
+    let expect = ask.expect(&key).await?;
+    ask.done(&key.clone(), Edit::Delete { key, follow, expect }, Vec::new()).await
 }
 
 /// `PUT /api/v2/tags/{ns}/{key}/members`: a list; the tag has exactly these members from now on.
-pub(super) async fn set_members(
-    State(app): State<Arc<App>>,
-    Path((ns, key)): Path<(String, String)>,
-    shape: Shape,
-    headers: HeaderMap,
-    params: Params,
-    body: Body,
-) -> Answer {
-    let tag = tags::named(&ns, &key)?;
-    let write = Write::new(app, shape, headers, params, &[])?;
+pub(super) async fn set_members(ask: Ask, Named(tag): Named<TagName>, body: Body) -> Answer {
+    let ask = ask.only(&SIGNED)?;
     let members: Vec<Member> =
-        Text::read(&write.app, &write.headers, body, Accepts::Documents, write.app.limits.body)
-            .await?
-            .parse()?;
+        Text::read(&ask, body, Accepts::Documents, ask.app.limits.body).await?.parse()?;
     let key = Key::tag(&tag);
-    let expect = write.expect(&key).await?;
-    write.done(&key, vec![Edit::SetMembers { tag, members, expect }]).await
+    let expect = ask.expect(&key).await?;
+    ask.done(&key, Edit::SetMembers { tag, members, expect }, Vec::new()).await
 }
 
-/// `PUT` and `DELETE /api/v2/tags/{ns}/{key}/members/{member}`
-pub(super) async fn put_member(
-    State(app): State<Arc<App>>,
-    Path((ns, key, member)): Path<(String, String, String)>,
-    shape: Shape,
-    headers: HeaderMap,
-    params: Params,
-) -> Answer {
-    let (tag, member) = member_of(&ns, &key, &member)?;
-    let write = Write::new(app, shape, headers, params, &[])?;
+/// `PUT /api/v2/tags/{ns}/{key}/members/{member}`
+pub(super) async fn put_member(ask: Ask, Named((tag, member)): Named<(TagName, Member)>) -> Answer {
     let row = Key::member(&tag, &member);
-    let pre = pre_of(write.expect(&row).await?, &row);
-    write.done_if(&row, vec![Edit::AddMembers { tag, members: vec![member] }], pre).await
+    one_member(ask, row, Edit::AddMembers { tag, members: vec![member] }).await
 }
 
-pub(super) async fn delete_member(
-    State(app): State<Arc<App>>,
-    Path((ns, key, member)): Path<(String, String, String)>,
-    shape: Shape,
-    headers: HeaderMap,
-    params: Params,
-) -> Answer {
-    let (tag, member) = member_of(&ns, &key, &member)?;
-    let write = Write::new(app, shape, headers, params, &[])?;
+/// `DELETE /api/v2/tags/{ns}/{key}/members/{member}`
+pub(super) async fn delete_member(ask: Ask, Named((tag, member)): Named<(TagName, Member)>) -> Answer {
     let row = Key::member(&tag, &member);
-    let pre = pre_of(write.expect(&row).await?, &row);
-    write.done_if(&row, vec![Edit::RemoveMembers { tag, members: vec![member] }], pre).await
+    one_member(ask, row, Edit::RemoveMembers { tag, members: vec![member] }).await
 }
 
-/// What is expected of a row, as a precondition of the commit.
-fn pre_of(expect: Expect, row: &Key) -> Vec<Pre> {
-    match expect {
+async fn one_member(ask: Ask, row: Key, edit: Edit) -> Answer {
+    let ask = ask.only(&SIGNED)?;
+    let pre = match ask.expect(&row).await? {
         Expect::Any => Vec::new(),
         Expect::Absent => vec![Pre::Absent(row.clone())],
         Expect::Exists => vec![Pre::Exists(row.clone())],
         Expect::At(revision) => vec![Pre::At(row.clone(), revision)],
-    }
-}
-
-fn member_of(ns: &str, key: &str, member: &str) -> Answer<(TagName, Member)> {
-    Ok((tags::named(ns, key)?, member.parse()?))
+    };
+    ask.done(&row, edit, pre).await
 }
 
 /// `PUT /api/v2/facts/{namespace}/{subject}` and the like: the body is the document.
-pub(super) async fn put_plain(
-    State(app): State<Arc<App>>,
-    uri: Uri,
-    Path(rest): Path<String>,
-    shape: Shape,
-    headers: HeaderMap,
-    params: Params,
-    body: Body,
-) -> Answer {
-    let key: Key = format!("{}/{rest}", plain::area(&uri)).parse()?;
-    let write = Write::new(app, shape, headers, params, &[])?;
-    let value: Map<String, Value> = write.body(body, Accepts::Documents).await?.parse()?;
-    let expect = write.expect(&key).await?;
+pub(super) async fn put_plain(ask: Ask, uri: Uri, Path(rest): Path<String>, body: Body) -> Answer {
+    let (ask, key) = (ask.only(&SIGNED)?, plain::key(&uri, &rest)?);
+    let value: Map<String, Value> = ask.document(body, Accepts::Documents).await?;
+    let expect = ask.expect(&key).await?;
     let value = Document::from(Value::Object(value));
-    write.done(&key.clone(), vec![Edit::Write { key, value, expect }]).await
+    ask.done(&key.clone(), Edit::Write { key, value, expect }, Vec::new()).await
 }
 
 /// `DELETE /api/v2/facts/{namespace}/{subject}` and the like.
-pub(super) async fn delete_plain(
-    State(app): State<Arc<App>>,
-    uri: Uri,
-    Path(rest): Path<String>,
-    shape: Shape,
-    headers: HeaderMap,
-    params: Params,
-) -> Answer {
-    let key: Key = format!("{}/{rest}", plain::area(&uri)).parse()?;
-    delete(Write::new(app, shape, headers, params, &[])?, key).await
+pub(super) async fn delete_plain(ask: Ask, uri: Uri, Path(rest): Path<String>) -> Answer {
+    delete(ask.only(&SIGNED)?, plain::key(&uri, &rest)?).await
 }

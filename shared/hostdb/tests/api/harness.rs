@@ -84,6 +84,8 @@ pub(crate) async fn problem(response: Response, status: u16, kind: &str, says: &
     assert_eq!(body["type"], format!("urn:shoal:problem:{kind}"), "{text}");
     assert_eq!(body["status"], status);
     assert!(body["title"].as_str().is_some_and(|t| !t.is_empty()), "{text}");
+    // Who understood the request and refuses it knows what to do instead.
+    assert!(status != 422 || body["hint"].as_str().is_some_and(|h| !h.is_empty()), "{text}");
     for part in says {
         assert!(body["detail"].as_str().unwrap().contains(part), "{part:?} is not in {text}");
     }

@@ -167,3 +167,26 @@ async fn a_body_that_never_ends_is_given_up() {
     refused(slow, 503, "timeout", &["Idempotency-Key"]).await;
     server.stop().await;
 }
+
+/// It asks for much and reads nothing: its connection is given to others.
+#[tokio::test]
+async fn a_client_that_reads_nothing_is_cut() {
+    let limits =
+        Limits { connections: 1, write_timeout: std::time::Duration::from_millis(100), ..Limits::default() };
+    let server = with(limits).await;
+    let address = server.url.strip_prefix("http://").unwrap().to_owned();
+    let mut greedy = tokio::net::TcpStream::connect(&address).await.unwrap();
+    // More answers than any socket buffer holds.
+    let asking = async {
+        let many = "GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(1000);
+        while greedy.write_all(many.as_bytes()).await.is_ok() {}
+    };
+    tokio::time::timeout(crate::harness::PATIENCE, asking).await.expect("it is cut");
+    let others = async {
+        while server.ask("GET", "/healthz").send().await.unwrap().status() != 200 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(crate::harness::PATIENCE, others).await.expect("others come in");
+    server.stop().await;
+}

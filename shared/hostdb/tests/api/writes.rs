@@ -291,8 +291,16 @@ async fn what_was_is_compared_blamed_and_brought_back() {
     refused(server.ask("GET", "/api/v2/blame/dns/none"), 404, "not-found", &["there is no dns/none"]).await;
     refused(server.ask("GET", "/api/v2/diff"), 400, "bad-request", &["from=REVISION"]).await;
 
+    let first = server.get("/api/v2/diff?from=2&limit=1").await;
+    assert_eq!((&first["items"][0], &first["next"]), (&diff["items"][0], &json!("dns/example.com")));
+    let rest = server.get("/api/v2/diff?from=2&limit=1&after=dns/example.com").await;
+    assert_eq!((&rest["items"][0], &rest["next"]), (&diff["items"][1], &Value::Null));
+
     let back = json!({"to": 2, "keys": ["dns/example.com"], "author": "ann", "message": "as it was"});
-    let plan = server.post("/api/v2/rollback?plan", &back).await;
+    // Whoever only looks signs nothing.
+    let unsigned = json!({"to": 2, "keys": ["dns/example.com"]});
+    let plan = server.post("/api/v2/rollback?plan", &unsigned).await;
+    refused(server.ask("POST", "/api/v2/rollback").json(&unsigned), 400, "unsigned", &["author"]).await;
     assert_eq!(plan["changes"].as_array().unwrap().len(), 2);
     server.post("/api/v2/rollback", &back).await;
     assert_eq!(server.get("/api/v2/diff?from=2").await["items"], json!([]));
