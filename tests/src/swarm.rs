@@ -1,6 +1,6 @@
 //! A server, a DNS agent and a BIND, each a process of its own, on one database file.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -51,20 +51,10 @@ impl Swarm {
         let mut reload = self.bind.reload()?;
         reload.push("{zone}".to_owned());
         Ok(format!(
-            "claim = \"3s\"\n[agent.bind]\ndirectory = {:?}\nfile = \"{{zone}}\"\nreload = {reload:?}\nserver = \"127.0.0.1:{}\"\n",
+            "claim = \"1s\"\n[agent.bind]\ndirectory = {:?}\nfile = \"{{zone}}\"\nreload = {reload:?}\nserver = \"127.0.0.1:{}\"\n",
             self.zones(),
             self.bind.port
         ))
-    }
-
-    /// Lets the agent change everything at once: for a fleet that may change by any share while the agent is dead.
-    /// Before the agent starts.
-    ///
-    /// # Errors
-    /// The configuration cannot be written.
-    pub fn without_guard(&self) -> anyhow::Result<()> {
-        let settings = format!("max_change = \"100%\"\n{}", self.settings()?);
-        std::fs::write(self.dir.path().join("dns.toml"), settings).context("dns.toml")
     }
 
     /// Where the zone files are.
@@ -123,6 +113,14 @@ impl Swarm {
         self.server = None;
     }
 
+    /// That the agent has not ended by itself.
+    ///
+    /// # Errors
+    /// It ended; with what it said last.
+    pub fn agent_lives(&mut self) -> anyhow::Result<()> {
+        self.agent.as_mut().context("the agent was not started")?.alive()
+    }
+
     /// Ends the agent at once.
     pub fn kill_agent(&mut self) {
         self.agent = None;
@@ -160,6 +158,50 @@ impl Swarm {
             output(&mut command, &[0]).with_context(|| format!("newest commit {revision}\nagent: {tail}"))
         })
         .map(drop)
+    }
+
+    /// What waits for a person: the digest of what is held, by unit, as agents that live say.
+    ///
+    /// # Errors
+    /// `shoal status` does not print what this reads.
+    pub fn held(&self) -> anyhow::Result<BTreeMap<String, String>> {
+        let text = self.shoal(&["status", "-o", "json"])?;
+        let reports: Value = serde_json::from_str(&text).context("what shoal status prints")?;
+        let live = reports.as_array().context("a list of reports")?.iter().filter(|r| r["life"] == "live");
+        let units = live.filter_map(|report| report["units"].as_object()).flatten();
+        let held = units.filter_map(|(unit, said)| Some((unit, said["held"]["digest"].as_str()?)));
+        Ok(held.map(|(unit, digest)| (unit.clone(), digest.to_owned())).collect())
+    }
+
+    /// Does what a person does about what is held: looks at it, and agrees to exactly what was seen. Answers how often.
+    ///
+    /// # Errors
+    /// Something else went wrong than that other changes are held by now, or none.
+    pub fn approve(&self) -> anyhow::Result<u32> {
+        let mut agreed = 0;
+        for (unit, digest) in self.held()? {
+            let unit = format!("dns/{unit}");
+            let word = ["approve", &unit, "--digest", &digest, "-m", "as it was meant", "-o", "json"];
+            agreed += u32::from(!self.shoal_fine(&word, &[0, 1, 4])?.is_empty());
+        }
+        Ok(agreed)
+    }
+
+    /// Waits until the agent has done what the database says, with a person there who agrees to what is held. Answers
+    /// how often that was needed.
+    ///
+    /// # Errors
+    /// See [`converged`](Self::converged).
+    pub fn converged_with_consent(&mut self) -> anyhow::Result<u32> {
+        let mut agreed = 0;
+        for _ in 0..60 {
+            let wait = ["wait", "--agent", "dns", "--timeout", "2s", "-o", "json"];
+            if !self.shoal_fine(&wait, &[0, 4, 5])?.is_empty() {
+                return Ok(agreed);
+            }
+            agreed += self.approve()?;
+        }
+        self.converged().map(|()| agreed)
     }
 
     /// All hosts as `shoal get` prints them.

@@ -1,4 +1,7 @@
 //! Server and agent are killed at random while the fleet changes; the end is as if it had been made in one go.
+//!
+//! The guard is on. What piles up while the agent is dead may be more than it lets through; somebody then looks at what is
+//! held and agrees to exactly that, and now and then so much is changed at once that this must happen.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -13,11 +16,18 @@ use shoal_tests::binaries::binary;
 use shoal_tests::bind::Bind;
 use shoal_tests::process::output;
 use shoal_tests::swarm::{Swarm, repository};
+use shoal_tests::wait;
 
-/// How often something is killed; half as often again where time does not matter (`SHOAL_LONG`).
+/// How often something is killed; three times as often where time does not matter (`SHOAL_LONG`).
 fn kills() -> u32 {
-    if std::env::var_os("SHOAL_LONG").is_some_and(|long| !long.is_empty()) { 150 } else { 100 }
+    if std::env::var_os("SHOAL_LONG").is_some_and(|long| !long.is_empty()) { 300 } else { 100 }
 }
+
+/// After so many kills everything is changed at once.
+const UPHEAVAL: u32 = 25;
+
+/// More hosts than these do not come.
+const CROWD: usize = 60;
 
 const ZONES: [&str; 6] = [
     "example.com",
@@ -36,38 +46,26 @@ fn killed_a_hundred_times_it_ends_as_if_made_from_scratch() -> Result<()> {
     }
     let seed = std::env::var("SHOAL_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(by_chance);
     println!("SHOAL_SEED={seed}");
-    let mut random = StdRng::seed_from_u64(seed);
-    let dir = repository().join("deploy/example");
-    let mut swarm = Swarm::new(&ZONES.map(str::to_owned).into())?;
-    // Nobody is there to approve what piles up while the agent is dead.
-    swarm.without_guard()?;
-    swarm.start_server()?;
-    swarm.start_agent()?;
-    let files = ["hosts.yaml", "tags.yaml", "dns.yaml"].map(|file| dir.join(file).display().to_string());
-    swarm.shoal(&["apply", "-f", &files[0], "-f", &files[1], "-f", &files[2], "-m", "the example fleet"])?;
-    swarm.converged()?;
-
-    let (mut fleet, mut next) = (Vec::new(), 0);
-    for _ in 0..kills() {
-        // An agent that follows a killed one first waits its lease out: some live longer than that, some do not.
-        let (agent, began) = (random.random_bool(0.4), Instant::now());
-        let life = Duration::from_millis(random.random_range(0..if agent { 5000 } else { 200 }));
-        while {
-            change(&swarm, &mut random, &mut fleet, &mut next)?;
-            began.elapsed() < life
-        } {
-            std::thread::sleep(Duration::from_millis(random.random_range(0..300)));
+    let began = Instant::now();
+    let mut chaos = Chaos::new(seed)?;
+    for n in 1.. {
+        if chaos.kills >= kills() {
+            break;
         }
-        if agent {
-            swarm.kill_agent();
-            swarm.start_agent()?;
-        } else {
-            swarm.kill_server();
-            swarm.start_server()?;
+        chaos.live_and_kill()?;
+        if n % UPHEAVAL == 0 {
+            chaos.upheaval()?;
         }
     }
+    let mut swarm = chaos.swarm;
     swarm.server_answers()?;
-    swarm.converged()?;
+    let agreed = chaos.agreed + swarm.converged_with_consent()?;
+    println!(
+        "{} kills, {} changes, agreed to {agreed} times, in {:?}",
+        chaos.kills,
+        chaos.changes,
+        began.elapsed()
+    );
     swarm.answers_for_every_host()?;
     let (broken, clean) = (records(&swarm.zones())?, from_scratch(&swarm)?);
     ensure!(broken.keys().eq(clean.keys()), "other zones: {:?} and {:?}", broken.keys(), clean.keys());
@@ -80,57 +78,183 @@ fn killed_a_hundred_times_it_ends_as_if_made_from_scratch() -> Result<()> {
     Ok(())
 }
 
+/// A swarm, and those who change its fleet and kill its processes.
+struct Chaos {
+    swarm: Swarm,
+    random: StdRng,
+    /// Hosts that came and are still there.
+    fleet: Vec<String>,
+    next: u32,
+    kills: u32,
+    changes: u32,
+    /// How often somebody agreed to what was held.
+    agreed: u32,
+}
+
+impl Chaos {
+    /// The example fleet, served.
+    fn new(seed: u64) -> Result<Self> {
+        let dir = repository().join("deploy/example");
+        let mut swarm = Swarm::new(&ZONES.map(str::to_owned).into())?;
+        swarm.start_server()?;
+        swarm.start_agent()?;
+        let files = ["hosts.yaml", "tags.yaml", "dns.yaml"].map(|file| dir.join(file).display().to_string());
+        swarm.shoal(&[
+            "apply",
+            "-f",
+            &files[0],
+            "-f",
+            &files[1],
+            "-f",
+            &files[2],
+            "-m",
+            "the example fleet",
+        ])?;
+        swarm.converged()?;
+        let random = StdRng::seed_from_u64(seed);
+        Ok(Self { swarm, random, fleet: Vec::new(), next: 0, kills: 0, changes: 0, agreed: 0 })
+    }
+
+    /// The fleet changes for a while; then the server or the agent is killed and started again.
+    fn live_and_kill(&mut self) -> Result<()> {
+        // An agent that follows a killed one first waits its claim out: some live longer than that, some do not.
+        let (agent, began) = (self.random.random_bool(0.4), Instant::now());
+        let life = Duration::from_millis(self.random.random_range(0..if agent { 2000 } else { 200 }));
+        while {
+            self.change()?;
+            began.elapsed() < life
+        } {
+            self.pause(250);
+        }
+        if agent {
+            self.agreed += self.swarm.approve()?;
+            self.kill_agent()?;
+            return self.swarm.start_agent();
+        }
+        self.kills += 1;
+        self.swarm.kill_server();
+        self.swarm.start_server()
+    }
+
+    fn kill_agent(&mut self) -> Result<()> {
+        self.swarm.agent_lives()?;
+        self.swarm.kill_agent();
+        self.kills += 1;
+        Ok(())
+    }
+
+    fn pause(&mut self, most: u64) {
+        std::thread::sleep(Duration::from_millis(self.random.random_range(0..most)));
+    }
+
+    /// Everybody gets another address while the agent is dead. That is too much to go without asking; the agent holds it,
+    /// also after it was killed once more, until somebody agrees, and is killed while it does what was agreed to.
+    fn upheaval(&mut self) -> Result<()> {
+        while self.fleet.len() < CROWD / 2 {
+            self.arrival()?;
+        }
+        let begin = self.random.random_range(0..80);
+        self.everybody_moves(begin)?;
+        self.agreed += self.swarm.converged_with_consent()?;
+        self.kill_agent()?;
+        self.everybody_moves(begin + 37)?;
+        for _ in 0..2 {
+            self.swarm.start_agent()?;
+            let swarm = &self.swarm;
+            wait::until("a hold", wait::PATIENCE, || {
+                let held = swarm.held()?;
+                ensure!(held.contains_key("example.com"), "held is {held:?}");
+                Ok(())
+            })?;
+            self.kill_agent()?;
+        }
+        self.swarm.start_agent()?;
+        let (swarm, mut agreed) = (&self.swarm, 0);
+        wait::until("something to agree to", wait::PATIENCE, || {
+            agreed += swarm.approve()?;
+            ensure!(agreed > 0, "nothing is held");
+            Ok(())
+        })?;
+        self.agreed += agreed;
+        self.pause(300);
+        self.kill_agent()?;
+        self.swarm.start_agent()
+    }
+
+    /// One commit in which every host of ours is active and has an address of its own.
+    fn everybody_moves(&mut self, by: usize) -> Result<()> {
+        let host = |(n, name): (usize, &String)| {
+            let address = 20 + (n + by) % 80;
+            format!("host: {name}\nstate: active\ndocument: {{address: 203.0.113.{address}}}\n")
+        };
+        let text: Vec<String> = self.fleet.iter().enumerate().map(host).collect();
+        let file = self.swarm.dir().join("moves.yaml");
+        std::fs::write(&file, text.join("---\n"))?;
+        self.changes += 1;
+        self.swarm.shoal(&["apply", "-f", &file.display().to_string(), "-m", "everybody moves"])?;
+        Ok(())
+    }
+
+    /// A host comes.
+    fn arrival(&mut self) -> Result<()> {
+        self.next += 1;
+        let name = format!("chaos{}.nyc.example.com", self.next);
+        let address = self.address();
+        self.swarm.shoal(&["put", &format!("hosts/{name}"), &address, "-m", "one more"])?;
+        self.swarm.shoal(&["tag", "tags/nyc", &format!("+{name}"), "-m", "where it is"])?;
+        self.fleet.push(name);
+        Ok(())
+    }
+
+    fn address(&mut self) -> String {
+        format!("address=203.0.113.{}", self.random.random_range(100..250))
+    }
+
+    /// One change that people make: a host comes, moves to another address, gets another name, joins or leaves a tag, drains, goes.
+    fn change(&mut self) -> Result<()> {
+        self.changes += 1;
+        let kind = match self.fleet.len() {
+            0..4 => 0,
+            CROWD.. => 6,
+            _ => self.random.random_range(0..7),
+        };
+        if kind < 2 {
+            return self.arrival();
+        }
+        let at = self.random.random_range(0..self.fleet.len());
+        let host = format!("hosts/{}", self.fleet[at]);
+        match kind {
+            2 => {
+                let address = self.address();
+                self.swarm.shoal(&["put", &host, &address, "-m", "another address"])?;
+            }
+            3 => {
+                self.next += 1;
+                let name = format!("moved{}.nyc.example.com", self.next);
+                self.swarm.shoal(&["mv", &host, &format!("hosts/{name}"), "-m", "another name"])?;
+                self.fleet[at] = name;
+            }
+            4 => {
+                let serves = format!("+{}", self.fleet[at]);
+                self.swarm.shoal(&["tag", "dns/www", &serves, "-m", "it serves"])?;
+            }
+            5 => {
+                let state = ["active", "draining", "retired", "failed"][self.random.random_range(0..4)];
+                self.swarm.shoal(&["put", &host, "--state", state, "-m", "its life"])?;
+            }
+            _ => {
+                self.fleet.swap_remove(at);
+                self.swarm.shoal(&["rm", &host, "-m", "gone"])?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A seed that no other run has.
 fn by_chance() -> u64 {
     let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
     u64::from(now.subsec_nanos()) << 20 | u64::from(std::process::id())
-}
-
-/// One change that people make: a host comes, moves to another address, gets another name, joins or leaves a tag, drains, goes.
-fn change(swarm: &Swarm, random: &mut StdRng, fleet: &mut Vec<String>, next: &mut u32) -> Result<()> {
-    let kind = if fleet.len() < 4 { 0 } else { random.random_range(0..7) };
-    let at = if fleet.is_empty() { 0 } else { random.random_range(0..fleet.len()) };
-    let address = format!("address=203.0.113.{}", random.random_range(100..250));
-    match kind {
-        0 | 1 => {
-            *next += 1;
-            let name = format!("chaos{next}.nyc.example.com");
-            swarm.shoal(&["put", &format!("hosts/{name}"), &address, "-m", "one more"])?;
-            swarm.shoal(&["tag", "tags/nyc", &format!("+{name}"), "-m", "where it is"])?;
-            fleet.push(name);
-        }
-        2 => {
-            drop(swarm.shoal(&[
-                "put",
-                &format!("hosts/{}", fleet[at]),
-                &address,
-                "-m",
-                "another address",
-            ])?);
-        }
-        3 => {
-            *next += 1;
-            let name = format!("moved{next}.nyc.example.com");
-            swarm.shoal(&[
-                "mv",
-                &format!("hosts/{}", fleet[at]),
-                &format!("hosts/{name}"),
-                "-m",
-                "another name",
-            ])?;
-            fleet[at] = name;
-        }
-        4 => drop(swarm.shoal(&["tag", "dns/www", &format!("+{}", fleet[at]), "-m", "it serves"])?),
-        5 => {
-            let state = ["active", "draining", "retired", "failed"][random.random_range(0..4)];
-            swarm.shoal(&["put", &format!("hosts/{}", fleet[at]), "--state", state, "-m", "its life"])?;
-        }
-        _ => {
-            let gone = fleet.swap_remove(at);
-            swarm.shoal(&["rm", &format!("hosts/{gone}"), "-m", "gone"])?;
-        }
-    }
-    Ok(())
 }
 
 /// The zones that an agent makes of the same documents in an empty database and an empty folder.
