@@ -16,7 +16,7 @@ packages() {
     done
     [ "${#missing[@]}" = 0 ] && return 0
     if [ "$(id -u)" != 0 ]; then
-        command -v sudo >/dev/null || die "these packages are missing, and this is not root: ${missing[*]}"
+        command -v sudo >/dev/null || die "these packages are missing, and this is not root and has no sudo; as root: apt-get install ${missing[*]}"
         sudo=(sudo)
     fi
     say "installing ${missing[*]}"

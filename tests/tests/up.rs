@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use shoal_tests::process::{Process, output};
 use shoal_tests::swarm::repository;
-use shoal_tests::{binaries, wait};
+use shoal_tests::{binaries, pages, wait};
 
 /// Runs `deploy/up` on this state until it says that it is up.
 fn up(state: &Path) -> Result<Process> {
@@ -21,10 +21,12 @@ fn up(state: &Path) -> Result<Process> {
     let dir = state.parent().context("a folder")?;
     let mut process = Process::start("state", dir, &mut command)?;
     wait::until("deploy/up", Duration::from_secs(900), || {
-        process.alive()?;
+        if let Err(ended) = process.alive() {
+            return Ok(Err(ended));
+        }
         ensure!(said() > before, "not up:\n{}", process.tail());
-        Ok(())
-    })?;
+        Ok(Ok(()))
+    })??;
     Ok(process)
 }
 
@@ -59,7 +61,35 @@ fn it_comes_up_and_goes_on() -> Result<()> {
 
     let mut second = up(&state)?;
     ensure!(shell(&state, www)? == after, "a second start forgot a change");
+    // The map's example, on what is up.
+    for block in pages::blocks(&repository().join("docs/architecture.md"))? {
+        pages::run(&format!(". {}/env\n{block}", state.display()), dir.path(), &[])?;
+    }
     stop(&mut second).map(drop)
+}
+
+/// A server that runs and does not answer ends it, with what it said last.
+#[test]
+fn a_server_that_is_silent_is_not_waited_for() -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::Builder::new().prefix("shoal-up-").tempdir()?;
+    // A cargo that builds nothing, and a server that says one thing.
+    for (name, text) in [
+        ("cargo/bin/cargo", "#!/bin/sh\n"),
+        ("target/debug/shoal-hostdb", "#!/bin/sh\necho I will not listen\nexec sleep 600\n"),
+    ] {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().context("a folder")?)?;
+        std::fs::write(&path, text)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+    }
+    let mut command = Command::new(repository().join("deploy/up"));
+    command.env("SHOAL_STATE", dir.path().join("state"));
+    command.env("CARGO_HOME", dir.path().join("cargo")).env("CARGO_TARGET_DIR", dir.path().join("target"));
+    let said = output(&mut command, &[0]).err().context("it came up without a server")?.to_string();
+    ensure!(said.contains("I will not listen") && said.contains("does not answer"), "{said}");
+    ensure!(said.contains("exit status: 1"), "{said}");
+    Ok(())
 }
 
 /// What Ctrl-C does; nothing is left behind.
