@@ -257,6 +257,7 @@ fn intend<A: Agent>(
             if tried.last() != Some(to) {
                 tried.retain(|one| one != to);
                 tried.push(to.clone());
+                // Only where a mark tells what is Shoal's: elsewhere nothing more is decided on.
                 let surplus = tried.len().saturating_sub(MAX_TRIED);
                 tried.drain(..surplus);
                 touched = true;

@@ -22,8 +22,8 @@ use shoal_core::{Host, HostName, Revision};
 use crate::agent::{Agent, At, Look, Source, Step};
 use crate::counters::Count;
 use crate::fleet::Fleet;
-use crate::item::{Decision, Item, Planned, Sight, Trouble};
-use crate::ledger::{SourceId, Stage};
+use crate::item::{Decision, Item, Kind, Planned, Sight, Trouble};
+use crate::ledger::{MAX_TRIED, SourceId, Stage};
 use crate::options::{OnDrift, Options};
 use crate::sources::Sources;
 use crate::target::Why;
@@ -142,7 +142,7 @@ impl<A: Agent> Context<'_, A> {
             Step::Wait { until, why, memo } => {
                 Decision::Stay { trouble: Trouble::Waiting(why), planned: None, memo: Some(memo), until }
             }
-            Step::Act { verb, memo } => self.act(item, wanted, verb, memo, have.cloned()),
+            Step::Act { verb, memo } => self.act(item, wanted, verb, memo, have.cloned(), now),
         }
     }
 
@@ -182,6 +182,7 @@ impl<A: Agent> Context<'_, A> {
         verb: &'static str,
         memo: Value,
         have: Option<Arc<A::Have>>,
+        now: Moment,
     ) -> Decision<A> {
         let because = match self.because(item, wanted) {
             Ok(because) => because,
@@ -198,8 +199,15 @@ impl<A: Agent> Context<'_, A> {
             last: item.entry.as_ref().and_then(|e| e.last.clone()),
         });
         let agreed = item.entry.as_ref().is_some_and(|e| e.agreed.as_ref() == Some(&planned.digest()));
+        let mut until = None;
         let held = if let Some(why) = self.paused(item) {
             Some(format!("paused: {why}"))
+        } else if self.tried_too_often(item, &planned) {
+            until = Some(now.saturating_add(self.options.retry_most));
+            Some(format!(
+                "{MAX_TRIED} different creations of it were tried, any may still show, and no other is begun before: \
+                 if the target shows that none will, take it out of its tag and put it back"
+            ))
         } else if planned.because == Why::Drift && self.only_reports() && !agreed {
             Some("drift: it was changed behind Shoal's back; it is only reported".to_owned())
         } else {
@@ -208,10 +216,22 @@ impl<A: Agent> Context<'_, A> {
         match held {
             Some(why) => {
                 let trouble = Trouble::Held(why);
-                Decision::Stay { trouble, planned: Some(planned), memo: None, until: None }
+                Decision::Stay { trouble, planned: Some(planned), memo: None, until }
             }
             None => Decision::Act(planned),
         }
+    }
+
+    /// Whether an attempt at a creation would have to be forgotten for this one, and could not be told from somebody else's.
+    fn tried_too_often(&self, item: &Item<A>, planned: &Planned<A>) -> bool {
+        let Some(Stage::Creating { tried, .. }) = item.entry.as_ref().map(|entry| &entry.stage) else {
+            return false;
+        };
+        let marks = self.options.nature.marks_own || self.options.nature.whole;
+        !marks
+            && planned.kind() == Kind::Create
+            && tried.len() >= MAX_TRIED
+            && !planned.to.as_ref().is_some_and(|to| tried.contains(to))
     }
 
     /// Whether what others changed is left as it is.
@@ -250,6 +270,11 @@ impl<A: Agent> Context<'_, A> {
             return Ok(Why::Edited(first.to_string(), newest));
         }
         let Some(entry) = &item.entry else {
+            if let Some(row) = self.fleet.unreadable_tag(self.agent.namespace()) {
+                return Err(format!(
+                    "nothing is known to want it, but the row {row} cannot be understood and may"
+                ));
+            }
             return if self.options.nature.whole || self.options.nature.sole {
                 // The whole unit is Shoal's: somebody wrote into it, or it kept an old copy.
                 Ok(Why::Drift)
@@ -261,7 +286,7 @@ impl<A: Agent> Context<'_, A> {
         let mut reason = None;
         for SourceId(tag, host) in &entry.from {
             let serves = |state| self.agent.serves(state);
-            match self.fleet.gone(tag, host.as_ref(), serves) {
+            match self.fleet.gone(tag, host.as_ref(), entry.revision, serves) {
                 Some(why) => reason = reason.max_by_revision(why),
                 None => {
                     let source = SourceId(tag.clone(), host.clone());

@@ -176,6 +176,7 @@ impl<A: Agent> Engine<A> {
 
     fn touched(&mut self, touched: Touched, revision: Revision) {
         let mut again: BTreeSet<SourceId> = BTreeSet::new();
+        let tags = !touched.tags.is_empty();
         for tag in touched.tags {
             self.sources.forget_specs(&tag);
             again.extend(self.sources.of_tag(&tag));
@@ -188,7 +189,7 @@ impl<A: Agent> Engine<A> {
         let hosts = &touched.hosts;
         let gone =
             |id: &SourceId| again.contains(id) || id.1.as_ref().is_some_and(|host| hosts.contains(host));
-        self.wake_recorded(|id| gone(id) || again.contains(&SourceId(id.0.clone(), None)), revision);
+        self.wake_recorded(|id| gone(id) || again.contains(&SourceId(id.0.clone(), None)), tags, revision);
         for host in touched.hosts {
             for (unit, key) in self.readers.get(&host).into_iter().flatten() {
                 if let Some(state) = self.units.get_mut(unit) {
@@ -216,6 +217,7 @@ impl<A: Agent> Engine<A> {
                     unit.wake(&key, revision);
                 }
             }
+            unit.hurry |= approved;
             if approved || !pauses.is_empty() {
                 self.awake.insert(name.clone());
             }
@@ -254,18 +256,18 @@ impl<A: Agent> Engine<A> {
             }
         }
         if fed.thawed_or_frozen {
-            self.wake_recorded(|recorded| recorded == id, since);
+            self.wake_recorded(|recorded| recorded == id, false, since);
         }
     }
 
     /// Wakes the items that only the ledger still links to what was touched. They are never as they should be, so it is
-    /// enough to go through what is not.
-    fn wake_recorded(&mut self, touched: impl Fn(&SourceId) -> bool, since: Revision) {
+    /// enough to go through what is not. With `tags`, also what nothing is known of: a tag could be read again.
+    fn wake_recorded(&mut self, touched: impl Fn(&SourceId) -> bool, tags: bool, since: Revision) {
         for (name, unit) in &mut self.units {
             let items = &unit.items;
             let recorded = |key: &&A::Key| {
                 let item = items.get(*key).filter(|item| item.sources.is_empty());
-                item.and_then(|item| item.entry.as_ref()).is_some_and(|e| e.from.iter().any(&touched))
+                item.is_some_and(|item| item.entry.as_ref().map_or(tags, |e| e.from.iter().any(&touched)))
             };
             let keys: Vec<A::Key> = unit.open.keys().filter(recorded).cloned().collect();
             for key in keys {

@@ -169,8 +169,7 @@ impl Fleet {
         {
             return Some(why);
         }
-        let (mut seen, mut todo) = (BTreeSet::new(), vec![tag.clone()]);
-        while let Some(tag) = todo.pop() {
+        for tag in std::iter::once(tag.clone()).chain(self.view.tags_below(tag)) {
             if !self.has_tag(&tag)
                 && let Some(why) = row(Key::tag(&tag))
             {
@@ -181,33 +180,38 @@ impl Fleet {
                     return Some(say(key, &broken.why));
                 }
             }
-            let nested = self.view.direct_members(&tag);
-            todo.extend(
-                nested
-                    .iter()
-                    .filter_map(|(m, _)| m.as_tag(tag.namespace()))
-                    .filter(|t| seen.insert(t.clone())),
-            );
         }
         None
+    }
+
+    /// Whether the tag is of this namespace, or nested in one that is.
+    fn reaches(&self, tag: &TagName, namespace: &str) -> bool {
+        let (mut seen, mut todo) = (BTreeSet::new(), vec![tag.clone()]);
+        while let Some(tag) = todo.pop() {
+            if tag.namespace() == namespace {
+                return true;
+            }
+            todo.extend(self.view.tag_parents(&tag).into_iter().filter(|t| seen.insert(t.clone())));
+        }
+        false
+    }
+
+    /// A row of a tag of this namespace, or nested in one, that cannot be read: whom it feeds is not known.
+    pub(crate) fn unreadable_tag(&self, namespace: &str) -> Option<&Key> {
+        let mut rows = self.view.broken().map(|(key, _)| key);
+        rows.find(|key| match key.kind() {
+            Kind::Tag(tag) | Kind::Member(tag, _) => self.reaches(&tag, namespace),
+            _ => false,
+        })
     }
 
     /// Rows that cannot be read and may matter to this namespace: any host, its own tags and their members, and those of
     /// tags that its own nest. Of these, what the options concern.
     pub(crate) fn unreadable_rows(&self, namespace: &str, options: &Options) -> Vec<Quarantined> {
-        let ours = |tag: &TagName| {
-            let (mut seen, mut todo) = (BTreeSet::new(), vec![tag.clone()]);
-            while let Some(tag) = todo.pop() {
-                if tag.namespace() == namespace {
-                    return true;
-                }
-                todo.extend(self.view.tag_parents(&tag).into_iter().filter(|t| seen.insert(t.clone())));
-            }
-            false
-        };
         // Of a tag that another nests, nobody asked by name.
         let concerns = |tag: &TagName, host| {
-            ours(tag) && options.concerns(Some(tag).filter(|tag| tag.namespace() == namespace), host)
+            self.reaches(tag, namespace)
+                && options.concerns(Some(tag).filter(|tag| tag.namespace() == namespace), host)
         };
         let name = |key: &Key| match key.kind() {
             Kind::Host(host) if options.concerns(None, Some(&host)) => Some(host.to_string()),
@@ -222,11 +226,25 @@ impl Fleet {
         self.view.broken().filter_map(one).collect()
     }
 
-    /// Why this tag, or this member of it, feeds nothing any more; `None`: the database does not say.
+    /// Since when the host is no member of the tag: when it was taken out of it, or of a tag that it nests. Where neither
+    /// happened, a rule or a nested tag went, or the host does not fit a rule any more: then since the newest change of any.
+    fn left(&self, tag: &TagName, host: &Host, then: Revision) -> Revision {
+        let tags: Vec<TagName> = std::iter::once(tag.clone()).chain(self.view.tags_below(tag)).collect();
+        let member = shoal_core::Member::host(&host.name);
+        let grave = |key: &Key| self.view.tombstone(key).map(|grave| grave.revision);
+        // It may have been in by another way since it was taken out.
+        let out = tags.iter().filter_map(|tag| grave(&Key::member(tag, &member))).filter(|r| *r > then).max();
+        let changed = |tag: &TagName| self.view.tag_revision(tag).or_else(|| grave(&Key::tag(tag)));
+        out.unwrap_or_else(|| tags.iter().filter_map(changed).fold(host.revision, Revision::max))
+    }
+
+    /// Why this tag, or this member of it, feeds nothing any more; `None`: the database does not say. `then` is the newest
+    /// revision that it fed something from.
     pub(crate) fn gone(
         &self,
         tag: &TagName,
         host: Option<&HostName>,
+        then: Revision,
         serves: impl Fn(shoal_core::Lifecycle) -> bool,
     ) -> Option<Why> {
         if !self.has_tag(tag) {
@@ -250,12 +268,7 @@ impl Fleet {
             });
         };
         if !self.is_member(tag, name) {
-            let member = Key::member(tag, &shoal_core::Member::host(name));
-            let since = self.view.tombstone(&member).map_or_else(
-                || host.revision.max(self.view.tag(tag).map_or(Revision(0), |t| t.revision)),
-                |grave| grave.revision,
-            );
-            return Some(Why::NotMember(tag.clone(), name.clone(), since));
+            return Some(Why::NotMember(tag.clone(), name.clone(), self.left(tag, host, then)));
         }
         if !serves(host.state) {
             return Some(Why::Lifecycle(name.clone(), host.revision));

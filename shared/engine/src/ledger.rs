@@ -32,8 +32,10 @@ use crate::target::{Fault, Why};
 pub(crate) const MAX_PAGE: usize = 16 * 1024;
 /// What the parts of a split page aim at.
 const HALF_PAGE: usize = 8 * 1024;
-/// How many attempts of one creation are remembered.
-pub(crate) const MAX_TRIED: usize = 8;
+/// How many different attempts of one creation are remembered. A further one is not made until a look shows one of them:
+/// any of them may still succeed, and what is there and was forgotten would be taken for somebody else's. Targets that
+/// mark what is Shoal's need no such memory: there the oldest is forgotten.
+pub(crate) const MAX_TRIED: usize = 16;
 
 /// A tag, or a tag with one member.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -20,7 +20,7 @@ pub struct Options {
     /// Whether anything may be written at all. `false` for `--plan`: the engine then asks for looks and ledger
     /// pages only, and stops where it would act.
     pub write: bool,
-    /// Whether the last word stands until the next run (`--once`). A daemon takes its word back when it ends: nobody would
+    /// Whether the last word stands until the next run (`--once`), which reports under the same name. A daemon takes its word back when it ends: nobody would
     /// ever mend what it says.
     pub once: bool,
     /// Only units that one of these tags feeds, or fed as far as the ledger knows; `None`: all.

@@ -8,6 +8,7 @@ use crate::effect::Act;
 use crate::engine::{Engine, Listing};
 use crate::item::{Item, Trouble};
 use crate::ledger::SourceId;
+use crate::options::Options;
 use crate::unit::{Phase, State};
 use crate::{Millis, Moment};
 
@@ -80,7 +81,7 @@ impl<A: Agent> Engine<A> {
         }
         Status {
             agent: self.namespace.clone(),
-            instance: self.options.instance.clone(),
+            instance: self.said_by(),
             epoch: self.fleet.epoch(),
             seen: if self.listing == Listing::Done { self.seen } else { Revision(0) },
             at,
@@ -93,6 +94,19 @@ impl<A: Agent> Engine<A> {
             quarantined,
             quarantined_total,
         }
+    }
+
+    /// Under which name it reports. A single run takes the place of the last one that was asked for the same: its word
+    /// stands until then, and nobody would take it back if every run had its own.
+    fn said_by(&self) -> String {
+        let Options { once, instance, tags, host, .. } = &self.options;
+        if !once {
+            return instance.clone();
+        }
+        let name = instance.rsplit_once('/').map_or(instance.as_str(), |(name, _)| name);
+        let tags = tags.iter().flatten().map(ToString::to_string);
+        let asked = tags.chain(host.iter().map(ToString::to_string)).map(|one| format!(":{one}"));
+        format!("{name}/once{}", asked.collect::<String>())
     }
 
     /// What cannot be understood: rows of the database, and sources. Oldest first, then by name.

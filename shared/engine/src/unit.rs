@@ -100,6 +100,8 @@ pub(crate) struct State<A: Agent> {
     pub(crate) retries: BTreeMap<A::Key, Retry>,
     /// Failures of the unit as a whole: nothing of it is tried before `at`.
     pub(crate) backoff: Retry,
+    /// Somebody changed something since: the next try is not to wait as long as the failures say.
+    pub(crate) hurry: bool,
     pub(crate) hold: Option<Hold>,
     /// The ledger was written in this other life of the database.
     pub(crate) other_epoch: Option<Epoch>,
@@ -141,6 +143,7 @@ impl<A: Agent> State<A> {
             timers: BTreeSet::new(),
             retries: BTreeMap::new(),
             backoff: Retry::default(),
+            hurry: false,
             hold: None,
             other_epoch: None,
             next_sweep: Moment::MAX,
@@ -169,10 +172,13 @@ impl<A: Agent> State<A> {
     /// A commit touched it.
     pub(crate) fn wake(&mut self, key: &A::Key, since: Revision) {
         let Some(item) = self.items.get_mut(key) else { return };
-        if matches!(item.entry, Some(Entry { stage: ledger::Stage::Creating { .. }, .. })) {
-            // What became of the attempt may not have shown yet when it was last looked at.
+        let creating = matches!(item.entry, Some(Entry { stage: ledger::Stage::Creating { .. }, .. }));
+        if creating || matches!(item.sight, Sight::Unknown(_)) {
+            // What became of the attempt may not have shown yet when it was last looked at, and what could not be seen may
+            // be seen by now.
             item.sight = Sight::Unlooked;
         }
+        self.hurry = true;
         self.dirty.insert(key.clone());
         self.open.entry(key.clone()).or_insert(Open { since, trouble: Trouble::Dirty, planned: None });
     }
@@ -243,6 +249,7 @@ impl<A: Agent> State<A> {
         fresh.claim = Claim::None { ask_at };
         fresh.listed = true;
         fresh.backoff = backoff;
+        fresh.hurry = self.hurry;
         fresh.items = items
             .into_iter()
             .filter(|(_, item)| !item.sources.is_empty())

@@ -56,6 +56,7 @@ impl<A: Agent> Engine<A> {
             self.let_go(unit);
             return false;
         }
+        self.hurry(unit, now);
         self.keep_claim(unit, now);
         let late = unit.least > self.seen;
         if late || unit.number().is_none() || unit.backoff.at > now && unit.backoff.failures > 0 {
@@ -74,6 +75,20 @@ impl<A: Agent> Engine<A> {
             _ => {}
         }
         false
+    }
+
+    /// A unit that fails is tried again soon when somebody changed something of it, and no more often than after a first
+    /// failure: the change may be what mends it, and does not wait for what failed before.
+    fn hurry(&self, unit: &mut State<A>, now: Moment) {
+        if !std::mem::take(&mut unit.hurry) || unit.backoff.failures == 0 {
+            return;
+        }
+        unit.backoff.at = unit.backoff.at.min(now.saturating_add(self.options.retry_first));
+        if let Claim::None { ask_at } = &mut unit.claim
+            && unit.backoff.digest == "claim"
+        {
+            *ask_at = unit.backoff.at;
+        }
     }
 
     fn ready(&mut self, unit: &mut State<A>, now: Moment) -> bool {

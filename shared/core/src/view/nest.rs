@@ -94,6 +94,17 @@ impl View {
         slot.map_or_else(Vec::new, |s| self.existing(s.parents.iter()))
     }
 
+    /// The tags below the tag, through whatever nesting, whether or not they exist. Costs them, not their members.
+    #[must_use]
+    pub fn tags_below(&self, tag: &TagName) -> Vec<TagName> {
+        let mut found = BTreeSet::new();
+        let mut open: Vec<TagSym> = self.tag_sym(tag.as_str()).into_iter().collect();
+        while let Some(slot) = open.pop().and_then(|t| self.tag_slot(t)) {
+            open.extend(slot.nested.keys().copied().filter(|t| found.insert(*t)));
+        }
+        found.into_iter().filter_map(|t| Some(self.tag_slot(t)?.name.clone())).collect()
+    }
+
     /// The tags that name the host, whether or not they exist.
     pub(crate) fn named_in(&self, host: &HostName) -> Vec<TagName> {
         let slot = self.host_sym(host.as_str()).and_then(|h| self.host_slot(h));

@@ -15,6 +15,9 @@ pub(super) struct Spec {
     /// Items that no member contributes.
     #[serde(default)]
     pub(super) fixed: Vec<String>,
+    /// Where its items stand, if not under the tag's own key.
+    #[serde(default)]
+    pub(super) unit: Option<String>,
 }
 
 #[derive(Default)]
@@ -40,7 +43,7 @@ impl Agent for Toy {
         key.split('/').next().unwrap_or_default().into()
     }
     fn keys(&self, from: &Source<'_, Spec>) -> Result<Vec<String>, Blocked> {
-        let unit = from.tag.key();
+        let unit = from.spec.unit.as_deref().unwrap_or(from.tag.key());
         match from.host {
             None => Ok(from.spec.fixed.iter().map(|name| format!("{unit}/{name}")).collect()),
             Some(host) if host.field("garbled").is_some() => Err(Blocked::new(from.name(), "it is garbled")),

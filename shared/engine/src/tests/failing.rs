@@ -65,6 +65,65 @@ fn a_new_wish_does_not_wait_out_an_old_failure() {
 }
 
 #[test]
+fn a_real_change_does_not_wait_out_what_failed_before_it() {
+    let mut world = toys();
+    world.fleet("a", 2, "hi");
+    world.converge();
+    for what in ["look", "batch"] {
+        let fault = Some(Fault::new(what, "busy"));
+        if what == "look" {
+            world.place.1.look_fault = fault;
+            world.engine().resync();
+        } else {
+            world.place.1.batch_fault = fault;
+            world.set("toy/a", tag("x"));
+        }
+        // Long enough for the longest wait.
+        world.run();
+        world.advance(600_000);
+        (world.place.1.look_fault, world.place.1.batch_fault) = (None, None);
+        world.set("toy/a", tag(what));
+        world.run();
+        world.advance(1_000);
+        assert_eq!((world.at("a", 0), world.at("a", 1)), (Some(what), Some(what)));
+    }
+}
+
+#[test]
+fn many_changes_do_not_try_a_failing_unit_more_than_once_a_second() {
+    let mut world = toys();
+    world.fleet("a", 1, "hi");
+    world.converge();
+    world.place.1.look_fault = Some(Fault::new("look", "503"));
+    world.engine().resync();
+    world.run();
+    world.advance(600_000);
+    let looks = world.count("Observe");
+    for n in 0..600 {
+        world.set("toy/a", tag(&format!("text {n}")));
+        world.run();
+        world.advance(100);
+    }
+    let tries = world.count("Observe") - looks;
+    assert!((30..=61).contains(&tries), "{tries} in a minute");
+}
+
+#[test]
+fn what_could_not_be_seen_is_looked_at_when_somebody_changes_it() {
+    let mut world = toys();
+    world.fleet("a", 1, "hi");
+    world.converge();
+    world.place.1.unknown.insert(key(0));
+    world.engine().resync();
+    world.run();
+    world.advance(3_000_000);
+    world.place.1.unknown.clear();
+    world.set("toy/a", tag("yo"));
+    world.converge();
+    assert_eq!(world.at("a", 0), Some("yo"));
+}
+
+#[test]
 fn what_cannot_be_seen_is_not_touched() {
     let mut world = toys();
     world.fleet("a", 3, "hi");

@@ -3,8 +3,8 @@
 use serde_json::json;
 use shoal_core::Epoch;
 
-use super::agent::{host, name, rows, tag, toys};
-use crate::{MaxChange, Verdict};
+use super::agent::{host, name, rows, tag, toys, toys_of};
+use crate::{MaxChange, Nature, Verdict};
 
 #[test]
 fn a_mass_change_is_held_until_exactly_it_is_agreed_to() {
@@ -125,6 +125,49 @@ fn pauses_hold_and_plans_go_on() {
         world.set(&format!("pauses/{scope}"), json!(null));
         world.converge();
         assert_eq!(world.at("a", 0), None);
+    }
+}
+
+#[test]
+fn of_a_unit_that_several_tags_feed_a_pause_holds_what_it_has_a_part_in() {
+    for whole in [false, true] {
+        let mut world = toys_of(Nature { whole, ..Nature::default() });
+        let second = |text: &str| json!({"document": {"text": text, "unit": "a"}});
+        world.fleet("a", 3, "hi");
+        // Host 1 is in both, host 3 in the second tag only.
+        world.commit(rows(&[
+            ("toy/second", second("two")),
+            (&format!("hosts/{}", name(3)), host(3, json!({}))),
+            (&format!("toy/second/members/{}", name(1)), json!({})),
+            (&format!("toy/second/members/{}", name(3)), json!({})),
+        ]));
+        world.converge();
+        let then = |world: &super::agent::Toys| {
+            (0..4).map(|n| world.at("a", n).map(str::to_owned)).collect::<Vec<_>>()
+        };
+        let before = then(&world);
+        assert_eq!(before[1].as_deref(), Some("hi;two"));
+        world.set("pauses/tag/toy/second", json!({"why": "hands off"}));
+        world.commit(rows(&[("toy/a", tag("yo")), ("toy/second", second("three"))]));
+        // Taken out, it is still what the paused tag made.
+        world.set(&format!("toy/second/members/{}", name(3)), json!(null));
+        assert_eq!(world.run(), Verdict::Held);
+        let now = then(&world);
+        assert_eq!((now[0].as_deref(), now[2].as_deref()), (Some("yo"), Some("yo")));
+        assert_eq!((&now[1], &now[3]), (&before[1], &before[3]));
+        assert_eq!(world.engine().status(0, false).units["a"].held_total, 2);
+        // The same of a host.
+        world.commit(rows(&[
+            ("pauses/tag/toy/second", json!(null)),
+            (&format!("pauses/host/{}", name(1)), json!({"why": "x"})),
+        ]));
+        world.set("toy/a", tag("four"));
+        assert_eq!(world.run(), Verdict::Held);
+        let now = then(&world);
+        assert_eq!(
+            (now[0].as_deref(), now[1].as_deref(), now[3].as_deref()),
+            (Some("four"), Some("hi;two"), None)
+        );
     }
 }
 

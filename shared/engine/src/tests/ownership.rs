@@ -148,6 +148,33 @@ fn a_whole_unit_keeps_what_is_held_and_drops_what_somebody_wrote_into_it() {
 }
 
 #[test]
+fn a_line_that_nobody_wants_stays_while_a_tag_cannot_be_read() {
+    let mut world = toys_of(Nature { whole: true, ..Nature::default() });
+    world.fleet("a", 1, "hi");
+    world.converge();
+    world.place.1.put(format!("a/{}", name(5)), &"x".to_owned());
+    world.set(&format!("hosts/{}", name(5)), host(5, json!({})));
+    world.set(&format!("toy/second/members/{}", name(5)), json!({}));
+    world.set("toy/second", json!("rubbish"));
+    world.restart();
+    assert_eq!(world.run(), Verdict::Held);
+    assert_eq!(world.at("a", 5), Some("x"));
+    assert!(world.trouble("a", 5).contains("the row toy/second cannot be understood"));
+    world.set("toy/second", json!({"document": {"text": "two", "unit": "a"}}));
+    world.converge();
+    assert_eq!(world.at("a", 5), Some("two"));
+    // Readable again, and nobody wants it: it is drift.
+    world.set("toy/third", json!("rubbish"));
+    world.place.1.put(format!("a/{}", name(6)), &"x".to_owned());
+    world.engine().resync();
+    assert_eq!(world.run(), Verdict::Held);
+    assert_eq!(world.at("a", 6), Some("x"));
+    world.set("toy/third", tag("three"));
+    world.converge();
+    assert_eq!(world.at("a", 6), None);
+}
+
+#[test]
 fn what_nobody_else_can_reach_is_put_right_even_where_drift_is_only_reported() {
     let mut world = toys_of(Nature { marks_own: true, sole: true, ..Nature::default() });
     world.options.drift = OnDrift::Report;
@@ -175,6 +202,131 @@ fn a_late_success_of_a_creation_is_known_as_ours() {
     world.restart();
     world.converge();
     assert_eq!(world.at("a", 0), Some("yo"));
+}
+
+#[test]
+fn no_attempt_at_a_creation_is_ever_forgotten() {
+    let key = format!("a/{}", name(0));
+    let mut world = toys();
+    world.options.retry_most = 1_000;
+    world.fleet("a", 1, "text 0");
+    world.place.1.failing.insert(key.clone(), crate::Fault::new("create", "timed out"));
+    world.run();
+    for n in 1..40 {
+        world.set("toy/a", tag(&format!("text {n}")));
+        world.run();
+        world.advance(2_000);
+    }
+    let tried: std::collections::BTreeSet<_> =
+        world.place.1.batches.iter().flat_map(|b| &b.changes).map(|edit| edit.to.clone().unwrap()).collect();
+    assert_eq!(tried.len(), crate::ledger::MAX_TRIED);
+    assert!(world.trouble("a", 0).contains("16 different creations of it were tried"));
+    assert_eq!(world.engine().status(0, false).units["a"].held_total, 1);
+    // What was tried before may be tried again.
+    let before = world.place.1.batches.len();
+    world.set("toy/a", tag("text 3"));
+    world.run();
+    assert_eq!(world.place.1.batches.len(), before + 1);
+    world.set("toy/a", tag("text 40"));
+    world.run();
+    // The very first one succeeds now.
+    world.place.1.failing.clear();
+    world.place.1.put(key, &"text 0".to_owned());
+    world.advance(10_000);
+    world.converge();
+    assert_eq!(world.at("a", 0), Some("text 40"));
+}
+
+#[test]
+fn after_too_many_attempts_it_is_taken_out_and_put_back() {
+    let mut world = toys();
+    world.fleet("a", 1, "text 0");
+    world.place.1.failing.insert(format!("a/{}", name(0)), crate::Fault::new("create", "refused"));
+    world.run();
+    for n in 1..40 {
+        world.set("toy/a", tag(&format!("text {n}")));
+        world.run();
+    }
+    world.place.1.failing.clear();
+    assert_eq!(world.run(), Verdict::Held);
+    world.set(&format!("toy/a/members/{}", name(0)), json!(null));
+    world.converge();
+    world.set(&format!("toy/a/members/{}", name(0)), json!({}));
+    world.converge();
+    assert_eq!(world.at("a", 0), Some("text 39"));
+}
+
+#[test]
+fn a_target_that_marks_its_own_is_tried_for_ever() {
+    let mut world = toys_of(Nature { marks_own: true, ..Nature::default() });
+    world.fleet("a", 1, "text 0");
+    world.place.1.failing.insert(format!("a/{}", name(0)), crate::Fault::new("create", "refused"));
+    world.run();
+    for n in 1..40 {
+        world.set("toy/a", tag(&format!("text {n}")));
+        world.run();
+    }
+    world.place.1.failing.clear();
+    world.set("toy/a", tag("text 40"));
+    world.converge();
+    assert_eq!(world.at("a", 0), Some("text 40"));
+}
+
+#[test]
+fn the_reason_names_the_revision_that_took_the_host_out() {
+    let member = |tag: &str| format!("{tag}/members/{}", name(0));
+    let rule = "toy/a/members/select: big";
+    // By what it is in; what then takes it out; the revision that did.
+    let (row, out) = (|key: &str| (key.to_owned(), json!({})), |key: &str| (key.to_owned(), json!(null)));
+    type Rows = Vec<(String, serde_json::Value)>;
+    let cases: Vec<(&str, Vec<Rows>, Rows)> = vec![
+        ("itself", vec![vec![row(&member("toy/a"))]], vec![out(&member("toy/a"))]),
+        (
+            "a nested tag's member",
+            vec![vec![("toy/in".into(), tag("in")), row("toy/a/members/@in"), row(&member("toy/in"))]],
+            vec![out(&member("toy/in"))],
+        ),
+        (
+            "a nested tag",
+            vec![vec![("toy/in".into(), tag("in")), row("toy/a/members/@in"), row(&member("toy/in"))]],
+            vec![out("toy/a/members/@in")],
+        ),
+        ("a rule", vec![vec![row(rule)]], vec![out(rule)]),
+        (
+            "a rule, and by name before",
+            vec![vec![row(&member("toy/a")), row(rule)], vec![out(&member("toy/a"))]],
+            vec![out(rule)],
+        ),
+        (
+            "what a rule reads",
+            vec![vec![row(rule)]],
+            vec![(format!("hosts/{}", name(0)), host(0, json!({"big": false})))],
+        ),
+    ];
+    for (what, before, last) in cases {
+        let mut world = toys();
+        world.set("toy/a", tag("hi"));
+        world.set(&format!("hosts/{}", name(0)), host(0, json!({"big": true})));
+        let commit = |world: &mut super::agent::Toys, all: &Rows| {
+            let all: Vec<_> = all.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
+            world.commit(rows(&all))
+        };
+        for all in &before {
+            commit(&mut world, all);
+            world.run();
+            // It is made anew: a tombstone from before is no reason any more.
+            world.set(
+                &format!("hosts/{}", name(0)),
+                host(0, json!({"big": true, "note": world.revision().to_string()})),
+            );
+            world.run();
+        }
+        let left = commit(&mut world, &last);
+        world.run();
+        let all = world.place.1.batches.iter().flat_map(|b| &b.changes);
+        let why = all.filter(|edit| edit.key == format!("a/{}", name(0))).last().unwrap().because.clone();
+        assert_eq!(why, Why::NotMember("toy/a".parse().unwrap(), name(0).parse().unwrap(), left), "{what}");
+    }
 }
 
 #[test]

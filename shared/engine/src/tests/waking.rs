@@ -166,7 +166,24 @@ fn the_last_word_of_a_single_run_stands_until_the_next() {
     world.engine().drain();
     world.run();
     assert!(world.engine().is_drained());
-    assert_eq!(world.status.as_ref().unwrap().expires, None);
+    let last = world.status.clone().unwrap();
+    assert_eq!((last.expires, last.units["a"].behind_total, last.units["a"].items), (None, 0, 2));
+    // The next run on this node takes its place, and not that of one that was asked for something else.
+    assert_eq!(last.instance, "model/once");
+    world.engine().options_mut().instance = "model/another-process".to_owned();
+    let said_by = |world: &mut super::agent::Toys| world.engine().status(0, true).instance;
+    assert_eq!(said_by(&mut world), "model/once");
+    world.engine().options_mut().tags = Some(["toy/a".parse().unwrap()].into());
+    assert_eq!(said_by(&mut world), "model/once:toy/a");
+    // One that did not get to work on it does not say that it is behind.
+    world.crash();
+    world.steal_claim(&"a".into());
+    world.options.once = true;
+    world.run();
+    world.engine().drain();
+    world.run();
+    let last = world.status.clone().unwrap();
+    assert_eq!((last.expires, last.units["a"].behind_total, last.units["a"].elsewhere), (None, 0, true));
 }
 
 #[test]
