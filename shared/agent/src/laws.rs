@@ -31,7 +31,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use shoal_core::{Change, Document};
 use shoal_engine::model::{Model, Place, World};
-use shoal_engine::{Agent, Counters, MaxChange, Nature, Target, Unit, Verdict};
+use shoal_engine::{Agent, Counters, MaxChange, Nature, Seen, Target, Unit, Verdict};
 
 pub use real::Real;
 
@@ -134,16 +134,33 @@ impl<A: Agent> Laws<A> {
             let nature = Nature { whole, ..Nature::default() };
             self.check_on(&|agent| (agent, Model::new(nature, |item: &A::Item| item.clone().into())))?;
         }
-        self.foreign()
+        let nature = Nature::default();
+        let place = |agent: Arc<A>| (agent, Model::new(nature, |item: &A::Item| item.clone().into()));
+        self.foreign(&place, &|place, key, have| drop(place.1.items.insert(key.clone(), have.clone())))
     }
 
-    /// Checks all laws but that of foreign items on a real target; `target` makes an empty one each time. Not to be
-    /// called from asynchronous code.
+    /// Checks all laws but that of foreign items ([`Laws::check_foreign_with`]) on a real target; `target` makes an empty
+    /// one each time. Not to be called from asynchronous code.
     ///
     /// # Errors
     /// The first law that is broken, and where.
     pub fn check_with<T: Target<A>>(&self, target: impl Fn() -> T) -> Result<(), Broken> {
         self.check_on(&|_| Real::new(target()))
+    }
+
+    /// Checks on a real target that what Shoal did not make stays as it is. `target` makes an empty one each time, and
+    /// `put` puts something there as somebody else would. Not to be called from asynchronous code.
+    ///
+    /// # Errors
+    /// What was changed, and when.
+    pub fn check_foreign_with<T: Target<A>>(
+        &self,
+        target: impl Fn() -> T,
+        put: impl Fn(&T, &A::Key, &A::Have),
+    ) -> Result<(), Broken> {
+        self.foreign(&|_| Real::new(target()), &|place: &mut Real<T>, key, have| {
+            put(place.target(), key, have)
+        })
     }
 
     fn check_on<P: Place<A>>(&self, place: &dyn Fn(Arc<A>) -> P) -> Result<(), Broken> {
@@ -286,37 +303,43 @@ impl<A: Agent> Laws<A> {
         Ok(world)
     }
 
-    fn foreign(&self) -> Result<(), Broken>
-    where
-        A::Have: From<A::Item>,
-    {
-        let place =
-            |agent: Arc<A>| (agent, Model::new(Nature::default(), |item: &A::Item| item.clone().into()));
-        let mut first = self.world(&place);
+    fn foreign<P: Place<A>>(
+        &self,
+        place: &dyn Fn(Arc<A>) -> P,
+        put: &dyn Fn(&mut P, &A::Key, &A::Have),
+    ) -> Result<(), Broken> {
+        let mut first = self.world(place);
         first.commit(self.fleet(FEW + 1));
         converge(&mut first, FOREIGN, "the beginning")?;
         // Every other item is somebody else's, equal or not, wanted or not.
-        let all: Vec<_> = first.place.1.items.iter().map(|(key, have)| (key.clone(), have.clone())).collect();
-        let haves: Vec<_> = all.iter().map(|(_, have)| have.clone()).collect();
-        let foreign: BTreeMap<A::Key, A::Have> = all
+        let all: Vec<_> = contents(&mut first, FOREIGN, "the beginning")?
             .into_iter()
-            .enumerate()
-            .filter(|(n, _)| n % 2 == 0)
-            .map(|(n, (key, have))| {
-                (key, if n % 4 == 0 { have } else { haves[(n + 1) % haves.len()].clone() })
+            .filter_map(|(_, key, seen)| match seen {
+                Seen::Ours(have) | Seen::There(have) => Some((key, have)),
+                Seen::Nothing | Seen::Unknown(_) => None,
             })
             .collect();
-        let mut world = self.world(&place);
-        world.place.1.items.clone_from(&foreign);
+        let other = |n: usize| all[if n % 4 == 0 { n } else { (n + 1) % all.len() }].1.clone();
+        let odd = all.iter().enumerate().step_by(2);
+        let foreign: BTreeMap<A::Key, A::Have> = odd.map(|(n, (key, _))| (key.clone(), other(n))).collect();
+        let mut world = self.world(place);
+        for (key, have) in &foreign {
+            put(&mut world.place, key, have);
+        }
+        let json = |have: &A::Have| serde_json::to_value(have).unwrap_or_default();
         for (name, changes) in self.life() {
             world.commit(changes);
             world.run();
             world.advance(PATIENCE / 8);
+            let mut now = BTreeMap::new();
+            for (_, key, seen) in contents(&mut world, FOREIGN, &name)? {
+                if let Seen::Ours(have) | Seen::There(have) = seen {
+                    now.insert(key, json(&have));
+                }
+            }
             for (key, have) in &foreign {
-                let now =
-                    world.place.1.items.get(key).map(|have| serde_json::to_value(have).unwrap_or_default());
-                let then = serde_json::to_value(have).unwrap_or_default();
-                if now.as_ref() != Some(&then) {
+                let (now, then) = (now.get(key), json(have));
+                if now != Some(&then) {
                     let found = format!("{key} was {then}, and is {now:?}");
                     return Err(Broken { law: FOREIGN, at: name, found });
                 }
@@ -390,6 +413,22 @@ fn converge<A: Agent, P: Place<A>>(
 
 type Contents = (BTreeMap<String, Value>, BTreeSet<String>);
 
+/// What is there, unit by unit.
+fn contents<A: Agent, P: Place<A>>(
+    world: &mut World<A, P>,
+    law: &'static str,
+    at: &str,
+) -> Result<Vec<(Unit, A::Key, Seen<A::Have>)>, Broken> {
+    let mut all = Vec::new();
+    for unit in world.units_seen().clone() {
+        let observed = world.place.observe(&unit, None);
+        let observed =
+            observed.map_err(|fault| Broken { law, at: at.to_owned(), found: fault.to_string() })?;
+        all.extend(observed.seen.into_iter().map(|(key, seen)| (unit.clone(), key, seen)));
+    }
+    Ok(all)
+}
+
 /// What is there, and which items the ledger holds.
 fn state<A: Agent, P: Place<A>>(
     world: &mut World<A, P>,
@@ -397,21 +436,13 @@ fn state<A: Agent, P: Place<A>>(
     at: &str,
 ) -> Result<Contents, Broken> {
     let mut there = BTreeMap::new();
-    let units: BTreeSet<Unit> = world.units_seen().clone();
-    for unit in units {
-        let observed = world.place.observe(&unit, None);
-        let observed =
-            observed.map_err(|fault| Broken { law, at: at.to_owned(), found: fault.to_string() })?;
-        for (key, seen) in observed.seen {
-            let have = match seen {
-                shoal_engine::Seen::Ours(have) | shoal_engine::Seen::There(have) => {
-                    serde_json::to_value(&have).unwrap_or_default()
-                }
-                shoal_engine::Seen::Nothing => continue,
-                shoal_engine::Seen::Unknown(why) => Value::String(why),
-            };
-            there.insert(format!("{unit} {key}"), have);
-        }
+    for (unit, key, seen) in contents(world, law, at)? {
+        let have = match seen {
+            Seen::Ours(have) | Seen::There(have) => serde_json::to_value(&have).unwrap_or_default(),
+            Seen::Nothing => continue,
+            Seen::Unknown(why) => Value::String(why),
+        };
+        there.insert(format!("{unit} {key}"), have);
     }
     let pages = world.ledger.values().filter_map(|page| serde_json::from_slice::<Value>(page).ok());
     let keys = pages.flat_map(|page| {

@@ -1,5 +1,7 @@
 //! The laws can be broken: each of these agents is caught.
 
+use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::json;
@@ -16,6 +18,8 @@ enum Fault {
     NeverDone,
     /// The tag itself feeds an item for which all hosts are read.
     ReadsAll,
+    /// It takes what it was about to do for done: what a step remembers is written down before it is done.
+    TrustsMemo,
 }
 
 struct Odd(Fault);
@@ -70,9 +74,92 @@ impl Agent for Odd {
         Ok(Desired::item(match self.0 {
             Fault::Counts => format!("{text} {}", CALLS.fetch_add(1, Ordering::Relaxed)),
             Fault::NeverDone => format!("{text} never"),
-            Fault::ReadsAll | Fault::None => format!("{key} {text}"),
+            Fault::ReadsAll | Fault::TrustsMemo | Fault::None => format!("{key} {text}"),
         }))
     }
+    fn step(&self, _: &String, at: At<'_, Self>, _: Moment) -> Step {
+        match at.by_default() {
+            Step::Act { verb: "create", .. } if self.0 == Fault::TrustsMemo => match at.memo.as_bool() {
+                Some(true) => Step::rest(),
+                _ => Step::Act { verb: "create", memo: json!(true) },
+            },
+            step => step,
+        }
+    }
+}
+
+/// A target in memory.
+struct Things {
+    things: Mutex<BTreeMap<String, String>>,
+    fault: Careless,
+}
+
+/// How a target errs.
+#[derive(Clone, Copy, PartialEq)]
+enum Careless {
+    No,
+    /// It writes all that it was given, and nothing else stays.
+    Wipes,
+    /// It bears its mark on everything.
+    MarksAll,
+}
+
+impl Things {
+    fn new(fault: Careless) -> Self {
+        Self { things: Mutex::default(), fault }
+    }
+}
+
+impl Target<Odd> for Things {
+    fn nature(&self) -> Nature {
+        Nature { marks_own: self.fault == Careless::MarksAll, ..Nature::default() }
+    }
+    async fn observe(&self, _: &Unit, scope: Scope<'_, String>) -> Result<Observed<Odd>, shoal_agent::Fault> {
+        let things = self.things.lock().unwrap();
+        let keys = match scope {
+            Scope::All => things.keys().cloned().collect(),
+            Scope::Keys(keys) => keys.to_vec(),
+        };
+        let look = |key: &String| match (things.get(key), self.fault) {
+            (None, _) => Seen::Nothing,
+            (Some(have), Careless::MarksAll) => Seen::Ours(Have(have.clone())),
+            (Some(have), _) => Seen::There(Have(have.clone())),
+        };
+        Ok(Observed::of(keys, look))
+    }
+    async fn apply(
+        &self,
+        _: &Unit,
+        batch: &Batch<Odd>,
+        fence: &Fence,
+    ) -> Result<Applied<Odd>, shoal_agent::Fault> {
+        let mut things = self.things.lock().unwrap();
+        if self.fault == Careless::Wipes {
+            things.clear();
+        }
+        Ok(Applied::each(batch, fence, |edit| {
+            match &edit.to {
+                Some(to) => things.insert(edit.key.clone(), to.clone()),
+                None => things.remove(&edit.key),
+            };
+            Ok(())
+        }))
+    }
+}
+
+fn disturbed(fault: Careless) -> &'static str {
+    let laws = Laws::new(|| Odd(Fault::None), "odd/all", json!({"text": "a"})).then(json!({"text": "b"}));
+    let put = |target: &Things, key: &String, have: &Have| {
+        target.things.lock().unwrap().insert(key.clone(), have.0.clone());
+    };
+    laws.check_foreign_with(|| Things::new(fault), put).err().map_or("", |broken| broken.law)
+}
+
+#[test]
+fn a_target_that_touches_what_is_not_shoals_is_caught() {
+    assert_eq!(disturbed(Careless::No), "");
+    assert_eq!(disturbed(Careless::Wipes), "foreign items stay as they are");
+    assert_eq!(disturbed(Careless::MarksAll), "foreign items stay as they are");
 }
 
 fn broken(fault: Fault) -> &'static str {
@@ -85,5 +172,6 @@ fn each_law_catches_who_breaks_it() {
     assert_eq!(broken(Fault::None), "");
     assert_eq!(broken(Fault::Counts), "same input, same plan");
     assert_eq!(broken(Fault::NeverDone), "after converging, nothing is left to do");
+    assert_eq!(broken(Fault::TrustsMemo), "stopped anywhere and run again, it converges");
     assert_eq!(broken(Fault::ReadsAll), "the cost follows the change, not the fleet");
 }

@@ -17,6 +17,11 @@ impl<T> Real<T> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok();
         Self { target, runtime, started: false }
     }
+
+    /// The target itself.
+    pub fn target(&self) -> &T {
+        &self.target
+    }
 }
 
 fn no_runtime() -> Fault {
