@@ -6,6 +6,7 @@ mod rewrite;
 mod write;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::Timestamp;
 use shoal_hostdb::{DEFAULT_STORE, ServeArgs};
 
 pub(crate) use self::agents::{Approve, Pause, Status, Wait};
@@ -181,4 +182,14 @@ Examples:
     Import(Import),
     /// Run the server in this process
     Serve(ServeArgs),
+}
+
+/// A revision.
+fn revision(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "a revision is a whole number, as `shoal log` shows it".to_owned())
+}
+
+/// A point in time.
+fn time(text: &str) -> Result<Timestamp, String> {
+    text.parse().map_err(|_| "write a time such as 2027-01-31T00:00:00Z".to_owned())
 }

@@ -48,7 +48,7 @@ pub(crate) enum Failure {
         error: BadText,
     },
     /// A file that cannot be opened.
-    #[error("cannot read {path}")]
+    #[error("cannot read {path} (name a file, or - for standard input)")]
     File {
         /// Which.
         path: String,

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use shoal_core::{Committed, Edit, Key, Proposal, Revision, View, Warning};
 use shoal_hostdb::history::Changed;
 use shoal_hostdb::reading;
-use shoal_store::{Database, Outcome as Done, Store, TransactError};
+use shoal_store::{Database, Outcome as Done, Store, StoreError, TransactError};
 
 use crate::args::Sign;
 use crate::changes;
@@ -175,6 +175,10 @@ fn warned(warnings: &[Warning]) -> String {
 pub(crate) fn not_done(error: TransactError) -> Failure {
     match error {
         TransactError::Refused(refusal) => Failure::Refused(Box::new(refusal)),
+        // It says itself that nothing was written; after no answer that is not known.
+        TransactError::Store(error @ (StoreError::Full { .. } | StoreError::Unavailable { .. })) => {
+            Failure::Store { what: "the commit was not acknowledged".to_owned(), error }
+        }
         TransactError::Store(error) => Failure::Store { what: "nothing was written".to_owned(), error },
         TransactError::Busy { .. } => Failure::Busy(error),
     }

@@ -171,7 +171,7 @@ unknown-member lb/web/members/web9
 lb/web cannot have the member web9: there is no such host; make it first or in the same commit, or mend the name
 
 missing lb/nope
-lb/nope does not exist: make it first, or mend the name
+lb/nope does not exist: mend the name, or make it first
 
 cycle lb/eu
 lb/eu would contain itself: lb/eu > lb/web > lb/eu; leave one of these links out
@@ -212,7 +212,7 @@ nested lb/eu
 lb/eu is nested in lb/web: take it out of them first, or delete it there too (follow)
 
 missing hosts/web9
-hosts/web9 does not exist: make it first, or mend the name
+hosts/web9 does not exist: mend the name, or make it first
 
 exists hosts/web2
 hosts/web2 exists already (revision 1): choose another name, or change what is there

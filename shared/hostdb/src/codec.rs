@@ -169,8 +169,12 @@ fn read_yaml(text: &[u8]) -> Result<Vec<Value>, BadText> {
         strict_booleans: true,
     };
     serde_saphyr::from_multiple_with_options(text, options).map_err(|e| {
-        // A hint for programmers that is of no use here.
-        bad(e.without_snippet().to_string().replace(", set DuplicateKeyPolicy in Options if acceptable", ""))
+        // What is said to programmers is of no use here.
+        let why = e.without_snippet().to_string();
+        bad(why.replace(", set DuplicateKeyPolicy in Options if acceptable", "").replace(
+            "recursive references require weak recursion types",
+            "an alias stands inside of its own anchor",
+        ))
     })
 }
 

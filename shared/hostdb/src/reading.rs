@@ -69,6 +69,22 @@ pub async fn row(store: &dyn Store, key: &Key, at: Option<Revision>) -> Result<F
     })
 }
 
+/// The first of `keys` at which nothing ever stood: it is mostly a mistyped name.
+///
+/// # Errors
+/// What the store says.
+pub async fn never<'k>(
+    store: &dyn Store,
+    keys: impl IntoIterator<Item = &'k Key>,
+) -> Result<Option<&'k Key>, StoreError> {
+    for key in keys {
+        if matches!(row(store, key, None).await?, Found::Never) {
+            return Ok(Some(key));
+        }
+    }
+    Ok(None)
+}
+
 /// A host as of `at`.
 ///
 /// # Errors

@@ -93,6 +93,13 @@ fn look(place: &Path) -> Result<()> {
         }
         Ok(_) => {}
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            return Err(StoreError::Invalid(format!(
+                "{} cannot be reached by this user ({error}): run it as the database's user, or give this one access to \
+                 each folder of the path",
+                place.display()
+            )));
+        }
         Err(error) => return Err(unavailable(format!("looking at the file: {error}"))),
     }
     let folder = place.parent().unwrap_or(Path::new("/"));

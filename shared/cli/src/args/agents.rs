@@ -22,7 +22,7 @@ pub(crate) struct Status {
 #[derive(Args, Debug)]
 pub(crate) struct Wait {
     /// Until this revision is done; without it, the newest one
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::revision)]
     pub(crate) revision: Option<u64>,
     /// Also wait for the commits that agents make in answer
     #[arg(long)]

@@ -11,7 +11,7 @@ pub(crate) struct Get {
     /// `hosts`, `tags`, `NAMESPACE/`, or names of hosts, tags and other rows
     pub(crate) names: Vec<String>,
     /// As it was at this revision
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::revision)]
     pub(crate) revision: Option<u64>,
 }
 
@@ -24,7 +24,7 @@ pub(crate) struct Members {
     #[arg(long)]
     pub(crate) direct: bool,
     /// As it was at this revision
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::revision)]
     pub(crate) revision: Option<u64>,
 }
 
@@ -34,7 +34,7 @@ pub(crate) struct Parents {
     /// A host or a tag
     pub(crate) name: Name,
     /// As it was at this revision
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::revision)]
     pub(crate) revision: Option<u64>,
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct Effective {
     /// Of which member; without one, the tag's own document
     pub(crate) host: Option<HostName>,
     /// As it was at this revision
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::revision)]
     pub(crate) revision: Option<u64>,
 }
 
@@ -59,7 +59,7 @@ pub(crate) struct Log {
     #[arg(long, short = 'n', default_value_t = 20, value_name = "N")]
     pub(crate) limit: usize,
     /// Only commits before this revision
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::revision)]
     pub(crate) before: Option<u64>,
 }
 
@@ -67,6 +67,7 @@ pub(crate) struct Log {
 #[derive(Args, Debug)]
 pub(crate) struct Show {
     /// Which commit
+    #[arg(value_parser = super::revision)]
     pub(crate) revision: u64,
 }
 
@@ -81,8 +82,10 @@ pub(crate) struct Blame {
 #[derive(Args, Debug)]
 pub(crate) struct Diff {
     /// The older revision
+    #[arg(value_parser = super::revision)]
     pub(crate) from: u64,
     /// The newer one; without it, now
+    #[arg(value_parser = super::revision)]
     pub(crate) to: Option<u64>,
     /// Hosts, tags or keys; without any, everything
     pub(crate) names: Vec<Name>,

@@ -31,7 +31,7 @@ pub(crate) struct Put {
     #[arg(long, conflicts_with = "file")]
     pub(crate) environment: Option<String>,
     /// When it may go, such as 2027-01-31T00:00:00Z
-    #[arg(long, conflicts_with = "file", value_name = "TIME")]
+    #[arg(long, conflicts_with = "file", value_name = "TIME", value_parser = super::time)]
     pub(crate) expires: Option<Timestamp>,
     /// A member of a tag; all of them, if given
     #[arg(long = "member", conflicts_with = "file", value_name = "MEMBER")]
@@ -122,7 +122,7 @@ pub(crate) struct Rollback {
     #[arg(long, conflicts_with = "names")]
     pub(crate) all: bool,
     /// The revision to go back to
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::revision)]
     pub(crate) to: u64,
     /// Show what would change, write nothing; exits with 3 if something would
     #[arg(long)]

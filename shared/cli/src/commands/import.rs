@@ -23,9 +23,9 @@ pub(crate) async fn run(session: &mut Session, args: Import) -> Outcome {
 async fn from_ansible(session: &mut Session, args: ImportAnsible) -> Outcome {
     let (inventory, mapping) = (text(&args.file)?, text(&args.mapping)?);
     let failed = |error: ansible::ImportError| {
-        Failure::Other(
-            anyhow::Error::new(error).context(format!("nothing was imported from {}", args.file.display())),
-        )
+        let (file, mapping) = (args.file.display(), args.mapping.display());
+        let what = format!("nothing was imported from {file} with the mapping {mapping}");
+        Failure::Other(anyhow::Error::new(error).context(what))
     };
     let wanted = ansible::read(&inventory, &mapping).map_err(failed)?;
     let mut tries = 0;

@@ -1,15 +1,20 @@
 //! `shoal rollback`: what stood at an old revision, as a new commit.
 
 use shoal_core::{Revision, Scope};
+use shoal_hostdb::reading::{self, Found};
 
 use crate::args::Rollback;
 use crate::failure::{Failure, Outcome};
 use crate::names::{Name, shown};
-use crate::session::Session;
+use crate::session::{Session, missing};
 
 pub(crate) async fn run(session: &mut Session, args: Rollback) -> Outcome {
     let to = Revision(args.to);
     let database = session.database().await?;
+    let never = reading::never(&*session.store, args.names.iter().map(|Name(key)| key)).await;
+    if let Some(key) = never.map_err(Failure::reading("the database"))? {
+        return Err(missing::<()>(&Found::Never, key));
+    }
     let mut edits = Vec::new();
     if args.all {
         let all = database.rollback(Scope::Everything, to).await;

@@ -38,6 +38,12 @@ async fn what_is_not_there_is_named() {
         fleet.fails(4, &["rm", "dns/web", "-m", "x"]).await,
         fleet.fails(1, &["show", "99"]).await,
         fleet.fails(1, &["explain", "web9.example.com"]).await,
+        fleet.fails(1, &["rollback", "dns/none", "--to", "1", "-m", "x"]).await,
+        fleet.fails(1, &["rollback", "dns/web", "--to", "99", "-m", "x"]).await,
+        fleet.fails(1, &["blame", "dns/none"]).await,
+        fleet.fails(1, &["members", "dns/none"]).await,
+        fleet.fails(1, &["resume", "dns", "-m", "x"]).await,
+        fleet.fails(1, &["approve", "dns/none", "-m", "x"]).await,
     ];
     assert_snapshot!("missing", all.join("\n"));
 }
@@ -59,6 +65,10 @@ async fn bad_files_are_refused_whole() {
         ("stranger.yaml", "tag: dns/x\nmembers: [web9.example.com]\n"),
         ("rule.yaml", "tag: dns/x\nmembers: ['select: site ==']\n"),
         ("empty.yaml", "# nothing\n"),
+        ("text.yaml", "just some text\n"),
+        ("tab.yaml", "host: web7.example.com\n\tdocument: {}\n"),
+        ("alias.yaml", "host: web7.example.com\ndocument: &a {b: *a}\n"),
+        ("itself.yaml", "tag: dns/x\nmembers: ['@x']\n"),
         ("stale.yaml", "host: web1.example.com\nrevision: 0\n"),
         ("broken.json", "{\"host\": \"web7.example.com\", }"),
     ] {
@@ -66,6 +76,12 @@ async fn bad_files_are_refused_whole() {
         let printed = fleet.run(&["apply", "-f", &file, "-m", "x"]).await;
         all.push(format!("{name} ({}): {}", printed.code, printed.error));
     }
+    let huge = fleet
+        .file("huge.yaml", &format!("host: web7.example.com\ndocument: {{a: {}}}\n", "x".repeat(2 << 20)));
+    all.push(fleet.fails(1, &["apply", "-f", &huge, "-m", "x"]).await);
+    let octets = fleet.file("octets.yaml", "");
+    std::fs::write(&octets, b"host: \x80\n").unwrap();
+    all.push(fleet.fails(1, &["apply", "-f", &octets, "-m", "x"]).await);
     all.push(fleet.fails(1, &["apply", "-f", "/nonexistent/x.yaml", "-m", "x"]).await);
     assert_snapshot!("bad_files", all.join("\n"));
     let log: Vec<serde_json::Value> = serde_json::from_str(&fleet.ok(&["log", "-o", "json"]).await).unwrap();
@@ -89,6 +105,19 @@ async fn bad_arguments_are_usage() {
         let printed = fleet.run(line).await;
         assert_eq!(printed.code, 2, "{line:?}: {}", printed.error);
         assert!(!printed.error.is_empty());
+    }
+    for (line, says) in [
+        (&["show", "newest"][..], "`shoal log`"),
+        (&["get", "web1.example.com", "--revision", "x"], "whole number"),
+        (&["diff", "1", "x"], "whole number"),
+        (&["put", "web1.example.com", "--expires", "soon", "-m", "x"], "2027-01-31T00:00:00Z"),
+        (&["put", "web1.example.com", "--state", "up", "-m", "x"], "requested, placed, building"),
+        (&["wait", "--timeout", "soon"], "500ms, 90s"),
+        (&["approve", "dns", "-m", "x"], "AGENT/UNIT"),
+        (&["pause", "facts/vm/web1", "-m", "x"], "agent/NAME"),
+    ] {
+        let error = fleet.fails(2, line).await;
+        assert!(error.contains(says), "{line:?}: {error}");
     }
 }
 

@@ -97,6 +97,51 @@ fn a_corrupt_database_is_named_and_not_touched() {
     assert!(said.contains("shoal.db") && said.contains("damaged"), "{said}");
 }
 
+/// In a file system of its own, so small that it is soon full; nothing that was acknowledged is lost.
+#[test]
+fn a_full_disk_is_said_and_nothing_is_half_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let list: String = (0..900)
+        .map(|n| format!("host: h{n}.example.com\ndocument: {{note: {}}}\n---\n", "x".repeat(900)))
+        .collect();
+    std::fs::write(dir.path().join("big.yaml"), list).unwrap();
+    let script = "\
+mkdir disk && mount -t tmpfs -o size=600k none disk || exit 77
+shoal put web1.example.com a=1 -m first || exit 1
+shoal apply -f big.yaml -m big 2> refused && exit 2
+cat refused >&2
+shoal get hosts
+dd if=/dev/zero of=disk/fill bs=1k 2> /dev/null
+shoal put web2.example.com a=1 -m second 2> refused && exit 3
+cat refused >&2
+rm disk/fill
+shoal put web3.example.com a=1 -m third && shoal get hosts
+";
+    let bin = std::path::Path::new(env!("CARGO_BIN_EXE_shoal")).parent().unwrap();
+    let run = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", script])
+        .env("PATH", format!("{}:{}", bin.display(), std::env::var("PATH").unwrap()))
+        .env("SHOAL_STORE", format!("sqlite:{}", dir.path().join("disk/shoal.db").display()))
+        .env("SHOAL_AUTHOR", "ann")
+        .current_dir(dir.path())
+        .output();
+    let run = match run {
+        Ok(run) if run.status.code() != Some(77) && !text(&run.stderr).contains("unshare") => run,
+        _ => {
+            return println!(
+                "SKIPPED: a_full_disk_is_said_and_nothing_is_half_done: no file system of its own"
+            );
+        }
+    };
+    let (out, error) = (text(&run.stdout), text(&run.stderr));
+    assert!(run.status.success(), "{out}\n{error}");
+    assert_eq!(error.matches("no room left in").count(), 2, "{error}");
+    assert_eq!(error.matches("free some space").count(), 2, "{error}");
+    assert!(error.contains("disk/shoal.db"), "{error}");
+    assert!(out.contains("web1.example.com") && out.contains("web3.example.com"), "{out}");
+    assert!(!out.contains("h1.example.com") && !out.contains("web2"), "{out}");
+}
+
 #[test]
 fn a_place_that_cannot_be_written_is_named() {
     use std::os::unix::fs::PermissionsExt as _;

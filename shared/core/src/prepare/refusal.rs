@@ -14,7 +14,7 @@ pub enum Refusal {
     #[error("the commit has no message: say why it is made")]
     NoMessage,
     /// What is to be changed is not there.
-    #[error("{key} does not exist{}", .moved.as_ref().map_or_else(|| ": make it first, or mend the name".to_owned(), |to| format!(": it was renamed to {to}")))]
+    #[error("{key} does not exist{}", .moved.as_ref().map_or_else(|| ": mend the name, or make it first".to_owned(), |to| format!(": it was renamed to {to}")))]
     Missing {
         /// What.
         key: Key,

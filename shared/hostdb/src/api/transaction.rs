@@ -15,6 +15,7 @@ use super::write::Done;
 use crate::docs::Doc;
 use crate::etag::Wish;
 use crate::problem::{Answer, Problem};
+use crate::reading;
 use crate::request::{Accepts, Ask, By, Text};
 
 /// The body of a transaction.
@@ -86,6 +87,9 @@ pub(super) async fn rollback(ask: Ask, body: Body) -> Answer {
     let Rollback { to, keys, author, message } = text.parse()?;
     let by = signed(&ask, author, message)?;
     let app = &ask.app;
+    if let Some(key) = reading::never(ask.store(), &keys).await? {
+        return Err(Problem::not_found(format!("nothing was written: {key} never was; mend the name")));
+    }
     app.db.fresh_view().await?;
     let mut edits = Vec::new();
     if keys.is_empty() {

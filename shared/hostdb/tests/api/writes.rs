@@ -307,5 +307,13 @@ async fn what_was_is_compared_blamed_and_brought_back() {
     let future =
         server.ask("POST", "/api/v2/rollback").json(&json!({"to": 99, "author": "a", "message": "m"}));
     refused(future, 404, "no-such-revision", &["99"]).await;
+    let typo = json!({"to": 2, "keys": ["dns/exmaple.com"], "author": "a", "message": "m"});
+    refused(
+        server.ask("POST", "/api/v2/rollback").json(&typo),
+        404,
+        "not-found",
+        &["dns/exmaple.com never was"],
+    )
+    .await;
     server.stop().await;
 }
