@@ -63,6 +63,15 @@ pub(crate) fn decide(key: &Key, from: &[Source<'_, Spec>]) -> Result<Desired<Nod
 
 fn claim(source: &Source<'_, Spec>, offer: Offer) -> Result<Claim, Blocked> {
     let who = source.name();
+    if offer.rtype == Rtype::NS && (offer.key.owner() == "*" || offer.key.owner().starts_with("*.")) {
+        // RFC 4592, section 4.2 leaves open what it would mean, and BIND loads no zone that has one.
+        let why = format!(
+            "{}: a wildcard ({}) cannot be given to other name servers",
+            offer.field,
+            offer.key.name()
+        );
+        return Err(Blocked::new(&who, why));
+    }
     let data = rdata::parse(offer.rtype, &offer.data, &offer.zone).map_err(|why| {
         Blocked::new(&who, format!("{} ({} of {}): {why}", offer.field, offer.rtype, offer.key.name()))
     })?;

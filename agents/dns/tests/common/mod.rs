@@ -11,7 +11,9 @@
 
 mod dig;
 mod named;
+pub(crate) mod rubbish;
 pub(crate) mod scratch;
+pub(crate) mod wire;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

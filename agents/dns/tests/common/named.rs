@@ -19,16 +19,21 @@ pub(crate) struct Named {
 impl Named {
     /// Starts it with these zones configured; their files may be missing.
     pub(crate) fn start(zones: &[&str]) -> Self {
+        Self::start_with(zones, "")
+    }
+
+    /// The same with more options.
+    pub(crate) fn start_with(zones: &[&str], options: &str) -> Self {
         // Another test may take a free port between our look and named's bind: then named ends, and we try again.
         for _ in 0..5 {
-            if let Some(named) = Self::try_start(zones) {
+            if let Some(named) = Self::try_start(zones, options) {
                 return named;
             }
         }
         panic!("named does not start");
     }
 
-    fn try_start(zones: &[&str]) -> Option<Self> {
+    fn try_start(zones: &[&str], options: &str) -> Option<Self> {
         let dir = TempDir::new().unwrap();
         let path = dir.path();
         fs::create_dir(path.join("zones")).unwrap();
@@ -36,7 +41,7 @@ impl Named {
         let key = "key k { algorithm hmac-sha256; secret \"c2hvYWwtdGVzdC1rZXktMDEyMzQ1Njc4OQ==\"; };\n";
         let mut conf = format!(
             "{key}options {{ directory \"{0}\"; pid-file none; session-keyfile none; listen-on port {port} {{ 127.0.0.1; }};
-             listen-on-v6 {{ none; }}; recursion no; notify no; allow-new-zones yes; empty-zones-enable no;
+             listen-on-v6 {{ none; }}; recursion no; notify no; allow-new-zones yes; empty-zones-enable no; {options}
              managed-keys-directory \"{0}\"; lock-file none; }};
              controls {{ inet 127.0.0.1 port {control} allow {{ 127.0.0.1; }} keys {{ k; }}; }};\n",
             path.display()

@@ -185,7 +185,10 @@ impl Response<'_> {
             let Some(owner) = owner_in(&text, &zone.zone) else { return };
             let next = match zone.find(owner, Rtype(rtype.into())) {
                 Found::Records(stored) => self.records(&name, stored, owner, rtype),
-                Found::Renamed(stored) => self.renamed(&name, &text, stored),
+                Found::Renamed(stored) => {
+                    // Who asks for the alias itself has it now.
+                    self.renamed(&name, &text, stored).filter(|_| rtype != RecordType::CNAME)
+                }
                 Found::Elsewhere(stored) => return self.referral(stored),
                 Found::Empty => return self.negative(ResponseCode::NoError),
                 Found::Missing => return self.negative(ResponseCode::NXDomain),

@@ -59,7 +59,11 @@ fn model(owners: &BTreeSet<String>, asked: &str) -> (ResponseCode, usize) {
         encloser = encloser.split_once('.').map_or("", |(_, rest)| rest);
     }
     let wildcard = if encloser.is_empty() { "*".to_owned() } else { format!("*.{encloser}") };
-    if owners.contains(&wildcard) { (ResponseCode::NoError, 1) } else { (ResponseCode::NXDomain, 0) }
+    match (owners.contains(&wildcard), exists(&wildcard)) {
+        (true, _) => (ResponseCode::NoError, 1),
+        (false, true) => (ResponseCode::NoError, 0),
+        (false, false) => (ResponseCode::NXDomain, 0),
+    }
 }
 
 fn owner() -> impl Strategy<Value = String> {

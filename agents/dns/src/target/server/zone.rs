@@ -100,7 +100,9 @@ impl Set {
             if let Some((target, _)) = at.and_then(|at| name::from_wire(wire.get(at..)?)) {
                 targets.push(target.trim_end_matches('.').to_owned());
             }
-            data.push(RData::Unknown { code: RecordType::from(set.rtype.0), rdata: NULL::with(wire) });
+            // `with` will have none of empty data, which is as good as any (RFC 3597).
+            let rdata = if wire.is_empty() { NULL::new() } else { NULL::with(wire) };
+            data.push(RData::Unknown { code: RecordType::from(set.rtype.0), rdata });
         }
         Ok(Self { rtype: set.rtype, ttl: set.ttl, data, targets })
     }
@@ -212,8 +214,13 @@ impl ZoneData {
 
     /// The wildcard below the closest name that exists.
     fn wildcard(&self, encloser: &str) -> Found<'_> {
-        let found = if encloser == "@" { self.at("*") } else { self.at(&format!("*.{encloser}")) };
-        found.map_or(Found::Missing, Found::Records)
+        let found =
+            if encloser == "@" { self.names.get("*") } else { self.names.get(&*format!("*.{encloser}")) };
+        match found {
+            None => Found::Missing,
+            // One without records exists all the same, because of the names below it.
+            Some(place) => place.stored.as_ref().map_or(Found::Empty, Found::Records),
+        }
     }
 }
 

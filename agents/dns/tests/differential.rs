@@ -1,0 +1,247 @@
+//! Whatever people write: the zone file means to BIND what the built-in server answers, record set for record set, and
+//! both give the same answers, also for names that are not there.
+//!
+//! A few cases each time; many with `SHOAL_LONG`.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "this is test code")]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+
+use common::fleet::Fleet;
+use common::wire::{self, Sets};
+use common::{Named, converge, here, rubbish, step};
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use shoal_agent::{Outcome, Revision, Target, Why};
+use shoal_dns::target::{Bind, BindSettings, Listen, Server, ServerSettings};
+use shoal_dns::{Key, Node, RecordSet};
+
+const ZONE: &str = "example.com";
+const NS: u16 = 2;
+const CNAME: u16 = 5;
+const SOA: u16 = 6;
+const DNAME: u16 = 39;
+const DS: u16 = 43;
+
+/// What names are like is another matter, and looked at by another test.
+const CHECK: [&str; 9] =
+    ["named-checkzone", "-i", "local", "-k", "ignore", "-n", "ignore", "{zone}", "{file}"];
+
+fn runner(cases: u32) -> TestRunner {
+    let long = std::env::var_os("SHOAL_LONG").is_some_and(|long| !long.is_empty());
+    let cases = if long { cases * 20 } else { cases };
+    TestRunner::new(ProptestConfig {
+        cases,
+        failure_persistence: None,
+        max_shrink_time: 30_000,
+        ..Default::default()
+    })
+}
+
+fn want(documents: &rubbish::Documents) -> BTreeMap<Key, Node> {
+    let mut fleet = Fleet::default().tag(
+        "dns/example.com",
+        documents.tag.clone(),
+        &["web1.example.com", "web2.example.com"],
+    );
+    fleet = fleet.tag("dns/pool", documents.pool.clone(), &["web1.example.com", "web2.example.com"]);
+    for (name, host) in ["web1.example.com", "web2.example.com"].into_iter().zip(&documents.hosts) {
+        fleet = fleet.host(name, host.clone());
+    }
+    fleet.lenient(ZONE)
+}
+
+async fn serve() -> (Server, SocketAddr) {
+    let server = Server::new(ServerSettings { listen: Listen::One(([127, 0, 0, 1], 0).into()), state: None });
+    server.start().await.unwrap();
+    let address = server.addresses()[0];
+    (server, address)
+}
+
+/// What BIND's own compiler makes of the zone file.
+fn compiled(file: &Path) -> Result<Sets, String> {
+    let raw = file.with_extension("raw");
+    let run = Command::new("named-compilezone")
+        .args([
+            "-k", "ignore", "-n", "ignore", "-m", "ignore", "-r", "ignore", "-i", "none", "-F", "raw", "-o",
+        ])
+        .args([&raw, Path::new(ZONE), file])
+        .output()
+        .unwrap();
+    if !run.status.success() {
+        return Err(format!(
+            "{}{}\n{}",
+            String::from_utf8_lossy(&run.stdout),
+            String::from_utf8_lossy(&run.stderr),
+            std::fs::read_to_string(file).unwrap()
+        ));
+    }
+    Ok(wire::raw(&std::fs::read(raw).unwrap()))
+}
+
+/// The cut or the DNAME above a name, if it lies below one.
+fn hidden<'a>(sets: &'a Sets, apex: &[u8], name: &'a [u8]) -> Option<(u16, &'a [u8])> {
+    let above = wire::above(name).filter(|above| above.len() > apex.len() || *above == apex);
+    let found = |at: &'a [u8]| {
+        let has = |rtype| sets.contains_key(&(at.to_vec(), rtype));
+        if at != apex && has(NS) { Some((NS, at)) } else { (at != name && has(DNAME)).then_some((DNAME, at)) }
+    };
+    // The highest one hides all the others.
+    above.filter_map(found).last()
+}
+
+/// Asks the built-in server for every set that BIND sees, and compares.
+fn compare(sets: &Sets, at: SocketAddr) -> Result<usize, TestCaseError> {
+    let apex = wire::name(ZONE);
+    let mut connection = wire::Connection::open(at);
+    let mut compared = 0;
+    for ((name, rtype), set) in sets {
+        let answer = connection.ask(name, *rtype);
+        let of = |sets: &Sets, name: &[u8], rtype| sets.get(&(name.to_vec(), rtype)).cloned();
+        match hidden(sets, &apex, name) {
+            Some((NS, cut)) if !(cut == name && *rtype == DS) => {
+                prop_assert_eq!(of(&answer.authority, cut, NS), of(sets, cut, NS), "{:?}", answer);
+                prop_assert!(!answer.authoritative && answer.answer.is_empty(), "{:?}", answer);
+            }
+            Some((DNAME, top)) => {
+                prop_assert_eq!(of(&answer.answer, top, DNAME), of(sets, top, DNAME), "{:?}", answer);
+            }
+            _ => {
+                prop_assert!(answer.authoritative && answer.code == 0, "{:?}", answer);
+                prop_assert_eq!(
+                    of(&answer.answer, name, *rtype),
+                    Some(set.clone()),
+                    "{:?} {}",
+                    wire::text(name),
+                    rtype
+                );
+                compared += 1;
+            }
+        }
+    }
+    Ok(compared)
+}
+
+/// Writes the zone, and takes out of it what the checker refuses and Shoal could not know: data that was given in the
+/// generic form for a type that BIND knows better.
+async fn accepted(bind: &Bind, mut want: BTreeMap<Key, Node>) -> Result<BTreeMap<Key, Node>, TestCaseError> {
+    let outcomes = step(bind, ZONE, &want, &Why::Wanted(Revision(7))).await;
+    let outcomes = outcomes.map_err(|fault| TestCaseError::fail(fault.to_string()))?;
+    for (key, outcome) in outcomes {
+        let Outcome::Failed(fault) = outcome else { continue };
+        let key: Key = key.try_into().unwrap();
+        let generic = |set: &RecordSet| set.data.iter().any(|data| data.starts_with("\\#"));
+        let node = want.get(&key).cloned().unwrap_or_default();
+        prop_assert!(node.sets.iter().any(generic), "{}: {:?}", fault, node);
+        match want.get_mut(&key).filter(|_| key.is_apex()) {
+            Some(apex) => apex.sets.retain(|set| !generic(set)),
+            None => drop(want.remove(&key)),
+        }
+    }
+    converge(bind, ZONE, &want).await;
+    Ok(want)
+}
+
+#[test]
+fn the_file_means_what_the_server_answers() {
+    if !here("the_file_means_what_the_server_answers", &["named-compilezone"]) {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let (server, at) = runtime.block_on(serve());
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = BindSettings::files(dir.path());
+    settings.check = CHECK.map(str::to_owned).to_vec();
+    let bind = Bind::open(settings).unwrap();
+    let compared = std::cell::Cell::new(0);
+    let found = runner(60).run(&rubbish::documents(), |documents| {
+        let want = want(&documents);
+        let apex = want.iter().find(|(key, _)| key.is_apex());
+        prop_assume!(apex.is_some_and(|(_, node)| node.set("SOA".parse().unwrap()).is_some()));
+        let want = runtime.block_on(accepted(&bind, want))?;
+        runtime.block_on(converge(&server, ZONE, &want));
+        let sets = compiled(&dir.path().join("example.com.zone")).map_err(TestCaseError::fail)?;
+        // Neither has a set that the other has not.
+        let ours: BTreeSet<_> = want
+            .iter()
+            .flat_map(|(key, node)| node.sets.iter().map(|set| (wire::name(&key.name()), set.rtype.0)))
+            .collect();
+        prop_assert_eq!(&ours, &sets.keys().cloned().collect());
+        compared.set(compared.get() + compare(&sets, at)?);
+        Ok(())
+    });
+    found.unwrap();
+    assert!(compared.get() > 500, "only {} sets were compared", compared.get());
+}
+
+/// What both servers are asked about: every name that is there, the names above and below it, and more rubbish.
+fn questions(want: &BTreeMap<Key, Node>, more: &[String]) -> BTreeSet<(Vec<u8>, u16)> {
+    const TYPES: [u16; 8] = [1, NS, CNAME, SOA, 16, DNAME, DS, 65_280];
+    let apex = wire::name(ZONE);
+    let mut names: BTreeSet<Vec<u8>> = want
+        .keys()
+        .flat_map(|key| {
+            let name = wire::name(&key.name());
+            let below = [&[1, b'q'][..], &name].concat();
+            let deep = [&[1, b'*', 1, b'r'][..], &name].concat();
+            let above: Vec<Vec<u8>> = wire::above(&name).map(<[u8]>::to_vec).collect();
+            above.into_iter().chain([below, deep])
+        })
+        .filter(|name| name.len() <= 255 && name.ends_with(&apex))
+        .collect();
+    let ascii =
+        |name: &&String| name.is_ascii() && name.split('.').all(|label| (1..64).contains(&label.len()));
+    names.extend(
+        more.iter()
+            .filter(ascii)
+            .map(|name| wire::name(&format!("{name}.{ZONE}")))
+            .filter(|n| n.len() <= 255),
+    );
+    names.into_iter().flat_map(|name| TYPES.map(|rtype| (name.clone(), rtype))).collect()
+}
+
+#[test]
+fn both_servers_give_the_same_answers() {
+    if !here("both_servers_give_the_same_answers", &["named", "rndc", "named-checkzone"]) {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let (server, at) = runtime.block_on(serve());
+    // As little of its own as can be, and no opinion about names.
+    let named =
+        Named::start_with(&[ZONE], "minimal-responses yes; zero-no-soa-ttl no; check-names primary ignore;");
+    let mut settings = named.settings();
+    settings.check = CHECK.map(str::to_owned).to_vec();
+    let bind = Bind::open(settings).unwrap();
+    let asked = std::cell::Cell::new(0);
+    let more = prop::collection::vec(rubbish::name(), 0..10);
+    let found = runner(20).run(&(rubbish::documents(), more), |(documents, more)| {
+        let want = want(&documents);
+        let apex = want.iter().find(|(key, _)| key.is_apex());
+        prop_assume!(apex.is_some_and(|(_, node)| node.set("SOA".parse().unwrap()).is_some()));
+        let want = runtime.block_on(accepted(&bind, want))?;
+        runtime.block_on(converge(&server, ZONE, &want));
+        let (mut ours, mut theirs) = (wire::Connection::open(at), wire::Connection::open(named.address));
+        for (name, rtype) in questions(&want, &more) {
+            let (ours, mut theirs) = (ours.ask(&name, rtype), theirs.ask(&name, rtype));
+            if theirs.answer.keys().any(|(_, rtype)| *rtype == DNAME) {
+                // The code is that of the last name (RFC 6604); after a DNAME, BIND has it of the first.
+                theirs.code = ours.code;
+            }
+            // Aliases without end: each server has its own patience.
+            let aliases = ours.answer.keys().filter(|(_, rtype)| *rtype == CNAME).count();
+            if aliases <= 8 {
+                prop_assert_eq!(ours, theirs, "{} {}", wire::text(&name), rtype);
+            }
+            asked.set(asked.get() + 1);
+        }
+        Ok(())
+    });
+    found.unwrap();
+    assert!(asked.get() > 1000, "only {} questions were asked", asked.get());
+}
