@@ -5,6 +5,7 @@
 mod common;
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::process::{Command, Stdio};
 
@@ -252,4 +253,45 @@ async fn without_files_to_open_it_waits() {
     drop(many);
     limit(4096);
     until(|| answers("+tcp +tries=1")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_that_cannot_be_built_or_started_ends_nothing() {
+    if !here("a_configuration_that_cannot_be_built_or_started_ends_nothing", &["dig"]) {
+        return;
+    }
+    let (address, web) = (free_address(), free_address());
+    let top = format!("claim = '3s'\nlisten = '{web}'\n");
+    let server = format!("[agent.server]\nlisten = '{address}'\n");
+    let scratch = Scratch::new(&format!("{top}{server}"));
+    scratch.apply(FLEET).await;
+    let log = scratch.path().join("log");
+    let mut daemon = Daemon(scratch.command(&[]).stderr(fs::File::create(&log).unwrap()).spawn().unwrap());
+    let mut last = 1;
+    let mut answers = async || {
+        last += 1;
+        scratch.apply(&format!("{{host: web1.example.com, document: {{address: 192.0.2.{last}}}}}")).await;
+        let wanted = [format!("web1.example.com. 3600 A 192.0.2.{last}")];
+        until(|| dig(address, "+tries=1 web1.example.com A").answer() == wanted).await;
+    };
+    answers().await;
+    let metrics = || {
+        let mut stream = std::net::TcpStream::connect(web).unwrap();
+        write!(stream, "GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    };
+    let file = scratch.path().join("file");
+    fs::write(&file, "").unwrap();
+    let both = format!("{top}{server}[agent.bind]\ndirectory = '/nowhere'\n");
+    let no_folder = format!("{top}{server}state = '{}'\n", file.display());
+    for (config, says) in [(both, "an agent has one target"), (no_folder, "back to the old configuration")] {
+        fs::write(scratch.path().join("next.toml"), config).unwrap();
+        fs::rename(scratch.path().join("next.toml"), scratch.path().join("dns.toml")).unwrap();
+        until(|| fs::read_to_string(&log).unwrap().contains(says)).await;
+        answers().await;
+        assert!(metrics().contains("\nshoal_agent_config_ok{agent=\"dns\"} 0\n"), "{}", metrics());
+        assert!(daemon.0.try_wait().unwrap().is_none(), "it ended");
+    }
 }

@@ -270,3 +270,27 @@ fn without_a_configuration_it_says_which_file_and_what_to_write() {
     let wanted = ["/etc/shoal/example.toml", "[agent]\n", "dir = "];
     assert!(output.status.code() == Some(2) && wanted.iter().all(|text| said.contains(text)), "{said}");
 }
+
+#[test]
+fn a_host_selects_the_units_that_it_feeds_and_self_is_this_machine() {
+    let world = seeded();
+    let node = Command::new("uname").arg("-n").output().unwrap().stdout;
+    let node = String::from_utf8(node).unwrap().trim().to_lowercase();
+    let alike = format!("{}.elsewhere.example.com", node.split('.').next().unwrap());
+    world.commit(&[(&format!("hosts/{alike}"), host(9)), ("hosts/idle.example.com", host(8))]);
+    let (code, said) = world.says(&["--plan", "--host", "self"]);
+    assert!(code == 2 && said.contains(&node) && said.contains(&format!("--host {alike}")), "{code}: {said}");
+    let (code, said) = world.says(&["--once", "--host", "web9.example.com"]);
+    assert!(code == 2 && said.contains("no host web9.example.com"), "{code}: {said}");
+    assert_eq!(world.code(&["--plan", "--host", "no host"]), 2);
+    // One that feeds no unit leaves all of them alone.
+    assert_eq!(world.code(&["--once", "--host", "idle.example.com"]), 0);
+    assert_eq!(world.motd("web1.example.com"), None);
+    world.commit(&[
+        (&format!("hosts/{node}"), host(10)),
+        (&format!("motd/all/members/{node}"), serde_json::json!({})),
+    ]);
+    // The unit is taken whole, or the other hosts' files would be taken for gone.
+    assert_eq!(world.code(&["--once", "--host", "self"]), 0);
+    assert!(world.motd(&node).is_some() && world.motd("web1.example.com").is_some());
+}

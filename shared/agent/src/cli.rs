@@ -33,8 +33,8 @@ pub(crate) struct Args {
     /// Only units that this tag feeds; may be repeated
     #[arg(long, value_name = "TAG")]
     pub(crate) tag: Vec<String>,
-    /// Only what this host contributes: refused, until a unit's ledger can be divided by host
-    #[arg(long, value_name = "HOST", hide = true)]
+    /// Only units that this host feeds, now or as far as the ledger knows; self: this machine
+    #[arg(long, value_name = "HOST")]
     pub(crate) host: Option<String>,
     /// The configuration file [default: /etc/shoal/NAME.toml, if it is there]
     #[arg(long, value_name = "FILE")]

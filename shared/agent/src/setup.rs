@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_core::{Epoch, Row, TagName};
+use shoal_core::{Epoch, HostName, Key, Row, TagName};
 use shoal_engine::{Agent, Engine, Fault, Options, Target, Verdict};
 use shoal_store::{Head, Store};
 use tokio::time::Instant;
@@ -30,6 +30,9 @@ const MOST: Duration = Duration::from_secs(600);
 const BRIEF: Duration = Duration::from_secs(3);
 /// After so long, what is waited for is told.
 const QUIET: Duration = Duration::from_secs(10);
+
+/// What `--host` takes for this machine's own name.
+const SELF: &str = "self";
 
 /// How long something that is no daemon may take.
 pub(crate) struct Limit {
@@ -172,7 +175,40 @@ impl<A: Agent> Setup<'_, A> {
     }
 
     pub(crate) async fn read(&self) -> Result<(Head, Vec<Row>), Failure> {
-        read_all(&*self.store).await.map_err(Failure::store("read the database"))
+        let (head, rows) = read_all(&*self.store).await.map_err(Failure::store("read the database"))?;
+        match self.known(&rows) {
+            // It may be written later, and a daemon may be there before it.
+            Err(unknown) if self.args.is_daemon() => tracing::warn!("{unknown}; waiting for it"),
+            known => known?,
+        }
+        Ok((head, rows))
+    }
+
+    /// The host that was asked for.
+    fn host(&self) -> Result<Option<HostName>, Failure> {
+        let Some(asked) = &self.args.host else { return Ok(None) };
+        let own = (asked == SELF).then(node_name);
+        let name = own.as_deref().unwrap_or(asked);
+        name.parse().map(Some).map_err(|e| Failure::Usage(format!("--host {asked}: {e}")))
+    }
+
+    /// Whether the host that was asked for is in the database, or was.
+    fn known(&self, rows: &[Row]) -> Result<(), Failure> {
+        let (Some(asked), Some(host)) = (&self.args.host, self.host()?) else { return Ok(()) };
+        let key = Key::host(&host);
+        if rows.iter().any(|row| row.key == key) {
+            return Ok(());
+        }
+        let own = if asked == SELF { format!(" (so this machine calls itself: {host})") } else { String::new() };
+        let first = format!("hosts/{}.", host.as_str().split('.').next().unwrap_or_default());
+        let like = rows.iter().filter(|row| row.value.is_some() && row.key.as_str().starts_with(&first));
+        let like: Vec<_> = like.take(3).map(|row| &row.key.as_str()["hosts/".len()..]).collect();
+        let next = match like[..] {
+            [] if own.is_empty() => "`shoal get hosts` lists those that there are".to_owned(),
+            [] => "write the host, or name one: --host web1.example.com".to_owned(),
+            _ => format!("is it {}? Then name it: --host {}", like.join(" or "), like[0]),
+        };
+        Err(Failure::Usage(format!("--host {asked}{own}: the database has no host {host}; {next}")))
     }
 
     /// An engine with nothing in it yet.
@@ -184,12 +220,7 @@ impl<A: Agent> Setup<'_, A> {
         options.write = args.works();
         options.once = args.once;
         options.tags = self.tags()?;
-        if let Some(host) = &args.host {
-            // A unit's ledger is shared by all hosts: an engine that sees one of them would take the others for gone.
-            return Err(Failure::Usage(format!(
-                "--host {host}: an agent cannot be kept to one host yet; use --tag, or leave it out"
-            )));
-        }
+        options.host = self.host()?;
         options.drift = common.drift;
         options.max_change_by_tag.clone_from(&common.max_change_by_tag);
         if let Some(share) = args.max_change.or(common.max_change) {
