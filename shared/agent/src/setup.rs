@@ -25,7 +25,7 @@ use crate::{publish, text};
 /// The longest that one look or one batch may take, where the configuration says nothing.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(300);
 /// The longest that what is no daemon may take without `--wait`: time for a look and a batch to run into their limit.
-const MOST: Duration = Duration::from_secs(600);
+pub(crate) const MOST: Duration = Duration::from_secs(600);
 /// How long draining may take when the time is over.
 const BRIEF: Duration = Duration::from_secs(3);
 /// After so long, what is waited for is told.
@@ -199,7 +199,8 @@ impl<A: Agent> Setup<'_, A> {
         if rows.iter().any(|row| row.key == key) {
             return Ok(());
         }
-        let own = if asked == SELF { format!(" (so this machine calls itself: {host})") } else { String::new() };
+        let own =
+            if asked == SELF { format!(" (so this machine calls itself: {host})") } else { String::new() };
         let first = format!("hosts/{}.", host.as_str().split('.').next().unwrap_or_default());
         let like = rows.iter().filter(|row| row.value.is_some() && row.key.as_str().starts_with(&first));
         let like: Vec<_> = like.take(3).map(|row| &row.key.as_str()["hosts/".len()..]).collect();
