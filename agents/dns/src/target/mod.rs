@@ -29,6 +29,7 @@ pub struct Settings {
 
 /// The target that the configuration chose.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one in a process")]
 pub enum Names {
     /// Zone files for BIND.
     Bind(Bind),
