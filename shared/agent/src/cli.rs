@@ -27,7 +27,7 @@ pub(crate) struct Args {
     /// How --plan and --preview print
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,
-    /// The host database: sqlite:PATH, memory:, or what else this program knows
+    /// The host database: sqlite:PATH, http://HOST:PORT or unix:/PATH of a server (several with commas), memory:
     #[arg(long, value_name = "URL", env = "SHOAL_STORE")]
     pub(crate) store: Option<String>,
     /// Only units that this tag feeds; may be repeated

@@ -50,7 +50,7 @@ where
     T: Target<A>,
     F: Fn(C) -> Result<(A, T), Fault>,
 {
-    /// A program that knows the stores `sqlite:` and `memory:`.
+    /// A program that knows the stores `sqlite:`, `http:`, `unix:` and `memory:`.
     pub fn new(build: F) -> Self {
         Self { build, stores: Stores::new(), of: PhantomData }
     }

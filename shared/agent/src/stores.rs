@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use shoal_client::HttpStore;
 use shoal_engine::Fault;
 use shoal_store::{MemoryStore, Store};
 use shoal_store_sqlite::SqliteStore;
@@ -17,7 +18,7 @@ type Opener = Arc<dyn Fn(String) -> Opening + Send + Sync>;
 pub(crate) struct Stores(BTreeMap<String, Opener>);
 
 impl Stores {
-    /// `sqlite:PATH`, and `memory:` for trying things out.
+    /// `sqlite:PATH`, `http://HOST:PORT` and `unix:/PATH` of a server, and `memory:` for trying things out.
     pub(crate) fn new() -> Self {
         let mut stores = Self(BTreeMap::new());
         stores.add("sqlite", |path| async move {
@@ -25,6 +26,14 @@ impl Stores {
             let store = SqliteStore::open(&path).await.map_err(|e| Fault::new(what, e))?;
             Ok(Arc::new(store) as Arc<dyn Store>)
         });
+        for scheme in ["http", "https", "unix"] {
+            stores.add(scheme, move |rest| async move {
+                let store = HttpStore::new(&format!("{scheme}:{rest}"));
+                store
+                    .map(|store| Arc::new(store) as Arc<dyn Store>)
+                    .map_err(|e| Fault::new("open the host database", e))
+            });
+        }
         stores.add("memory", |_| async { Ok(Arc::new(MemoryStore::new()) as Arc<dyn Store>) });
         stores
     }

@@ -16,6 +16,8 @@ pub(crate) struct App {
     pub(crate) db: Db,
     pub(crate) limits: Limits,
     pub(crate) read_only: bool,
+    /// Whether rows that are committed one by one must mean something; only tests of the wire go without.
+    pub(crate) checks_rows: bool,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) watchers: Arc<Semaphore>,
     pub(crate) large_bodies: Semaphore,
@@ -33,6 +35,7 @@ impl App {
         Ok(Self {
             db,
             read_only,
+            checks_rows: true,
             metrics: Arc::new(Metrics::new()?),
             watchers: Arc::new(Semaphore::new(limits.watchers)),
             large_bodies: Semaphore::new(limits.large_bodies),

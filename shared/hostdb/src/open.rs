@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use shoal_client::{BadAddress, HttpStore};
 use shoal_store::{MemoryStore, Store, StoreError};
 use shoal_store_sqlite::SqliteStore;
 
@@ -11,19 +12,16 @@ use shoal_store_sqlite::SqliteStore;
 pub enum OpenError {
     /// Not a store's URL.
     #[error(
-        "{0:?} is not a store: write sqlite:PATH (such as sqlite:/var/lib/shoal/shoal.db), or memory: to try things out"
+        "{0:?} is not a store: write sqlite:PATH (such as sqlite:/var/lib/shoal/shoal.db), http://HOST:PORT or unix:/PATH \
+         of a server, or memory: to try things out"
     )]
     Unknown(String),
+    /// Not the address of a server.
+    #[error(transparent)]
+    Address(#[from] BadAddress),
     /// A store that this program does not have yet.
-    #[error(
-        "{url}: this program cannot reach a store through {how} yet; open the file itself with sqlite:PATH on the machine of the server"
-    )]
-    NotYet {
-        /// What was asked for.
-        url: String,
-        /// Through what.
-        how: &'static str,
-    },
+    #[error("{0}: this program cannot open etcd yet; write sqlite:PATH, or http://HOST:PORT or unix:/PATH of a server")]
+    NotYet(String),
     /// The store refused.
     #[error("cannot open {url}")]
     Store {
@@ -35,7 +33,8 @@ pub enum OpenError {
     },
 }
 
-/// Opens the store of this URL: `sqlite:PATH` or `memory:`.
+/// Opens the store of this URL: `sqlite:PATH`, `memory:`, or the addresses of servers of one database with commas between,
+/// each `http://HOST:PORT` or `unix:/PATH`. A server is connected to when it is first asked.
 ///
 /// # Errors
 /// Not a URL of a store, a store that is not there yet, or what the store says.
@@ -44,8 +43,8 @@ pub async fn open_store(url: &str) -> Result<Arc<dyn Store>, OpenError> {
     match (scheme, rest) {
         ("memory", "") => Ok(Arc::new(MemoryStore::new())),
         ("sqlite", path) if !path.is_empty() => open_sqlite(url, path.into()).await,
-        ("http" | "https" | "unix", _) => Err(OpenError::NotYet { url: url.to_owned(), how: "a server" }),
-        ("etcd", _) => Err(OpenError::NotYet { url: url.to_owned(), how: "etcd" }),
+        ("http" | "https" | "unix", _) => Ok(Arc::new(HttpStore::new(url)?)),
+        ("etcd", _) => Err(OpenError::NotYet(url.to_owned())),
         _ => Err(OpenError::Unknown(url.to_owned())),
     }
 }
@@ -67,7 +66,10 @@ mod tests {
         let why = async |url| open_store(url).await.map(|_| ()).unwrap_err().to_string();
         assert!(why("shoal.db").await.contains("sqlite:PATH"));
         assert!(why("sqlite:").await.contains("sqlite:PATH"));
-        assert!(why("https://hostdb.example").await.contains("yet"));
+        assert!(why("nonsense:x").await.contains("http://HOST:PORT"));
+        open_store("http://127.0.0.1:1,unix:/nowhere").await.unwrap();
+        assert!(why("https://hostdb.example").await.contains("no TLS yet"));
+        assert!(why("http://127.0.0.1:1,x").await.contains("\"x\""));
         assert!(why("etcd://h1,h2").await.contains("etcd"));
     }
 }

@@ -42,6 +42,22 @@ impl Server {
         Ok(Self { app })
     }
 
+    /// A server that takes rows as they are, as a store in the process does: for the conformance suite, whose rows mean
+    /// nothing. No option of the program leads here.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    #[doc(hidden)]
+    pub async fn start_unchecked(
+        store: Arc<dyn Store>,
+        limits: Limits,
+        stop: CancellationToken,
+    ) -> Result<Self, ServerError> {
+        let mut app = App::new(Db::open(store).await?, limits, false, stop)?;
+        app.checks_rows = false;
+        Ok(Self { app: Arc::new(app) })
+    }
+
     /// Answers on `listeners` until the server is told to stop and has finished.
     pub async fn serve(self, listeners: Vec<Listener>) {
         let (limits, metrics, stop) =

@@ -69,6 +69,9 @@ async fn read(ask: Ask, body: Body) -> Answer {
 async fn commit(ask: Ask, body: Body) -> Answer {
     let _turn = ask.app.write_turn()?;
     let commit: Commit = large(&ask, body).await?;
+    if !ask.app.checks_rows {
+        return ask.shape.ok(&ask.store().commit(commit).await?);
+    }
     pairs(&commit.changes)?;
     let row = |Change { key, value, moved }| Edit::Row { key, value, moved };
     let proposal = Proposal {

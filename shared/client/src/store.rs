@@ -1,0 +1,199 @@
+//! The store.
+
+use std::sync::Arc;
+
+use data_encoding::BASE64;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use shoal_core::{Commit, Committed, Key, LogEntry, Range, Revision, Status};
+use shoal_store::{
+    Claim, ClaimAnswer, ClaimRequest, Feed, Filter, Flow, Fut, Head, LedgerPage, LedgerWrite, Page, Position,
+    Query, Result, Store, StoreError,
+};
+
+use crate::address::{Address, BadAddress};
+use crate::link::{Again, Call, Link, Options};
+use crate::watch;
+
+/// A database behind one server or several. A clone is another handle of the same connections.
+#[derive(Clone, Debug)]
+pub struct HttpStore {
+    link: Arc<Link>,
+}
+
+impl HttpStore {
+    /// The database behind `http://HOST:PORT`, `unix:/PATH`, or several of them with commas between: servers of one
+    /// database, of which the first that answers is asked. Connects when it is first used.
+    ///
+    /// # Errors
+    /// What is not an address.
+    pub fn new(addresses: &str) -> Result<Self, BadAddress> {
+        Self::with(addresses, Options::default())
+    }
+
+    /// The same with other bounds.
+    ///
+    /// # Errors
+    /// What is not an address.
+    pub fn with(addresses: &str, options: Options) -> Result<Self, BadAddress> {
+        let all = Address::all(addresses)?;
+        Ok(Self { link: Arc::new(Link::new(all, options)?) })
+    }
+
+    async fn post<T: DeserializeOwned>(
+        &self,
+        what: &'static str,
+        path: &'static str,
+        body: &impl Serialize,
+    ) -> Result<T> {
+        self.ask(Call::post(what, path, body, Again::Always)?).await
+    }
+
+    /// A request whose answer says only that it was done.
+    async fn tell(&self, what: &'static str, path: &'static str, body: &impl Serialize) -> Result<()> {
+        self.link.ask(Call::post(what, path, body, Again::Always)?).await.map(drop)
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, call: Call) -> Result<T> {
+        let what = call.what;
+        let answer = self.link.ask(call).await?;
+        serde_json::from_slice(&answer).map_err(|e| StoreError::Unavailable {
+            place: "the server".to_owned(),
+            why: format!(
+                "cannot {what}: its answer is not what was asked for ({e}); are server and program of one version?"
+            ),
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct WireQuery<'a> {
+    range: &'a Range,
+    at: Option<Revision>,
+    after: Option<&'a Key>,
+    limit: usize,
+    tombstones: bool,
+}
+
+#[derive(Serialize)]
+struct WireLog<'a> {
+    range: &'a Range,
+    before: Option<Revision>,
+    limit: usize,
+}
+
+#[derive(Serialize)]
+struct WireLedgerQuery<'a> {
+    prefix: &'a str,
+    after: Option<&'a str>,
+    limit: usize,
+}
+
+/// A row of the ledger; its octets as base64.
+#[derive(Serialize, Deserialize)]
+struct WireLedgerRow {
+    key: String,
+    value: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct WireLedgerPage {
+    rows: Vec<WireLedgerRow>,
+    more: bool,
+}
+
+#[derive(Serialize)]
+struct WireLedgerWrite<'a> {
+    rows: Vec<WireLedgerRow>,
+    held: &'a Claim,
+}
+
+impl TryFrom<WireLedgerPage> for LedgerPage {
+    type Error = StoreError;
+
+    fn try_from(page: WireLedgerPage) -> Result<Self> {
+        let row = |WireLedgerRow { key, value }| match BASE64.decode(value.unwrap_or_default().as_bytes()) {
+            Ok(value) => Ok((key, value)),
+            Err(e) => Err(StoreError::Corrupt {
+                place: format!("the ledger's row {key}"),
+                why: format!("the server sent what is no base64: {e}"),
+            }),
+        };
+        Ok(Self { rows: page.rows.into_iter().map(row).collect::<Result<_>>()?, more: page.more })
+    }
+}
+
+impl Store for HttpStore {
+    fn head(&self) -> Fut<'_, Result<Head>> {
+        Box::pin(self.ask(Call::get("ask for the newest revision", "/store/head", None)))
+    }
+
+    fn read(&self, query: &Query) -> Fut<'_, Result<Page>> {
+        let Query { range, at, after, limit, tombstones } = query.clone();
+        Box::pin(async move {
+            let after = after.as_ref();
+            let query = WireQuery { range: &range, at, after, limit, tombstones };
+            self.post("read rows", "/store/read", &query).await
+        })
+    }
+
+    fn commit(&self, commit: Commit) -> Fut<'_, Result<Committed>> {
+        // By its key the database knows it again; without one, a second attempt would be a second commit.
+        let again = if commit.idempotency.is_some() { Again::Always } else { Again::IfUnsent };
+        Box::pin(async move { self.ask(Call::post("commit", "/store/commit", &commit, again)?).await })
+    }
+
+    fn log(&self, range: &Range, before: Option<Revision>, limit: usize) -> Fut<'_, Result<Vec<LogEntry>>> {
+        let range = range.clone();
+        Box::pin(async move {
+            self.post("read the log", "/store/log", &WireLog { range: &range, before, limit }).await
+        })
+    }
+
+    fn watch(&self, filter: Filter, after: Position) -> Flow<Result<Feed>> {
+        watch::watch(Arc::clone(&self.link), filter, after)
+    }
+
+    fn claim(&self, want: &ClaimRequest) -> Fut<'_, Result<ClaimAnswer>> {
+        // The same holder is given the same claim, so asking twice takes nothing more.
+        let want = want.clone();
+        Box::pin(async move { self.post("claim", "/store/claim", &want).await })
+    }
+
+    fn release(&self, claim: &Claim) -> Fut<'_, Result<()>> {
+        let claim = claim.clone();
+        Box::pin(async move { self.tell("give back a claim", "/store/release", &claim).await })
+    }
+
+    fn claims(&self, prefix: &str) -> Fut<'_, Result<Vec<Claim>>> {
+        let only = Some(("name", prefix.to_owned()));
+        Box::pin(self.ask(Call::get("read the claims", "/store/claims", only)))
+    }
+
+    fn ledger(&self, prefix: &str, after: Option<&str>, limit: usize) -> Fut<'_, Result<LedgerPage>> {
+        let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
+        Box::pin(async move {
+            let query = WireLedgerQuery { prefix: &prefix, after: after.as_deref(), limit };
+            let page: WireLedgerPage = self.post("read the ledger", "/store/ledger/read", &query).await?;
+            page.try_into()
+        })
+    }
+
+    fn write_ledger(&self, rows: Vec<LedgerWrite>, held: &Claim) -> Fut<'_, Result<()>> {
+        let held = held.clone();
+        Box::pin(async move {
+            let row =
+                |LedgerWrite { key, value }| WireLedgerRow { key, value: value.map(|v| BASE64.encode(&v)) };
+            let write = WireLedgerWrite { rows: rows.into_iter().map(row).collect(), held: &held };
+            self.tell("write the ledger", "/store/ledger/write", &write).await
+        })
+    }
+
+    fn report(&self, status: Status) -> Fut<'_, Result<()>> {
+        Box::pin(async move { self.tell("report", "/store/report", &status).await })
+    }
+
+    fn reports(&self) -> Fut<'_, Result<Vec<Status>>> {
+        Box::pin(self.ask(Call::get("read the agents' reports", "/store/reports", None)))
+    }
+}

@@ -1,0 +1,137 @@
+//! Servers that are not there, do not answer, are something else, or only read.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use shoal_client::{HttpStore, Options};
+use shoal_core::{Change, Document, Range};
+use shoal_hostdb::Limits;
+use shoal_store::{MemoryStore, Query, Store, StoreError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use crate::harness::{Server, fact, limits, quick};
+
+fn says(error: &StoreError, parts: &[&str]) {
+    let said = error.to_string();
+    for part in parts {
+        assert!(said.contains(part), "{part:?} is not in {said}");
+    }
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
+}
+
+/// A port that nobody listens on.
+async fn nowhere() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+/// Answers every connection with this text, and keeps it open.
+async fn answering(text: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut buffer = [0; 4096];
+                // The client may be gone by now.
+                let _ = client.read(&mut buffer).await;
+                let _ = client.write_all(text.as_bytes()).await;
+                tokio::time::sleep(Duration::from_secs(60)).await;
+            });
+        }
+    });
+    at
+}
+
+#[tokio::test]
+async fn nobody_there_is_said_at_once_and_in_full() {
+    let (first, second) = (nowhere().await, nowhere().await);
+    let start = Instant::now();
+    let store = HttpStore::with(&first, quick()).unwrap();
+    let error = store.read(&Query::new(Range::All)).await.unwrap_err();
+    says(&error, &[&first, "cannot read rows", "Connection refused", "is shoal-hostdb running there?"]);
+    let store = HttpStore::with(&format!("{first},{second}"), quick()).unwrap();
+    says(&store.head().await.unwrap_err(), &[&first, &second, "any of 2 servers", "newest revision"]);
+    let store = HttpStore::with("unix:/nonexistent/hostdb.sock", quick()).unwrap();
+    let error = store.commit(fact(1, None)).await.unwrap_err();
+    says(&error, &["unix:/nonexistent/hostdb.sock", "cannot commit", "No such file or directory"]);
+    assert!(start.elapsed() < quick().patience, "who was never there is not waited for");
+}
+
+#[tokio::test]
+async fn silence_ends() {
+    let short = Duration::from_millis(100);
+    let options = || Options { answer: short, silence: short, patience: short, ..quick() };
+    let mute = answering("").await;
+    let store = HttpStore::with(&mute, options()).unwrap();
+    says(&store.head().await.unwrap_err(), &[&mute, "no answer within 100ms"]);
+    let half = answering("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{").await;
+    let store = HttpStore::with(&half, options()).unwrap();
+    says(&store.head().await.unwrap_err(), &[&half, "stopped for 100ms"]);
+    let long =
+        answering("HTTP/1.1 200 OK\r\ncontent-length: 2000000000\r\n\r\n{\"epoch\": 1, \"revision\": 12345}")
+            .await;
+    let store = HttpStore::with(&long, Options { largest: 10, ..options() }).unwrap();
+    says(&store.head().await.unwrap_err(), &[&long, "more than 10 octets"]);
+}
+
+#[tokio::test]
+async fn something_else_is_told_from_a_server() {
+    let other = answering("HTTP/1.1 404 Not Found\r\ncontent-length: 11\r\n\r\nno such url").await;
+    let error = HttpStore::with(&other, quick()).unwrap().head().await.unwrap_err();
+    let said = error.to_string();
+    assert!(matches!(error, StoreError::Invalid(_)), "{said}");
+    assert!(
+        said.contains(&other) && said.contains("no server of Shoal") && said.contains("no such url"),
+        "{said}"
+    );
+    let odd = answering("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nfine").await;
+    says(&HttpStore::with(&odd, quick()).unwrap().head().await.unwrap_err(), &["of one version?"]);
+}
+
+#[tokio::test]
+async fn a_server_that_only_reads_leaves_writing_to_another() {
+    let behind = Arc::new(MemoryStore::new());
+    let reads = Server::with(behind.clone(), "127.0.0.1:0", limits(), true).await;
+    let writes = Server::start(behind, "127.0.0.1:0").await;
+    let store = HttpStore::with(&reads.at, quick()).unwrap();
+    assert_eq!(store.head().await.unwrap().revision.0, 0);
+    let error = store.commit(fact(1, None)).await.unwrap_err();
+    assert_eq!(error, StoreError::ReadOnly(format!("the server {}", reads.at)));
+    let store = HttpStore::with(&format!("{},{}", reads.at, writes.at), quick()).unwrap();
+    assert_eq!(store.commit(fact(1, None)).await.unwrap().revision.0, 1);
+}
+
+#[tokio::test]
+async fn refusals_come_through_whole() {
+    let server = Server::with(
+        Arc::new(MemoryStore::new()),
+        "127.0.0.1:0",
+        Limits { body: 1000, document: 500, ..limits() },
+        false,
+    )
+    .await;
+    let store = server.store();
+    let mut nonsense = fact(1, None);
+    nonsense.changes = vec![Change::put("hosts/web1".parse().unwrap(), Document::trusted("{\"a\":1}"))];
+    let mut large = fact(1, None);
+    large.message = "x".repeat(2000);
+    for (commit, part) in [(nonsense, "unknown field `a`"), (large, "--max-body")] {
+        let error = store.commit(commit).await.unwrap_err();
+        assert!(matches!(&error, StoreError::Invalid(why) if why.contains(part)), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn connections_are_kept() {
+    let server = Server::start(Arc::new(MemoryStore::new()), "127.0.0.1:0").await;
+    let store = server.store();
+    for _ in 0..20 {
+        futures::future::join_all((0..4).map(|_| store.head())).await;
+    }
+    let text = reqwest::get(format!("{}/metrics", server.at)).await.unwrap().text().await.unwrap();
+    let open = text.lines().find_map(|l| l.strip_prefix("shoal_http_connections ")).unwrap();
+    assert!(open.parse::<u32>().unwrap() <= 5, "{open} connections for four at a time, and this question");
+}

@@ -1,0 +1,84 @@
+//! Servers for one test.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_client::{HttpStore, Options};
+use shoal_core::{Change, Commit, Document};
+use shoal_hostdb::{Limits, Listener};
+use shoal_store::Store;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// A server in this process; it stops when this is dropped.
+pub(crate) struct Server {
+    /// Where it listens, as a store's address.
+    pub(crate) at: String,
+    stop: DropGuard,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Server {
+    /// One as people run it.
+    pub(crate) async fn start(store: Arc<dyn Store>, listen: &str) -> Self {
+        Self::with(store, listen, limits(), false).await
+    }
+
+    pub(crate) async fn with(store: Arc<dyn Store>, listen: &str, limits: Limits, read_only: bool) -> Self {
+        let stop = CancellationToken::new();
+        let made = shoal_hostdb::Server::start(store, limits, read_only, stop.clone());
+        Self::serve(made.await.unwrap(), listen, stop).await
+    }
+
+    /// One that takes rows that mean nothing.
+    pub(crate) async fn unchecked(store: impl Store, listen: &str) -> Self {
+        let stop = CancellationToken::new();
+        let made = shoal_hostdb::Server::start_unchecked(Arc::new(store), limits(), stop.clone());
+        Self::serve(made.await.unwrap(), listen, stop).await
+    }
+
+    async fn serve(server: shoal_hostdb::Server, listen: &str, stop: CancellationToken) -> Self {
+        let listener = Listener::bind(&listen.parse().unwrap()).await.unwrap();
+        let at = listener.at().to_string();
+        let task = tokio::spawn(server.serve(vec![listener]));
+        Self { at, stop: stop.drop_guard(), task }
+    }
+
+    /// The store behind it.
+    pub(crate) fn store(&self) -> HttpStore {
+        HttpStore::with(&self.at, quick()).unwrap()
+    }
+
+    /// Stops it; answers where it listened, for another one.
+    pub(crate) async fn stop(self) -> String {
+        drop(self.stop);
+        self.task.await.unwrap();
+        self.at.strip_prefix("http://").unwrap_or(&self.at).to_owned()
+    }
+}
+
+pub(crate) fn limits() -> Limits {
+    Limits { grace: Duration::from_secs(1), ..Limits::default() }
+}
+
+/// Bounds for tests: short pauses, and patience for a busy machine.
+pub(crate) fn quick() -> Options {
+    Options {
+        patience: Duration::from_secs(20),
+        pauses: (Duration::from_millis(5), Duration::from_millis(50)),
+        ..Options::default()
+    }
+}
+
+/// A commit of one fact.
+pub(crate) fn fact(n: u64, key: Option<&str>) -> Commit {
+    let value = Document::trusted(&format!("{{\"n\":{n}}}"));
+    Commit {
+        pre: Vec::new(),
+        changes: vec![Change::put("facts/vm/web1".parse().unwrap(), value)],
+        author: "ann".into(),
+        principal: None,
+        message: "because".into(),
+        idempotency: key.map(str::to_owned),
+        intent: None,
+    }
+}
