@@ -20,7 +20,9 @@ pub enum OpenError {
     #[error(transparent)]
     Address(#[from] BadAddress),
     /// A store that this program does not have yet.
-    #[error("{0}: this program cannot open etcd yet; write sqlite:PATH, or http://HOST:PORT or unix:/PATH of a server")]
+    #[error(
+        "{0}: this program cannot open etcd yet; write sqlite:PATH, or http://HOST:PORT or unix:/PATH of a server"
+    )]
     NotYet(String),
     /// The store refused.
     #[error("cannot open {url}")]

@@ -1,6 +1,11 @@
 //! The HTTP store against real servers: the suite that every store passes, and what only connections can do wrong.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot set its world up has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot set its world up has failed"
+)]
 
 mod dead;
 mod harness;
