@@ -61,16 +61,27 @@ pub(crate) fn decide(key: &Key, from: &[Source<'_, Spec>]) -> Result<Desired<Nod
     })
 }
 
+/// Why no server would load a zone with a record of this type at this name, whatever its data.
+fn misplaced(offer: &Offer) -> Option<&'static str> {
+    const DS: Rtype = Rtype(43);
+    let owner = offer.key.owner();
+    match offer.rtype {
+        // RFC 4592, section 4.2.
+        Rtype::NS if owner == "*" || owner.starts_with("*.") => {
+            Some("a wildcard cannot be given to other name servers")
+        }
+        DS if offer.key.is_apex() => Some("it belongs to the zone above"),
+        _ => None,
+    }
+}
+
 fn claim(source: &Source<'_, Spec>, offer: Offer) -> Result<Claim, Blocked> {
     let who = source.name();
-    if offer.rtype == Rtype::NS && (offer.key.owner() == "*" || offer.key.owner().starts_with("*.")) {
-        // RFC 4592, section 4.2 leaves open what it would mean, and BIND loads no zone that has one.
-        let why = format!(
-            "{}: a wildcard ({}) cannot be given to other name servers",
-            offer.field,
-            offer.key.name()
-        );
-        return Err(Blocked::new(&who, why));
+    if let Some(why) = misplaced(&offer) {
+        return Err(Blocked::new(
+            &who,
+            format!("{} ({} of {}): {why}", offer.field, offer.rtype, offer.key.name()),
+        ));
     }
     let data = rdata::parse(offer.rtype, &offer.data, &offer.zone).map_err(|why| {
         Blocked::new(&who, format!("{} ({} of {}): {why}", offer.field, offer.rtype, offer.key.name()))

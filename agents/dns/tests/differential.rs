@@ -233,9 +233,9 @@ fn both_servers_give_the_same_answers() {
                 // The code is that of the last name (RFC 6604); after a DNAME, BIND has it of the first.
                 theirs.code = ours.code;
             }
-            // Aliases without end: each server has its own patience.
+            // Aliases without end: each server has its own patience, and BIND fails (2) in the end.
             let aliases = ours.answer.keys().filter(|(_, rtype)| *rtype == CNAME).count();
-            if aliases <= 8 {
+            if aliases <= 8 && !(aliases > 0 && theirs.code == 2) {
                 prop_assert_eq!(ours, theirs, "{} {}", wire::text(&name), rtype);
             }
             asked.set(asked.get() + 1);

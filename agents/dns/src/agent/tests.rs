@@ -73,6 +73,7 @@ fn offenders_are_left_out_and_both_sides_named() {
                     {"name": "bad", "type": "A", "data": "192.0.2"},
                     {"name": "bad", "type": "A", "data": "192.0.2.7"},
                     {"name": "soa", "type": "SOA", "data": "x"},
+                    {"type": "DS", "data": "1 8 1 123456789abcdef67890123456789abcdef67890"},
                     {"name": "*.cut", "type": "NS", "data": "ns.example.net."},
                     {"name": "slow", "type": "TXT", "data": "a", "ttl": 10},
                     {"name": "slow", "type": "TXT", "data": "b", "ttl": 20},
