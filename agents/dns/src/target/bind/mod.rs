@@ -42,7 +42,7 @@ const LEFT: Duration = Duration::from_secs(3600);
 /// A server that reads zone files.
 #[derive(Debug)]
 pub struct Bind {
-    settings: BindSettings,
+    settings: Box<BindSettings>,
     files: Files,
     /// What is known of each zone's file; locked while somebody works on it.
     zones: std::sync::Mutex<HashMap<Zone, Arc<Mutex<Known>>>>,
@@ -58,7 +58,7 @@ impl Bind {
         settings.check()?;
         let files = Files::new(&settings);
         let watch = watch::Watch::new(settings.directory.clone());
-        Ok(Self { settings, files, zones: std::sync::Mutex::default(), watch })
+        Ok(Self { settings: Box::new(settings), files, zones: std::sync::Mutex::default(), watch })
     }
 
     fn known(&self, zone: &Zone) -> Arc<Mutex<Known>> {
