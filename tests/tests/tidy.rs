@@ -268,6 +268,45 @@ fn links_lead_somewhere() {
 }
 
 #[test]
+fn words_in_italics_have_a_row() {
+    let page = text(Path::new("docs/glossary.md"));
+    let rows =
+        page.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" |")).map(|(word, _)| word);
+    let words: BTreeSet<&str> = rows.flat_map(|row| row.split(", ")).collect();
+    assert!(words.contains("host") && words.contains("left out"), "{words:?}");
+    // Every other part stands between two stars.
+    let used = page.lines().flat_map(|line| line.split('*').skip(1).step_by(2));
+    let missing: BTreeSet<&str> = used
+        .filter(|word| *word != "italics" && !words.contains(word))
+        .filter(|word| !word.strip_suffix('s').is_some_and(|one| words.contains(one)))
+        .collect();
+    none(
+        missing.into_iter().map(str::to_owned).collect(),
+        "words in italics without a row in docs/glossary.md",
+    );
+}
+
+/// A variable that a page tells people to set is read somewhere.
+#[test]
+fn variables_in_the_docs_are_read() {
+    fn variables(text: &str) -> BTreeSet<&str> {
+        let words = text.split(|c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'));
+        words.filter(|word| word.starts_with("SHOAL_") && word.len() > 6).collect()
+    }
+    let mut code = String::new();
+    for path in [".rs", ".sh", "up", "run", "fleet", "bench", "fresh-root"].into_iter().flat_map(files) {
+        code += &text(&path);
+    }
+    let read = variables(&code);
+    let mut unread = Vec::new();
+    for path in files(".md") {
+        let page = text(&path);
+        unread.extend(variables(&page).difference(&read).map(|name| format!("{}: {name}", path.display())));
+    }
+    none(unread, "variables that nothing reads");
+}
+
+#[test]
 fn decisions_are_listed() {
     let index = text(Path::new("docs/decisions/README.md"));
     let unlisted = files(".md").into_iter().filter(|path| {
