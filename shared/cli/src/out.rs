@@ -12,9 +12,6 @@ use shoal_hostdb::codec::{self, Format};
 use crate::args::Output;
 use crate::failure::{Failure, Outcome};
 
-/// How long a cell may be that is only an impression.
-const GLANCE: usize = 60;
-
 /// Where and how a command prints.
 pub(crate) struct Out {
     format: Output,
@@ -80,11 +77,14 @@ impl Out {
             .map_err(|e| Failure::Other(anyhow::anyhow!("cannot print the result: {e}")))
     }
 
-    /// A cell that is only an impression of something long: cut on a terminal, whole for whoever reads a pipe.
-    pub(crate) fn glance(&self, text: &str) -> String {
-        match self.width {
-            Some(_) if text.chars().count() > GLANCE => text.chars().take(GLANCE - 1).chain(['…']).collect(),
-            _ => text.to_owned(),
+    /// One line that is only an impression of something long, beside `taken` columns: cut on a terminal, whole for
+    /// whoever reads a pipe.
+    pub(crate) fn glance(&self, text: &str, taken: u16) -> String {
+        let room = self.width.map_or(usize::MAX, |width| usize::from(width.saturating_sub(taken).max(20)));
+        if text.chars().count() > room {
+            text.chars().take(room - 1).chain(['…']).collect()
+        } else {
+            text.to_owned()
         }
     }
 
@@ -171,8 +171,8 @@ mod tests {
     #[test]
     fn what_is_long_is_cut_for_eyes_and_whole_for_programs() {
         let long = "x".repeat(500);
-        assert_eq!(out(false, Some(100)).glance(&long).chars().count(), GLANCE);
-        assert_eq!(out(false, None).glance(&long), long);
+        assert_eq!(out(false, Some(100)).glance(&long, 4).chars().count(), 96);
+        assert_eq!(out(false, None).glance(&long, 4), long);
     }
 
     #[test]

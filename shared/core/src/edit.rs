@@ -8,7 +8,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Document, HostId, HostName, Key, Lifecycle, Member, Pre, Revision, TagName};
+use crate::{
+    Document, HostId, HostName, HostRecord, Key, Lifecycle, Member, Pre, Revision, TagName, TagRecord,
+};
 
 /// One thing to be done.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -150,6 +152,23 @@ pub enum Edit {
         #[serde(default)]
         expect: Expect,
     },
+}
+
+impl Edit {
+    /// The host is what the record says, id and state included, whatever stood there.
+    #[must_use]
+    pub fn host(host: HostName, record: HostRecord) -> Self {
+        let HostRecord { id, state, owner, environment, expires, document } = record;
+        let (id, state, expect) = (Some(id), Some(state), Expect::Any);
+        Self::PutHost { host, id, state, owner, environment, expires, document, expect }
+    }
+
+    /// The tag is what the record says, whatever stood there; `None`: its members are as they are.
+    #[must_use]
+    pub fn tag(tag: TagName, record: TagRecord, members: Option<Vec<Member>>) -> Self {
+        let TagRecord { owner, environment, expires, document } = record;
+        Self::PutTag { tag, owner, environment, expires, document, members, expect: Expect::Any }
+    }
 }
 
 /// What must stand at a key before an edit.

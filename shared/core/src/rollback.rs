@@ -103,29 +103,10 @@ fn delete(key: Key) -> Edit {
 }
 
 fn put_host(host: &Host) -> Edit {
-    let record = host.record();
-    Edit::PutHost {
-        host: host.name.clone(),
-        id: Some(record.id),
-        state: Some(record.state),
-        owner: record.owner,
-        environment: record.environment,
-        expires: record.expires,
-        document: record.document,
-        expect: Expect::Any,
-    }
+    Edit::host(host.name.clone(), host.record())
 }
 
 fn put_tag(then: &View, name: &TagName) -> Option<Edit> {
-    let record = then.tag(name)?.record();
     let members: Vec<Member> = then.direct_members(name).into_iter().map(|(m, _)| m).collect();
-    Some(Edit::PutTag {
-        tag: name.clone(),
-        owner: record.owner,
-        environment: record.environment,
-        expires: record.expires,
-        document: record.document,
-        members: Some(members),
-        expect: Expect::Any,
-    })
+    Some(Edit::tag(name.clone(), then.tag(name)?.record(), Some(members)))
 }

@@ -14,7 +14,7 @@ const OLD_VIEWS: usize = 2;
 const CATCH_UP: Duration = Duration::from_secs(10);
 
 /// How many lists of members are kept.
-const LISTS: usize = 8;
+const LISTS: usize = 4;
 
 /// A [`Database`] with the last old views, and the last long lists, that were asked for.
 pub(crate) struct Db {

@@ -8,7 +8,7 @@ use shoal_core::{Effective, Host, HostName, Key, Status as Report, TagName};
 use shoal_hostdb::docs::HostDoc;
 use shoal_store::{LedgerPage, MAX_PAGE};
 
-use super::members::{TagOf, conflicts, tags_of, values};
+use super::members::{TagOf, VALUES, conflicts, tags_of, values};
 use super::status::Life;
 use crate::args::Explain;
 use crate::failure::{Failure, Outcome};
@@ -245,7 +245,7 @@ fn text(out: &Out, explained: &Explained) -> String {
         effective.iter().partition(|said| said.effective.origins.is_empty());
     for said in saying {
         text.push_str(&format!("\nWhat {} says of it\n", said.tag));
-        text.push_str(&out.table(&["VALUE", "", "FROM", "REVISION"], values(&said.effective), ""));
+        text.push_str(&out.table(&VALUES, values(&said.effective), ""));
         text.push_str(&conflicts(&said.effective));
     }
     if !silent.is_empty() {
@@ -253,25 +253,31 @@ fn text(out: &Out, explained: &Explained) -> String {
         text.push_str(&format!("\nTags whose documents are empty: {}\n", names.join(", ")));
     }
     if !facts.is_empty() {
-        let rows =
-            facts.iter().map(|f| vec![f.namespace.clone(), out.glance(&f.document.to_string())]).collect();
+        let rows = facts
+            .iter()
+            .map(|f| vec![f.namespace.clone(), out.glance(&f.document.to_string(), 30)])
+            .collect();
         text.push_str("\nReported of it\n");
         text.push_str(&out.table(&["BY", "FACTS"], rows, ""));
     }
     text.push_str("\nMade from it\n");
-    let rows = items.iter().map(|i| {
-        let number = |value: &Value| value.as_u64().map(|n| n.to_string()).unwrap_or_default();
-        vec![
-            i.unit.clone(),
-            i.key.clone(),
-            i.stage.clone(),
-            number(&i.revision),
-            i.from.join(", "),
-            out.glance(&plain(&i.last)),
-        ]
-    });
-    let header = ["UNIT", "ITEM", "STAGE", "REVISION", "FROM", "LAST"];
-    text.push_str(&out.table(&header, rows.collect(), nothing.as_deref().unwrap_or_default()));
+    if let Some(why) = nothing {
+        text.push_str(&format!("{why}\n"));
+    }
+    // No table: what is there is long, and of a different length in every column.
+    let mut unit = "";
+    for item in items {
+        if item.unit != unit {
+            unit = &item.unit;
+            text.push_str(&format!("{unit}\n"));
+        }
+        let Item { key, stage, revision, from, .. } = item;
+        text.push_str(&format!("  {key}: {stage}, revision {revision}, from {}\n", from.join(", ")));
+        let last = plain(&item.last);
+        if !last.is_empty() {
+            text.push_str(&format!("    {}\n", out.glance(&last, 4)));
+        }
+    }
     if !notes.is_empty() {
         text.push_str(&format!("\n{}\n", notes.join("\n")));
     }

@@ -178,8 +178,8 @@ async fn list(session: &mut Session, at: Option<u64>, area: &str) -> Outcome {
     session.out.print(&all, |out| {
         let rows = all.iter().map(|row| {
             let value = row.value.as_ref().map(ToString::to_string).unwrap_or_default();
-            vec![row.key.to_string(), value, row.revision.to_string()]
+            vec![row.key.to_string(), row.revision.to_string(), value]
         });
-        out.table(&["KEY", "VALUE", "REVISION"], rows.collect(), &format!("nothing under {area}"))
+        out.table(&["KEY", "REVISION", "VALUE"], rows.collect(), &format!("nothing under {area}"))
     })
 }

@@ -108,16 +108,13 @@ pub(crate) async fn blame(session: &mut Session, args: Blame) -> Outcome {
             let message = info.message.lines().next().unwrap_or_default().to_owned();
             [info.revision.to_string(), time(info), info.author.clone(), message]
         };
-        let value = |line: &Line<CommitInfo>| {
-            let what = [plain(&line.path), line.value.to_string()];
-            what.into_iter().chain(by(&line.by)).collect()
+        let row = |what: String, info: &CommitInfo, value: String| {
+            std::iter::once(what).chain(by(info)).chain([value]).collect::<Vec<String>>()
         };
-        let member = |since: &Since| {
-            let what = ["member".to_owned(), since.member.to_string()];
-            what.into_iter().chain(by(&since.by)).collect()
-        };
+        let value = |line: &Line<CommitInfo>| row(plain(&line.path), &line.by, line.value.to_string());
+        let member = |since: &Since| row("member".to_owned(), &since.by, since.member.to_string());
         let rows = blamed.values.iter().map(value).chain(blamed.members.iter().map(member)).collect();
-        out.table(&["VALUE", "", "REVISION", "TIME", "AUTHOR", "MESSAGE"], rows, "nothing is said there")
+        out.table(&["FIELD", "REVISION", "TIME", "AUTHOR", "MESSAGE", "VALUE"], rows, "nothing is said there")
     })
 }
 

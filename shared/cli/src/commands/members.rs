@@ -119,26 +119,21 @@ pub(crate) async fn effective(session: &mut Session, args: Effective) -> Outcome
         )));
     };
     session.out.print(&effective, |out| {
-        let mut text = out.table(
-            &["VALUE", "", "FROM", "REVISION"],
-            values(&effective),
-            &format!("tag {tag} says nothing"),
-        );
+        let mut text = out.table(&VALUES, values(&effective), &format!("tag {tag} says nothing"));
         text.push_str(&conflicts(&effective));
         text
     })
 }
 
+/// The columns of [`values`]. What may be very wide is last: whatever stood behind it would be out of sight.
+pub(crate) const VALUES: [&str; 4] = ["FIELD", "FROM", "REVISION", "VALUE"];
+
 /// The values of an effective document, one a line, with who said each.
 pub(crate) fn values(effective: &shoal_core::Effective) -> Vec<Vec<String>> {
     let row = |(path, origin): (&String, &shoal_core::Origin)| {
         let value = effective.value.pointer(path).map(ToString::to_string).unwrap_or_default();
-        vec![
-            super::history::plain(path),
-            value,
-            crate::names::shown(&origin.key),
-            origin.revision.to_string(),
-        ]
+        let (field, from) = (super::history::plain(path), crate::names::shown(&origin.key));
+        vec![field, from, origin.revision.to_string(), value]
     };
     effective.origins.iter().map(row).collect()
 }

@@ -20,28 +20,11 @@ pub(super) fn edits(changes: &[Change]) -> Result<Vec<Edit>, ImportError> {
         match (key.kind(), &change.value) {
             (Kind::Host(host), Some(row)) => {
                 let record: HostRecord = row.to().map_err(|why| ImportError::Row { key, why })?;
-                first.push(Edit::PutHost {
-                    host,
-                    id: Some(record.id),
-                    state: Some(record.state),
-                    owner: record.owner,
-                    environment: record.environment,
-                    expires: record.expires,
-                    document: record.document,
-                    expect: Expect::Any,
-                });
+                first.push(Edit::host(host, record));
             }
             (Kind::Tag(tag), Some(row)) => {
                 let record: TagRecord = row.to().map_err(|why| ImportError::Row { key, why })?;
-                first.push(Edit::PutTag {
-                    tag,
-                    owner: record.owner,
-                    environment: record.environment,
-                    expires: record.expires,
-                    document: record.document,
-                    members: None,
-                    expect: Expect::Any,
-                });
+                first.push(Edit::tag(tag, record, None));
             }
             (Kind::Member(tag, member), Some(_)) => members.entry(tag).or_default().0.push(member),
             (Kind::Member(tag, member), None) => {
