@@ -210,7 +210,7 @@ async fn a_zone_goes_only_for_a_named_reason() {
     // BIND does not know the zone: it is told.
     let named = Named::start(&[]);
     let mut settings = named.settings();
-    settings.add = named.addzone();
+    (settings.add, settings.remove) = (named.addzone(), named.delzone());
     let bind = Bind::open(settings).unwrap();
     let want = zone("192.0.2.1", json!([]));
     converge(&bind, ZONE, &want).await;

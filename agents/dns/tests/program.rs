@@ -244,12 +244,14 @@ async fn without_files_to_open_it_waits() {
         let words = stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(2);
         words.map(|ticks| ticks.parse::<u64>().unwrap()).sum::<u64>()
     };
+    let log = || fs::read_to_string(scratch.path().join("log")).unwrap();
+    let told = || log().matches("take a TCP connection").count();
+    until(|| told() > 0).await;
     let before = worked();
-    tokio::time::sleep(std::time::Duration::from_millis(2500)).await;
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
     assert!(worked() - before < 50, "{} ticks", worked() - before);
     assert!(answers("+notcp"));
-    let log = fs::read_to_string(scratch.path().join("log")).unwrap();
-    assert_eq!(log.matches("take a TCP connection").count(), 1, "{log}");
+    assert_eq!(told(), 1, "{}", log());
     drop(many);
     limit(4096);
     until(|| answers("+tcp +tries=1")).await;
