@@ -331,3 +331,27 @@ fn who_is_told_to_stop_lets_the_next_one_begin_at_once() {
         daemon.ends();
     }
 }
+
+#[test]
+fn a_systemd_that_does_not_listen_holds_nothing_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let store = open(&runtime, &path.join("shoal.db"));
+    commit(&store, &runtime, FLEET);
+    configure(path, "one");
+    let mut daemon = start(path);
+    // Its queue is full: from now on, whoever tells it something waits.
+    let full = UnixDatagram::unbound().unwrap();
+    full.connect(path.join("systemd")).unwrap();
+    full.set_nonblocking(true).unwrap();
+    while full.send(b"X=1").is_ok() {}
+    commit(&store, &runtime, &[("motd/all", r#"{"document":{"banner":"two"}}"#)]);
+    says(&path.join("one"), "two");
+    // Longer than the watchdog's turn, so that it had something to say.
+    std::thread::park_timeout(Duration::from_millis(400));
+    commit(&store, &runtime, &[("motd/all", r#"{"document":{"banner":"three"}}"#)]);
+    says(&path.join("one"), "three");
+    daemon.signal("TERM");
+    daemon.ends();
+}

@@ -12,7 +12,7 @@ use shoal_engine::MaxChange;
     version,
     about = "Converges what the tags of one namespace ask for",
     after_help = "Exit codes: 0 converged, 1 failed, 2 usage, 4 held (guard, clash, pause), 5 still waiting.\n\
-                  With --plan: 0 nothing to do, 3 changes pending."
+                  With --plan: 0 nothing to do, 3 changes pending, 1 something cannot be seen, 5 not done in time."
 )]
 pub(crate) struct Args {
     /// Converge once, then exit

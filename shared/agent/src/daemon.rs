@@ -6,8 +6,9 @@
 //! (`shoal_agent_config_ok` 0), and what runs goes on as if nothing had been said.
 
 use std::path::Path;
-use std::sync::OnceLock;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use notify::Watcher;
@@ -157,26 +158,52 @@ fn watchdog() -> Option<Duration> {
     (ours && every > 0).then(|| Duration::from_micros(every / 2))
 }
 
-/// Tells systemd, without waiting for it: where it does not read what it is told, a datagram blocks who sends it, and this
-/// loop has to stop when it is told to. Whatever does not fit into the queue is not told.
-fn tell_systemd(state: &[NotifyState<'static>]) {
-    static TELL: OnceLock<SyncSender<Vec<NotifyState<'static>>>> = OnceLock::new();
-    let tell = TELL.get_or_init(|| {
-        let (tell, told) = sync_channel::<Vec<NotifyState<'static>>>(16);
-        // A thread and no task: it may block, and nobody waits for it at the end.
+/// What systemd is still to be told.
+struct Telling {
+    queue: Sender<Vec<NotifyState<'static>>>,
+    left: Arc<AtomicUsize>,
+}
+
+/// A thread that tells systemd: where it does not read what it is told, a datagram blocks who sends it, and the loop has to
+/// stop when it is told to. It may block, and nobody waits for it at the end.
+fn telling() -> &'static Telling {
+    static TELLING: OnceLock<Telling> = OnceLock::new();
+    TELLING.get_or_init(|| {
+        let (queue, told) = channel::<Vec<NotifyState<'static>>>();
+        let left = Arc::new(AtomicUsize::new(0));
+        let count = left.clone();
         let talk = move || {
             for state in told {
                 if let Err(error) = sd_notify::notify(&state) {
                     tracing::debug!("systemd was not told: {error}");
                 }
+                count.fetch_sub(1, Ordering::SeqCst);
             }
         };
         if let Err(error) = std::thread::Builder::new().name("shoal-systemd".into()).spawn(talk) {
             tracing::warn!("systemd is told nothing: {error}");
         }
-        tell
-    });
-    if tell.try_send(state.to_vec()).is_err() {
-        tracing::debug!("systemd was not told: it does not listen");
+        Telling { queue, left }
+    })
+}
+
+fn tell_systemd(state: &[NotifyState<'static>]) {
+    let Telling { queue, left } = telling();
+    // It is alive as long as somebody hears it: these do not pile up.
+    if matches!(state, [NotifyState::Watchdog]) && left.load(Ordering::SeqCst) > 0 {
+        return;
+    }
+    left.fetch_add(1, Ordering::SeqCst);
+    if queue.send(state.to_vec()).is_err() {
+        // There is no thread.
+        left.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Gives systemd a moment to hear the last word before the program ends.
+pub(crate) async fn heard() {
+    let end = Instant::now() + Duration::from_secs(1);
+    while telling().left.load(Ordering::SeqCst) > 0 && Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }

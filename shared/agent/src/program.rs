@@ -13,7 +13,7 @@ use shoal_store::Store;
 
 use crate::cli::Args;
 use crate::config::{self, Common, Config};
-use crate::daemon::{Ears, Stop};
+use crate::daemon::{self, Ears, Stop};
 use crate::exit::{self, End, Failure};
 use crate::http::Http;
 use crate::logs;
@@ -148,7 +148,10 @@ where
                 next.inspect_err(|e| tracing::error!("not reloaded, the old configuration stays: {e}")).ok()
             };
             match setup.daemon(part.target, &mut ears, &board, prepare).await? {
-                Stop::Told => return Ok(End::Stopped),
+                Stop::Told => {
+                    daemon::heard().await;
+                    return Ok(End::Stopped);
+                }
                 Stop::Reload(next) => part = next,
             }
         }
