@@ -260,7 +260,7 @@ impl<A: Agent, P: Place<A>> World<A, P> {
         burn(&mut self.fuse, &mut self.stopped_at, || format!("{when} {:?}", effect.act))
     }
 
-    fn carry_out(&mut self, effect: &Effect<A>) -> Answer<A> {
+    pub(crate) fn carry_out(&mut self, effect: &Effect<A>) -> Answer<A> {
         let held = |number: u64, unit: &Unit| self.claims.get(unit).is_some_and(|(have, _)| *have == number);
         if let Act::Observe { unit, .. } = &effect.act {
             self.units.insert(unit.clone());

@@ -9,6 +9,7 @@ mod laws;
 mod ledger;
 mod ownership;
 mod proportional;
+mod races;
 mod selection;
 mod status;
 mod waking;

@@ -101,3 +101,23 @@ fn facts_are_committed_once_the_store_is_back() {
     world.converge();
     assert_eq!(told(&world, 0).as_deref(), Some("yo"));
 }
+
+#[test]
+fn facts_of_a_last_removal_arrive_though_the_unit_is_not_asked_for_any_more() {
+    let mut world = telling();
+    world.fleet("a", 2, "hi");
+    world.converge();
+    world.options.host = Some(name(0).parse().unwrap());
+    world.restart();
+    world.set(&format!("toy/a/members/{}", name(0)), json!(null));
+    world.converge();
+    assert_eq!((world.at("a", 0), world.at("a", 1)), (None, Some("hi")));
+    let told: Vec<_> = world.live_rows().into_iter().filter(|row| *row == gone(0)).collect();
+    assert_eq!(told.len(), 1);
+    assert_eq!(world.ledger.keys().collect::<Vec<_>>(), ["toy/a/00000000"]);
+}
+
+fn gone(n: usize) -> Change {
+    let key = format!("facts/toy/{}", name(n)).parse().unwrap();
+    Change::put(key, Document::from(json!({ "text": null })))
+}

@@ -1,0 +1,218 @@
+//! What crosses on the way: commits, answers and stops that meet effects under way. The simulator found these first.
+
+use serde_json::{Value, json};
+use shoal_core::Revision;
+
+use super::agent::{Toy, Toys, host, name, rows, tag, toys};
+use crate::{Act, Answer, Applied, Claimed, Effect, Outcome, Verdict, Why};
+
+/// The effect among those that the engine asks for now; the others are carried out.
+fn ask(world: &mut Toys, wanted: impl Fn(&Act<Toy>) -> bool) -> Effect<Toy> {
+    for _ in 0..100 {
+        let (mut found, mut others) = (None, Vec::new());
+        for effect in world.effects() {
+            if found.is_none() && wanted(&effect.act) { found = Some(effect) } else { others.push(effect) }
+        }
+        for effect in others {
+            finish(world, &effect);
+        }
+        if let Some(found) = found {
+            return found;
+        }
+    }
+    unreachable!("it is never asked for");
+}
+
+/// Carries it out, and tells the engine.
+fn finish(world: &mut Toys, effect: &Effect<Toy>) {
+    let answer = world.carry_out(effect);
+    tell(world, effect, answer);
+}
+
+fn tell(world: &mut Toys, effect: &Effect<Toy>, answer: Answer<Toy>) {
+    let now = world.now();
+    world.engine().answer(effect.id, answer, now);
+}
+
+fn is_apply(act: &Act<Toy>) -> bool {
+    matches!(act, Act::Apply { .. })
+}
+
+fn applied(effect: &Effect<Toy>) -> Answer<Toy> {
+    let Act::Apply { batch, .. } = &effect.act else { unreachable!("{effect:?}") };
+    Answer::Applied(Applied::all(batch))
+}
+
+#[test]
+fn a_look_is_not_believed_about_what_was_changed_since_it_began() {
+    let mut world = toys();
+    world.fleet("a", 2, "hi");
+    world.converge();
+    world.engine().resync();
+    let look = ask(&mut world, |act| matches!(act, Act::Observe { keys: None, .. }));
+    let seen = world.carry_out(&look);
+    world.set("toy/a", tag("yo"));
+    let apply = ask(&mut world, is_apply);
+    finish(&mut world, &apply);
+    let batches = world.place.1.batches.len();
+    tell(&mut world, &look, seen);
+    world.converge();
+    assert_eq!(world.place.1.batches.len(), batches, "what is old is no drift");
+    assert_eq!(world.engine().counters().drift, 0);
+    assert_eq!(world.at("a", 0), Some("yo"));
+}
+
+#[test]
+fn answers_that_come_after_the_claim_was_lost_say_nothing() {
+    let mut world = toys();
+    world.fleet("a", 1, "hi");
+    world.converge();
+    world.set("toy/a", tag("yo"));
+    let apply = ask(&mut world, is_apply);
+    let writes = world.count("WriteLedger");
+    // The claim runs out while it is under way; somebody else has the unit for a while.
+    world.steal_claim(&"a".into());
+    world.advance(59_000);
+    assert!(world.engine().status(0, false).units["a"].elsewhere);
+    tell(&mut world, &apply, applied(&apply));
+    world.run();
+    assert_eq!(world.count("WriteLedger"), writes, "it is not its own any more");
+    world.advance(10_000);
+    world.converge();
+    assert_eq!(world.at("a", 0), Some("yo"), "it looked, and nothing had been done");
+}
+
+#[test]
+fn what_the_store_fences_off_is_not_begun() {
+    let mut world = toys();
+    world.fleet("a", 1, "hi");
+    world.converge();
+    world.steal_claim(&"a".into());
+    let more = (format!("hosts/{}", name(5)), format!("toy/a/members/{}", name(5)));
+    world.commit(rows(&[(&more.0, host(5, json!({}))), (&more.1, json!({}))]));
+    let batches = world.place.1.batches.len();
+    world.run();
+    assert!(world.trace.iter().any(|act| act.starts_with("WriteLedger")));
+    assert_eq!((world.at("a", 5), world.place.1.batches.len()), (None, batches));
+    world.advance(70_000);
+    world.converge();
+    assert_eq!(world.at("a", 5), Some("hi"));
+}
+
+#[test]
+fn a_process_that_ends_begins_nothing_more_and_the_next_one_goes_on() {
+    let mut world = toys();
+    world.fleet("a", 2, "hi");
+    let write = ask(&mut world, |act| matches!(act, Act::WriteLedger { .. }));
+    world.engine().drain();
+    finish(&mut world, &write);
+    world.run();
+    assert!(world.engine().is_drained());
+    assert_eq!((world.place.1.batches.len(), world.count("Release")), (0, 1));
+    world.crash();
+    world.converge();
+    assert_eq!(world.at("a", 1), Some("hi"));
+}
+
+#[test]
+fn a_process_that_is_told_to_end_before_it_read_anything_asks_for_nothing_after() {
+    let mut world = toys();
+    world.fleet("a", 2, "hi");
+    let mut engine = crate::Engine::new(world.agent.clone(), world.options.clone()).unwrap();
+    engine.drain();
+    engine.load(shoal_core::Epoch(1), world.revision(), Vec::new());
+    let mut asked = Vec::new();
+    while let Some(effect) = engine.poll(0) {
+        asked.push(format!("{:?}", effect.act));
+        engine.answer(effect.id, Answer::Done, 0);
+    }
+    assert!(engine.is_drained() && asked.iter().all(|act| act.starts_with("Report")), "{asked:?}");
+}
+
+#[test]
+fn a_source_that_leaves_while_its_item_is_made_is_the_reason_to_undo_it() {
+    let mut world = toys();
+    world.fleet("a", 2, "hi");
+    let apply = ask(&mut world, is_apply);
+    world.set(&format!("toy/a/members/{}", name(1)), Value::Null);
+    finish(&mut world, &apply);
+    world.converge();
+    assert_eq!((world.at("a", 0), world.at("a", 1)), (Some("hi"), None));
+    let undone = &world.place.1.batches.last().unwrap().changes[0];
+    assert!(matches!(undone.because, Why::NotMember(..)), "{:?}", undone.because);
+    assert!(!world.ledger.values().any(|page| String::from_utf8_lossy(page).contains(&name(1))));
+}
+
+#[test]
+fn what_changes_while_it_is_changed_is_decided_on_when_that_is_over() {
+    let mut world = toys();
+    world.fleet("a", 1, "hi");
+    world.converge();
+    world.set("toy/a", tag("one"));
+    let first = ask(&mut world, is_apply);
+    for text in ["two", "three"] {
+        world.set("toy/a", tag(text));
+        assert!(world.effects().iter().all(|effect| !is_apply(&effect.act)), "one batch at a time");
+    }
+    finish(&mut world, &first);
+    world.converge();
+    assert_eq!(world.at("a", 0), Some("three"));
+    let texts: Vec<_> = world.place.1.batches.iter().map(|b| b.changes[0].to.clone().unwrap()).collect();
+    assert_eq!(texts, ["hi", "one", "three"]);
+    let last = &world.place.1.batches.last().unwrap().changes[0];
+    assert_eq!(last.from.as_deref(), Some("one"), "decided from what the first one left");
+}
+
+#[test]
+fn what_the_guard_holds_does_not_slip_out_piece_by_piece() {
+    let mut world = toys();
+    world.fleet("a", 20, "hi");
+    world.converge();
+    world.set("toy/a", tag("yo"));
+    assert_eq!(world.run(), Verdict::Held);
+    for n in 0..20 {
+        world.set(&format!("hosts/{}", name(n)), host(n, json!({"touched": n})));
+        assert_eq!(world.run(), Verdict::Held);
+    }
+    world.engine().options_mut().sweep_slice = 1;
+    world.engine().resync();
+    assert_eq!(world.run(), Verdict::Held);
+    assert!((0..20).all(|n| world.at("a", n) == Some("hi")));
+}
+
+#[test]
+fn a_new_holder_waits_until_it_has_seen_what_the_last_one_may_have_acted_on() {
+    let mut world = toys();
+    world.fleet("a", 1, "hi");
+    let claim = ask(&mut world, |act| matches!(act, Act::Claim { .. }));
+    let until = world.now() + 60_000;
+    tell(&mut world, &claim, Answer::Claim(Claimed::Held { number: 1, until, head: Revision(3) }));
+    let asks = |world: &mut Toys| world.effects().iter().any(|e| matches!(e.act, Act::ReadLedger { .. }));
+    assert!(!asks(&mut world));
+    world.engine().upto(Revision(2));
+    assert!(!asks(&mut world));
+    world.engine().upto(Revision(3));
+    assert!(asks(&mut world));
+}
+
+#[test]
+fn what_was_begun_is_ours_whatever_it_looks_like_also_for_the_next_process() {
+    let key = format!("a/{}", name(0));
+    for dies in [false, true] {
+        let mut world = toys();
+        world.fleet("a", 1, "hi");
+        let apply = ask(&mut world, is_apply);
+        world.place.1.put(key.clone(), &"half done".to_owned());
+        let running = Outcome::Running { memo: Value::Null, look_again: world.now() + 5_000 };
+        let answer = Applied { each: vec![(key.clone(), running)], facts: Vec::new() };
+        tell(&mut world, &apply, Answer::Applied(answer));
+        world.run();
+        assert!(world.trouble("a", 0).contains("goes on by itself"));
+        if dies {
+            world.restart();
+        }
+        world.advance(10_000);
+        world.converge();
+        assert_eq!(world.at("a", 0), Some("hi"), "dies {dies}");
+    }
+}
