@@ -175,11 +175,32 @@ fn warned(warnings: &[Warning]) -> String {
 pub(crate) fn not_done(error: TransactError) -> Failure {
     match error {
         TransactError::Refused(refusal) => Failure::Refused(Box::new(refusal)),
-        // It says itself that nothing was written; after no answer that is not known.
-        TransactError::Store(error @ (StoreError::Full { .. } | StoreError::Unavailable { .. })) => {
-            Failure::Store { what: "the commit was not acknowledged".to_owned(), error }
+        TransactError::Store(error) => {
+            let what = match &error {
+                // It says itself that nothing was written.
+                StoreError::Full { .. } => "the commit was not made",
+                StoreError::Unavailable { .. } => {
+                    "the commit was not acknowledged (`shoal log` shows whether it was made all the same)"
+                }
+                _ => "nothing was written",
+            };
+            Failure::Store { what: what.to_owned(), error }
         }
-        TransactError::Store(error) => Failure::Store { what: "nothing was written".to_owned(), error },
         TransactError::Busy { .. } => Failure::Busy(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_acknowledged_is_not_called_undone() {
+        let (place, why) = ("x.db".to_owned(), "gone".to_owned());
+        let said = |error| crate::failure::report(&not_done(TransactError::Store(error))).unwrap();
+        let unknown = said(StoreError::Unavailable { place: place.clone(), why: why.clone() });
+        assert!(unknown.contains("`shoal log`") && !unknown.contains("nothing was written"), "{unknown}");
+        let full = said(StoreError::Full { place, why });
+        assert_eq!(full.matches("nothing was written").count(), 1, "{full}");
     }
 }

@@ -10,15 +10,32 @@ use crate::session::{Session, missing};
 
 pub(crate) async fn run(session: &mut Session, args: Pause, hold: bool) -> Outcome {
     let Pause { scope, sign } = args;
+    let mut unknown = None;
     let edit = if hold {
         let scope = meant(session, scope).await?;
+        unknown = stranger(session, &scope).await?;
         let value = Document::of(&Row { why: sign.message.clone().unwrap_or_default() })
             .map_err(|e| Failure::Other(anyhow::anyhow!("cannot write the pause: {e}")))?;
         Edit::Write { key: scope.key, value, expect: Expect::Any }
     } else {
         Edit::Delete { key: held(session, scope).await?.key, follow: false, expect: Expect::Exists }
     };
-    session.write(&sign, false, vec![edit]).await
+    session.write(&sign, false, vec![edit]).await?;
+    match unknown.filter(|_| session.out.is_text()) {
+        Some(agent) => session
+            .out
+            .write(&format!("warning: no agent {agent} has run here yet; `shoal status` shows which have\n")),
+        None => Ok(()),
+    }
+}
+
+/// The agent that is to be held, if none of that name ever ran here: it may be one that is still to come, or a
+/// mistyped name.
+async fn stranger(session: &Session, scope: &Scope) -> Outcome<Option<Namespace>> {
+    let Some(agent) = scope.what.strip_prefix("agent ").and_then(|name| name.parse().ok()) else {
+        return Ok(None);
+    };
+    Ok(if is_agent(session, &agent).await? { None } else { Some(agent) })
 }
 
 /// What is to be held. A mistyped name would hold nothing, silently; a word that is no host's may be an agent's.

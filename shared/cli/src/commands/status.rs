@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use shoal_core::{Revision, Status as Report, UnitStatus};
+use shoal_core::{Namespace, Revision, Status as Report, UnitStatus};
 
 use crate::args::Status;
 use crate::failure::{Failure, Outcome};
@@ -62,9 +62,9 @@ pub(crate) async fn run(session: &mut Session, args: Status) -> Outcome {
     session.out.print(&all, |out| {
         let text = table(out, head.revision, &all, now);
         let most = if args.verbose { usize::MAX } else { SHOWN };
-        let tells = |one: &&Instance<'_>| {
-            one.life != Life::Ended || one.report.units.values().any(|u| u.held.is_some())
-        };
+        // Who ended has the last word where nobody of the same name runs.
+        let runs = |agent: &Namespace| all.iter().any(|i| i.life == Life::Live && i.report.agent == *agent);
+        let tells = |one: &&Instance<'_>| one.life != Life::Ended || args.verbose || !runs(&one.report.agent);
         all.iter().filter(tells).fold(text, |text, one| text + &details(one.report, most))
     })
 }

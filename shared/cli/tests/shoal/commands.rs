@@ -171,7 +171,7 @@ async fn what_is_left_out_is_seen() {
     let fleet = Fleet::new().await;
     let out = |n: usize| json!({"key": format!("web{n} A"), "who": [format!("dns/example.com: web{n}.example.com")], "why": "bad address"});
     let out: Vec<Value> = (1..=7).map(out).collect();
-    let unit = json!({"items": 12, "behind": [], "behind_total": 0, "left_out": out, "left_out_total": 9});
+    let unit = json!({"items": 12, "behind": [], "behind_total": 0, "left_out": &out, "left_out_total": 9});
     fleet.report("dns", 1, Some(30), json!({"example.com": unit}), json!([])).await;
     assert_snapshot!("status_left_out", fleet.ok(&["status"]).await);
     let all = fleet.ok(&["status", "-v"]).await;
@@ -307,8 +307,10 @@ async fn an_agent_is_paused_by_its_name_alone() {
     let fleet = Fleet::new().await;
     let unknown = fleet.fails(1, &["pause", "dns", "-m", "x"]).await;
     assert!(unknown.contains("there is no host dns") && unknown.contains("agent/dns"), "{unknown}");
+    let warned = fleet.ok(&["pause", "agent/dsn", "-m", "x"]).await;
+    assert!(warned.contains("warning: no agent dsn has run here yet"), "{warned}");
     fleet.report("dns", 1, Some(30), json!({}), json!([])).await;
-    fleet.ok(&["pause", "dns", "-m", "upgrade"]).await;
+    assert!(!fleet.ok(&["pause", "dns", "-m", "upgrade"]).await.contains("warning"));
     assert!(fleet.ok(&["get", "pauses"]).await.contains("pauses/agent/dns"));
     fleet.ok(&["resume", "dns", "-m", "done"]).await;
     assert!(!fleet.ok(&["get", "pauses"]).await.contains("pauses/agent/dns"));
