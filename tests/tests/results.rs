@@ -1,5 +1,10 @@
 //! `tests/results.sh` reads what test runners print: who failed is named, with the end of what they said.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by it; what cannot run says so")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by it; what cannot run says so"
+)]
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -84,4 +89,53 @@ fn what_nextest_says_is_read() {
     let output = read("failed_output", &said);
     assert!(output.contains("the last word") && output.contains("demo::dies it_dies"), "{output}");
     assert!(!output.contains("SKIPPED") && !output.contains("word 3\n"), "{output}");
+}
+
+/// A cargo that does nothing, and says of the tests what stands beside it.
+const CARGO: &str = r#"#!/bin/sh
+case "$*" in
+    *--version) ;;
+    clippy*) printf 'error: a \033[31mlint\033[0m\a\n'; exit 1 ;;
+    *--lib*) cat "$(dirname "$0")/said"; exit 101 ;;
+    *--doc*) echo 'test result: ok. 3 passed; 0 failed; 0 ignored' ;;
+esac
+"#;
+
+#[test]
+fn the_last_lines_name_what_failed_and_count() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let said = says(
+        &dir.path().join("demo"),
+        "cargo test --offline --no-fail-fast --lib --bins --tests -- --show-output",
+    );
+    std::fs::write(dir.path().join("said"), said).unwrap();
+    // Not root, no cargo-nextest, no cargo-deny, no inventory.
+    for (name, text) in [
+        ("cargo", CARGO),
+        ("id", "#!/bin/sh\necho 1000\n"),
+        ("apt-get", "#!/bin/sh\nexit 1\n"),
+        ("shellcheck", "#!/bin/sh\n"),
+    ] {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let mut run = Command::new(repository().join("tests/run"));
+    run.env("PATH", format!("{}:/usr/bin:/bin", dir.path().display())).env("SHOAL_FLEET", dir.path());
+    let output = run.output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let [.., died, failed, lints, count] = lines[..] else { panic!("{text}") };
+    assert!(died.starts_with("FAILED: ") && died.contains("SIGABRT"), "{text}");
+    assert_eq!([failed, lints], ["FAILED: demo it_fails_with_many_words", "FAILED: lints"], "{text}");
+    let skipped = lines.iter().filter(|line| line.starts_with("SKIPPED: ")).count();
+    assert!(skipped >= 2, "{text}");
+    // It passes, three of the pages, the format, the programs, the docs; and what this machine has.
+    let (passed, rest) = count.split_once(" passed, ").unwrap();
+    assert_eq!(rest, format!("3 failed, {skipped} skipped"), "{text}");
+    assert!(passed.parse::<u32>().unwrap() >= 7, "{text}");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text.contains("error: a lint\n"), "what moves the cursor is cut out: {text}");
+    assert!(text.contains("word 499") && !text.contains("word 3\n"), "{text}");
 }

@@ -108,12 +108,15 @@ fn it_builds_outside_runs_twice_and_keeps_the_laws() {
     cargo(dir.path(), &["test"]);
     let (db, files) = (dir.path().join("shoal.db"), dir.path().join("motd"));
     std::fs::create_dir(&files).unwrap();
-    std::fs::write(dir.path().join("motd.toml"), format!("[agent]\ndir = {files:?}\n")).unwrap();
+    // The page's configuration, with this test's folders.
+    let config = block(&page(), "/etc/shoal/example.toml").replace("/etc/motd.d", files.to_str().unwrap());
+    let config = config.replace("/var/lib/shoal/shoal.db", db.to_str().unwrap());
+    std::fs::write(dir.path().join("motd.toml"), config).unwrap();
     seed(&db);
     let run = |mode: &str| {
         let mut command = Command::new(target().join("debug/shoal-outside"));
-        command.arg(mode).args(["--store", &format!("sqlite:{}", db.display()), "--config"]);
-        let output = command.arg(dir.path().join("motd.toml")).output().unwrap();
+        command.args([mode, "--config"]).arg(dir.path().join("motd.toml")).env_remove("SHOAL_STORE");
+        let output = command.output().unwrap();
         (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     let (code, log) = run("--once");
