@@ -71,93 +71,93 @@ fn text() -> BoxedStrategy<String> {
     .boxed()
 }
 
+/// Types, and data for them, good and bad.
+const DATA: &[(&str, &[&str])] = &[
+    ("A", &["192.0.2.1", "192.0.2.2", "0.0.0.0", "192.0.2.01", "::ffff:192.0.2.1"]),
+    (
+        "AAAA",
+        &["2001:DB8::1", "::ffff:192.0.2.1", "::192.0.2.1", "::", "fe80::1%eth0", "2001:db8:0:0:1:0:0:1"],
+    ),
+    (
+        "CNAME",
+        &[
+            "web1",
+            "WEB2",
+            "@",
+            ".",
+            "x.old",
+            "www.Example.NET.",
+            "nowhere",
+            "bücher",
+            "*.dev",
+            "b\\.c.example.net.",
+        ],
+    ),
+    ("NS", &["ns.example.net.", "NS2.example.org.", "ns.example.net"]),
+    ("DNAME", &["dev", "example.net.", "old", "."]),
+    ("PTR", &["web1", "a\\.b.example.net.", "\\000\\255.example.net."]),
+    ("MX", &["10 web1", "0 .", "65535 MAIL.example.net.", "65536 a", "10"]),
+    ("SRV", &["0 0 22 {name}.", "0 1 65535 .", "0 0 web1"]),
+    (
+        "CAA",
+        &[
+            "0 issue \"ca.example; x=1\"",
+            "128 IODEF \"mailto:a@b\"",
+            "0 issue \";\"",
+            "0 issue \"\"",
+            "0 is-sue \"x\"",
+        ],
+    ),
+    ("SSHFP", &["4 1 123456789abcdef67890123456789abcdef67890", "1 2 00ff", "4 9 00FF aa"]),
+    ("TLSA", &["3 1 1 00ff", "3 1 1 00 FF", "3 1 1 0"]),
+    ("NAPTR", &["100 10 u x \"!^.*$!sip:a@b!\" .", "1 2 \"\" \"\" \"\" rep", "1 2 S SIP+D2U \"\" _sip._udp"]),
+    (
+        "HTTPS",
+        &[
+            "1 . alpn=h2,h3 port=8443",
+            "0 www.example.net.",
+            "1 . ipv4hint=192.0.2.1 ipv6hint=2001:db8::1",
+            "1 . mandatory=alpn alpn=h2",
+            "16 x key667=hello",
+            "1 . alpn=h2 alpn=h3",
+            "0 . alpn=h2",
+            "1 . no-default-alpn",
+            "1 . mandatory=port alpn=h2",
+        ],
+    ),
+    ("SVCB", &["1 svc.example.net. port=53", "\\# 3 000100", "1 @"]),
+    ("URI", &["1 1 \"https://x/?a=1;b\"", "1 1 x", "1 1 \"\""]),
+    ("HINFO", &["h \"o s\"", "\"\" \"\"", "x"]),
+    ("RP", &["ann.example.net. .", "web1 web2"]),
+    ("DS", &["12345 8 2 00ff", "12345 8 1 123456789abcdef67890123456789abcdef67890"]),
+    ("CERT", &["1 2 3 AAAA", "1 2 3 AA=="]),
+    ("TYPE65280", &["\\# 2 beef", "\\# 0", "\\# 1 beef"]),
+    ("LOC", &["\\# 16 00000000000000000000000000000000", "51 30 N 0 7 W 0m"]),
+    ("LOC", &["\\# 1 00"]),
+    ("TYPE1", &["\\# 4 c0000203", "192.0.2.4"]),
+    ("EUI48", &["\\# 6 0000 5e00 5301", "00-00-5e-00-53-01"]),
+    ("CSYNC", &["\\# 6 000000010000", "\\# 8 0000000100000001", "\\# 3 000000"]),
+    ("APL", &["\\# 0", "\\# 4 00010000", "\\# 2 ffff"]),
+    ("IPSECKEY", &["\\# 5 0a000200ff", "\\# 3 0a0002", "\\# 1 00"]),
+    ("OPENPGPKEY", &["AAAA", "="]),
+    ("DNSKEY", &["257 3 8 AwEAAQ==", "257 2 8 AAAA"]),
+    ("SPF", &["\"v=spf1\"", "v=spf1 -all"]),
+    (
+        "ZONEMD",
+        &[
+            "\\# 4 00000000",
+            "\\# 54 000000000101000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000",
+        ],
+    ),
+];
+
 /// A type, and data for it; now and then for another.
 fn record() -> BoxedStrategy<(String, String)> {
-    let of = |rtype: &str, data: &[&str]| {
-        let rtype = rtype.to_owned();
+    let of = |(rtype, data): &(&str, &[&str])| {
+        let rtype = (*rtype).to_owned();
         select(data).prop_map(move |data| (rtype.clone(), data)).boxed()
     };
-    let known = [
-        of("A", &["192.0.2.1", "192.0.2.2", "0.0.0.0", "192.0.2.01", "::ffff:192.0.2.1"]),
-        of(
-            "AAAA",
-            &["2001:DB8::1", "::ffff:192.0.2.1", "::192.0.2.1", "::", "fe80::1%eth0", "2001:db8:0:0:1:0:0:1"],
-        ),
-        of(
-            "CNAME",
-            &[
-                "web1",
-                "WEB2",
-                "@",
-                ".",
-                "x.old",
-                "www.Example.NET.",
-                "nowhere",
-                "bücher",
-                "*.dev",
-                "b\\.c.example.net.",
-            ],
-        ),
-        of("NS", &["ns.example.net.", "NS2.example.org.", "ns.example.net"]),
-        of("DNAME", &["dev", "example.net.", "old", "."]),
-        of("PTR", &["web1", "a\\.b.example.net.", "\\000\\255.example.net."]),
-        of("MX", &["10 web1", "0 .", "65535 MAIL.example.net.", "65536 a", "10"]),
-        of("SRV", &["0 0 22 {name}.", "0 1 65535 .", "0 0 web1"]),
-        of(
-            "CAA",
-            &[
-                "0 issue \"ca.example; x=1\"",
-                "128 IODEF \"mailto:a@b\"",
-                "0 issue \";\"",
-                "0 issue \"\"",
-                "0 is-sue \"x\"",
-            ],
-        ),
-        of("SSHFP", &["4 1 123456789abcdef67890123456789abcdef67890", "1 2 00ff", "4 9 00FF aa"]),
-        of("TLSA", &["3 1 1 00ff", "3 1 1 00 FF", "3 1 1 0"]),
-        of(
-            "NAPTR",
-            &["100 10 u x \"!^.*$!sip:a@b!\" .", "1 2 \"\" \"\" \"\" rep", "1 2 S SIP+D2U \"\" _sip._udp"],
-        ),
-        of(
-            "HTTPS",
-            &[
-                "1 . alpn=h2,h3 port=8443",
-                "0 www.example.net.",
-                "1 . ipv4hint=192.0.2.1 ipv6hint=2001:db8::1",
-                "1 . mandatory=alpn alpn=h2",
-                "16 x key667=hello",
-                "1 . alpn=h2 alpn=h3",
-                "0 . alpn=h2",
-                "1 . no-default-alpn",
-                "1 . mandatory=port alpn=h2",
-            ],
-        ),
-        of("SVCB", &["1 svc.example.net. port=53", "\\# 3 000100", "1 @"]),
-        of("URI", &["1 1 \"https://x/?a=1;b\"", "1 1 x", "1 1 \"\""]),
-        of("HINFO", &["h \"o s\"", "\"\" \"\"", "x"]),
-        of("RP", &["ann.example.net. .", "web1 web2"]),
-        of("DS", &["12345 8 2 00ff", "12345 8 1 123456789abcdef67890123456789abcdef67890"]),
-        of("CERT", &["1 2 3 AAAA", "1 2 3 AA=="]),
-        of("TYPE65280", &["\\# 2 beef", "\\# 0", "\\# 1 beef"]),
-        of("LOC", &["\\# 16 00000000000000000000000000000000", "51 30 N 0 7 W 0m"]),
-        of("LOC", &["\\# 1 00"]),
-        of("TYPE1", &["\\# 4 c0000203", "192.0.2.4"]),
-        of("EUI48", &["\\# 6 0000 5e00 5301", "00-00-5e-00-53-01"]),
-        of("CSYNC", &["\\# 6 000000010000", "\\# 8 0000000100000001", "\\# 3 000000"]),
-        of("APL", &["\\# 0", "\\# 4 00010000", "\\# 2 ffff"]),
-        of("IPSECKEY", &["\\# 5 0a000200ff", "\\# 3 0a0002", "\\# 1 00"]),
-        of("OPENPGPKEY", &["AAAA", "="]),
-        of("DNSKEY", &["257 3 8 AwEAAQ==", "257 2 8 AAAA"]),
-        of("SPF", &["\"v=spf1\"", "v=spf1 -all"]),
-        of(
-            "ZONEMD",
-            &[
-                "\\# 4 00000000",
-                "\\# 54 000000000101000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000",
-            ],
-        ),
-    ];
+    let known: Vec<_> = DATA.iter().map(of).collect();
     let types = [
         "A",
         "TXT",
