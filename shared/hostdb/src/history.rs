@@ -40,18 +40,20 @@ pub async fn log(
     let mut floor = Revision::default();
     for range in ranges {
         let entries = store.log(range, before, limit).await?;
-        if let Some(last) = entries.last() {
-            // A short page may have been cut by its size: only an empty one is the end.
-            floor = floor.max(last.info.revision);
+        if let Some(last) = entries.last().map(|e| e.info.revision) {
+            // A short page is the end, or was cut by its size: the next one says.
+            let more = entries.len() >= limit || !store.log(range, Some(last), 1).await?.is_empty();
+            floor = if more { floor.max(last) } else { floor };
         }
         for entry in entries {
             merged.entry(entry.info.revision).and_modify(|have| add(have, &entry)).or_insert(entry);
         }
     }
+    let all_read = floor == Revision::default() && merged.len() <= limit;
     let mut list: Vec<LogEntry> =
         merged.into_values().rev().filter(|e| e.info.revision >= floor).take(limit).collect();
     list.iter_mut().for_each(|e| e.changes.sort_by(|a, b| a.key.cmp(&b.key)));
-    let next = list.last().map(|e| e.info.revision);
+    let next = list.last().map(|e| e.info.revision).filter(|_| !all_read);
     Ok((list, next))
 }
 

@@ -180,6 +180,26 @@ async fn history_is_told_newest_first() {
     server.stop().await;
 }
 
+/// A tag's document and its members are two ranges: that the newest commits are of one hides nothing of the other.
+#[tokio::test]
+async fn all_of_a_tags_history_is_told() {
+    let store = Arc::new(MemoryStore::new());
+    let server = Running::on(store.clone(), Limits::default(), false).await;
+    commit(&*store, vec![change("lb/a", json!({}))]).await;
+    for n in 0..3 {
+        commit(&*store, vec![change(&format!("lb/a/members/web{n}"), json!({}))]).await;
+    }
+    let revisions = async |query: &str| {
+        let log = server.get(&format!("/api/v2/history/lb/a{query}")).await;
+        let all = log["items"].as_array().unwrap().iter().map(|e| e["revision"].as_u64().unwrap());
+        (all.collect::<Vec<_>>(), log["next"].as_u64())
+    };
+    assert_eq!(revisions("").await, (vec![4, 3, 2, 1], None));
+    assert_eq!(revisions("?limit=2").await, (vec![4, 3], Some(3)));
+    assert_eq!(revisions("?limit=2&before=3").await, (vec![2, 1], None));
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn a_watch_goes_on_where_it_was_after_the_server_was_restarted() {
     let store = Arc::new(MemoryStore::new());
