@@ -38,7 +38,10 @@ fn build() -> anyhow::Result<PathBuf> {
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--bins", "-p", "shoal-hostdb", "-p", "shoal-cli", "-p", "shoal-dns"]);
+    command.args(["build", "--quiet", "--bins"]);
+    command.args(
+        ["shoal-hostdb", "shoal-cli", "shoal-dns", "shoal-example"].map(|name| format!("--package={name}")),
+    );
     command.current_dir(env!("CARGO_MANIFEST_DIR"));
     if dir.ends_with("release") {
         command.arg("--release");

@@ -13,7 +13,7 @@ use crate::{
 /// Hosts, tags and all the rest, in one versioned place. Object-safe: it is chosen at run time.
 ///
 /// Every method may fail with [`StoreError::Unavailable`](crate::StoreError::Unavailable), and then nothing is known. Dropping a future
-/// stops waiting, not the work.
+/// stops waiting; the work may still be done.
 pub trait Store: Send + Sync + 'static {
     /// The database's identity and newest revision.
     fn head(&self) -> Fut<'_, Result<Head>>;

@@ -20,11 +20,8 @@ fn says(error: &StoreError, parts: &[&str]) {
     assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
 }
 
-/// A port that nobody listens on.
-async fn nowhere() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    format!("http://{}", listener.local_addr().unwrap())
-}
+/// Ports that are nobody's on any machine that runs tests.
+const NOWHERE: [&str; 2] = ["http://127.0.0.1:1", "http://127.0.0.2:1"];
 
 /// Answers every connection with this text, and keeps it open.
 async fn answering(text: &'static str) -> String {
@@ -47,13 +44,13 @@ async fn answering(text: &'static str) -> String {
 
 #[tokio::test]
 async fn nobody_there_is_said_at_once_and_in_full() {
-    let (first, second) = (nowhere().await, nowhere().await);
+    let [first, second] = NOWHERE;
     let start = Instant::now();
-    let store = HttpStore::with(&first, quick()).unwrap();
+    let store = HttpStore::with(first, quick()).unwrap();
     let error = store.read(&Query::new(Range::All)).await.unwrap_err();
-    says(&error, &[&first, "cannot read rows", "Connection refused", "is shoal-hostdb running there?"]);
+    says(&error, &[first, "cannot read rows", "Connection refused", "is shoal-hostdb running there?"]);
     let store = HttpStore::with(&format!("{first},{second}"), quick()).unwrap();
-    says(&store.head().await.unwrap_err(), &[&first, &second, "any of 2 servers", "newest revision"]);
+    says(&store.head().await.unwrap_err(), &[first, second, "any of 2 servers", "newest revision"]);
     let store = HttpStore::with("unix:/nonexistent/hostdb.sock", quick()).unwrap();
     let error = store.commit(fact(1, None)).await.unwrap_err();
     says(&error, &["unix:/nonexistent/hostdb.sock", "cannot commit", "No such file or directory"]);
