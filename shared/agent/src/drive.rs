@@ -271,4 +271,4 @@ fn log_batch<A: Agent>(unit: &str, batch: &Batch<A>) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

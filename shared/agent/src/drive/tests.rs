@@ -9,7 +9,7 @@ use shoal_store::MemoryStore;
 use super::*;
 use crate::clock::Wall;
 
-struct Nobody;
+pub(crate) struct Nobody;
 
 impl Agent for Nobody {
     type Spec = serde_json::Value;
@@ -35,7 +35,7 @@ impl Agent for Nobody {
     }
 }
 
-struct Nothing;
+pub(crate) struct Nothing;
 
 impl Target<Nobody> for Nothing {
     async fn observe(&self, _: &Unit, _: Scope<'_, HostName>) -> Result<Observed<Nobody>, Fault> {

@@ -14,6 +14,8 @@ use super::*;
 enum Says {
     Nothing,
     Reset,
+    /// And it never says which units there are.
+    Silent,
 }
 
 struct Short(MemoryStore, Says, AtomicUsize);
@@ -34,7 +36,7 @@ impl Store for Short {
     fn watch(&self, _: Filter, after: Position) -> Flow<Result<Feed>> {
         self.2.fetch_add(1, Ordering::SeqCst);
         match self.1 {
-            Says::Nothing => Box::pin(futures::stream::empty()),
+            Says::Nothing | Says::Silent => Box::pin(futures::stream::empty()),
             Says::Reset => Box::pin(futures::stream::iter([Ok(Feed::Reset(after))])),
         }
     }
@@ -48,7 +50,10 @@ impl Store for Short {
         self.0.claims(prefix)
     }
     fn ledger(&self, prefix: &str, after: Option<&str>, limit: usize) -> Fut<'_, Result<LedgerPage>> {
-        self.0.ledger(prefix, after, limit)
+        match self.1 {
+            Says::Silent => Box::pin(std::future::pending()),
+            _ => self.0.ledger(prefix, after, limit),
+        }
     }
     fn write_ledger(&self, rows: Vec<LedgerWrite>, held: &Claim) -> Fut<'_, Result<()>> {
         self.0.write_ledger(rows, held)
@@ -84,4 +89,20 @@ fn pauses_grow_and_are_capped() {
         let (found, full) = (pause(failures), Duration::from_millis(full));
         assert!(found <= full && found >= full / 2, "{failures}: {found:?}");
     }
+}
+
+#[tokio::test]
+async fn a_store_that_never_answers_is_a_fault_in_time() {
+    use crate::clock::Wall;
+    use crate::drive::tests::{Nobody, Nothing};
+    use crate::effects::Hands;
+
+    let store = Arc::new(Short(MemoryStore::new(), Says::Silent, AtomicUsize::new(0)));
+    let limit = Duration::from_millis(50);
+    let hands = Hands::new("nobody".into(), "test".into(), store, Nothing, Arc::new(Wall::new()), limit);
+    let act = shoal_engine::Act::<Nobody>::NextKey { prefix: "nobody/".into(), after: None };
+    let answer = Arc::new(hands).carry_out(shoal_engine::Effect { id: 7, act });
+    let (id, answer) = tokio::time::timeout(Duration::from_secs(20), answer).await.unwrap();
+    let shoal_engine::Answer::Fault(fault) = answer else { panic!("it answered") };
+    assert!(id == 7 && fault.to_string().contains("list the units"), "{fault}");
 }
