@@ -91,11 +91,12 @@ pub(crate) fn path(args: &Args, program: &str) -> PathBuf {
 }
 
 impl<C: DeserializeOwned> Config<C> {
-    /// Reads it. A file that was named must be there; the default one may be missing.
-    pub(crate) fn read(args: &Args, path: &Path) -> Result<Self, Failure> {
+    /// Reads it. A file that was named `must` be there, and so must one that was there before: editors take a file away
+    /// for a moment, and nothing is no configuration then.
+    pub(crate) fn read(path: &Path, must: bool) -> Result<Self, Failure> {
         match std::fs::read_to_string(path) {
             Ok(text) => Self::parse(text, path),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound && args.config.is_none() => Self::none(path),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && !must => Self::none(path),
             Err(e) => Err(Failure::Usage(format!("cannot read the configuration {}: {e}", path.display()))),
         }
     }

@@ -24,6 +24,9 @@ use crate::exit::Failure;
 /// How long draining may take before the rest is left to the claims' end.
 pub(crate) const DRAIN: Duration = Duration::from_secs(30);
 
+/// After so long without another edit, one is done: editors empty a file first, or take it away.
+const SETTLE: Duration = Duration::from_millis(250);
+
 /// Why a daemon's engine ended.
 pub(crate) enum Stop<N> {
     /// It was told to.
@@ -45,29 +48,53 @@ pub(crate) struct Ears {
     int: Signal,
     hup: Signal,
     edited: mpsc::Receiver<()>,
+    /// When an edit counts as done.
+    settles: Option<Instant>,
     _watcher: Option<notify::RecommendedWatcher>,
 }
 
 impl Ears {
     /// Listens for signals, and for edits of the configuration file if it is there.
     pub(crate) fn new(config: &Path) -> Result<Self, Failure> {
-        let listen = |kind| signal(kind).map_err(|e| Fault::new("listen for signals", e));
         let (tell, edited) = mpsc::channel(1);
+        Self::of(edited, watch(config, tell))
+    }
+
+    fn of(edited: mpsc::Receiver<()>, watcher: Option<notify::RecommendedWatcher>) -> Result<Self, Failure> {
+        let listen = |kind| signal(kind).map_err(|e| Fault::new("listen for signals", e));
         Ok(Self {
             term: listen(SignalKind::terminate())?,
             int: listen(SignalKind::interrupt())?,
             hup: listen(SignalKind::hangup())?,
             edited,
-            _watcher: watch(config, tell),
+            settles: None,
+            _watcher: watcher,
         })
     }
 
+    /// The next word. May be dropped and called again: nothing is lost.
     pub(crate) async fn next(&mut self) -> Word {
-        tokio::select! {
-            _ = self.term.recv() => Word::Stop,
-            _ = self.int.recv() => Word::Stop,
-            _ = self.hup.recv() => Word::Reload,
-            Some(()) = self.edited.recv() => Word::Reload,
+        loop {
+            let settles = self.settles;
+            let settled = async {
+                match settles {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = self.term.recv() => return Word::Stop,
+                _ = self.int.recv() => return Word::Stop,
+                _ = self.hup.recv() => {
+                    self.settles = None;
+                    return Word::Reload;
+                }
+                Some(()) = self.edited.recv() => self.settles = Some(Instant::now() + SETTLE),
+                () = settled => {
+                    self.settles = None;
+                    return Word::Reload;
+                }
+            }
         }
     }
 }
@@ -205,5 +232,26 @@ pub(crate) async fn heard() {
     let end = Instant::now() + Duration::from_secs(1);
     while telling().left.load(Ordering::SeqCst) > 0 && Instant::now() < end {
         tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_edit_counts_when_it_is_done_and_is_never_forgotten() {
+        let (tell, edited) = mpsc::channel(1);
+        let mut ears = Ears::of(edited, None).unwrap();
+        let begun = Instant::now();
+        for _ in 0..3 {
+            tell.send(()).await.unwrap();
+            // What waits is dropped again and again, as the loop does.
+            let early = tokio::time::timeout(SETTLE / 10, ears.next()).await;
+            assert!(early.is_err() || begun.elapsed() > SETTLE, "half an edit was taken for a whole one");
+        }
+        assert_eq!(tokio::time::timeout(SETTLE * 40, ears.next()).await, Ok(Word::Reload));
+        let more = tokio::time::timeout(SETTLE * 2, ears.next()).await;
+        assert!(more.is_err(), "one edit, one word");
     }
 }

@@ -86,7 +86,7 @@ where
 
     async fn run(&self, args: &Args) -> Result<End, Failure> {
         let path = config::path(args, &program_name());
-        let config = Config::<C>::read(args, &path)?;
+        let config = Config::<C>::read(&path, args.config.is_some())?;
         logs::start(config.common.log);
         if args.is_daemon() {
             return self.daemon(args, &path, config).await;
@@ -132,11 +132,12 @@ where
                 continue;
             }
             good = Some(part.text.clone());
+            let must = args.config.is_some() || !part.text.is_empty();
             let setup = Setup::new(args, &part);
             let (store, address) = (part.store.clone(), http.as_ref().map(|http| http.address));
             let prepare = async || {
                 let next = async {
-                    let mut next = self.ready(args, Config::read(args, path)?, Some(&store)).await?;
+                    let mut next = self.ready(args, Config::read(path, must)?, Some(&store)).await?;
                     let listen = args.listen.or(next.common.listen).filter(|new| Some(*new) != address);
                     if let Some(new) = listen {
                         next.http = Some(Http::start(new, board.clone()).await?);

@@ -19,7 +19,7 @@ fn read(text: &str) -> Result<Config<Own>, Failure> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.toml");
     std::fs::write(&path, text).unwrap();
-    Config::read(&Args { config: Some(path.clone()), ..Args::default() }, &path)
+    Config::read(&path, true)
 }
 
 #[test]
@@ -66,9 +66,20 @@ fn an_error_never_tells_a_secret() {
 }
 
 #[test]
+fn a_file_that_went_away_is_not_an_empty_one() {
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(default)]
+    struct Any {}
+    let nowhere = Path::new("/nonexistent/motd.toml");
+    assert!(Config::<Any>::read(nowhere, false).is_ok());
+    let error = Config::<Any>::read(nowhere, true).unwrap_err().to_string();
+    assert!(error.contains("/nonexistent/motd.toml"), "{error}");
+}
+
+#[test]
 fn without_a_file_the_error_says_what_to_write() {
     let nowhere = Path::new("/nonexistent/motd.toml");
-    let error = Config::<Own>::read(&Args::default(), nowhere).unwrap_err().to_string();
+    let error = Config::<Own>::read(nowhere, false).unwrap_err().to_string();
     assert!(error.contains("/nonexistent/motd.toml") && error.contains("[agent]\n    dir = "), "{error}");
 }
 
