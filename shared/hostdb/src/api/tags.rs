@@ -111,7 +111,7 @@ async fn expanded(ask: &Ask, name: &TagName) -> Answer {
         let found = reading::row(ask.store(), &Key::tag(name), Some(view.revision())).await?;
         return Err(missing(&found, &format!("tag {name}")));
     }
-    let hosts = app.db.members(&view, name);
+    let hosts = app.db.members(&view, name, limit);
     let from = after.map_or(0, |after| hosts.partition_point(|host| *host <= after));
     let to = hosts.len().min(from.saturating_add(limit));
     let item = |host: &HostName| {

@@ -190,3 +190,32 @@ async fn a_client_that_reads_nothing_is_cut() {
     tokio::time::timeout(crate::harness::PATIENCE, others).await.expect("others come in");
     server.stop().await;
 }
+
+#[tokio::test]
+async fn a_watch_that_is_not_read_is_cut() {
+    let limits =
+        Limits { watchers: 1, write_timeout: std::time::Duration::from_millis(100), ..Limits::default() };
+    let store = Arc::new(MemoryStore::new());
+    let server = Running::on(store.clone(), limits, false).await;
+    let address = server.url.strip_prefix("http://").unwrap().to_owned();
+    let mut deaf = tokio::net::TcpStream::connect(&address).await.unwrap();
+    deaf.write_all(b"GET /api/v2/watch HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    // It has its seat, and from now on does not listen.
+    let mut head = [0; 12];
+    deaf.read_exact(&mut head).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200");
+    let news = async {
+        for n in 0.. {
+            let row = crate::reads::change("facts/vm/web1", json!({"n": n, "text": "x".repeat(900_000)}));
+            crate::reads::commit(&*store, vec![row]).await;
+            let another = server.ask("GET", "/api/v2/watch").send().await.unwrap();
+            if another.status() == 200 {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(crate::harness::PATIENCE, news).await.expect("its seat is given to others");
+    drop(deaf);
+    server.stop().await;
+}
