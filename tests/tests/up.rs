@@ -65,7 +65,12 @@ fn it_comes_up_and_goes_on() -> Result<()> {
     for block in pages::blocks(&repository().join("docs/architecture.md"))? {
         pages::run(&format!(". {}/env\n{block}", state.display()), dir.path(), &[])?;
     }
-    stop(&mut second).map(drop)
+    // What waits for a person does not keep it from coming up: they need it for that.
+    shell(&state, "shoal pause dns/www -m 'not now' && shoal tag tags/web -web2.ams.example.com -m 'later'")?;
+    stop(&mut second)?;
+    let mut third = up(&state)?;
+    ensure!(third.tail().contains("something waits for you"), "{}", third.tail());
+    stop(&mut third).map(drop)
 }
 
 /// A server that runs and does not answer ends it, with what it said last.
