@@ -55,6 +55,10 @@ impl fmt::Display for Broken {
 impl std::error::Error for Broken {}
 
 type Making<T> = Box<dyn Fn(usize) -> T>;
+/// Puts something there as somebody else would.
+type Putting<'f, A, P> = &'f dyn Fn(&mut P, &<A as Agent>::Key, &<A as Agent>::Have);
+/// What a look shows of one item.
+type There<A> = (Unit, <A as Agent>::Key, Seen<<A as Agent>::Have>);
 
 /// An agent, and a fleet for it to live through. See the [module](self).
 pub struct Laws<A> {
@@ -159,7 +163,7 @@ impl<A: Agent> Laws<A> {
         put: impl Fn(&T, &A::Key, &A::Have),
     ) -> Result<(), Broken> {
         self.foreign(&|_| Real::new(target()), &|place: &mut Real<T>, key, have| {
-            put(place.target(), key, have)
+            put(place.target(), key, have);
         })
     }
 
@@ -306,7 +310,7 @@ impl<A: Agent> Laws<A> {
     fn foreign<P: Place<A>>(
         &self,
         place: &dyn Fn(Arc<A>) -> P,
-        put: &dyn Fn(&mut P, &A::Key, &A::Have),
+        put: Putting<'_, A, P>,
     ) -> Result<(), Broken> {
         let mut first = self.world(place);
         first.commit(self.fleet(FEW + 1));
@@ -319,7 +323,7 @@ impl<A: Agent> Laws<A> {
                 Seen::Nothing | Seen::Unknown(_) => None,
             })
             .collect();
-        let other = |n: usize| all[if n % 4 == 0 { n } else { (n + 1) % all.len() }].1.clone();
+        let other = |n: usize| all[if n.is_multiple_of(4) { n } else { (n + 1) % all.len() }].1.clone();
         let odd = all.iter().enumerate().step_by(2);
         let foreign: BTreeMap<A::Key, A::Have> = odd.map(|(n, (key, _))| (key.clone(), other(n))).collect();
         let mut world = self.world(place);
@@ -418,7 +422,7 @@ fn contents<A: Agent, P: Place<A>>(
     world: &mut World<A, P>,
     law: &'static str,
     at: &str,
-) -> Result<Vec<(Unit, A::Key, Seen<A::Have>)>, Broken> {
+) -> Result<Vec<There<A>>, Broken> {
     let mut all = Vec::new();
     for unit in world.units_seen().clone() {
         let observed = world.place.observe(&unit, None);

@@ -1,4 +1,6 @@
-//! The laws can be broken: each of these agents is caught.
+//! The laws can be broken: each of these agents and targets is caught.
+
+#![allow(clippy::unwrap_used, reason = "all of this is a test, its helpers too")]
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;

@@ -323,8 +323,8 @@ fn the_reason_names_the_revision_that_took_the_host_out() {
         }
         let left = commit(&mut world, &last);
         world.run();
-        let all = world.place.1.batches.iter().flat_map(|b| &b.changes);
-        let why = all.filter(|edit| edit.key == format!("a/{}", name(0))).last().unwrap().because.clone();
+        let mut all = world.place.1.batches.iter().flat_map(|b| &b.changes);
+        let why = all.rfind(|edit| edit.key == format!("a/{}", name(0))).unwrap().because.clone();
         assert_eq!(why, Why::NotMember("toy/a".parse().unwrap(), name(0).parse().unwrap(), left), "{what}");
     }
 }
