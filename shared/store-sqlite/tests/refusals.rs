@@ -58,7 +58,7 @@ async fn other_files_are_refused() {
     assert!(matches!(error, StoreError::Invalid(_)));
 
     refused(folder.path(), &["is a folder"]).await;
-    let error = refused(&at("none/shoal.db"), &["does not exist", "make it first"]).await;
+    let error = refused(&at("none/shoal.db"), &["does not exist", "make that first"]).await;
     assert!(matches!(error, StoreError::Unavailable { .. }));
 }
 
