@@ -24,7 +24,7 @@ pub(crate) use self::write::{Apply, Import, ImportAnsible, ImportFrom, Mv, Put, 
     disable_help_subcommand = true
 )]
 pub(crate) struct Cli {
-    /// The database: sqlite:PATH, or memory: to try things out
+    /// The database: sqlite:PATH, http://HOST:PORT or unix:/PATH of a server (several with commas), or memory: to try things out
     #[arg(
         long,
         global = true,

@@ -7,10 +7,8 @@ use shoal_client::{HttpStore, Options};
 use shoal_core::{Change, Document, Range};
 use shoal_hostdb::Limits;
 use shoal_store::{MemoryStore, Query, Store, StoreError};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
 
-use crate::harness::{Server, fact, limits, quick};
+use crate::harness::{Server, answering, fact, limits, quick};
 
 fn says(error: &StoreError, parts: &[&str]) {
     let said = error.to_string();
@@ -22,25 +20,6 @@ fn says(error: &StoreError, parts: &[&str]) {
 
 /// Ports that are nobody's on any machine that runs tests.
 const NOWHERE: [&str; 2] = ["http://127.0.0.1:1", "http://127.0.0.2:1"];
-
-/// Answers every connection with this text, and keeps it open.
-async fn answering(text: &'static str) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let at = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async move {
-        loop {
-            let (mut client, _) = listener.accept().await.unwrap();
-            tokio::spawn(async move {
-                let mut buffer = [0; 4096];
-                // The client may be gone by now.
-                let _ = client.read(&mut buffer).await;
-                let _ = client.write_all(text.as_bytes()).await;
-                tokio::time::sleep(Duration::from_secs(60)).await;
-            });
-        }
-    });
-    at
-}
 
 #[tokio::test]
 async fn nobody_there_is_said_at_once_and_in_full() {
@@ -131,4 +110,21 @@ async fn connections_are_kept() {
     let text = reqwest::get(format!("{}/metrics", server.at)).await.unwrap().text().await.unwrap();
     let open = text.lines().find_map(|l| l.strip_prefix("shoal_http_connections ")).unwrap();
     assert!(open.parse::<u32>().unwrap() <= 5, "{open} connections for four at a time, and this question");
+}
+
+/// Servers are stores to one another: one that is reached by a socket may hand on what another one has.
+#[tokio::test]
+async fn a_server_may_stand_before_another() {
+    let behind = Arc::new(MemoryStore::new());
+    let inner = Server::start(behind.clone(), "127.0.0.1:0").await;
+    let outer = Server::start(Arc::new(inner.store()), "127.0.0.1:0").await;
+    let store = outer.store();
+    let done = store.commit(fact(1, Some("k"))).await.unwrap();
+    assert!(store.commit(fact(1, Some("k"))).await.unwrap().replayed);
+    assert_eq!(behind.head().await.unwrap(), store.head().await.unwrap());
+    let stale = shoal_core::Pre::Absent("facts/vm/web1".parse().unwrap());
+    let mut late = fact(2, None);
+    late.pre = vec![stale.clone()];
+    let conflict = StoreError::Conflict { pre: stale, actual: Some(done.revision) };
+    assert_eq!(store.commit(late).await, Err(conflict), "an error is the same through two servers");
 }

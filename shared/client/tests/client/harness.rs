@@ -7,6 +7,8 @@ use shoal_client::{HttpStore, Options};
 use shoal_core::{Change, Commit, Document};
 use shoal_hostdb::{Limits, Listener};
 use shoal_store::Store;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// A server in this process; it stops when this is dropped.
@@ -81,4 +83,23 @@ pub(crate) fn fact(n: u64, key: Option<&str>) -> Commit {
         idempotency: key.map(str::to_owned),
         intent: None,
     }
+}
+
+/// Answers every connection with this text, and keeps it open.
+pub(crate) async fn answering(text: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut buffer = [0; 4096];
+                // The client may be gone by now.
+                let _ = client.read(&mut buffer).await;
+                let _ = client.write_all(text.as_bytes()).await;
+                tokio::time::sleep(Duration::from_secs(60)).await;
+            });
+        }
+    });
+    at
 }

@@ -10,7 +10,7 @@ use shoal_client::{HttpStore, Options};
 use shoal_core::Revision;
 use shoal_store::{Feed, Filter, Flow, MemoryStore, Result, Store, StoreError};
 
-use crate::harness::{Server, fact, quick};
+use crate::harness::{Server, answering, fact, limits, quick};
 use crate::proxy::{Fate, Proxy};
 
 /// An address that stays free while no server has it; a port might be given to somebody else.
@@ -140,4 +140,50 @@ async fn what_cannot_be_watched_is_told_at_once() {
         matches!(&answer, Err(StoreError::Invalid(why)) if why.contains("at most 1000 ranges")),
         "{answer:?}"
     );
+}
+
+#[tokio::test]
+async fn a_server_that_has_fallen_silent_is_left() {
+    let mute = answering("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n: alive\n\n").await;
+    let server = Server::start(Arc::new(MemoryStore::new()), "127.0.0.1:0").await;
+    let options = Options { heartbeat: Duration::from_millis(100), ..quick() };
+    let store = HttpStore::with(&format!("{mute},{}", server.at), options).unwrap();
+    let start = server.store().head().await.unwrap();
+    let mut watch = store.watch(Filter::all(), start);
+    assert_eq!(next(&mut watch).await, Feed::Upto(Revision(0)), "from the other one");
+}
+
+#[tokio::test]
+async fn a_server_that_is_full_is_asked_again() {
+    let limits = shoal_hostdb::Limits { watchers: 1, ..limits() };
+    let server = Server::with(Arc::new(MemoryStore::new()), "127.0.0.1:0", limits, false).await;
+    let store = server.store();
+    let head = store.head().await.unwrap();
+    let mut first = store.watch(Filter::all(), head);
+    assert_eq!(next(&mut first).await, Feed::Upto(Revision(0)));
+    let mut second = store.watch(Filter::all(), head);
+    let early = tokio::time::timeout(Duration::from_millis(100), second.next()).await;
+    assert!(early.is_err(), "there is one seat: {early:?}");
+    drop(first);
+    assert_eq!(next(&mut second).await, Feed::Upto(Revision(0)));
+}
+
+#[tokio::test]
+async fn a_server_that_repeats_itself_is_heard_once() {
+    let said = answering(concat!(
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n",
+        "event: commit\nid: 1-1\ndata: {\"revision\":1,\"author\":\"a\",\"message\":\"m\",\"time\":\"2026-01-01T00:00:00Z\",\"changes\":[]}\n\n",
+        "event: commit\nid: 1-1\ndata: {\"revision\":1,\"author\":\"a\",\"message\":\"m\",\"time\":\"2026-01-01T00:00:00Z\",\"changes\":[]}\n\n",
+        "event: upto\nid: 1-1\ndata: {\"revision\":1}\n\n",
+        "event: news\nid: 1-1\ndata: {}\n\n",
+        "event: upto\nid: 1-1\ndata: {\"revision\":1}\n\n",
+        "event: upto\nid: 1-2\ndata: {\"revision\":2}\n\n",
+    ))
+    .await;
+    let store = HttpStore::with(&said, quick()).unwrap();
+    let mut watch =
+        store.watch(Filter::all(), shoal_store::Head { epoch: shoal_core::Epoch(1), revision: Revision(0) });
+    assert!(matches!(next(&mut watch).await, Feed::Commit(entry) if entry.info.revision == Revision(1)));
+    assert_eq!(next(&mut watch).await, Feed::Upto(Revision(1)));
+    assert_eq!(next(&mut watch).await, Feed::Upto(Revision(2)));
 }
