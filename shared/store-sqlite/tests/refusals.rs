@@ -59,7 +59,7 @@ async fn other_files_are_refused() {
 
     refused(folder.path(), &["is a folder"]).await;
     let error = refused(&at("none/shoal.db"), &["does not exist", "make that first"]).await;
-    assert!(matches!(error, StoreError::Unavailable { .. }));
+    assert!(matches!(error, StoreError::Invalid(_)));
 }
 
 /// What quick look finds when it is opened, and what is found when it is read, is called damage, not an answer.
