@@ -281,7 +281,7 @@ impl<A: Agent> Engine<A> {
     pub(crate) fn state(&mut self, name: &Unit) -> &mut State<A> {
         let (namespace, write) = (&self.namespace, self.options.write);
         self.units.entry(name.clone()).or_insert_with(|| {
-            let mut state = State::new(name.clone(), format!("{namespace}/{name}/"));
+            let mut state = State::new(name.clone(), ledger::prefix_of(namespace, name));
             if !write {
                 // A plan asks nobody: it only looks.
                 state.claim = Claim::Held { number: 0, until: Moment::MAX, renew_at: Moment::MAX };
@@ -361,12 +361,11 @@ impl<A: Agent> Engine<A> {
                     self.listing = Listing::Start { after: Some(key), at: now, fault: false };
                     return;
                 };
-                let name = Unit(unit.to_owned());
-                self.state(&name).listed = true;
-                self.awake.insert(name);
-                // Pages are numbers: this is after all of them, so each unit costs one read.
-                self.listing =
-                    Listing::Start { after: Some(format!("{prefix}{unit}/~")), at: now, fault: false };
+                // After all pages and facts, so each unit costs one read.
+                let after = format!("{}~", ledger::prefix_of(&self.namespace, &unit));
+                self.state(&unit).listed = true;
+                self.awake.insert(unit);
+                self.listing = Listing::Start { after: Some(after), at: now, fault: false };
             }
             Answer::NextKey(None) => self.listing = Listing::Done,
             _ => {

@@ -22,8 +22,9 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use shoal_core::{Epoch, HostName, Revision, TagName};
+use shoal_core::{Epoch, HostName, Namespace, Revision, TagName};
 
+use crate::agent::Unit;
 use crate::effect::LedgerRow;
 use crate::facts::Due;
 use crate::target::{Fault, Why};
@@ -318,9 +319,16 @@ where
     Ok(loaded)
 }
 
+/// What the ledger keys of a unit begin with. A slash in its name is written `%2F`: the pages of `a/b` would else stand among
+/// those of `a`.
+pub(crate) fn prefix_of(namespace: &Namespace, unit: &Unit) -> String {
+    format!("{namespace}/{}/", unit.0.replace('%', "%25").replace('/', "%2F"))
+}
+
 /// The unit that a ledger key of `prefix` (`<agent>/`) belongs to.
-pub(crate) fn unit_of<'a>(prefix: &str, key: &'a str) -> Option<&'a str> {
-    key.strip_prefix(prefix)?.rsplit_once('/').map(|(unit, _)| unit)
+pub(crate) fn unit_of(prefix: &str, key: &str) -> Option<Unit> {
+    let (unit, _) = key.strip_prefix(prefix)?.split_once('/')?;
+    Some(Unit(unit.replace("%2F", "/").replace("%25", "%")))
 }
 
 #[cfg(test)]
@@ -421,6 +429,18 @@ mod tests {
         assert!(load::<String, String>("motd/all/", &rows, Epoch(1)).is_err());
         let rows = vec![("motd/all/00000000".to_owned(), br#"{"epoch":2,"entries":[]}"#.to_vec())];
         assert_eq!(load::<String, String>("motd/all/", &rows, Epoch(1)).unwrap().other_epoch, Some(Epoch(2)));
-        assert_eq!(unit_of("dns/", "dns/a/b/00000001"), Some("a/b"));
+    }
+
+    #[test]
+    fn the_pages_of_one_unit_never_stand_among_those_of_another() {
+        let namespace: Namespace = "dns".parse().unwrap();
+        let units = ["a", "a/b", "a%2Fb", "a%", "%25", "/", "a/b/00000001"].map(Unit::from);
+        for unit in &units {
+            let prefix = prefix_of(&namespace, unit);
+            assert_eq!(unit_of("dns/", &format!("{prefix}00000001")).as_ref(), Some(unit));
+            for other in units.iter().filter(|other| *other != unit) {
+                assert!(!prefix_of(&namespace, other).starts_with(&prefix), "{unit} and {other}");
+            }
+        }
     }
 }

@@ -185,6 +185,7 @@ async fn items(session: &Session, host: &HostName) -> Outcome<Vec<Item>> {
             let names_it = octets.windows(host.as_str().len()).any(|w| w == host.as_str().as_bytes());
             if names_it && let Ok(page) = serde_json::from_slice::<Value>(octets) {
                 let unit = key.rsplit_once('/').map_or(key.as_str(), |(unit, _)| unit);
+                let unit = &unit.replace("%2F", "/").replace("%25", "%");
                 all.extend(
                     page["entries"].as_array().into_iter().flatten().filter_map(|e| item(unit, e, host)),
                 );
