@@ -21,7 +21,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::member::Member;
 use crate::name::{
-    APPROVALS, BadName, FACTS, HOSTS, HostName, Namespace, PAUSES, SCHEMAS, TagName, name, segment,
+    APPROVALS, BadName, FACTS, HOSTS, HostName, MAX_SEGMENT, Namespace, PAUSES, RESERVED, SCHEMAS, TagName,
+    is_host,
+    is_namespace, name, segment,
 };
 use std::borrow::Borrow;
 use std::sync::Arc;
@@ -119,18 +121,44 @@ impl FromStr for Key {
     type Err = BadName;
 
     fn from_str(text: &str) -> Result<Self, BadName> {
-        // Through the parts, so that what is equal is written equally.
-        Ok(match classify(text)? {
-            Kind::Host(name) => Self::host(&name),
-            Kind::Tag(tag) => Self::tag(&tag),
-            Kind::Member(tag, member) => Self::member(&tag, &member),
-            // A subject that can be a host is written as a host is.
-            Kind::Fact(ns, subject) => match subject.parse::<HostName>() {
-                Ok(host) => Self(format!("{FACTS}/{ns}/{host}").into()),
-                Err(_) => Self(text.into()),
-            },
-            Kind::Schema(_) | Kind::Pause(_) | Kind::Approval(_) => Self(text.into()),
-        })
+        if is_plain(text) { Ok(Self(text.into())) } else { through_parts(text) }
+    }
+}
+
+/// Through the parts, so that what is equal is written equally.
+fn through_parts(text: &str) -> Result<Key, BadName> {
+    Ok(match classify(text)? {
+        Kind::Host(name) => Key::host(&name),
+        Kind::Tag(tag) => Key::tag(&tag),
+        Kind::Member(tag, member) => Key::member(&tag, &member),
+        // A subject that can be a host is written as a host is.
+        Kind::Fact(ns, subject) => match subject.parse::<HostName>() {
+            Ok(host) => Key(format!("{FACTS}/{ns}/{host}").into()),
+            Err(_) => Key(text.into()),
+        },
+        Kind::Schema(_) | Kind::Pause(_) | Kind::Approval(_) => Key(text.into()),
+    })
+}
+
+/// Whether this is the key of a host, or of a host as a member, written as it has to be: nearly every row of a fleet is one,
+/// and its parts need not be made to know it.
+fn is_plain(text: &str) -> bool {
+    let Some((first, rest)) = text.split_once('/') else { return false };
+    if first == HOSTS {
+        return is_host(rest);
+    }
+    // What a tag's key may hold is wider than this; what a rule holds, too, so that it never reads as a member.
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-_.".contains(b);
+    match rest.split_once("/members/") {
+        Some((key, member)) => {
+            key.starts_with(|c: char| c.is_ascii_alphanumeric())
+                && key.len() <= MAX_SEGMENT
+                && key.as_bytes().iter().all(|b| plain(b))
+                && is_host(member)
+                && is_namespace(first)
+                && !RESERVED.contains(&first)
+        }
+        None => false,
     }
 }
 
@@ -261,6 +289,25 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Key>().unwrap().as_str(), same);
         }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_taken_as_it_stands_is_what_its_parts_make(
+            text in "(hosts|dns|Lb|facts|-x|)/?[a-cA-C@._-]{0,4}(/members/[a-cA-C@._-]{0,4})?",
+            long in proptest::bool::weighted(0.1),
+        ) {
+            let text = if long { format!("{text}{}", "x".repeat(250)) } else { text };
+            if is_plain(&text) {
+                proptest::prop_assert_eq!(through_parts(&text).unwrap().as_str(), text);
+            }
+        }
+    }
+
+    #[test]
+    fn most_rows_are_taken_as_they_stand() {
+        assert!(is_plain("hosts/web1.example.com") && is_plain("dns/example.com/members/web1.example.com"));
+        assert!(!is_plain("hosts/Web1") && !is_plain("dns/a/members/@b") && !is_plain("facts/a/members/b"));
     }
 
     #[test]

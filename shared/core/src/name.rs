@@ -108,6 +108,9 @@ impl FromStr for HostName {
 
     fn from_str(text: &str) -> Result<Self, BadName> {
         let bad = |why| BadName::new("host name", text, why);
+        if is_host(text) {
+            return Ok(Self(text.into()));
+        }
         let ascii = if text.is_ascii() {
             text.to_ascii_lowercase()
         } else {
@@ -130,6 +133,15 @@ impl FromStr for HostName {
         }
         Ok(Self(name.into()))
     }
+}
+
+/// Whether this is a host name, written as one is kept.
+pub(crate) fn is_host(text: &str) -> bool {
+    let label = |label: &[u8]| {
+        let ends = label.first() != Some(&b'-') && label.last() != Some(&b'-');
+        (1..=63).contains(&label.len()) && ends && label.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(b))
+    };
+    text.len() <= MAX_SEGMENT && text.as_bytes().split(|b| *b == b'.').all(label)
 }
 
 name! {
@@ -156,11 +168,17 @@ impl FromStr for Namespace {
         if !text.starts_with(|c: char| c.is_ascii_lowercase()) {
             return Err(bad("it starts with a lower-case letter"));
         }
-        if !text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
+        if !is_namespace(text) {
             return Err(bad("it holds only lower-case letters, digits and '-'"));
         }
         Ok(Self(text.into()))
     }
+}
+
+/// Whether this is a namespace.
+pub(crate) fn is_namespace(text: &str) -> bool {
+    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    text.len() <= 63 && text.starts_with(|c: char| c.is_ascii_lowercase()) && text.bytes().all(fits)
 }
 
 name! {

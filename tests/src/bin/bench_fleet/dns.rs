@@ -84,6 +84,11 @@ pub(crate) async fn measure(hosts: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A database of a fleet with its zones.
+pub(crate) async fn database(path: &Path, hosts: u32) -> anyhow::Result<()> {
+    fill(&SqliteStore::open(path).await?, &rows(hosts)?).await
+}
+
 /// A fleet, its zone and the reverse zone of all its addresses.
 fn rows(hosts: u32) -> anyhow::Result<Vec<Change>> {
     let mut rows = shape::fleet(hosts)?;

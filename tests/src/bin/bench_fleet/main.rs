@@ -16,6 +16,9 @@ struct Options {
     /// Only this part: `view` or `dns`.
     #[arg(long)]
     only: Option<String>,
+    /// Measure nothing: write a fleet of the first size into this new database, to look at by other means.
+    #[arg(long)]
+    fill: Option<std::path::PathBuf>,
 }
 
 #[tokio::main]
@@ -24,6 +27,9 @@ async fn main() -> anyhow::Result<()> {
 }
 
 async fn run(options: Options) -> anyhow::Result<()> {
+    if let (Some(path), Some(hosts)) = (&options.fill, options.hosts.first()) {
+        return dns::database(path, *hosts).await;
+    }
     let wanted = |part: &str| options.only.as_deref().is_none_or(|only| only == part);
     for hosts in &options.hosts {
         if wanted("view") {
