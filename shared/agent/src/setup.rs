@@ -109,6 +109,7 @@ impl<A: Agent> Setup<'_, A> {
         }
         let (head, rows) = limit.keep("read the database", self.read()).await?;
         let board = Arc::new(Board::new());
+        let nature = target.nature();
         let mut driver = self.driver(target, head, rows, board)?;
         if self.args.plan {
             let verdict = settle(&mut driver, limit).await;
@@ -130,6 +131,10 @@ impl<A: Agent> Setup<'_, A> {
         daemon::drain(&mut driver, if late.is_some() { BRIEF } else { daemon::DRAIN }).await;
         for (unit, item, why) in troubles {
             tracing::warn!(unit, item, "{why}");
+        }
+        if let Ok(empty) = self.engine(nature) {
+            // The process ends: to take a fleet apart piece by piece would only take time.
+            std::mem::forget(std::mem::replace(&mut driver.engine, empty));
         }
         late.map_or(Ok(End::Once(verdict)), Err)
     }

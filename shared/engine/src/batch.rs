@@ -178,9 +178,10 @@ impl<A: Agent> Engine<A> {
         rows: Vec<LedgerRow>,
         number: u64,
     ) {
-        let act = Act::WriteLedger { unit: unit.name.clone(), number, rows: rows.clone() };
+        let keys = rows.iter().map(|row| row.key.clone()).collect();
+        let act = Act::WriteLedger { unit: unit.name.clone(), number, rows };
         let id = self.out.send(Some(&unit.name), act);
-        unit.flight = Some(Flight { id, at: FlightStage::Journal, batch, rows });
+        unit.flight = Some(Flight { id, at: FlightStage::Journal, batch, rows: keys });
     }
 
     pub(crate) fn send_batch(
@@ -272,6 +273,11 @@ fn intend<A: Agent>(
             let stage = Stage::Removing { why: planned.because.clone() };
             touched |= entry.stage != stage;
             entry.stage = stage;
+        }
+        (Kind::Update, _) if matches!(entry.stage, Stage::Creating { .. }) => {
+            // A look showed that it is there and ours. Once changed, no attempt tells that any more, so it is noted before.
+            entry.stage = Stage::Made;
+            touched = true;
         }
         _ => touched |= entry.token.is_empty() && entry.last.is_none(),
     }

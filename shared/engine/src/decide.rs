@@ -64,6 +64,12 @@ impl Look for Reads<'_> {
 }
 
 impl<A: Agent> Context<'_, A> {
+    /// What was wanted when it was last decided on. Left out and read is what is already noted.
+    pub(crate) fn known(item: &Item<A>) -> Wanted<A> {
+        let (item, revision) = (item.want.clone(), item.revision);
+        Wanted { item, left_out: Vec::new(), reads: Vec::new(), revision }
+    }
+
     /// Asks the agent what the item should be.
     pub(crate) fn wanted(&self, key: &A::Key, item: &Item<A>) -> Result<Wanted<A>, Blocked> {
         let looks = Reads { fleet: self.fleet, names: RefCell::default() };
@@ -104,8 +110,7 @@ impl<A: Agent> Context<'_, A> {
         if let Some(why) = item.sources.iter().chain(recorded.clone()).find_map(unreadable) {
             return Some(why);
         }
-        let state =
-            item.sources.iter().chain(recorded).find_map(|id| self.sources.get(id)?.frozen.as_ref())?;
+        let state = self.sources.frozen(item.sources.iter().chain(recorded))?;
         Some(format!("{}: {}", state.what, state.why))
     }
 
@@ -198,7 +203,7 @@ impl<A: Agent> Context<'_, A> {
             because,
             last: item.entry.as_ref().and_then(|e| e.last.clone()),
         });
-        let agreed = item.entry.as_ref().is_some_and(|e| e.agreed.as_ref() == Some(&planned.digest()));
+        let agreed = item.entry.as_ref().and_then(|e| e.agreed.as_ref()).is_some_and(|d| *d == planned.digest());
         let mut until = None;
         let held = if let Some(why) = self.paused(item) {
             Some(format!("paused: {why}"))
@@ -374,7 +379,8 @@ impl<A: Agent> Planned<A> {
 
 /// Octets as text.
 pub(crate) fn hex(octets: &[u8]) -> String {
-    octets.iter().map(|b| format!("{b:02x}")).collect()
+    let digit = |half: u8| char::from_digit(half.into(), 16).unwrap_or('0');
+    octets.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect()
 }
 
 impl<A: Agent> Decision<A> {

@@ -130,9 +130,11 @@ impl<A: Agent> Engine<A> {
         let another = self.fleet.epoch() != epoch && self.fleet.epoch() != Epoch(0);
         self.fleet = Fleet::load(epoch, at, rows);
         self.saw(at);
-        let known: BTreeSet<SourceId> = self.sources.ids().cloned().collect();
-        let now = self.all_sources();
-        for id in known.union(&now) {
+        let mut all = self.all_sources();
+        all.extend(self.sources.ids());
+        all.sort_unstable();
+        all.dedup();
+        for id in &all {
             self.refresh(id);
         }
         for (name, unit) in &mut self.units {
@@ -224,11 +226,12 @@ impl<A: Agent> Engine<A> {
         }
     }
 
-    fn all_sources(&self) -> BTreeSet<SourceId> {
-        let mut all = BTreeSet::new();
+    fn all_sources(&self) -> Vec<SourceId> {
+        let mut all = Vec::new();
         for tag in self.fleet.tags(self.namespace.as_str()) {
-            all.extend(self.fleet.members(&tag).into_iter().map(|host| SourceId(tag.clone(), Some(host))));
-            all.insert(SourceId(tag, None));
+            let members = self.fleet.members(&tag);
+            all.push(SourceId(tag.clone(), None));
+            all.extend(members.into_iter().map(|host| SourceId(tag.clone(), Some(host))));
         }
         all
     }
@@ -238,17 +241,18 @@ impl<A: Agent> Engine<A> {
         let fed = self.sources.refresh(&*self.agent, &self.fleet, id, &self.count);
         let since = self.seen;
         let (came, went) = compare(&fed.before, &fed.now);
-        for key in went {
-            let unit = self.agent.unit(&key);
+        for key in &went {
+            let unit = self.agent.unit(key);
             if let Some(state) = self.units.get_mut(&unit) {
-                state.unlink(&key, id);
+                state.unlink(key, id);
             }
         }
         for key in &came {
             let unit = self.agent.unit(key);
             self.state(&unit).link(key, id);
         }
-        for key in fed.before.iter().chain(&fed.now) {
+        // Each once: those that went are only in the one list, those that stay are in both.
+        for key in went.iter().chain(&fed.now) {
             let unit = self.agent.unit(key);
             if let Some(state) = self.units.get_mut(&unit) {
                 state.wake(key, since);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_core::{
-    Approval, Change, Document, Epoch, Host, HostName, Key, Kind, Pause, Quarantined, Revision, Row, TagName,
+    APPROVALS, PAUSES, Approval, Change, Document, Epoch, Host, HostName, Key, Kind, Pause, Quarantined, Revision, Row, TagName,
     View,
 };
 
@@ -65,6 +65,10 @@ impl Fleet {
     }
 
     fn control(&mut self, key: &Key, value: Option<&Document>, touched: &mut Touched) {
+        // Most rows are others, and need not be taken apart to know it.
+        if ![PAUSES, APPROVALS].contains(&key.namespace()) {
+            return;
+        }
         match key.kind() {
             Kind::Pause(scope) => {
                 match value {
@@ -135,6 +139,9 @@ impl Fleet {
 
     /// What holds the whole agent, what no source feeds any more included: the scope, and why.
     pub(crate) fn agent_pause(&self, namespace: &str) -> Option<String> {
+        if self.pauses.is_empty() {
+            return None;
+        }
         self.paused(format!("agent/{namespace}"))
     }
 

@@ -20,6 +20,8 @@ pub(crate) struct Item<A: Agent> {
     pub(crate) entry: Option<Entry<A::Item>>,
     /// What is there.
     pub(crate) sight: Sight<A::Have>,
+    /// The newest revision of all that the last decision read.
+    pub(crate) revision: Revision,
     /// Other hosts that the last decision read.
     pub(crate) reads: Vec<HostName>,
     /// When it is to be looked at again.
@@ -33,6 +35,7 @@ impl<A: Agent> Default for Item<A> {
             want: None,
             entry: None,
             sight: Sight::Unlooked,
+            revision: Revision(0),
             reads: Vec::new(),
             again: None,
         }

@@ -121,7 +121,8 @@ pub(crate) struct Pages<K> {
     prefix: String,
     pages: Vec<(K, u32)>,
     next: u32,
-    dirty: BTreeSet<u32>,
+    /// By the first key, as `pages`, so that a page is found without going through all of them.
+    dirty: BTreeMap<K, u32>,
     gone: BTreeSet<u32>,
 }
 
@@ -137,7 +138,7 @@ pub(crate) struct Loaded<K, I> {
 impl<K: Ord + Clone> Pages<K> {
     /// No pages yet. `prefix` is `<agent>/<unit>/`.
     pub(crate) fn new(prefix: String) -> Self {
-        Self { prefix, pages: Vec::new(), next: 0, dirty: BTreeSet::new(), gone: BTreeSet::new() }
+        Self { prefix, pages: Vec::new(), next: 0, dirty: BTreeMap::new(), gone: BTreeSet::new() }
     }
 
     /// The entry of this key changed.
@@ -147,12 +148,15 @@ impl<K: Ord + Clone> Pages<K> {
             self.next += 1;
         }
         let at = self.index(key);
-        self.dirty.insert(self.pages[at].1);
+        let (first, id) = &self.pages[at];
+        if !self.dirty.contains_key(first) {
+            self.dirty.insert(first.clone(), *id);
+        }
     }
 
     /// Every page is to be written again.
     pub(crate) fn touch_all(&mut self) {
-        self.dirty.extend(self.pages.iter().map(|(_, id)| *id));
+        self.dirty.extend(self.pages.iter().cloned());
     }
 
     /// `<agent>/<unit>/`.
@@ -180,15 +184,12 @@ impl<K: Ord + Clone> Pages<K> {
     }
 
     /// A write of these rows failed: those of pages are still to be written.
-    pub(crate) fn again(&mut self, rows: &[LedgerRow]) {
-        for row in rows {
-            let Some(id) = row.key.rsplit('/').next().and_then(|id| id.parse().ok()) else { continue };
-            if self.pages.iter().any(|(_, page)| *page == id) {
-                self.dirty.insert(id);
-            } else {
-                self.gone.insert(id);
-            }
-        }
+    pub(crate) fn again(&mut self, rows: &[String]) {
+        let failed: BTreeSet<u32> =
+            rows.iter().filter_map(|key| key.rsplit('/').next()?.parse().ok()).collect();
+        let there: BTreeSet<u32> = self.pages.iter().map(|(_, id)| *id).collect();
+        self.gone.extend(failed.difference(&there));
+        self.dirty.extend(self.pages.iter().filter(|(_, id)| failed.contains(id)).cloned());
     }
 
     /// The rows to write, which are from then on taken for written. `entries` says what stands in a range of keys.
@@ -203,8 +204,8 @@ impl<K: Ord + Clone> Pages<K> {
         R: Iterator<Item = (&'a K, &'a Entry<I>)>,
     {
         let mut rows = Vec::new();
-        for id in std::mem::take(&mut self.dirty) {
-            let Some(at) = self.pages.iter().position(|(_, page)| *page == id) else { continue };
+        for (first, id) in std::mem::take(&mut self.dirty) {
+            let Ok(at) = self.pages.binary_search_by(|(key, _)| key.cmp(&first)) else { continue };
             let from = (at > 0).then(|| self.pages[at].0.clone());
             let to = self.pages.get(at + 1).map(|(first, _)| first.clone());
             let parts = split(entries(from.as_ref(), to.as_ref()))?;
@@ -215,6 +216,10 @@ impl<K: Ord + Clone> Pages<K> {
             }
             for (n, (first, lines)) in parts.into_iter().enumerate() {
                 let page = if n == 0 {
+                    // The first page takes what sorts before all that there was, and pages stay in order.
+                    if first < self.pages[at].0 {
+                        self.pages[at].0 = first;
+                    }
                     id
                 } else {
                     let new = self.next;
@@ -399,6 +404,25 @@ mod tests {
         all.insert("02500x".into(), entry("new"));
         pages.touch(&"02500x".to_owned());
         assert!(write(&mut pages, &all, &mut db) <= 2);
+    }
+
+    #[test]
+    fn a_first_page_that_grew_downwards_and_was_split_is_still_found() {
+        let (mut pages, mut db) = (Pages::new("motd/all/".to_owned()), BTreeMap::new());
+        let mut all = BTreeMap::new();
+        let mut put = |key: &str, text: &str, pages: &mut Pages<String>| {
+            all.insert(key.to_owned(), entry(text));
+            pages.touch(&key.to_owned());
+            let written = write(pages, &all, &mut db);
+            let rows: Vec<_> = db.clone().into_iter().collect();
+            assert_eq!(load::<String, String>("motd/all/", &rows, Epoch(1)).unwrap().entries, all);
+            written
+        };
+        put("5", "small", &mut pages);
+        put("4", &"x".repeat(9_000), &mut pages);
+        assert_eq!(put("3", &"x".repeat(9_000), &mut pages), 3);
+        assert_eq!(put("3", "small", &mut pages), 1);
+        assert_eq!(put("5", "large", &mut pages), 1);
     }
 
     proptest! {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::agent::Agent;
-use crate::effect::{Answer, LedgerRow};
+use crate::effect::Answer;
 use crate::engine::Engine;
 use crate::item::{Item, Sight, Trouble};
 use crate::ledger::{self, Stage};
@@ -158,7 +158,7 @@ impl<A: Agent> Engine<A> {
         &mut self,
         unit: &mut State<A>,
         batch: Option<Arc<Batch<A>>>,
-        rows: &[LedgerRow],
+        rows: &[String],
         answer: Answer<A>,
         now: Moment,
     ) {
@@ -304,7 +304,7 @@ impl<A: Agent> Engine<A> {
     /// What has to be looked at is decided on when it has been.
     fn look_or_decide(&self, unit: &mut State<A>, key: &A::Key) {
         let unlooked = unit.items.get(key).is_some_and(|item| matches!(item.sight, Sight::Unlooked));
-        let set = if unlooked { &mut unit.look } else { &mut unit.dirty };
+        let set = if unlooked { &mut unit.look } else { &mut unit.made };
         set.insert(key.clone());
     }
 

@@ -6,10 +6,10 @@
 //! A source that cannot be understood is *frozen*: what it fed before stays recorded, and those items are held
 //! as they are. Specs are parsed once for all members that share an effective document.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use shoal_core::{Document, Quarantined, Revision, TagName};
+use shoal_core::{Document, HostName, Quarantined, Revision, TagName};
 
 use crate::agent::{Agent, Blocked, Source};
 use crate::counters::Count;
@@ -35,7 +35,8 @@ type Parsed<A> = (Document, Arc<<A as Agent>::Spec>);
 
 /// All sources of one agent.
 pub(crate) struct Sources<A: Agent> {
-    by: BTreeMap<SourceId, State<A>>,
+    /// By tag and member. In no order: whoever goes through them sorts.
+    by: BTreeMap<TagName, HashMap<Option<HostName>, State<A>>>,
     /// Those that cannot be understood now.
     frozen: BTreeMap<SourceId, Arc<Quarantined>>,
     specs: BTreeMap<TagName, Vec<Parsed<A>>>,
@@ -55,17 +56,39 @@ impl<A: Agent> Sources<A> {
     }
 
     pub(crate) fn get(&self, id: &SourceId) -> Option<&State<A>> {
-        self.by.get(id)
+        self.by.get(&id.0)?.get(&id.1)
     }
 
-    pub(crate) fn ids(&self) -> impl Iterator<Item = &SourceId> {
-        self.by.keys()
+    /// All that are known, in no order.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = SourceId> {
+        self.by.keys().flat_map(|tag| self.of_tag(tag))
     }
 
-    /// The sources of one tag that are known now, itself included.
-    pub(crate) fn of_tag(&self, tag: &TagName) -> Vec<SourceId> {
-        let first = SourceId(tag.clone(), None);
-        self.by.range(first..).take_while(|(id, _)| id.0 == *tag).map(|(id, _)| id.clone()).collect()
+    /// The sources of one tag that are known now, itself included, in no order.
+    pub(crate) fn of_tag(&self, tag: &TagName) -> impl Iterator<Item = SourceId> {
+        let members = self.by.get(tag).into_iter().flat_map(HashMap::keys);
+        members.map(move |host| SourceId(tag.clone(), host.clone()))
+    }
+
+    fn take(&mut self, SourceId(tag, host): &SourceId) -> Option<State<A>> {
+        let members = self.by.get_mut(tag)?;
+        let old = members.remove(host);
+        if members.is_empty() {
+            self.by.remove(tag);
+        }
+        old
+    }
+
+    fn put(&mut self, SourceId(tag, host): &SourceId, state: State<A>) {
+        self.by.entry(tag.clone()).or_default().insert(host.clone(), state);
+    }
+
+    /// Why one of these cannot be understood now.
+    pub(crate) fn frozen<'i>(&self, mut ids: impl Iterator<Item = &'i SourceId>) -> Option<&Quarantined> {
+        if self.frozen.is_empty() {
+            return None;
+        }
+        ids.find_map(|id| self.frozen.get(id)).map(|q| &**q)
     }
 
     /// Those that cannot be understood now.
@@ -80,7 +103,7 @@ impl<A: Agent> Sources<A> {
 
     /// Asks the agent what this source feeds now.
     pub(crate) fn refresh(&mut self, agent: &A, fleet: &Fleet, id: &SourceId, count: &Count) -> Fed<A::Key> {
-        let old = self.by.remove(id);
+        let old = self.take(id);
         self.frozen.remove(id);
         let was_frozen = old.as_ref().is_some_and(|s| s.frozen.is_some());
         let before = old.as_ref().map(|s| s.keys.clone()).unwrap_or_default();
@@ -91,7 +114,7 @@ impl<A: Agent> Sources<A> {
         match self.read(agent, fleet, id, count) {
             Ok(state) => {
                 let now = state.keys.clone();
-                self.by.insert(id.clone(), state);
+                self.put(id, state);
                 fed(before, now, false)
             }
             Err((why, revision)) => {
@@ -100,7 +123,7 @@ impl<A: Agent> Sources<A> {
                 self.frozen.insert(id.clone(), frozen.clone());
                 let frozen = Some(frozen);
                 let spec = old.and_then(|s| s.spec);
-                self.by.insert(id.clone(), State { keys: before.clone(), spec, revision, frozen });
+                self.put(id, State { keys: before.clone(), spec, revision, frozen });
                 fed(before.clone(), before, true)
             }
         }
@@ -164,11 +187,10 @@ fn exists<A: Agent>(agent: &A, fleet: &Fleet, SourceId(tag, member): &SourceId) 
     served && fleet.is_member(tag, name)
 }
 
-/// Which keys came and went.
+/// Which keys came and went. Both lists are in order.
 pub(crate) fn compare<K: Ord + Clone>(before: &[K], now: &[K]) -> (Vec<K>, Vec<K>) {
-    let old: BTreeSet<&K> = before.iter().collect();
-    let new: BTreeSet<&K> = now.iter().collect();
-    let came = new.difference(&old).map(|k| (*k).clone()).collect();
-    let went = old.difference(&new).map(|k| (*k).clone()).collect();
+    let lacks = |all: &[K], one: &K| all.binary_search(one).is_err();
+    let came = now.iter().filter(|key| lacks(before, key)).cloned().collect();
+    let went = before.iter().filter(|key| lacks(now, key)).cloned().collect();
     (came, went)
 }

@@ -6,7 +6,7 @@ use shoal_core::{Behind, HostName, LeftOut, MAX_BEHIND, Quarantined, Revision, S
 use crate::agent::Agent;
 use crate::effect::Act;
 use crate::engine::{Engine, Listing};
-use crate::item::{Item, Trouble};
+use crate::item::{Item, Open, Trouble};
 use crate::ledger::SourceId;
 use crate::options::Options;
 use crate::unit::{Phase, State};
@@ -198,7 +198,7 @@ impl<A: Agent> Engine<A> {
         Sizes {
             items: sum(|u| u.entries),
             behind: sum(|u| u.open.len()),
-            queue: sum(|u| u.dirty.len() + u.sweep.len()),
+            queue: sum(|u| u.dirty.len() + u.made.len() + u.sweep.len()),
             left_out: sum(|u| u.left_out.values().map(Vec::len).sum()),
         }
     }
@@ -236,26 +236,29 @@ impl<A: Agent> Engine<A> {
 }
 
 fn unit_status<A: Agent>(unit: &State<A>, seen: Revision) -> UnitStatus {
-    let mut behind: Vec<Behind> = unit
-        .open
-        .iter()
-        .map(|(key, open)| Behind {
-            key: key.to_string(),
-            since: open.since,
-            why: open.trouble.to_string(),
-            hosts: unit.items.get(key).map(hosts).unwrap_or_default(),
-        })
-        .collect();
+    // Few are told: the others are not put into words, and a cold unit of 100,000 items has as many behind.
+    let mut open: Vec<_> = unit.open.iter().collect();
+    let mut total = open.len();
+    let oldest = open.iter().map(|(_, open)| open.since).min();
+    open.sort_by_key(|(_, open)| open.since);
+    open.truncate(MAX_BEHIND);
+    let say = |(key, open): (&A::Key, &Open<A>)| Behind {
+        key: key.to_string(),
+        since: open.since,
+        why: open.trouble.to_string(),
+        hosts: unit.items.get(key).map(hosts).unwrap_or_default(),
+    };
+    let mut behind: Vec<Behind> = open.into_iter().map(say).collect();
     let held_total = unit.open.values().filter(|open| matches!(open.trouble, Trouble::Held(_))).count();
     if !unit.elsewhere && (unit.phase != Phase::Ready || unit.fresh) {
         let why = match unit.backoff.why.as_str() {
             "" => "it has not been looked at yet".to_owned(),
             why => why.to_owned(),
         };
-        let since = behind.iter().map(|b| b.since).min().unwrap_or(seen);
+        let since = oldest.unwrap_or(seen);
+        total += 1;
         behind.push(Behind { key: unit.name.0.clone(), since, why, hosts: Vec::new() });
     }
-    let total = behind.len();
     behind.sort_by_key(|b| b.since);
     behind.truncate(MAX_BEHIND);
     let left_out_total: usize = unit.left_out.values().map(Vec::len).sum();

@@ -16,7 +16,6 @@ use shoal_core::{Change, Epoch, Hold, LeftOut, Revision};
 
 use crate::Moment;
 use crate::agent::{Agent, Blocked, Unit};
-use crate::effect::LedgerRow;
 use crate::facts::Due;
 use crate::item::{Item, Open, Sight, Trouble};
 use crate::ledger::{self, Entry, Pages, SourceId};
@@ -43,8 +42,8 @@ pub(crate) struct Flight<A: Agent> {
     pub(crate) id: u64,
     pub(crate) at: Stage,
     pub(crate) batch: Option<Arc<Batch<A>>>,
-    /// The ledger rows being written.
-    pub(crate) rows: Vec<LedgerRow>,
+    /// The keys of the ledger rows being written.
+    pub(crate) rows: Vec<String>,
 }
 
 /// How far a batch is.
@@ -77,6 +76,8 @@ pub(crate) struct State<A: Agent> {
     pub(crate) pages: Pages<A::Key>,
     /// Items that a commit, a look or a timer woke.
     pub(crate) dirty: BTreeSet<A::Key>,
+    /// Items that a batch made and that nothing else woke: what is wanted of them is known.
+    pub(crate) made: BTreeSet<A::Key>,
     /// Items to decide on again when the batch that changes them is done.
     pub(crate) postponed: BTreeSet<A::Key>,
     /// Items that a sweep still has to pass, last first.
@@ -128,6 +129,7 @@ impl<A: Agent> State<A> {
             entries: 0,
             pages: Pages::new(prefix),
             dirty: BTreeSet::new(),
+            made: BTreeSet::new(),
             postponed: BTreeSet::new(),
             sweep: Vec::new(),
             look: BTreeSet::new(),
@@ -183,9 +185,10 @@ impl<A: Agent> State<A> {
         self.open.entry(key.clone()).or_insert(Open { since, trouble: Trouble::Dirty, planned: None });
     }
 
-    /// Every item is decided on again, real changes first.
+    /// Every item is decided on again, real changes first: those are not swept as well.
     pub(crate) fn wake_all(&mut self) {
-        self.sweep = self.items.keys().rev().cloned().collect();
+        let rest = self.items.keys().rev().filter(|key| !self.dirty.contains(*key));
+        self.sweep = rest.cloned().collect();
     }
 
     /// The fencing number, if the claim allows an effect to start now.
@@ -235,6 +238,7 @@ impl<A: Agent> State<A> {
             self.left_out.remove(key);
             self.look.remove(key);
             self.dirty.remove(key);
+            self.made.remove(key);
             self.items.remove(key);
         }
     }
@@ -265,6 +269,7 @@ impl<A: Agent> State<A> {
             && self.looking.is_none()
             && self.committing.is_none()
             && self.dirty.is_empty()
+            && self.made.is_empty()
             && self.sweep.is_empty()
             && self.look.is_empty()
             && !self.look_all

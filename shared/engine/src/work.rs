@@ -16,6 +16,17 @@ use crate::ledger::{Entry, Stage};
 use crate::target::Fault;
 use crate::unit::{Claim, Looking, Phase, Stage as FlightStage, State};
 
+/// Why an item is decided on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// Something happened that concerns it.
+    Woken,
+    /// A batch made it. Nothing woke it since, so what is wanted is what was wanted, and is not asked again.
+    Made,
+    /// A sweep passes.
+    Swept,
+}
+
 /// Looks at more single items than this become a look at the whole unit.
 const MAX_LOOK: usize = 1_000;
 
@@ -209,11 +220,14 @@ impl<A: Agent> Engine<A> {
     /// Decides on all that is dirty, then on a slice of the sweep. Answers whether some of the sweep is left.
     fn decide_some(&mut self, unit: &mut State<A>, now: Moment) -> bool {
         for key in std::mem::take(&mut unit.dirty) {
-            self.decide(unit, &key, now, false);
+            self.decide(unit, &key, now, How::Woken);
+        }
+        for key in std::mem::take(&mut unit.made) {
+            self.decide(unit, &key, now, How::Made);
         }
         let rest = unit.sweep.len().saturating_sub(self.options.sweep_slice);
         for key in unit.sweep.split_off(rest).into_iter().rev() {
-            self.decide(unit, &key, now, true);
+            self.decide(unit, &key, now, How::Swept);
         }
         if unit.sweep.is_empty() {
             let later = std::mem::take(&mut unit.later);
@@ -225,7 +239,7 @@ impl<A: Agent> Engine<A> {
         !unit.sweep.is_empty()
     }
 
-    fn decide(&mut self, unit: &mut State<A>, key: &A::Key, now: Moment, swept: bool) {
+    fn decide(&mut self, unit: &mut State<A>, key: &A::Key, now: Moment, how: How) {
         // What is being changed right now is decided on when that is over.
         if let Some(batch) = unit.flight.as_ref().and_then(|f| f.batch.as_ref())
             && batch.changes.binary_search_by(|edit| edit.key.cmp(key)).is_ok()
@@ -242,7 +256,8 @@ impl<A: Agent> Engine<A> {
             count: &self.count,
         };
         // What was ready stays so: taken apart, a batch that the guard holds would pass it piece by piece.
-        let swept = !unit.ready.remove(key) && swept;
+        let swept = !unit.ready.remove(key) && how == How::Swept;
+        unit.made.remove(key);
         unit.later.remove(key);
         if let Some(why) = ctx.frozen(item) {
             let since = unit.open.get(key).map_or(self.seen, |open| open.since);
@@ -252,6 +267,11 @@ impl<A: Agent> Engine<A> {
         if matches!(item.sight, Sight::Unlooked) {
             unit.look.insert(key.clone());
             return;
+        }
+        if how == How::Made {
+            let wanted = crate::decide::Context::known(item);
+            let decision = ctx.decide(key, item, &wanted, now);
+            return self.decided(unit, key, decision, wanted.revision, now, swept);
         }
         let wanted = match ctx.wanted(key, item) {
             Ok(wanted) => wanted,
@@ -263,6 +283,7 @@ impl<A: Agent> Engine<A> {
             }
         };
         item.want = wanted.item.clone();
+        item.revision = wanted.revision;
         if item.reads != wanted.reads {
             let me = (unit.name.clone(), key.clone());
             for host in &item.reads {

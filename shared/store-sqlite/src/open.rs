@@ -17,8 +17,8 @@ pub(crate) const BUSY: Duration = Duration::from_secs(10);
 const CHECKED_WHOLE: u64 = 16 << 20;
 /// Octets of pages that the writing connection keeps.
 const WRITER_CACHE: i64 = 32 << 20;
-/// Octets of pages that each reading connection keeps.
-const READER_CACHE: i64 = 8 << 20;
+/// Octets of pages that each reading connection keeps. The system keeps them too; here they would count for every reader.
+const READER_CACHE: i64 = 2 << 20;
 /// Pages in the write-ahead log before they are copied into the file: 16 MiB.
 const CHECKPOINT: u32 = 4096;
 

@@ -59,6 +59,8 @@ pub struct View {
     counters: Arc<Counters>,
     cache: Arc<Cache>,
     checkers: Arc<Checkers>,
+    /// Hosts that tags name, of rows that are still being loaded: most rows are such, and are put in place together.
+    loading: Vec<(TagSym, HostSym, Revision)>,
 }
 
 #[derive(Clone, Debug)]
@@ -126,12 +128,19 @@ impl View {
     /// Takes one row of the initial paging, in any order, tombstones included. Ends with [`View::loaded`].
     pub fn load(&mut self, row: Row) {
         let Row { key, value, revision, moved } = row;
+        if let (Some((tag, member)), true) = (key.as_member(), value.is_some())
+            && let Some((tag, host)) = self.plain_link(tag, member)
+        {
+            self.loading.push((tag, host, revision));
+            return;
+        }
         self.put(&key, value.as_ref(), moved, revision);
     }
 
     /// All rows have been loaded, as of `revision`. Asks every rule for every host: this is where loading costs.
     pub fn loaded(&mut self, revision: Revision) {
         self.revision = revision;
+        self.put_loaded();
         for at in 0..self.hosts.len() {
             self.ask_rules(symbol_of(at), &Changed::Everything);
         }

@@ -107,6 +107,18 @@ impl Links {
         self.0 = Some([before, &[(tag, revision.into())], after].concat().into());
     }
 
+    /// Inserts many at once.
+    pub(crate) fn extend(&mut self, links: impl Iterator<Item = (TagSym, Revision)>) {
+        if self.0.is_none() {
+            let mut all: Vec<(TagSym, Since)> = links.map(|(tag, revision)| (tag, revision.into())).collect();
+            all.sort_by_key(|(tag, _)| *tag);
+            all.dedup_by_key(|(tag, _)| *tag);
+            self.0 = (!all.is_empty()).then(|| all.into());
+            return;
+        }
+        links.for_each(|(tag, revision)| self.insert(tag, revision));
+    }
+
     pub(crate) fn remove(&mut self, tag: TagSym) {
         let now = self.as_slice();
         let Ok(at) = self.place(tag) else { return };

@@ -312,6 +312,40 @@ impl View {
         }
     }
 
+    /// A member row that names a host, by symbols, where that needs nothing else to be known.
+    pub(super) fn plain_link(&mut self, tag: &str, member: &str) -> Option<(TagSym, HostSym)> {
+        // Rows come in order, so it is mostly the tag of the row before.
+        let last = self.loading.last().map(|(tag, ..)| *tag);
+        let tag = match last.filter(|last| self.tag_slot(*last).is_some_and(|slot| slot.name.as_str() == tag)) {
+            Some(tag) => tag,
+            None => self.intern_tag(&tag.parse().ok()?),
+        };
+        let host = match self.host_sym(member) {
+            Some(host) => host,
+            None => self.intern_host(&member.parse().ok()?),
+        };
+        Some((tag, host))
+    }
+
+    /// Puts what was loaded in place: each tag's hosts and each host's tags at once.
+    pub(super) fn put_loaded(&mut self) {
+        let mut links = std::mem::take(&mut self.loading);
+        links.sort_unstable_by_key(|(tag, host, _)| (*tag, *host));
+        for of_tag in links.chunk_by(|a, b| a.0 == b.0) {
+            if let Some(slot) = of_tag.first().and_then(|(tag, ..)| self.tag_slot_mut(*tag)) {
+                let newest = of_tag.iter().map(|(.., revision)| *revision).max().unwrap_or_default();
+                slot.changed = slot.changed.max(newest);
+                slot.hosts.extend(of_tag.iter().map(|(_, host, _)| *host));
+            }
+        }
+        links.sort_unstable_by_key(|(tag, host, _)| (*host, *tag));
+        for of_host in links.chunk_by(|a, b| a.1 == b.1) {
+            if let Some(slot) = of_host.first().and_then(|(_, host, _)| self.host_slot_mut(*host)) {
+                slot.tags.extend(of_host.iter().map(|(tag, _, revision)| (*tag, *revision)));
+            }
+        }
+    }
+
     /// A member row by symbols. Most rows name a host and a tag that are known: those are looked up without being
     /// parsed again.
     fn link(&mut self, tag: &str, member: &str) -> Result<(TagSym, Known), BadName> {

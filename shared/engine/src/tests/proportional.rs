@@ -34,3 +34,26 @@ fn one_host_of_a_thousand_costs_what_one_of_a_hundred_does() {
     assert_eq!(small, cost(1000));
     assert_eq!((small.keys, small.changes, small.ledger_rows), (1, 1, 1));
 }
+
+#[test]
+fn a_cold_unit_costs_the_same_per_item_at_any_size() {
+    let cold = |hosts: usize| {
+        let mut world = toys();
+        world.fleet("a", hosts, "hi");
+        world.converge();
+        world.engine().counters()
+    };
+    let (small, large) = (cold(400), cold(4000));
+    // Once to make it, once when a look shows it.
+    assert_eq!((large.keys, large.desired, large.changes), (4001, 8000, 4000));
+    for (what, few, many) in [
+        ("keys", small.keys, large.keys),
+        ("desired", small.desired, large.desired),
+        ("sources", small.sources, large.sources),
+        ("steps", small.steps, large.steps),
+        ("lines", small.lines, large.lines),
+        ("octets of the ledger", small.ledger_bytes, large.ledger_bytes),
+    ] {
+        assert!(many.abs_diff(10 * few) <= few / 2, "{what}: {few} at 400, {many} at 4000");
+    }
+}

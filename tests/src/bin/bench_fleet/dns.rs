@@ -10,16 +10,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use serde_json::json;
-use shoal_core::{Change, Commit, Document, HostRecord, Key, Member, Revision, TagName};
-use shoal_store::Store;
+use shoal_core::{Change, Commit, Document, HostRecord, Key, Member, Range, Revision, TagName, View};
+use shoal_store::{Query, Store};
 use shoal_store_sqlite::SqliteStore;
 use shoal_tests::binaries::binary;
-use shoal_tests::figure::{Figure, Usage};
+use shoal_tests::figure::{Figure, Usage, seconds};
 use shoal_tests::process::Process;
 use shoal_tests::{dns, ports, shape, wait};
 
 /// Changes per size.
 const CHANGES: u32 = 200;
+/// Cold zones per size.
+const COLD: usize = 3;
 /// Rows of one commit while filling the database.
 const CHUNK: usize = 50_000;
 /// How long the agent may take for a whole fleet.
@@ -33,7 +35,7 @@ pub(crate) async fn measure(hosts: u32) -> anyhow::Result<()> {
     let documents: usize = rows.iter().filter_map(|r| r.value.as_ref()).map(|v| v.as_str().len()).sum();
     fill(&store, &rows).await?;
 
-    let mut server = start_server(dir.path(), &path)?;
+    let (mut server, http) = start_server(dir.path(), &path)?;
     let resident = Usage::of(server.id())?.resident;
     let empty = empty_server(dir.path())?;
     let beyond = resident.saturating_sub(empty).saturating_sub(documents as u64);
@@ -43,11 +45,8 @@ pub(crate) async fn measure(hosts: u32) -> anyhow::Result<()> {
         .goal(0.8 * 1024.0)
         .print();
 
-    let checker = cold_zone(dir.path(), &rows, hosts).await?;
-    Figure::median("cold_zone_files_once", "s", vec![checker.0])
-        .hosts(hosts)
-        .beside("named-checkzone", checker.1)
-        .print();
+    crate::http::measure(dir.path(), &server, http, hosts)?;
+    cold_zone(dir.path(), &rows, hosts).await?;
 
     let port = ports::free()?;
     let began = Instant::now();
@@ -124,7 +123,7 @@ async fn commit(store: &SqliteStore, changes: Vec<Change>) -> anyhow::Result<Rev
     Ok(store.commit(commit).await?.revision)
 }
 
-fn start_server(dir: &Path, database: &Path) -> anyhow::Result<Process> {
+fn start_server(dir: &Path, database: &Path) -> anyhow::Result<(Process, u16)> {
     let port = ports::free()?;
     let mut command = Command::new(binary("shoal-hostdb")?);
     command.arg("--store").arg(format!("sqlite:{}", database.display()));
@@ -135,21 +134,73 @@ fn start_server(dir: &Path, database: &Path) -> anyhow::Result<Process> {
         server.alive()?;
         shoal_tests::process::output(Command::new("curl").args(["-fsS", "--max-time", "5", &url]), &[0])
     })?;
-    Ok(server)
+    Ok((server, port))
 }
 
-/// Writes both zones as files from nothing, from a database of their own, and answers how many seconds the whole program took, and how many BIND's checker takes for the larger file alone.
-async fn cold_zone(dir: &Path, rows: &[Change], hosts: u32) -> anyhow::Result<(f64, f64)> {
-    let (files, database) = (dir.join("zones"), dir.join("cold.db"));
-    std::fs::create_dir(&files).context("a folder for zones")?;
+/// How long the whole program takes to write both zones as files from nothing, beside reading the rows alone, loading them
+/// into a view, and what BIND's checker takes for the larger file.
+async fn cold_zone(dir: &Path, rows: &[Change], hosts: u32) -> anyhow::Result<()> {
+    let database = dir.join("cold.db");
     fill(&SqliteStore::open(&database).await?, rows).await?;
-    let config = dir.join("files.toml");
+    let log = dir.join("cold.db-wal");
+    wait::until("the end of the log", PATIENCE, || if log.exists() { Err("it stands") } else { Ok(()) })?;
+    let (mut times, mut checks, mut reads, mut loads) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..COLD {
+        let (time, check) = cold_once(dir, &database, hosts)?;
+        let (read, load) = read(&database).await?;
+        times.push(time);
+        checks.push(check);
+        reads.push(read);
+        loads.push(load);
+    }
+    let median = |values| Figure::median("", "s", values).value;
+    let read = median(reads);
+    Figure::median("cold_zone_files_once", "s", times)
+        .hosts(hosts)
+        .beside("named-checkzone", median(checks))
+        .beside("reading the rows", read)
+        .beside("loading a view of them", median(loads))
+        .goal(read + 0.1)
+        .print();
+    Ok(())
+}
+
+/// Seconds to read all rows, and to load a view of them.
+async fn read(database: &Path) -> anyhow::Result<(f64, f64)> {
+    let store = SqliteStore::open(database).await?;
+    let mut query = Query { tombstones: true, ..Query::new(Range::All) };
+    let mut rows = Vec::new();
+    let began = Instant::now();
+    loop {
+        let page = store.read(&query).await?;
+        rows.extend(page.rows);
+        match page.next {
+            Some(next) => query.after = Some(next),
+            None => break,
+        }
+    }
+    let read = began.elapsed().as_secs_f64();
+    let load = seconds(|| {
+        let mut view = View::new();
+        rows.into_iter().for_each(|row| view.load(row));
+        view.loaded(Revision(1));
+        std::hint::black_box(&view);
+    });
+    Ok((read, load))
+}
+
+fn cold_once(dir: &Path, database: &Path, hosts: u32) -> anyhow::Result<(f64, f64)> {
+    let scratch = tempfile::tempdir_in(dir).context("a scratch folder")?;
+    let (files, copy) = (scratch.path().join("zones"), scratch.path().join("cold.db"));
+    std::fs::create_dir(&files).context("a folder for zones")?;
+    std::fs::copy(database, &copy).context("a copy of the database")?;
+    let config = scratch.path().join("files.toml");
     let settings = "file = \"{zone}\"\ncheck = []\nreload = []\n";
     std::fs::write(&config, format!("[agent.bind]\ndirectory = {files:?}\n{settings}"))
         .context("files.toml")?;
     let mut once = Command::new(binary("shoal-dns")?);
     once.arg("--store")
-        .arg(format!("sqlite:{}", database.display()))
+        .arg(format!("sqlite:{}", copy.display()))
         .arg("--once")
         .arg("--config")
         .arg(config);
@@ -169,7 +220,7 @@ async fn cold_zone(dir: &Path, rows: &[Change], hosts: u32) -> anyhow::Result<(f
 
 /// The memory of a server that has nothing to keep.
 fn empty_server(dir: &Path) -> anyhow::Result<u64> {
-    let server = start_server(dir, &dir.join("empty.db"))?;
+    let (server, _) = start_server(dir, &dir.join("empty.db"))?;
     Ok(Usage::of(server.id())?.resident)
 }
 

@@ -3,6 +3,7 @@
 //! `tests/bench` builds this with optimisation and runs it; each line it prints is a figure in JSON.
 
 mod dns;
+mod http;
 mod view;
 
 use clap::Parser;
