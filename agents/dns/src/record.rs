@@ -204,8 +204,10 @@ mod tests {
     #[test]
     fn zones_sort_as_their_names_do_and_keep_together() {
         let zones = ["a.b", "a.b-c", "a.b.c", "b"].map(|zone| Zone::parse(zone).unwrap());
-        let keys: Vec<Key> =
-            zones.iter().flat_map(|zone| ["@", "-x.a", "a", "b.a", "a-b", "b"].map(|o| Key::new(zone, o))).collect();
+        let keys: Vec<Key> = zones
+            .iter()
+            .flat_map(|zone| ["@", "-x.a", "a", "b.a", "a-b", "b"].map(|o| Key::new(zone, o)))
+            .collect();
         for (at, one) in keys.iter().enumerate() {
             for (place, other) in keys.iter().enumerate() {
                 let labels = |key: &Key| match key.owner() {

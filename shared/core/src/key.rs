@@ -22,8 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::member::Member;
 use crate::name::{
     APPROVALS, BadName, FACTS, HOSTS, HostName, MAX_SEGMENT, Namespace, PAUSES, RESERVED, SCHEMAS, TagName,
-    is_host,
-    is_namespace, name, segment,
+    is_host, is_namespace, name, segment,
 };
 use std::borrow::Borrow;
 use std::sync::Arc;

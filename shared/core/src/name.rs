@@ -139,7 +139,9 @@ impl FromStr for HostName {
 pub(crate) fn is_host(text: &str) -> bool {
     let label = |label: &[u8]| {
         let ends = label.first() != Some(&b'-') && label.last() != Some(&b'-');
-        (1..=63).contains(&label.len()) && ends && label.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(b))
+        (1..=63).contains(&label.len())
+            && ends
+            && label.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(b))
     };
     text.len() <= MAX_SEGMENT && text.as_bytes().split(|b| *b == b'.').all(label)
 }

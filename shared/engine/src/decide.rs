@@ -203,7 +203,8 @@ impl<A: Agent> Context<'_, A> {
             because,
             last: item.entry.as_ref().and_then(|e| e.last.clone()),
         });
-        let agreed = item.entry.as_ref().and_then(|e| e.agreed.as_ref()).is_some_and(|d| *d == planned.digest());
+        let agreed =
+            item.entry.as_ref().and_then(|e| e.agreed.as_ref()).is_some_and(|d| *d == planned.digest());
         let mut until = None;
         let held = if let Some(why) = self.paused(item) {
             Some(format!("paused: {why}"))

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_core::{
-    APPROVALS, PAUSES, Approval, Change, Document, Epoch, Host, HostName, Key, Kind, Pause, Quarantined, Revision, Row, TagName,
-    View,
+    APPROVALS, Approval, Change, Document, Epoch, Host, HostName, Key, Kind, PAUSES, Pause, Quarantined,
+    Revision, Row, TagName, View,
 };
 
 use crate::options::Options;

@@ -316,7 +316,8 @@ impl View {
     pub(super) fn plain_link(&mut self, tag: &str, member: &str) -> Option<(TagSym, HostSym)> {
         // Rows come in order, so it is mostly the tag of the row before.
         let last = self.loading.last().map(|(tag, ..)| *tag);
-        let tag = match last.filter(|last| self.tag_slot(*last).is_some_and(|slot| slot.name.as_str() == tag)) {
+        let tag = match last.filter(|last| self.tag_slot(*last).is_some_and(|slot| slot.name.as_str() == tag))
+        {
             Some(tag) => tag,
             None => self.intern_tag(&tag.parse().ok()?),
         };

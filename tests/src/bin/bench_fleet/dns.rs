@@ -199,11 +199,7 @@ fn cold_once(dir: &Path, database: &Path, hosts: u32) -> anyhow::Result<(f64, f6
     std::fs::write(&config, format!("[agent.bind]\ndirectory = {files:?}\n{settings}"))
         .context("files.toml")?;
     let mut once = Command::new(binary("shoal-dns")?);
-    once.arg("--store")
-        .arg(format!("sqlite:{}", copy.display()))
-        .arg("--once")
-        .arg("--config")
-        .arg(config);
+    once.arg("--store").arg(format!("sqlite:{}", copy.display())).arg("--once").arg("--config").arg(config);
     let began = Instant::now();
     shoal_tests::process::output(&mut once, &[0])?;
     let took = began.elapsed().as_secs_f64();

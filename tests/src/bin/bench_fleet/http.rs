@@ -20,7 +20,8 @@ const ROUNDS: usize = 5;
 
 /// Measures the server that runs as `server` on `port`.
 pub(crate) fn measure(dir: &Path, server: &Process, port: u16, hosts: u32) -> anyhow::Result<()> {
-    let names = (0..1000).map(|n: u32| shape::host(n.wrapping_mul(7919) % hosts)).collect::<Result<Vec<_>, _>>()?;
+    let names =
+        (0..1000).map(|n: u32| shape::host(n.wrapping_mul(7919) % hosts)).collect::<Result<Vec<_>, _>>()?;
     let paths: Vec<String> = names.iter().map(|name| format!("/api/v2/hosts/{name}")).collect();
     let mut ours = Load::connect(port)?;
     let size = ours.connections[0].get(&paths[0])?;
@@ -103,7 +104,9 @@ impl Connection {
             let more = self.stream.read(&mut self.buffer[have..]).context("an answer")?;
             ensure!(more > 0, "the connection was closed");
             have += more;
-            let Some(end) = self.buffer[..have].windows(4).position(|four| four == b"\r\n\r\n") else { continue };
+            let Some(end) = self.buffer[..have].windows(4).position(|four| four == b"\r\n\r\n") else {
+                continue;
+            };
             let head = String::from_utf8_lossy(&self.buffer[..end]).to_ascii_lowercase();
             ensure!(head.starts_with("http/1.1 200"), "{head}");
             let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
