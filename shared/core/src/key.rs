@@ -152,7 +152,7 @@ fn is_plain(text: &str) -> bool {
         Some((key, member)) => {
             key.starts_with(|c: char| c.is_ascii_alphanumeric())
                 && key.len() <= MAX_SEGMENT
-                && key.as_bytes().iter().all(|b| plain(b))
+                && key.as_bytes().iter().all(plain)
                 && is_host(member)
                 && is_namespace(first)
                 && !RESERVED.contains(&first)
