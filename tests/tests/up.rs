@@ -58,6 +58,8 @@ fn it_comes_up_and_goes_on() -> Result<()> {
     ensure!(after.lines().count() == 4, "www.example.com is {after:?}");
     let status = stop(&mut first)?;
     ensure!(status == Some(0), "stopped by a signal, it ended with {status:?}");
+    // Nothing that it started keeps the lock from the next one.
+    output(Command::new("flock").arg("-n").arg(state.join("lock")).arg("true"), &[0])?;
 
     let mut second = up(&state)?;
     ensure!(shell(&state, www)? == after, "a second start forgot a change");
