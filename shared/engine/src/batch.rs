@@ -30,8 +30,9 @@ impl<A: Agent> Engine<A> {
         }
         let mut keys = self.let_through(unit);
         let Some((number, not_after)) = unit.may_act(now, self.options.margin) else { return false };
-        if !self.options.nature.whole {
-            // Where a batch fails as a whole, halves of it find the change that makes it fail.
+        if !self.options.nature.whole && !self.options.nature.sole {
+            // Where a batch fails as a whole, halves of it find the change that makes it fail. Not so where the target may
+            // know nothing yet: it would answer from a part as if that were all.
             keys.truncate((self.options.max_batch >> unit.backoff.failures.min(16)).max(1));
         }
         if keys.is_empty() {

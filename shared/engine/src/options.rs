@@ -45,7 +45,8 @@ pub struct Options {
     pub retry_most: Millis,
     /// How many retries a second all items of this target get together.
     pub retry_rate: u32,
-    /// The most changes of one batch, for targets that do not write a unit as a whole.
+    /// The most changes of one batch, for targets that do not write a unit as a whole and are not
+    /// [`Nature::sole`].
     pub max_batch: usize,
     /// How many swept items are decided on before a real change gets its turn.
     pub sweep_slice: usize,

@@ -70,7 +70,8 @@ pub struct Nature {
     /// Its [`Seen::Ours`] can be trusted without the ledger: it marks what Shoal made.
     pub marks_own: bool,
     /// Nobody else can reach it, and it may forget: memory of this very process. What differs there is nobody's
-    /// edit, so it is put right even where drift is only reported, and what the ledger does not know goes.
+    /// edit, so it is put right even where drift is only reported, and what the ledger does not know goes. It is told
+    /// all that there is to change in one batch, whatever its size: a part of a unit must not be taken for all of it.
     pub sole: bool,
 }
 

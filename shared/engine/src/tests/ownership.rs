@@ -189,6 +189,21 @@ fn what_nobody_else_can_reach_is_put_right_even_where_drift_is_only_reported() {
 }
 
 #[test]
+fn what_may_forget_is_told_a_large_unit_in_one_go() {
+    let mut world = toys_of(Nature { marks_own: true, sole: true, ..Nature::default() });
+    world.fleet("a", 6_000, "hi");
+    // Failures of the whole are no reason to begin with a part either.
+    world.place.1.batch_fault = Some(crate::Fault::new("listen", "somebody else does"));
+    world.run();
+    world.advance(10_000);
+    world.place.1.batch_fault = None;
+    world.advance(600_000);
+    world.converge();
+    let sizes: Vec<_> = world.place.1.batches.iter().map(|batch| batch.changes.len()).collect();
+    assert!(sizes.len() > 2 && sizes.iter().all(|size| *size == 6_000), "{sizes:?}");
+}
+
+#[test]
 fn a_late_success_of_a_creation_is_known_as_ours() {
     let mut world = toys();
     world.fleet("a", 1, "hi");
