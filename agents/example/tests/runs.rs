@@ -294,3 +294,31 @@ fn a_host_selects_the_units_that_it_feeds_and_self_is_this_machine() {
     assert_eq!(world.code(&["--once", "--host", "self"]), 0);
     assert!(world.motd(&node).is_some() && world.motd("web1.example.com").is_some());
 }
+
+#[test]
+fn what_was_made_since_the_backup_stays_until_a_person_agrees() {
+    let world = seeded();
+    assert_eq!(world.code(&["--once"]), 0);
+    let (db, copy) = (world.path("shoal.db"), world.path("copy.db"));
+    shoal_store_sqlite::backup(&db, &copy).unwrap();
+    world.commit(&[
+        ("motd/all", serde_json::json!({"document": {"banner": "be brief"}})),
+        ("motd/all/members/web2.example.com", serde_json::Value::Null),
+        ("hosts/web3.example.com", host(3)),
+        ("motd/all/members/web3.example.com", serde_json::json!({})),
+    ]);
+    assert_eq!(world.code(&["--once"]), 0);
+    let made = |world: &World| ["web1", "web2", "web3"].map(|n| world.motd(&format!("{n}.example.com")));
+    let before = made(&world);
+    let restored = shoal_store_sqlite::restore(&copy, &db, true).unwrap();
+    let (code, said) = world.says(&["--once"]);
+    assert!(code == 4 && said.contains("restored"), "{code}: {said}");
+    assert_eq!(made(&world), before, "nobody agreed to anything");
+    let digest = format!("{:016x}", restored.head.epoch.0);
+    world.commit(&[("approvals/motd/epoch", serde_json::json!({"digest": digest}))]);
+    assert_eq!(world.code(&["--once"]), 0);
+    let [one, two, three] = made(&world);
+    assert_eq!(one.unwrap(), "web1.example.com: be kind\n");
+    assert_eq!(two.unwrap(), "web2.example.com: be kind\n");
+    assert_eq!(three, before[2], "the backup knows nothing of it, so it may be anybody's");
+}

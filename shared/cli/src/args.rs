@@ -1,6 +1,7 @@
 //! What the command line may say.
 
 mod agents;
+mod database;
 mod read;
 mod rewrite;
 mod write;
@@ -10,6 +11,7 @@ use jiff::Timestamp;
 use shoal_hostdb::{DEFAULT_STORE, ServeArgs};
 
 pub(crate) use self::agents::{Approve, Pause, Status, Wait};
+pub(crate) use self::database::{Database, Work};
 pub(crate) use self::read::{Blame, Diff, Effective, Explain, Get, Log, Members, Parents, Show};
 pub(crate) use self::rewrite::rewrite;
 pub(crate) use self::write::{Apply, Import, ImportAnsible, ImportFrom, Mv, Put, Rm, Rollback, TagCommand};
@@ -180,6 +182,13 @@ Examples:
     Approve(Approve),
     /// Bring in what another system knows
     Import(Import),
+    /// Back up the database's file, and restore it
+    #[command(after_help = "\
+Both work on the file itself (--store sqlite:PATH), on the machine where it is.
+Examples:
+  shoal database backup /backup/shoal.db             while it is in use
+  shoal database restore /backup/shoal.db --replace  after everything that uses it was stopped")]
+    Database(Database),
     /// Run the server in this process
     Serve(ServeArgs),
 }

@@ -36,6 +36,9 @@ fn real(cli: Cli) -> Outcome {
         // A server wants more threads than a command.
         return shoal_hostdb::run(&cli.store, args).map_err(Failure::Other);
     }
+    if let Command::Database(args) = &cli.command {
+        return commands::database::run(&mut Out::stdout(cli.output), &cli.store, args);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -80,7 +83,7 @@ fn finish(outcome: Outcome) -> ExitCode {
 const WIDTH: u16 = 100;
 
 /// Runs one command line (without the program's name) on this store, as `author` at the time `now` says. Answers the
-/// exit code and the error, if there is one to print. `serve` is refused.
+/// exit code and the error, if there is one to print. `serve` and `database` are refused.
 pub async fn run(
     store: Arc<dyn Store>,
     line: &[&str],

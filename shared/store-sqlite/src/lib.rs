@@ -22,6 +22,7 @@ mod bell;
 mod boot;
 mod claims;
 mod commit;
+mod copies;
 mod fault;
 mod ledger;
 mod log;
@@ -43,6 +44,7 @@ use shoal_store::{
     Query, Result, Store, StoreError,
 };
 
+pub use copies::{Restored, backup, restore};
 pub use open::Options;
 use shared::Shared;
 use writer::{Answer, Task, Writer};

@@ -67,10 +67,7 @@ pub(crate) fn random_epoch() -> Result<Epoch> {
 /// Opens or makes the database, checks it, and answers where it is, the writing connection and the head.
 pub(crate) fn open(path: &Path, options: &Options) -> Result<(PathBuf, Connection, Head)> {
     // Absolute: the working directory may change, and SQLite reads some relative names as something else.
-    let place = std::path::absolute(path).map_err(|error| StoreError::Unavailable {
-        place: path.display().to_string(),
-        why: format!("finding the file: {error}"),
-    })?;
+    let place = absolute(path)?;
     look(&place)?;
     let failed = |stop: Stop| stop.at(&place, "opening the database");
     let mut connection = connect(&place, options, WRITER_CACHE, true).map_err(|e| failed(e.into()))?;
@@ -80,9 +77,16 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<(PathBuf, Connectio
     Ok((place, connection, head))
 }
 
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|error| StoreError::Unavailable {
+        place: path.display().to_string(),
+        why: format!("finding the file: {error}"),
+    })
+}
+
 /// What can be said better before SQLite is asked. Never opens the file itself: closing it again would drop the
 /// locks of this process's other connections.
-fn look(place: &Path) -> Result<()> {
+pub(crate) fn look(place: &Path) -> Result<()> {
     let unavailable = |why: String| StoreError::Unavailable { place: place.display().to_string(), why };
     match fs::metadata(place) {
         Ok(found) if found.is_dir() => {
@@ -186,7 +190,7 @@ fn identify(connection: &mut Connection, place: &Path, options: &Options) -> Res
     Ok(())
 }
 
-fn marks(connection: &Connection) -> rusqlite::Result<(i32, i32)> {
+pub(crate) fn marks(connection: &Connection) -> rusqlite::Result<(i32, i32)> {
     let mark = |name| connection.pragma_query_value(None, name, |row| row.get(0));
     Ok((mark("application_id")?, mark("user_version")?))
 }
@@ -195,7 +199,7 @@ fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0)).map(|n| n == 0)
 }
 
-fn recognise(place: &Path, application: i32, version: i32) -> Result<(), Stop> {
+pub(crate) fn recognise(place: &Path, application: i32, version: i32) -> Result<(), Stop> {
     let place = place.display();
     if application != schema::APPLICATION {
         return Err(StoreError::Invalid(format!(
@@ -259,7 +263,7 @@ fn create(connection: &mut Connection) -> Result<(), Stop> {
 
 /// Looks for damage, as far as that is cheap: a small file whole, the ends of a large one. The rest is found when
 /// it is read.
-fn check(connection: &Connection, place: &Path) -> Result<(), Stop> {
+pub(crate) fn check(connection: &Connection, place: &Path) -> Result<(), Stop> {
     // The log counts too: pages may stand only there.
     if fs::metadata(place).map_or(0, |found| found.len()) <= CHECKED_WHOLE {
         let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;

@@ -1,6 +1,7 @@
 //! One module for each group of commands.
 
 mod approve;
+pub(crate) mod database;
 mod explain;
 mod get;
 mod history;
@@ -42,6 +43,7 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> Outcome {
         Command::Resume(args) => pause::run(session, args, false).await,
         Command::Approve(args) => approve::run(session, args).await,
         Command::Import(args) => import::run(session, args).await,
+        Command::Database(_) => Err(Failure::Usage("the file is worked on by the program itself".to_owned())),
         Command::Serve(_) => Err(Failure::Usage("the server runs as a program of its own".to_owned())),
     }
 }

@@ -208,6 +208,31 @@ fn serve_runs_the_server_until_it_is_told_to_stop() {
 }
 
 #[test]
+fn a_backup_is_made_and_restored_by_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = format!("sqlite:{}", dir.path().join("shoal.db").display());
+    let copy = dir.path().join("copy.db").display().to_string();
+    let missing = shoal(&store, &["database", "backup", &copy]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(text(&missing.stderr).contains("there is no database at"), "{}", text(&missing.stderr));
+    assert!(shoal(&store, &["put", "web1.example.com", "-m", "x"]).status.success());
+    let made = shoal(&store, &["database", "backup", &copy, "-o", "json"]);
+    let value: serde_json::Value = serde_json::from_slice(&made.stdout).unwrap();
+    assert_eq!(value["revision"], 1, "{}", text(&made.stderr));
+    assert!(shoal(&store, &["put", "web2.example.com", "-m", "x"]).status.success());
+    let refused = shoal(&store, &["database", "restore", &copy]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("--replace"), "{}", text(&refused.stderr));
+    let restored = shoal(&store, &["database", "restore", &copy, "--replace"]);
+    let said = text(&restored.stdout);
+    assert!(restored.status.success(), "{}", text(&restored.stderr));
+    assert!(said.contains("up to revision 2") && said.contains("shoal approve"), "{said}");
+    assert_eq!(shoal(&store, &["get", "web2.example.com"]).status.code(), Some(1));
+    let remote = shoal("http://127.0.0.1:1", &["database", "backup", &copy]);
+    assert_eq!(remote.status.code(), Some(2), "{}", text(&remote.stderr));
+}
+
+#[test]
 fn the_examples_of_the_operations_page_run() {
     let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operations.md");
     let text = std::fs::read_to_string(page).unwrap();
