@@ -176,7 +176,7 @@ fn every_exit_code_is_told() {
     let (code, said) = world.says(&["--once"]);
     assert!(code == 5 && said.contains("another instance works on it"), "still waiting: {code}: {said}");
     // A plan asks nobody.
-    assert_eq!(world.code(&["--plan"]), 0, "all that is left is held");
+    assert_eq!(world.code(&["--plan"]), 4, "all that is left is held");
     std::fs::remove_dir_all(world.path("motd")).unwrap();
     let (code, said) = world.says(&["--plan"]);
     assert!(code == 1 && said.contains("look into"), "failed: {code}: {said}");
@@ -210,11 +210,13 @@ fn a_preview_tells_and_writes_nothing() {
     let file = world.path("change.yaml").display().to_string();
     let (code, said) = world.says(&["--preview", &file]);
     let lines = ["- files web1.example.com", "~ files web2.example.com", "+ files web3.example.com"];
-    assert!(code == 0 && lines.iter().all(|line| said.contains(line)), "{code}: {said}");
+    assert!(code == 3 && lines.iter().all(|line| said.contains(line)), "{code}: {said}");
     let output = world.run(&["--preview", &file, "--output", "json"]);
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(json["wishes"].as_array().unwrap().len(), 3, "{json}");
     assert_eq!((world.head(), world.motd("web3.example.com")), (before, None), "nothing is written");
+    std::fs::write(world.path("change.yaml"), "host: web3.example.com\n").unwrap();
+    assert_eq!(world.code(&["--preview", &file]), 0, "nobody wants anything of it");
     std::fs::write(world.path("change.yaml"), "host: web3.example.com\nstat: active\n").unwrap();
     let (code, said) = world.says(&["--preview", &file]);
     assert!(code == 2 && said.contains("change.yaml") && said.contains("stat"), "{code}: {said}");
@@ -243,6 +245,8 @@ fn a_mass_change_is_held_unless_its_share_is_allowed() {
     }
     assert_eq!(world.code(&["--once"]), 0);
     world.commit(&[("motd/all", serde_json::json!({"document": {"banner": "be quick"}}))]);
+    let (code, said) = world.says(&["--plan"]);
+    assert!(code == 4 && said.contains("agree with digest"), "{code}: {said}");
     let (code, said) = world.says(&["--once"]);
     assert!(code == 4 && said.contains("shoal approve"), "{code}: {said}");
     assert!(world.motd("web3.example.com").unwrap().contains("be kind"));

@@ -12,7 +12,9 @@ use shoal_engine::MaxChange;
     version,
     about = "Converges what the tags of one namespace ask for",
     after_help = "Exit codes: 0 converged, 1 failed, 2 usage, 4 held (guard, clash, pause), 5 still waiting.\n\
-                  With --plan: 0 nothing to do, 3 changes pending, 1 something cannot be seen, 5 not done in time."
+                  With --plan: 0 nothing to do, 3 changes pending, 4 something is held (whatever else is pending),\n\
+                  1 something cannot be seen, 5 not done in time.\n\
+                  With --preview: 0 nothing would be wanted otherwise, 3 something would."
 )]
 pub(crate) struct Args {
     /// Converge once, then exit

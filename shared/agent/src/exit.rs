@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use shoal_engine::{Fault, Plan, Verdict};
+use shoal_engine::{Fault, Plan, Preview, Verdict};
 use shoal_store::StoreError;
 
 /// Everything is as it should be; nothing to do.
@@ -11,7 +11,7 @@ pub(crate) const DONE: u8 = 0;
 pub(crate) const FAILED: u8 = 1;
 /// The command line, the configuration or a file that was given is wrong.
 pub(crate) const USAGE: u8 = 2;
-/// `--plan`: there are changes to make.
+/// `--plan`: there are changes to make; `--preview`: something would be wanted otherwise.
 pub(crate) const PENDING: u8 = 3;
 /// Something waits for a person.
 pub(crate) const HELD: u8 = 4;
@@ -63,19 +63,22 @@ pub(crate) enum End {
     /// `--plan`. The verdict says whether all could be seen.
     Planned(Plan, Verdict),
     /// `--preview`.
-    Previewed,
+    Previewed(Preview),
 }
 
 /// The one map from what happened to the exit code.
 pub(crate) fn code(result: &Result<End, Failure>) -> ExitCode {
     ExitCode::from(match result {
-        Ok(End::Stopped | End::Previewed | End::Once(Verdict::Converged)) => DONE,
+        Ok(End::Stopped | End::Once(Verdict::Converged)) => DONE,
         Ok(End::Once(Verdict::Failed)) => FAILED,
         Ok(End::Once(Verdict::Held)) => HELD,
         Ok(End::Once(Verdict::Waiting | Verdict::Busy)) => WAITING,
         Ok(End::Planned(_, Verdict::Failed)) => FAILED,
+        // As with `--once`, what waits for a person comes before what would go by itself.
+        Ok(End::Planned(plan, verdict)) if *verdict == Verdict::Held || plan.is_held() => HELD,
         Ok(End::Planned(plan, _)) if plan.is_empty() => DONE,
-        Ok(End::Planned(..)) => PENDING,
+        Ok(End::Previewed(preview)) if preview.is_empty() => DONE,
+        Ok(End::Planned(..) | End::Previewed(_)) => PENDING,
         Err(Failure::Late { .. }) => WAITING,
         Err(Failure::Usage(_)) => USAGE,
         Err(Failure::Fault(_) | Failure::Store { .. }) => FAILED,

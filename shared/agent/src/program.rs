@@ -26,7 +26,7 @@ use crate::stores::Stores;
 ///
 /// The configuration is `/etc/shoal/NAME.toml`, where NAME is the program's file name without `shoal-`; `build` gets its
 /// table `[agent]`. Exit codes: 0 converged, 1 failed, 2 usage, 4 held, 5 still waiting; `--plan`: 0 nothing to do,
-/// 3 changes pending.
+/// 3 changes pending, 4 something is held; `--preview`: 3 something would be wanted otherwise.
 pub fn main<C, A, T>(build: impl Fn(C) -> Result<(A, T), Fault>) -> ExitCode
 where
     C: DeserializeOwned,

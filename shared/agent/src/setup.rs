@@ -102,7 +102,7 @@ impl<A: Agent> Setup<'_, A> {
                 Output::Text => text::preview(&preview),
                 Output::Json => json(&preview)?,
             });
-            return Ok(End::Previewed);
+            return Ok(End::Previewed(preview));
         }
         if !self.args.plan {
             limit.keep("publish the schema", publish::schema(&*self.agent, &*self.store)).await?;

@@ -81,7 +81,7 @@ pub(crate) fn preview(preview: &Preview) -> String {
     for q in &preview.quarantined {
         let _ = writeln!(out, "! {}: {}", q.what, q.why);
     }
-    if preview.wishes.is_empty() && preview.quarantined.is_empty() {
+    if preview.is_empty() {
         out.push_str("nothing would be wanted otherwise\n");
     }
     out

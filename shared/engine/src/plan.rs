@@ -92,6 +92,12 @@ impl Plan {
     pub fn is_empty(&self) -> bool {
         self.units.iter().all(|unit| unit.steps.iter().all(|step| step.held.is_some()))
     }
+
+    /// Whether the guard would stop anything.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.units.iter().any(|unit| unit.hold.is_some())
+    }
 }
 
 impl<A: Agent> Engine<A> {

@@ -23,6 +23,14 @@ pub struct Preview {
     pub quarantined: Vec<shoal_core::Quarantined>,
 }
 
+impl Preview {
+    /// Whether everything would be wanted as it is now.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.wishes.is_empty() && self.quarantined.is_empty()
+    }
+}
+
 /// One item that would be wanted otherwise.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Wish {
