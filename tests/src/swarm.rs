@@ -1,17 +1,23 @@
-//! A server, a DNS agent and a BIND, each a process of its own, on one database file.
+//! A server, a DNS agent and a BIND, each a process of its own. Agent and command reach the database through the server,
+//! or, where a test says so, on the file beside it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
 use crate::binaries::binary;
 use crate::bind::Bind;
 use crate::process::{Process, output};
 use crate::{dns, ports, wait};
+
+/// What the command says when no server answers.
+const NOBODY: &str = "is shoal-hostdb running there?";
 
 /// The root of the repository.
 #[must_use]
@@ -26,10 +32,21 @@ pub struct Swarm {
     // Before the folder: fields are dropped in order.
     server: Option<Process>,
     agent: Option<Process>,
+    /// A server that is killed and started again meanwhile.
+    restart: Option<JoinHandle<anyhow::Result<Process>>>,
     /// The name server that serves what the agent writes.
     pub bind: Bind,
     http: u16,
+    /// What agent and command are told to use.
+    store: String,
     dir: tempfile::TempDir,
+}
+
+impl Drop for Swarm {
+    fn drop(&mut self) {
+        // What it starts ends with it.
+        drop(self.restart.take().map(JoinHandle::join));
+    }
 }
 
 impl Swarm {
@@ -42,8 +59,20 @@ impl Swarm {
         let files = dir.path().join("zones");
         std::fs::create_dir(&files).context("a folder for zones")?;
         let bind = Bind::start(&dir.path().join("named"), &files, zones)?;
-        let swarm = Self { server: None, agent: None, bind, http: ports::free()?, dir };
+        let http = ports::free()?;
+        let store = format!("http://127.0.0.1:{http}");
+        let swarm = Self { server: None, agent: None, restart: None, bind, http, store, dir };
         std::fs::write(swarm.dir.path().join("dns.toml"), swarm.settings()?).context("dns.toml")?;
+        Ok(swarm)
+    }
+
+    /// The same, with agent and command on the file itself, beside the server.
+    ///
+    /// # Errors
+    /// See [`new`](Self::new).
+    pub fn on_the_file(zones: &BTreeSet<String>) -> anyhow::Result<Self> {
+        let mut swarm = Self::new(zones)?;
+        swarm.store = swarm.file();
         Ok(swarm)
     }
 
@@ -69,8 +98,14 @@ impl Swarm {
         self.dir.path()
     }
 
-    fn store(&self) -> String {
+    fn file(&self) -> String {
         format!("sqlite:{}", self.dir.path().join("shoal.db").display())
+    }
+
+    fn server(&self) -> anyhow::Result<Command> {
+        let mut command = Command::new(binary("shoal-hostdb")?);
+        command.args(["--store", &self.file(), "--listen", &format!("127.0.0.1:{}", self.http)]);
+        Ok(command)
     }
 
     /// Starts the server, without waiting for it.
@@ -78,9 +113,33 @@ impl Swarm {
     /// # Errors
     /// It cannot be started.
     pub fn start_server(&mut self) -> anyhow::Result<()> {
-        let mut command = Command::new(binary("shoal-hostdb")?);
-        command.args(["--store", &self.store(), "--listen", &format!("127.0.0.1:{}", self.http)]);
-        self.server = Some(Process::start("hostdb", self.dir.path(), &mut command)?);
+        self.server = Some(Process::start("hostdb", self.dir.path(), &mut self.server()?)?);
+        Ok(())
+    }
+
+    /// Ends the server at once, as power loss does, when this time is over, and starts it again; meanwhile this goes on.
+    ///
+    /// # Errors
+    /// There is no server.
+    pub fn server_blinks(&mut self, after: Duration) -> anyhow::Result<()> {
+        let mut server = self.server.take().context("the server was not started")?;
+        let (mut command, dir) = (self.server()?, self.dir.path().to_owned());
+        self.restart = Some(std::thread::spawn(move || {
+            std::thread::sleep(after);
+            server.alive()?;
+            drop(server);
+            Process::start("hostdb", &dir, &mut command)
+        }));
+        Ok(())
+    }
+
+    /// Waits until the server that was to be killed was killed, and is started again.
+    ///
+    /// # Errors
+    /// It ended before, or cannot be started.
+    pub fn server_is_back(&mut self) -> anyhow::Result<()> {
+        let restart = self.restart.take().context("the server was not to be killed")?;
+        self.server = Some(restart.join().ok().context("who kills the server has panicked")??);
         Ok(())
     }
 
@@ -103,14 +162,9 @@ impl Swarm {
     /// It cannot be started.
     pub fn start_agent(&mut self) -> anyhow::Result<()> {
         let mut command = Command::new(binary("shoal-dns")?);
-        command.args(["--store", &self.store(), "--config"]).arg(self.dir.path().join("dns.toml"));
+        command.args(["--store", &self.store, "--config"]).arg(self.dir.path().join("dns.toml"));
         self.agent = Some(Process::start("dns", self.dir.path(), &mut command)?);
         Ok(())
-    }
-
-    /// Ends the server at once, as power loss does.
-    pub fn kill_server(&mut self) {
-        self.server = None;
     }
 
     /// That the agent has not ended by itself.
@@ -134,13 +188,26 @@ impl Swarm {
         self.shoal_fine(args, &[0])
     }
 
-    /// Runs `shoal` where other exit codes are fine, too.
+    /// Runs `shoal` where other exit codes are fine, too. One that found nobody there has sent nothing, and is run again;
+    /// what it had begun, it ends by itself, with the server that comes back.
     ///
     /// # Errors
     /// It ends with none of them.
     pub fn shoal_fine(&self, args: &[&str], fine: &[i32]) -> anyhow::Result<String> {
-        let mut command = Command::new(binary("shoal")?);
-        output(command.env("SHOAL_AUTHOR", "tests").args(["--store", &self.store()]).args(args), fine)
+        let until = Instant::now() + wait::PATIENCE;
+        loop {
+            let mut command = Command::new(binary("shoal")?);
+            command.env("SHOAL_AUTHOR", "tests").args(["--store", &self.store]).args(args);
+            let out = command.stdin(Stdio::null()).output().context("cannot run shoal")?;
+            let errors = String::from_utf8_lossy(&out.stderr);
+            if out.status.code() == Some(1) && errors.contains(NOBODY) && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(20));
+            } else if out.status.code().is_some_and(|code| fine.contains(&code)) {
+                return Ok(String::from_utf8_lossy(&out.stdout).into_owned());
+            } else {
+                bail!("shoal {args:?} ended with {}:\n{errors}", out.status);
+            }
+        }
     }
 
     /// Waits until the agent has done what the database says.
@@ -154,7 +221,7 @@ impl Swarm {
             agent.alive()?;
             let tail = agent.tail();
             let mut command = Command::new(binary("shoal")?);
-            command.args(["--store", &self.store(), "wait", "--agent", "dns", "--timeout", "10s"]);
+            command.args(["--store", &self.store, "wait", "--agent", "dns", "--timeout", "10s"]);
             output(&mut command, &[0]).with_context(|| format!("newest commit {revision}\nagent: {tail}"))
         })
         .map(drop)

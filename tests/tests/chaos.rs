@@ -1,4 +1,5 @@
-//! Server and agent are killed at random while the fleet changes; the end is as if it had been made in one go.
+//! Server and agent are killed at random while the fleet changes; the end is as if it had been made in one go. Everything
+//! that is said, and all that the agent does, goes through that server.
 //!
 //! The guard is on. What piles up while the agent is dead may be more than it lets through; somebody then looks at what is
 //! held and agrees to exactly that, and now and then so much is changed at once that this must happen.
@@ -61,8 +62,9 @@ fn killed_a_hundred_times_it_ends_as_if_made_from_scratch() -> Result<()> {
     swarm.server_answers()?;
     let agreed = chaos.agreed + swarm.converged_with_consent()?;
     println!(
-        "{} kills, {} changes, agreed to {agreed} times, in {:?}",
+        "{} kills ({} of the server), {} changes, agreed to {agreed} times, in {:?}",
         chaos.kills,
+        chaos.server_kills,
         chaos.changes,
         began.elapsed()
     );
@@ -86,6 +88,8 @@ struct Chaos {
     fleet: Vec<String>,
     next: u32,
     kills: u32,
+    /// How many of them met the server.
+    server_kills: u32,
     changes: u32,
     /// How often somebody agreed to what was held.
     agreed: u32,
@@ -112,7 +116,7 @@ impl Chaos {
         ])?;
         swarm.converged()?;
         let random = StdRng::seed_from_u64(seed);
-        Ok(Self { swarm, random, fleet: Vec::new(), next: 0, kills: 0, changes: 0, agreed: 0 })
+        Ok(Self { swarm, random, fleet: Vec::new(), next: 0, kills: 0, server_kills: 0, changes: 0, agreed: 0 })
     }
 
     /// The fleet changes for a while; then the server or the agent is killed and started again.
@@ -131,9 +135,13 @@ impl Chaos {
             self.kill_agent()?;
             return self.swarm.start_agent();
         }
+        // In the middle of what is said to it and of what the agent asks; now and then after it.
+        let within = Duration::from_millis(self.random.random_range(0..150));
+        self.swarm.server_blinks(within)?;
+        self.change()?;
         self.kills += 1;
-        self.swarm.kill_server();
-        self.swarm.start_server()
+        self.server_kills += 1;
+        self.swarm.server_is_back()
     }
 
     fn kill_agent(&mut self) -> Result<()> {
