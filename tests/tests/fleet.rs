@@ -3,13 +3,15 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use shoal_tests::bind::Bind;
 use shoal_tests::swarm::{Swarm, repository};
-use shoal_tests::{dns, wait};
+use shoal_tests::process::output;
+use shoal_tests::{binaries, dns, wait};
 
 /// The folder of a real inventory, where there is one.
 fn real_fleet() -> Option<PathBuf> {
@@ -81,10 +83,45 @@ fn the_example_fleet_is_answered_for() -> Result<()> {
     follows(&mut swarm, "example.com")
 }
 
-/// A swarm that serves the example fleet.
+/// `tests/fleet` on the small example makes zones that BIND takes, and says which; with a mapping that makes none, it says that.
+#[test]
+fn the_script_makes_files_of_an_inventory() -> Result<()> {
+    let Some(check) = binaries::system("named-checkzone") else {
+        return skipped("the_script_makes_files_of_an_inventory", "named-checkzone is not installed");
+    };
+    let example = repository().join("deploy/example/ansible");
+    let dir = tempfile::Builder::new().prefix("shoal-fleet-").tempdir()?;
+    let run = |mapping: &Path, out: &str| {
+        let out = dir.path().join(out);
+        let mut script = Command::new(repository().join("tests/fleet"));
+        script.arg("--inventory").arg(example.join("inventory.json")).arg("--mapping").arg(mapping);
+        output(script.arg("--out").arg(&out).env_remove("SHOAL_STORE"), &[0]).map(|said| (out, said))
+    };
+    let mapping = example.join("mapping.yaml");
+    let declared = zones(&std::fs::read_to_string(&mapping)?);
+    // The second time it changes what changed: nothing.
+    for _ in 0..2 {
+        let (out, said) = run(&mapping, "made")?;
+        let made: BTreeSet<String> = std::fs::read_dir(out.join("zones"))?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect::<Result<_>>()?;
+        ensure!(!made.is_empty() && made.is_superset(&declared), "{made:?}, declared are {declared:?}");
+        for zone in &made {
+            output(Command::new(&check).args(["-i", "local", zone]).arg(out.join("zones").join(zone)), &[0])?;
+            ensure!(said.contains(&format!("zones/{zone} ")), "{zone} is not in {said}");
+        }
+    }
+    let none = dir.path().join("none.yaml");
+    std::fs::write(&none, "name: fleet\n")?;
+    let (_, said) = run(&none, "nothing")?;
+    ensure!(said.contains("zones/: nothing"), "{said}");
+    Ok(())
+}
+
+/// A swarm that serves the example fleet, with agent and command on the file.
 fn example() -> Result<Swarm> {
     let dir = repository().join("deploy/example");
-    let mut swarm = Swarm::new(&zones(&std::fs::read_to_string(dir.join("dns.yaml"))?))?;
+    let mut swarm = Swarm::on_the_file(&zones(&std::fs::read_to_string(dir.join("dns.yaml"))?))?;
     swarm.start_server()?;
     swarm.server_answers()?;
     swarm.start_agent()?;
