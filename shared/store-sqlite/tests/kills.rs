@@ -1,7 +1,7 @@
 //! `kill -9`: writers are killed at random moments, others go on; whatever was acknowledged is there, whole, and
 //! nothing is there by half.
 //!
-//! The writers are this test binary again, told by the environment what to be.
+//! The writers are this test again, told by the environment what to be.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "what helps tests fails as tests do")]
 
@@ -24,12 +24,8 @@ const KILLS: usize = 210;
 const PROCESSES: usize = 3;
 const TASKS: usize = 4;
 
-/// Not a test of its own: what the killed processes do.
-#[test]
-fn writer() {
-    let (Ok(path), Ok(name)) = (std::env::var("SHOAL_TEST_WRITES"), std::env::var("SHOAL_TEST_NAME")) else {
-        return;
-    };
+/// What the killed processes do.
+fn writer(path: &str, name: &str) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async move {
         let store = Arc::new(SqliteStore::open(path).await.unwrap());
@@ -58,7 +54,7 @@ struct Running {
 impl Running {
     fn start(path: &std::path::Path, name: &str) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "writer", "--nocapture", "--test-threads=1"])
+            .args(["--exact", "acknowledged_commits_survive_kills", "--nocapture", "--test-threads=1"])
             .env("SHOAL_TEST_WRITES", path)
             .env("SHOAL_TEST_NAME", name)
             .stdout(Stdio::piped())
@@ -97,6 +93,9 @@ impl Drop for Running {
 
 #[test]
 fn acknowledged_commits_survive_kills() {
+    if let (Ok(path), Ok(name)) = (std::env::var("SHOAL_TEST_WRITES"), std::env::var("SHOAL_TEST_NAME")) {
+        return writer(&path, &name);
+    }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("shoal.db");
     let mut random = StdRng::seed_from_u64(9);

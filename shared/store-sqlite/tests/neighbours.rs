@@ -20,9 +20,10 @@ use support::{commit, key};
 const COMMITS: u64 = 300;
 const TURNS: u64 = 60;
 
+/// Another process: the first test of this file again, told by the environment what to do instead.
 fn neighbour(role: &str, name: &str, path: &Path) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "neighbour_process", "--nocapture"])
+        .args(["--exact", "commits_of_others_are_heard", "--nocapture"])
         .env("SHOAL_TEST_ROLE", role)
         .env("SHOAL_TEST_NAME", name)
         .env("SHOAL_TEST_PATH", path)
@@ -35,13 +36,11 @@ fn want(holder: &str) -> ClaimRequest {
     ClaimRequest { name: "unit/x".into(), of: 1, holder: holder.into(), ttl: Some(Duration::from_secs(600)) }
 }
 
-/// Not a test of its own: what the other processes do.
-#[tokio::test]
-async fn neighbour_process() {
-    let Ok(role) = std::env::var("SHOAL_TEST_ROLE") else { return };
+/// What the other processes do.
+async fn neighbour_process(role: &str) {
     let (name, path) = (std::env::var("SHOAL_TEST_NAME").unwrap(), std::env::var("SHOAL_TEST_PATH").unwrap());
     let store = SqliteStore::open(path).await.unwrap();
-    match role.as_str() {
+    match role {
         "commit" => {
             for n in 0..COMMITS {
                 store.commit(commit(&name, n)).await.unwrap();
@@ -80,6 +79,9 @@ async fn take_turns(store: &SqliteStore, name: &str) {
 /// Every commit of three writing processes is heard, in order, each once, without anybody asking.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commits_of_others_are_heard() {
+    if let Ok(role) = std::env::var("SHOAL_TEST_ROLE") {
+        return neighbour_process(&role).await;
+    }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("shoal.db");
     let store = SqliteStore::open(&path).await.unwrap();

@@ -101,10 +101,8 @@ async fn damage_is_said() {
     );
 }
 
-/// Not a test of its own: opens the file as whoever runs it, and says what came of it.
-#[tokio::test]
-async fn opener() {
-    let Ok(path) = std::env::var("SHOAL_TEST_OPENS") else { return };
+/// Opens the file as whoever runs it, and says what came of it.
+async fn opener(path: &str) {
     match SqliteStore::open(path).await {
         Ok(_) => println!("opened"),
         Err(StoreError::ReadOnly(text)) => println!("read only: {}", StoreError::ReadOnly(text)),
@@ -114,13 +112,17 @@ async fn opener() {
 
 #[tokio::test]
 async fn a_folder_that_cannot_be_written_is_said() {
+    if let Ok(path) = std::env::var("SHOAL_TEST_OPENS") {
+        return opener(&path).await;
+    }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("shoal.db");
     made(&path, 1).await;
     // For others to read and enter, but not to write. Root may write anywhere, so it asks as nobody.
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o555)).unwrap();
     let mut opener = Command::new(std::env::current_exe().unwrap());
-    opener.args(["--exact", "opener", "--nocapture"]).env("SHOAL_TEST_OPENS", &path);
+    opener.args(["--exact", "a_folder_that_cannot_be_written_is_said", "--nocapture"]);
+    opener.env("SHOAL_TEST_OPENS", &path);
     if rustix::process::geteuid().is_root() {
         opener.uid(65534).gid(65534);
     }
