@@ -79,7 +79,7 @@ impl Failure {
         if let Some(breakage) = self.setup.breakage {
             line.push_str(&format!(" SHOAL_SIM_BREAK={breakage}"));
         }
-        line + " cargo test -p shoal-sim --test swarm replay -- --nocapture"
+        line + " cargo run -p shoal-sim --example seed"
     }
 }
 

@@ -118,44 +118,6 @@ fn forgotten_facts_are_caught() {
     is_caught(Breakage::FactsForgotten);
 }
 
-/// `SHOAL_SEED=… cargo test -p shoal-sim --test swarm replay -- --nocapture` runs one seed again and shows what happened.
-#[test]
-fn replay() {
-    let seed = number("SHOAL_SEED").unwrap_or(1);
-    let mut setup = Setup::new(seed);
-    if let Ok(without) = std::env::var("SHOAL_SIM_WITHOUT") {
-        for name in without.split(',').filter(|name| !name.is_empty()) {
-            setup.faults.remove(&name.parse().unwrap());
-        }
-    }
-    if let Some(steps) = number("SHOAL_SIM_STEPS") {
-        setup.steps = usize::try_from(steps).unwrap();
-    }
-    if let Ok(breakage) = std::env::var("SHOAL_SIM_BREAK") {
-        setup = setup.broken(breakage.parse().unwrap());
-    }
-    setup.trace = number("SHOAL_SIM_TRACE").map_or(100, |lines| usize::try_from(lines).unwrap());
-    match (simulate(&setup), std::env::var("SHOAL_SIM_SHRINK")) {
-        (Ok(summary), _) => println!("seed {seed} holds: {summary:?}"),
-        (Err(failure), Ok(_)) => panic!("{}", shrink(&failure)),
-        (Err(failure), _) => panic!("{failure}"),
-    }
-}
-
-/// `SHOAL_SIM_SURVEY=1`: every failure of all seeds in one line each, for whoever looks for what fails most.
-#[test]
-fn survey() {
-    if std::env::var("SHOAL_SIM_SURVEY").is_err() {
-        return;
-    }
-    let start = number("SHOAL_SEED").unwrap_or(0);
-    for seed in start..start + seeds() {
-        if let Err(failure) = simulate(&Setup::new(seed)) {
-            println!("{seed}: {}", failure.why.lines().next().unwrap_or_default());
-        }
-    }
-}
-
 #[test]
 fn the_same_seed_is_the_same_run() {
     for seed in 0..10 {
