@@ -116,7 +116,16 @@ impl Chaos {
         ])?;
         swarm.converged()?;
         let random = StdRng::seed_from_u64(seed);
-        Ok(Self { swarm, random, fleet: Vec::new(), next: 0, kills: 0, server_kills: 0, changes: 0, agreed: 0 })
+        Ok(Self {
+            swarm,
+            random,
+            fleet: Vec::new(),
+            next: 0,
+            kills: 0,
+            server_kills: 0,
+            changes: 0,
+            agreed: 0,
+        })
     }
 
     /// The fleet changes for a while; then the server or the agent is killed and started again.

@@ -9,8 +9,8 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use shoal_tests::bind::Bind;
-use shoal_tests::swarm::{Swarm, repository};
 use shoal_tests::process::output;
+use shoal_tests::swarm::{Swarm, repository};
 use shoal_tests::{binaries, dns, wait};
 
 /// The folder of a real inventory, where there is one.
