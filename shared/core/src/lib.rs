@@ -37,6 +37,6 @@ pub use select::{BadRule, MAX_STEPS, Rule, Subject};
 pub use span::{BadSpan, span};
 pub use status::{Approval, Behind, Hold, LeftOut, MAX_BEHIND, Pause, Quarantined, Status, UnitStatus};
 pub use view::{
-    Broken, Conflict, Counters, Effective, EffectiveDocument, Fact, Host, Origin, Plain, Said, Tag,
+    Broken, Conflict, Counters, Doubt, Effective, EffectiveDocument, Fact, Host, Origin, Plain, Said, Tag,
     Tombstone, Touched, Via, View,
 };

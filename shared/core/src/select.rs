@@ -6,8 +6,9 @@
 //! octets. It never sees memberships, so rules cannot go in circles.
 //!
 //! Guarantees: a rule that names a field the host does not have does not select it, unless the rule decides
-//! without that field (`a == 1 || b == 2`). Evaluation is bounded: a loop in a loop at most, and only over as
-//! many elements as keep the steps under [`MAX_STEPS`]; beyond that the host is not selected. What a rule reads is
+//! without that field (`a == 1 || b == 2`). A rule that fails otherwise (a text is compared with a number) says
+//! nothing about the host: that is neither yes nor no ([`Rule::judge`]). Evaluation is bounded: a loop in a loop at most,
+//! and only over as many elements as keep the steps under [`MAX_STEPS`]; beyond that it has failed. What a rule reads is
 //! known from its text ([`Rule::reads`]), so that a change asks only those rules that could answer otherwise.
 
 use std::borrow::Cow;
@@ -18,7 +19,7 @@ use cel::common::ast::{EntryExpr, Expr, IdedEntryExpr, IdedExpr, LiteralValue, o
 use cel::common::types::CelInt;
 use cel::common::value::CowVal;
 use cel::context::{Context, VariableResolver};
-use cel::{Env, Program, Value};
+use cel::{Env, ExecutionError, Program, Value};
 
 use crate::document::as_text;
 use crate::view::{Fact, Host};
@@ -117,15 +118,42 @@ impl Rule {
         self.needs.as_ref().map(|(field, values)| (field, &**values))
     }
 
-    /// Whether the rule selects the host. Costs a few µs and what it reads.
+    /// Whether the rule certainly selects the host.
     #[must_use]
     pub fn selects(&self, subject: &Subject<'_>) -> bool {
-        if self.depth > 0 && self.steps(subject) > MAX_STEPS {
-            return false;
-        }
-        let mut context = Context::with_env(Arc::clone(&ENV));
-        context.set_variable_resolver(subject);
-        matches!(self.program.execute(&context), Ok(Value::Bool(true)))
+        self.judge(subject) == Ok(true)
+    }
+
+    /// Whether the rule selects the host. Costs a few µs and what it reads.
+    ///
+    /// # Errors
+    /// Why it cannot be evaluated for this host: whether it selects it is not known.
+    pub fn judge(&self, subject: &Subject<'_>) -> Result<bool, String> {
+        let judged = if self.depth > 0 && self.steps(subject) > MAX_STEPS {
+            Err(format!("its loops could take more than {MAX_STEPS} steps"))
+        } else {
+            let mut context = Context::with_env(Arc::clone(&ENV));
+            context.set_variable_resolver(subject);
+            match self.program.execute(&context) {
+                Ok(Value::Bool(answer)) => Ok(answer),
+                Ok(_) => Err("it is neither true nor false".to_owned()),
+                Err(
+                    ExecutionError::UndeclaredReference(_)
+                    | ExecutionError::NoSuchKey(_)
+                    | ExecutionError::IndexOutOfBounds(_),
+                ) => Ok(false),
+                Err(error) => Err(error.to_string()),
+            }
+        };
+        // Whatever else fails: without the literal that it needs it does not hold.
+        judged.or_else(|why| if self.could_hold(subject) { Err(why) } else { Ok(false) })
+    }
+
+    /// Whether the host has a literal that the rule needs, if it needs one.
+    pub(crate) fn could_hold(&self, subject: &Subject<'_>) -> bool {
+        self.needs.as_ref().is_none_or(|(field, literals)| {
+            subject.literal(field).is_some_and(|have| literals.iter().any(|l| *l == have))
+        })
     }
 
     /// An upper bound: no list or map that a rule can build of a host is longer than the host's commas and the rule's
@@ -419,7 +447,7 @@ mod tests {
             ("has(host.site)", true),
             ("facts.vm.ip == '192.0.2.1'", true),
             ("has(facts.lb)", false),
-            ("mem", false),
+            ("mem > 'x' && site == 'iad2'", false),
             ("site in ['rdu3', 'iad2']", true),
         ] {
             assert_eq!(selects(rule, json), expected, "{rule}");
@@ -468,6 +496,22 @@ the rule "lower(site) == 'x'" does not compile: column 1: there is no function l
     fn evaluation_is_bounded() {
         let many = format!(r#"{{"a":[{}1]}}"#, "1,".repeat(30_000));
         assert!(selects("a.all(x, x == 1)", &many));
-        assert!(!selects("a.all(x, a.all(y, x == y))", &many));
+        let judged = Rule::compile("a.all(x, a.all(y, x == y))").unwrap();
+        assert!(judged.judge(&Subject::new(&host(&many), &[])).unwrap_err().contains("steps"));
+    }
+
+    #[test]
+    fn a_rule_that_fails_says_neither_yes_nor_no() {
+        let judge = |rule: &str| {
+            let host = host(r#"{"memory":"much","a":{"b":1},"roles":[]}"#);
+            Rule::compile(rule).unwrap().judge(&Subject::new(&host, &[]))
+        };
+        for rule in ["memory > 4", "memory", "memory + 1 == 5", "'x' in memory", "1 / (a.b - 1) == 1"] {
+            assert!(judge(rule).is_err(), "{rule}");
+        }
+        for rule in ["disk > 4", "a.c > 4", "facts.vm.up", "roles[0] == 'web'", "environment < 'x'"] {
+            assert_eq!(judge(rule), Ok(false), "{rule}");
+        }
+        assert_eq!(judge("memory > 4 || a.b == 1"), Ok(true));
     }
 }

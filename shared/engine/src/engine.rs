@@ -229,7 +229,7 @@ impl<A: Agent> Engine<A> {
     fn all_sources(&self) -> Vec<SourceId> {
         let mut all = Vec::new();
         for tag in self.fleet.tags(self.namespace.as_str()) {
-            let members = self.fleet.members(&tag);
+            let members = self.fleet.candidates(&tag);
             all.push(SourceId(tag.clone(), None));
             all.extend(members.into_iter().map(|host| SourceId(tag.clone(), Some(host))));
         }

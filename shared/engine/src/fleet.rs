@@ -110,6 +110,18 @@ impl Fleet {
         self.view.members(tag)
     }
 
+    /// The hosts that may be members of the tag: it is known of those, and not known of these.
+    pub(crate) fn candidates(&self, tag: &TagName) -> Vec<HostName> {
+        let mut all = self.members(tag);
+        all.extend(self.view.doubtful(tag));
+        all
+    }
+
+    /// Why it is not known what the host is in the tag, where that is so.
+    pub(crate) fn doubt(&self, tag: &TagName, host: &HostName) -> Option<String> {
+        self.view.doubt(tag, host.as_str()).map(|doubt| doubt.to_string())
+    }
+
     pub(crate) fn is_member(&self, tag: &TagName, host: &HostName) -> bool {
         self.view.contains(tag, host.as_str())
     }

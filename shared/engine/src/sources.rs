@@ -108,10 +108,12 @@ impl<A: Agent> Sources<A> {
         let was_frozen = old.as_ref().is_some_and(|s| s.frozen.is_some());
         let before = old.as_ref().map(|s| s.keys.clone()).unwrap_or_default();
         let fed = |before, now, frozen| Fed { before, now, thawed_or_frozen: was_frozen || frozen };
-        if !exists(agent, fleet, id) {
-            return fed(before, Vec::new(), false);
-        }
-        match self.read(agent, fleet, id, count) {
+        let read = match doubt(agent, fleet, id) {
+            Some(doubt) => Err(doubt),
+            None if exists(agent, fleet, id) => self.read(agent, fleet, id, count),
+            None => return fed(before, Vec::new(), false),
+        };
+        match read {
             Ok(state) => {
                 let now = state.keys.clone();
                 self.put(id, state);
@@ -185,6 +187,12 @@ fn exists<A: Agent>(agent: &A, fleet: &Fleet, SourceId(tag, member): &SourceId) 
     let Some(name) = member else { return true };
     let served = fleet.host(name.as_str()).is_some_and(|host| agent.serves(host.state));
     served && fleet.is_member(tag, name)
+}
+
+/// Why it is not known whether there is anything to ask the agent about, and since when.
+fn doubt<A: Agent>(agent: &A, fleet: &Fleet, SourceId(tag, member): &SourceId) -> Option<(String, Revision)> {
+    let host = fleet.host(member.as_ref()?.as_str()).filter(|host| agent.serves(host.state))?;
+    fleet.doubt(tag, &host.name).map(|why| (why, host.revision))
 }
 
 /// Which keys came and went. Both lists are in order.

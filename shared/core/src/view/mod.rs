@@ -15,6 +15,7 @@
 //! survived: a row that cannot be read leaves the last good one in force and is listed by [`View::broken`]; a
 //! cycle of tags is walked once around; a tag without a row of its own has no members and contains nobody.
 
+mod doubt;
 mod effective;
 mod host;
 mod nest;
@@ -24,11 +25,13 @@ mod symbol;
 mod tests;
 mod touched;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use imbl::{HashMap, OrdMap, OrdSet, Vector};
 
+pub use doubt::Doubt;
 pub use effective::{Conflict, Effective, EffectiveDocument, Origin, Said};
 pub(crate) use effective::{escape, leaves};
 pub use host::{Broken, Fact, Host, Plain, Tag, Tombstone};
@@ -71,6 +74,8 @@ struct HostSlot {
     tags: Links,
     /// Rules that select it.
     rules: Few<RuleSym>,
+    /// Rules that cannot be evaluated for it.
+    unsure: Few<RuleSym>,
     facts: Option<Arc<Vec<Fact>>>,
 }
 
@@ -184,7 +189,7 @@ impl View {
     /// those that have the literal it needs.
     #[must_use]
     pub fn selected(&self, rule: &Rule) -> Vec<&Host> {
-        let slots = self.hosts.iter().filter(|slot| self.asks(slot, rule));
+        let slots = self.hosts.iter().filter(|slot| self.asks(slot, rule) == Some(true));
         let mut found: Vec<&Host> = slots.filter_map(|slot| slot.host.as_deref()).collect();
         found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         found
@@ -371,6 +376,7 @@ impl View {
             host: None,
             tags: Links::default(),
             rules: Few::default(),
+            unsure: Few::default(),
             facts: None,
         });
         sym
@@ -397,65 +403,68 @@ impl View {
     /// Asks the rules that read what changed whether they select the host now.
     fn ask_rules(&mut self, sym: HostSym, changed: &Changed) {
         let Some(slot) = self.host_slot(sym) else { return };
-        let had = slot.rules.clone();
-        let mut now = had.clone();
+        let (had, doubted) = (slot.rules.clone(), slot.unsure.clone());
+        let (mut now, mut unsure) = (had.clone(), doubted.clone());
         if let Some(host) = slot.host.clone() {
             let facts = slot.facts.clone();
             let subject = Subject::new(&host, facts.as_deref().map_or(&[], |f| f.as_slice()));
             let mut ask = self.rules.candidates(changed, &subject);
-            ask.extend(had.iter().filter(|rule| self.rules.reads(*rule, changed)));
+            ask.extend(had.iter().chain(doubted.iter()).filter(|rule| self.rules.reads(*rule, changed)));
             Counters::count(&self.counters.documents, 1);
             Counters::count(&self.counters.rules, ask.len());
             for rule in ask {
-                if self.rules.selects(rule, &subject) {
-                    now.insert(rule)
-                } else {
-                    now.remove(rule)
-                };
+                let selects = self.rules.selects(rule, &subject);
+                if selects == Some(true) { now.insert(rule) } else { now.remove(rule) };
+                if selects.is_none() { unsure.insert(rule) } else { unsure.remove(rule) };
             }
         } else {
-            now = Few::default();
+            (now, unsure) = (Few::default(), Few::default());
         }
-        if now.as_slice() == had.as_slice() {
+        if now.as_slice() == had.as_slice() && unsure.as_slice() == doubted.as_slice() {
             return;
         }
-        for rule in had.iter().filter(|r| !now.contains(*r)) {
-            self.rules.note(rule, sym, false);
-        }
-        for rule in now.iter().filter(|r| !had.contains(*r)) {
-            self.rules.note(rule, sym, true);
+        let answer = |yes: &Few<RuleSym>, none: &Few<RuleSym>, rule| {
+            if none.contains(rule) { None } else { Some(yes.contains(rule)) }
+        };
+        let all = [&had, &doubted, &now, &unsure];
+        let all: BTreeSet<RuleSym> = all.into_iter().flat_map(Few::iter).collect();
+        for rule in all {
+            let is = answer(&now, &unsure, rule);
+            if is != answer(&had, &doubted, rule) {
+                self.rules.note(rule, sym, is);
+            }
         }
         if let Some(slot) = self.host_slot_mut(sym) {
-            slot.rules = now;
+            (slot.rules, slot.unsure) = (now, unsure);
         }
     }
 
     /// Asks one rule for every host: it is new.
     fn ask_everybody(&mut self, rule: RuleSym) {
         let Some(Ok(compiled)) = self.rules.slot(rule).map(|s| s.rule.clone()) else { return };
-        let selected: Vec<HostSym> = (0..self.hosts.len())
+        let answers: Vec<(HostSym, Option<bool>)> = (0..self.hosts.len())
             .map(symbol_of)
-            .filter(|sym| self.host_slot(*sym).is_some_and(|slot| self.asks(slot, &compiled)))
+            .filter_map(|sym| Some((sym, self.asks(self.host_slot(sym)?, &compiled))))
+            .filter(|(_, selects)| *selects != Some(false))
             .collect();
-        for sym in selected {
-            self.rules.note(rule, sym, true);
+        for (sym, selects) in answers {
+            self.rules.note(rule, sym, selects);
             if let Some(slot) = self.host_slot_mut(sym) {
-                slot.rules.insert(rule);
+                if selects.is_some() { &mut slot.rules } else { &mut slot.unsure }.insert(rule);
             }
         }
     }
 
-    fn asks(&self, slot: &HostSlot, rule: &Rule) -> bool {
-        let Some(host) = slot.host.as_deref() else { return false };
+    /// Whether the rule selects the host; `None`: it cannot be evaluated for it.
+    fn asks(&self, slot: &HostSlot, rule: &Rule) -> Option<bool> {
+        let Some(host) = slot.host.as_deref() else { return Some(false) };
         Counters::count(&self.counters.documents, 1);
         let subject = Subject::new(host, slot.facts());
-        if let Some((field, literals)) = rule.needs()
-            && !subject.literal(field).is_some_and(|have| literals.iter().any(|l| *l == have))
-        {
-            return false;
+        if !rule.could_hold(&subject) {
+            return Some(false);
         }
         Counters::count(&self.counters.rules, 1);
-        rule.selects(&subject)
+        rule.judge(&subject).ok()
     }
 
     fn member_revision(&self, tag: &TagName, member: &Member) -> Option<Revision> {

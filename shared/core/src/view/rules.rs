@@ -26,6 +26,8 @@ pub(crate) struct RuleSlot {
     pub(crate) rule: Result<Arc<Rule>, BadRule>,
     /// Whom it selects, whether or not the host exists still.
     pub(crate) hosts: OrdSet<HostSym>,
+    /// For whom it cannot be evaluated.
+    pub(crate) unsure: OrdSet<HostSym>,
     /// The tags it stands in; none: it is not kept up to date.
     pub(crate) tags: Few<TagSym>,
 }
@@ -67,9 +69,12 @@ impl RuleBook {
         self.by_text.get(text).copied()
     }
 
-    /// Whether the rule selects the host.
-    pub(crate) fn selects(&self, sym: RuleSym, subject: &Subject<'_>) -> bool {
-        matches!(self.slot(sym).map(|s| &s.rule), Some(Ok(rule)) if rule.selects(subject))
+    /// Whether the rule selects the host; `None`: it cannot be evaluated for it.
+    pub(crate) fn selects(&self, sym: RuleSym, subject: &Subject<'_>) -> Option<bool> {
+        match self.slot(sym).map(|s| &s.rule) {
+            Some(Ok(rule)) => rule.judge(subject).ok(),
+            _ => Some(false),
+        }
     }
 
     /// The rule of this text, compiled if it is new.
@@ -81,7 +86,8 @@ impl RuleBook {
         let text: Arc<str> = text.into();
         self.by_text.insert(text.clone(), sym);
         let rule = Rule::compile(&text).map(Arc::new);
-        self.rules.push_back(Arc::new(RuleSlot { text, rule, hosts: OrdSet::new(), tags: Few::default() }));
+        let (hosts, unsure) = (OrdSet::new(), OrdSet::new());
+        self.rules.push_back(Arc::new(RuleSlot { text, rule, hosts, unsure, tags: Few::default() }));
         sym
     }
 
@@ -96,13 +102,13 @@ impl RuleBook {
         fresh
     }
 
-    /// Takes the rule out of a tag. Answers whom it selected, if it stands in none any more.
+    /// Takes the rule out of a tag. Answers whom it selected or could not be evaluated for, if it stands in none any more.
     pub(crate) fn drop(&mut self, sym: RuleSym, tag: TagSym) -> Option<OrdSet<HostSym>> {
         let slot = self.slot_mut(sym)?;
         if !slot.tags.remove(tag) || !slot.tags.as_slice().is_empty() {
             return None;
         }
-        let hosts = std::mem::take(&mut slot.hosts);
+        let hosts = std::mem::take(&mut slot.hosts).union(std::mem::take(&mut slot.unsure));
         self.reindex(sym, false);
         Some(hosts)
     }
@@ -157,13 +163,12 @@ impl RuleBook {
     }
 
     /// Notes the answer of a rule.
-    pub(crate) fn note(&mut self, sym: RuleSym, host: HostSym, selected: bool) {
-        if let Some(slot) = self.slot_mut(sym) {
-            if selected {
-                slot.hosts.insert(host);
-            } else {
-                slot.hosts.remove(&host);
-            }
+    pub(crate) fn note(&mut self, sym: RuleSym, host: HostSym, selected: Option<bool>) {
+        let Some(slot) = self.slot_mut(sym) else { return };
+        for (hosts, is) in
+            [(&mut slot.hosts, selected == Some(true)), (&mut slot.unsure, selected.is_none())]
+        {
+            if is { hosts.insert(host) } else { hosts.remove(&host) };
         }
     }
 }

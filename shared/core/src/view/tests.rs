@@ -1,6 +1,7 @@
 //! Examples; the laws are in the crate's `tests/view.rs`.
 
 use super::*;
+use crate::Change;
 
 fn row(key: &str, value: &str, revision: u64) -> Row {
     Row {
@@ -36,6 +37,36 @@ fn small() -> View {
         ("lb/us/members/a", "{}"),
         ("tags/x/members/select: site == 'y'", "{}"),
     ])
+}
+
+#[test]
+fn a_rule_that_cannot_be_evaluated_is_a_doubt_unless_the_host_is_in_anyway() {
+    let mut view = view(&[
+        ("hosts/a", r#"{"id":"1","document":{"mem":"much"}}"#),
+        ("hosts/b", r#"{"id":"2","document":{}}"#),
+        ("lb/top", r#"{"document":{}}"#),
+        ("lb/big", r#"{"document":{}}"#),
+        ("tags/big", r#"{"document":{}}"#),
+        ("lb/top/members/@big", "{}"),
+        ("tags/big/members/select: mem > 4", "{}"),
+        ("lb/big/members/@tags/big", "{}"),
+    ]);
+    let doubts = |view: &View, tag: &str| {
+        let tag: TagName = tag.parse().unwrap();
+        assert_eq!(view.doubt(&tag, "b"), None);
+        let doubt = view.doubt(&tag, "a").map(|doubt| doubt.to_string());
+        assert_eq!(view.doubtful(&tag).len(), usize::from(doubt.is_some()));
+        doubt.unwrap_or_default()
+    };
+    for tag in ["tags/big", "lb/big", "lb/top"] {
+        assert!(doubts(&view, tag).starts_with("the rule \"mem > 4\" in tags/big cannot be evaluated"));
+    }
+    // Named further up: only what comes through the rule alone is in doubt, and from another namespace no document does.
+    let put = |key: &str| Change { key: key.parse().unwrap(), value: Some(Document::empty()), moved: None };
+    view.apply(Revision(20), &[put("lb/top/members/a")]);
+    assert_eq!((doubts(&view, "lb/top"), doubts(&view, "lb/big").is_empty()), (String::new(), false));
+    view.apply(Revision(21), &[put("tags/big/members/a")]);
+    assert_eq!(doubts(&view, "lb/big"), "");
 }
 
 #[test]

@@ -152,11 +152,15 @@ impl View {
     /// Adds the pairs that an aim reaches in the view as it is now.
     fn reach(&self, aim: &Aim, pairs: &mut Pairs) {
         match aim {
-            Aim::Host(host) => pairs.extend(self.containing(*host).into_iter().map(|tag| (tag, *host))),
+            Aim::Host(host) => {
+                let tags = self.containing(*host).into_iter().chain(self.maybe_containing(*host));
+                pairs.extend(tags.map(|tag| (tag, *host)));
+            }
             Aim::Tag { document: false, existence: false, .. } => {}
             Aim::Tag { tag, existence, .. } => {
                 let tags = if *existence { self.up([*tag].into_iter()) } else { self.up_own(*tag) };
                 cross(&tags, &self.down(*tag), pairs);
+                cross(&tags, &self.unsure_below(*tag), pairs);
             }
             Aim::Link(tag, Known::Host(host)) => {
                 let there = self.tag_slot(*tag).is_some_and(|s| s.hosts.contains(host));
@@ -166,13 +170,15 @@ impl View {
             }
             Aim::Link(tag, Known::Tag(nested)) => {
                 if self.tag_slot(*tag).is_some_and(|s| s.nested.contains_key(nested)) {
-                    cross(&self.up([*tag].into_iter()), &self.down(*nested), pairs);
+                    let tags = self.up([*tag].into_iter());
+                    cross(&tags, &self.down(*nested), pairs);
+                    cross(&tags, &self.unsure_below(*nested), pairs);
                 }
             }
             Aim::Link(tag, Known::Rule(rule)) => {
                 if self.tag_slot(*tag).is_some_and(|s| s.rules.contains_key(rule)) {
-                    let hosts =
-                        self.rules.slot(*rule).map(|r| r.hosts.iter().copied().collect()).unwrap_or_default();
+                    let rule = self.rules.slot(*rule).into_iter();
+                    let hosts = rule.flat_map(|r| r.hosts.iter().chain(&r.unsure).copied()).collect();
                     cross(&self.up([*tag].into_iter()), &hosts, pairs);
                 }
             }
@@ -402,6 +408,7 @@ impl View {
                 for host in self.rules.drop(rule, sym).into_iter().flatten() {
                     if let Some(slot) = self.host_slot_mut(host) {
                         slot.rules.remove(rule);
+                        slot.unsure.remove(rule);
                     }
                 }
             }

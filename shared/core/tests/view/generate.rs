@@ -31,6 +31,7 @@ fn document() -> impl Strategy<Value = String> {
                 "\"site\":\"z\"",
                 "\"cpus\":1",
                 "\"cpus\":2",
+                "\"cpus\":\"two\"",
                 "\"role\":[1]"
             ][..]
         ),

@@ -37,6 +37,17 @@ fn seen(view: &View) -> Seen {
     all
 }
 
+/// What is not known of each pair.
+fn doubts(view: &View) -> BTreeMap<(TagName, HostName), String> {
+    let pairs = tags().into_iter().flat_map(|tag| hosts().into_iter().map(move |host| (tag.clone(), host)));
+    let doubt = |(tag, host): (TagName, HostName)| {
+        let doubt = view.doubt(&tag, host.as_str())?.to_string();
+        assert!(view.doubtful(&tag).contains(&host));
+        Some(((tag, host), doubt))
+    };
+    pairs.filter_map(doubt).collect()
+}
+
 fn fresh(rows: &BTreeMap<Key, Row>, revision: Revision) -> View {
     let mut view = View::new();
     rows.values().rev().for_each(|row| view.load(row.clone()));
@@ -46,6 +57,7 @@ fn fresh(rows: &BTreeMap<Key, Row>, revision: Revision) -> View {
 
 fn check(view: &View, fresh: &View, model: &Model) {
     assert_eq!(seen(view), seen(fresh));
+    assert_eq!(doubts(view), doubts(fresh));
     for tag in tags() {
         let members: Vec<String> = view.members(&tag).iter().map(ToString::to_string).collect();
         assert_eq!(members, model.members(&tag), "members of {tag}");
@@ -110,7 +122,7 @@ proptest! {
         let snapshot = view.clone();
         for (at, changes) in commits.iter().enumerate() {
             let revision = Revision(at as u64 + 1);
-            let before = seen(&view);
+            let (before, unsure) = (seen(&view), doubts(&view));
             let kept = view.clone();
             let touched = view.apply(revision, changes);
             for Change { key, value, moved } in changes {
@@ -119,6 +131,11 @@ proptest! {
             }
             let after = seen(&view);
             covers(&touched, &before, &after);
+            let now = doubts(&view);
+            for (tag, host) in unsure.keys().chain(now.keys()) {
+                let pair = (tag.clone(), host.clone());
+                assert!(unsure.contains_key(&pair) == now.contains_key(&pair) || touched.has(tag, host), "{pair:?} {touched:?}");
+            }
             assert_eq!(seen(&kept), before, "a clone stays as it was");
             check(&view, &fresh(&rows, revision), &Model::of(rows.values()));
             for row in rows.values() {

@@ -204,6 +204,37 @@ fn what_may_forget_is_told_a_large_unit_in_one_go() {
 }
 
 #[test]
+fn a_rule_that_cannot_be_evaluated_leaves_what_it_made_as_it_is() {
+    let mut world = toys();
+    world.set("toy/a", tag("hi"));
+    for n in 0..3 {
+        world.set(&format!("hosts/{}", name(n)), host(n, json!({"memory": 8})));
+    }
+    world.set("toy/a/members/select: memory > 4", json!({}));
+    world.converge();
+    world.set(&format!("hosts/{}", name(1)), host(1, json!({"memory": "8 GiB"})));
+    // One that never was a member is not made either.
+    world.set(&format!("hosts/{}", name(4)), host(4, json!({"memory": "8 GiB"})));
+    assert_eq!(world.run(), Verdict::Held);
+    assert_eq!((world.at("a", 1), world.at("a", 2), world.at("a", 4)), (Some("hi"), Some("hi"), None));
+    let status = world.engine().status(0, false);
+    let why = &status.quarantined[0].why;
+    assert!(why.contains("the rule \"memory > 4\" in toy/a cannot be evaluated"), "{why}");
+    assert_eq!((status.quarantined_total, status.quarantined[0].what.contains(&name(1))), (2, true));
+    assert!(world.trouble("a", 1).contains("cannot be evaluated"), "{}", world.trouble("a", 1));
+    // Nor by an instance that has only the ledger to go by; the others go on.
+    world.restart();
+    world.set("toy/a", tag("yo"));
+    assert_eq!(world.run(), Verdict::Held);
+    assert_eq!((world.at("a", 1), world.at("a", 2), world.at("a", 4)), (Some("hi"), Some("yo"), None));
+    // Known again: yes, and no.
+    world.set(&format!("hosts/{}", name(4)), host(4, json!({"memory": 5})));
+    world.set(&format!("hosts/{}", name(1)), host(1, json!({"memory": 3})));
+    world.converge();
+    assert_eq!((world.at("a", 1), world.at("a", 4)), (None, Some("yo")));
+}
+
+#[test]
 fn a_late_success_of_a_creation_is_known_as_ours() {
     let mut world = toys();
     world.fleet("a", 1, "hi");
