@@ -56,7 +56,8 @@ impl View {
     pub fn doubtful(&self, tag: &TagName) -> Vec<HostName> {
         let hosts = self.tag_sym(tag.as_str()).map(|sym| self.unsure_below(sym)).unwrap_or_default();
         let names = hosts.into_iter().filter_map(|host| Some(self.host_slot(host)?.name.clone()));
-        let mut names: Vec<HostName> = names.filter(|host| self.doubt(tag, host.as_str()).is_some()).collect();
+        let mut names: Vec<HostName> =
+            names.filter(|host| self.doubt(tag, host.as_str()).is_some()).collect();
         names.sort_unstable();
         names
     }

@@ -414,8 +414,16 @@ impl View {
             Counters::count(&self.counters.rules, ask.len());
             for rule in ask {
                 let selects = self.rules.selects(rule, &subject);
-                if selects == Some(true) { now.insert(rule) } else { now.remove(rule) };
-                if selects.is_none() { unsure.insert(rule) } else { unsure.remove(rule) };
+                if selects == Some(true) {
+                    now.insert(rule)
+                } else {
+                    now.remove(rule)
+                };
+                if selects.is_none() {
+                    unsure.insert(rule)
+                } else {
+                    unsure.remove(rule)
+                };
             }
         } else {
             (now, unsure) = (Few::default(), Few::default());

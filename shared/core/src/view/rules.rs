@@ -165,10 +165,13 @@ impl RuleBook {
     /// Notes the answer of a rule.
     pub(crate) fn note(&mut self, sym: RuleSym, host: HostSym, selected: Option<bool>) {
         let Some(slot) = self.slot_mut(sym) else { return };
-        for (hosts, is) in
-            [(&mut slot.hosts, selected == Some(true)), (&mut slot.unsure, selected.is_none())]
+        for (hosts, is) in [(&mut slot.hosts, selected == Some(true)), (&mut slot.unsure, selected.is_none())]
         {
-            if is { hosts.insert(host) } else { hosts.remove(&host) };
+            if is {
+                hosts.insert(host)
+            } else {
+                hosts.remove(&host)
+            };
         }
     }
 }
