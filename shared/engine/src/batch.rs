@@ -22,7 +22,11 @@ impl<A: Agent> Engine<A> {
         if unit.ready.is_empty() {
             unit.hold = None;
         }
-        if unit.ready.is_empty() || !self.options.write {
+        if !self.options.write {
+            return false;
+        }
+        if unit.ready.is_empty() {
+            self.spend_what_is_left(unit);
             return false;
         }
         if self.options.nature.whole && !self.all_seen(unit) {
@@ -84,10 +88,11 @@ impl<A: Agent> Engine<A> {
         let mut keys: Vec<A::Key> = unit.ready.iter().cloned().collect();
         match gate(&self.context(), unit) {
             Gate::Open => {}
-            Gate::Agreed(agreed) => {
+            Gate::Agreed(agreed, digest) => {
                 for key in agreed {
-                    self.agree(unit, &key);
+                    agree(unit, &key);
                 }
+                unit.pages.spend(&digest);
             }
             Gate::Ask(asked, hold) => {
                 let why = format!("guard: {}; shoal approve agrees to digest {}", hold.why, hold.digest);
@@ -110,14 +115,14 @@ impl<A: Agent> Engine<A> {
         keys
     }
 
-    fn agree(&mut self, unit: &mut State<A>, key: &A::Key) {
-        let Some(digest) = unit.open.get(key).and_then(|open| open.planned.as_ref()).map(|p| p.digest())
-        else {
+    /// All is as it should be, so there is nothing that an approval could still be meant for: what it named was undone
+    /// before it came. It must not let the same changes through at another time.
+    fn spend_what_is_left(&self, unit: &mut State<A>) {
+        if unit.fresh || !unit.open.is_empty() || !unit.is_quiet() {
             return;
-        };
-        if let Some(entry) = unit.items.get_mut(key).and_then(|item| item.entry.as_mut()) {
-            entry.agreed = Some(digest);
-            unit.pages.touch(key);
+        }
+        if let Some(digest) = self.fleet.approval(self.namespace.as_str(), &unit.name.0) {
+            unit.pages.spend(digest);
         }
     }
 
@@ -218,6 +223,19 @@ impl<A: Agent> Engine<A> {
             Ok(rows) => self.send_rows(unit, None, rows, number),
             Err(fault) => self.unit_failed(unit, "ledger", &fault, now),
         }
+    }
+}
+
+/// Notes that a person agreed to the change that is planned.
+fn agree<A: Agent>(unit: &mut State<A>, key: &A::Key) {
+    let planned = unit.open.get(key).and_then(|open| open.planned.as_ref());
+    let Some(digest) = planned.map(|planned| planned.digest()) else { return };
+    match unit.items.get_mut(key).and_then(|item| item.entry.as_mut()) {
+        Some(entry) => {
+            entry.agreed = Some(digest);
+            unit.pages.touch(key);
+        }
+        None => drop(unit.agreed.insert(key.clone(), digest)),
     }
 }
 

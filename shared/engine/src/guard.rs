@@ -6,8 +6,10 @@
 //! * all of them, when they would change or remove more than a share of the unit's items and more than
 //!   [`MaxChange::ALWAYS`](crate::MaxChange::ALWAYS), or remove every one of several items while a tag still stands.
 //!
-//! What is asked for has a digest: the keys with exactly the changes. An approval that repeats it lets exactly these
-//! through, and the ledger keeps that they were agreed to, so that a stop half way does not ask again.
+//! What is asked for has a digest: the keys with exactly the changes, the creation that each item stems from, and the last
+//! approval that was used. An approval that repeats it lets exactly these through, this once: the ledger keeps that they
+//! were agreed to, so that a stop half way does not ask again, and that the approval is spent, so that the same changes at
+//! another time do. One that nothing is left for is spent as well. The digest stays as it is for as long as the hold does.
 
 use shoal_core::Hold;
 
@@ -24,8 +26,8 @@ use crate::unit::State;
 pub(crate) enum Gate<K> {
     /// All may go.
     Open,
-    /// A person agreed to these: they go, and it is to be written down.
-    Agreed(Vec<K>),
+    /// A person agreed to these with this digest: they go, and it is to be written down.
+    Agreed(Vec<K>, String),
     /// These have to be asked for.
     Ask(Vec<K>, Hold),
 }
@@ -51,8 +53,7 @@ pub(crate) fn gate<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>) -> Gate<A::K
     let mut stands = false;
     let mut new_logic = Vec::new();
     for (key, planned) in unit.ready.iter().filter_map(|key| Some((key, planned(unit, key)?))) {
-        let agreed = unit.items.get(key).and_then(|item| item.entry.as_ref()?.agreed.as_ref());
-        if agreed.is_some_and(|agreed| *agreed == planned.digest()) {
+        if unit.agreed(key).is_some_and(|agreed| *agreed == planned.digest()) {
             continue;
         }
         if matches!(planned.because, Why::NewLogic { .. }) {
@@ -82,7 +83,7 @@ pub(crate) fn gate<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>) -> Gate<A::K
     let asking = if all { unit.ready.iter().cloned().collect() } else { new_logic };
     let digest = digest(unit, &asking);
     if ctx.fleet.approval(ctx.agent.namespace(), &unit.name.0) == Some(digest.as_str()) {
-        return Gate::Agreed(asking);
+        return Gate::Agreed(asking, digest);
     }
     let hold = hold(unit, &asking, digest, why);
     Gate::Ask(asking, hold)
@@ -106,9 +107,12 @@ fn limit<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>) -> MaxChange {
 
 fn digest<A: Agent>(unit: &State<A>, keys: &[A::Key]) -> String {
     let mut hash = Sha256::new();
+    hash.update(unit.pages.spent());
     for key in keys {
         let change = planned(unit, key).map(Planned::digest).unwrap_or_default();
-        hash.update(format!("{}\0{key}\0{change}\n", unit.name));
+        // An item that was made anew is another one, also where a ledger that fell empty knows of no approval any more.
+        let made = unit.items.get(key).and_then(|item| item.entry.as_ref()).map_or("", |entry| &entry.token);
+        hash.update(format!("{}\0{key}\0{change}\0{made}\n", unit.name));
     }
     hex(&hash.finalize()[..8])
 }

@@ -14,7 +14,7 @@
 //! Facts that are due stand beside the pages, see [`Due`].
 //!
 //! The epoch says which life of the database the entries were made in: after a restore it differs, and the
-//! unit is held.
+//! unit is held. `spent`, where it stands, is the last approval that was used: see [`guard`](crate::guard).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -106,6 +106,8 @@ struct Line<K, I> {
 #[derive(Serialize)]
 struct PageOut<'a> {
     epoch: Epoch,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    spent: &'a str,
     entries: &'a [Box<serde_json::value::RawValue>],
 }
 
@@ -113,12 +115,17 @@ struct PageOut<'a> {
 #[serde(bound(deserialize = "K: DeserializeOwned, I: DeserializeOwned"))]
 struct PageIn<K, I> {
     epoch: Epoch,
+    #[serde(default)]
+    spent: String,
     entries: Vec<Line<K, I>>,
 }
 
 /// Which page holds which keys, and which pages are to be written.
 pub(crate) struct Pages<K> {
     prefix: String,
+    /// The digest of the last approval that was used, or that nothing was left for. Every page says it, and it is part of
+    /// the next digest: so no approval is good twice.
+    spent: String,
     pages: Vec<(K, u32)>,
     next: u32,
     /// By the first key, as `pages`, so that a page is found without going through all of them.
@@ -138,7 +145,7 @@ pub(crate) struct Loaded<K, I> {
 impl<K: Ord + Clone> Pages<K> {
     /// No pages yet. `prefix` is `<agent>/<unit>/`.
     pub(crate) fn new(prefix: String) -> Self {
-        Self { prefix, pages: Vec::new(), next: 0, dirty: BTreeMap::new(), gone: BTreeSet::new() }
+        Self { prefix, spent: String::new(), pages: Vec::new(), next: 0, dirty: BTreeMap::new(), gone: BTreeSet::new() }
     }
 
     /// The entry of this key changed.
@@ -151,6 +158,19 @@ impl<K: Ord + Clone> Pages<K> {
         let (first, id) = &self.pages[at];
         if !self.dirty.contains_key(first) {
             self.dirty.insert(first.clone(), *id);
+        }
+    }
+
+    /// The digest of the approval that is good for nothing more.
+    pub(crate) fn spent(&self) -> &str {
+        &self.spent
+    }
+
+    /// The approval of this digest is good for nothing more.
+    pub(crate) fn spend(&mut self, digest: &str) {
+        if self.spent != digest {
+            digest.clone_into(&mut self.spent);
+            self.touch_all();
         }
     }
 
@@ -227,7 +247,7 @@ impl<K: Ord + Clone> Pages<K> {
                     self.pages.insert(at + n, (first, new));
                     new
                 };
-                let text = serde_json::to_vec(&PageOut { epoch, entries: &lines }).map_err(unwritable)?;
+                let text = serde_json::to_vec(&PageOut { epoch, spent: &self.spent, entries: &lines }).map_err(unwritable)?;
                 rows.push(LedgerRow { key: self.row_key(page), value: Some(text) });
             }
         }
@@ -314,6 +334,9 @@ where
         let page: PageIn<K, I> = serde_json::from_slice(value).map_err(|e| fault(&e))?;
         if page.epoch != epoch {
             loaded.other_epoch = Some(page.epoch);
+        }
+        if !page.spent.is_empty() {
+            loaded.pages.spent = page.spent;
         }
         loaded.pages.next = loaded.pages.next.max(id.saturating_add(1));
         let Some(first) = page.entries.first() else { continue };

@@ -262,6 +262,7 @@ impl<A: Agent> Engine<A> {
         let drift = edit.because == crate::Why::Drift;
         self.count.add(|c| if drift { c.drift += 1 } else { c.intended += 1 });
         self.done_again(unit, edit, now);
+        unit.agreed.remove(&edit.key);
         if let Some(Item { sight, entry, .. }) = unit.items.get_mut(&edit.key) {
             match to {
                 Some(to) => {

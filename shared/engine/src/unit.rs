@@ -17,7 +17,7 @@ use shoal_core::{Change, Epoch, Hold, LeftOut, Revision};
 use crate::Moment;
 use crate::agent::{Agent, Blocked, Unit};
 use crate::facts::Due;
-use crate::item::{Item, Open, Sight, Trouble};
+use crate::item::{Item, Open, Planned, Sight, Trouble};
 use crate::ledger::{self, Entry, Pages, SourceId};
 use crate::retry::Retry;
 use crate::target::Batch;
@@ -104,6 +104,8 @@ pub(crate) struct State<A: Agent> {
     /// Somebody changed something since: the next try is not to wait as long as the failures say.
     pub(crate) hurry: bool,
     pub(crate) hold: Option<Hold>,
+    /// Digests of changes that a person agreed to, of what the ledger has no entry of.
+    pub(crate) agreed: BTreeMap<A::Key, String>,
     /// The ledger was written in this other life of the database.
     pub(crate) other_epoch: Option<Epoch>,
     pub(crate) next_sweep: Moment,
@@ -147,6 +149,7 @@ impl<A: Agent> State<A> {
             backoff: Retry::default(),
             hurry: false,
             hold: None,
+            agreed: BTreeMap::new(),
             other_epoch: None,
             next_sweep: Moment::MAX,
             least: Revision(0),
@@ -220,8 +223,27 @@ impl<A: Agent> State<A> {
         }
     }
 
+    /// The digest of the change that a person agreed to, if it is not made yet.
+    pub(crate) fn agreed(&self, key: &A::Key) -> Option<&String> {
+        let entry = self.items.get(key).and_then(|item| item.entry.as_ref());
+        entry.and_then(|entry| entry.agreed.as_ref()).or_else(|| self.agreed.get(key))
+    }
+
+    /// Another change is planned than the one that a person agreed to: that one is not agreed to any more.
+    pub(crate) fn plans(&mut self, key: &A::Key, planned: &Planned<A>) {
+        if self.agreed(key).is_none_or(|agreed| *agreed == planned.digest()) {
+            return;
+        }
+        self.agreed.remove(key);
+        if let Some(entry) = self.items.get_mut(key).and_then(|item| item.entry.as_mut()) {
+            entry.agreed = None;
+            self.pages.touch(key);
+        }
+    }
+
     /// It is as it should be, or no item at all any more.
     pub(crate) fn close(&mut self, key: &A::Key) {
+        self.agreed.remove(key);
         self.open.remove(key);
         self.ready.remove(key);
         self.later.remove(key);

@@ -316,6 +316,9 @@ impl<A: Agent> Engine<A> {
         swept: bool,
     ) {
         let since = unit.open.get(key).map_or(revision, |open| open.since);
+        if let Decision::Act(planned) | Decision::Stay { planned: Some(planned), .. } = &decision {
+            unit.plans(key, planned);
+        }
         match decision {
             Decision::Rest { look_again } => {
                 self.reached(unit, key, revision);

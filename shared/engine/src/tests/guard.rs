@@ -195,3 +195,182 @@ fn another_epoch_holds_until_a_person_agrees() {
         world.converge();
     }
 }
+
+/// A world of 40 hosts, of which a nested tag brings 20: those go with it.
+fn nested() -> super::agent::Toys {
+    let mut world = toys();
+    world.fleet("a", 40, "hi");
+    let inner = (0..20).map(|n| format!("net/inner/members/{}", name(n))).collect::<Vec<_>>();
+    let direct = (0..20).map(|n| format!("toy/a/members/{}", name(n))).collect::<Vec<_>>();
+    let mut all = vec![("net/inner", json!({})), (NESTED, json!({}))];
+    all.extend(inner.iter().map(|key| (key.as_str(), json!({}))));
+    all.extend(direct.iter().map(|key| (key.as_str(), json!(null))));
+    world.commit(rows(&all));
+    world.converge();
+    assert_eq!(world.at("a", 0), Some("hi"));
+    world
+}
+
+const NESTED: &str = "toy/a/members/@net/inner";
+
+fn approve(world: &mut super::agent::Toys) -> String {
+    assert_eq!(world.run(), Verdict::Held);
+    let digest = world.digest();
+    world.set("approvals/toy/a", json!({"digest": digest}));
+    digest
+}
+
+#[test]
+fn an_approval_is_good_once() {
+    for restarts in [false, true] {
+        let mut world = nested();
+        for _ in 0..3 {
+            // The approval of last time still stands.
+            world.set(NESTED, json!(null));
+            approve(&mut world);
+            world.converge();
+            assert_eq!((world.at("a", 0), world.at("a", 30)), (None, Some("hi")));
+            world.set(NESTED, json!({}));
+            if restarts {
+                world.crash();
+                world.advance(70_000);
+            }
+            world.converge();
+            assert_eq!(world.at("a", 0), Some("hi"));
+        }
+        // All of a unit at once: its ledger falls empty, and is begun anew.
+        let members = |value: serde_json::Value| {
+            let all = (20..40).map(|n| (format!("toy/a/members/{}", name(n)), value.clone()));
+            all.collect::<Vec<_>>()
+        };
+        let mut asked = std::collections::BTreeSet::new();
+        for _ in 0..3 {
+            for (include, value) in [(false, json!(null)), (true, json!({}))] {
+                let all = members(value.clone());
+                let mut all: Vec<_> = all.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+                all.push((NESTED, value));
+                world.commit(rows(&all));
+                if !include {
+                    assert!(asked.insert(approve(&mut world)));
+                }
+                if restarts {
+                    world.crash();
+                    world.advance(70_000);
+                }
+                world.converge();
+                assert_eq!(world.at("a", 30).is_some(), include);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_approval_of_what_was_undone_meanwhile_is_spent() {
+    let mut world = nested();
+    world.set(NESTED, json!(null));
+    assert_eq!(world.run(), Verdict::Held);
+    let digest = world.digest();
+    world.crash();
+    world.set("approvals/toy/a", json!({"digest": digest}));
+    world.set(NESTED, json!({}));
+    world.advance(70_000);
+    world.converge();
+    world.crash();
+    world.set(NESTED, json!(null));
+    world.advance(70_000);
+    assert_eq!(world.run(), Verdict::Held);
+    assert_eq!(world.at("a", 0), Some("hi"));
+}
+
+#[test]
+fn the_digest_stays_while_the_hold_does() {
+    let mut world = nested();
+    world.set(NESTED, json!(null));
+    assert_eq!(world.run(), Verdict::Held);
+    let digest = world.digest();
+    world.engine().resync();
+    world.advance(70_000);
+    assert_eq!(world.digest(), digest);
+    world.restart();
+    assert_eq!(world.digest(), digest);
+    // What has nothing to do with it changes nothing, and another engine shows the same.
+    world.commit(rows(&[(&format!("hosts/{}", name(3)), host(3, json!({"other": 1})))]));
+    world.commit(rows(&[("net/other", json!({})), (&format!("hosts/{}", name(50)), host(50, json!({})))]));
+    assert_eq!((world.run(), world.digest()), (Verdict::Held, digest.clone()));
+    world.set("approvals/toy/a", json!({"digest": digest}));
+    world.converge();
+}
+
+#[test]
+fn drift_is_asked_about_each_time() {
+    // With an entry in the ledger, and without.
+    for (nature, of) in [(Nature::default(), 0), (Nature { whole: true, ..Nature::default() }, 100)] {
+        let mut world = toys_of(nature);
+        world.fleet("a", 20, "hi");
+        world.converge();
+        let mut asked = std::collections::BTreeSet::new();
+        for _ in 0..3 {
+            for n in of..of + 20 {
+                world.place.1.put(format!("a/{}", name(n)), &"scribble".to_owned());
+            }
+            world.engine().resync();
+            assert!(asked.insert(approve(&mut world)), "{of}");
+            // The first attempt fails: what was agreed to is not asked again.
+            world.place.1.failing.insert(format!("a/{}", name(of)), crate::Fault::new("write", "no"));
+            world.run();
+            world.place.1.failing.clear();
+            world.advance(60_000);
+            world.converge();
+            assert_ne!(world.at("a", of), Some("scribble"));
+        }
+    }
+}
+
+#[test]
+fn what_was_agreed_to_and_is_not_wanted_any_more_is_asked_about_again() {
+    let mut world = toys();
+    world.fleet("a", 20, "hi");
+    world.converge();
+    for n in 0..20 {
+        world.place.1.failing.insert(format!("a/{}", name(n)), crate::Fault::new("update", "no"));
+    }
+    world.set("toy/a", tag("yo"));
+    approve(&mut world);
+    world.run();
+    world.set("toy/a", tag("other"));
+    assert_eq!(world.run(), Verdict::Held);
+    world.set("toy/a", tag("yo"));
+    assert_eq!(world.run(), Verdict::Held);
+    assert_eq!(world.at("a", 0), Some("hi"));
+}
+
+#[test]
+fn what_was_made_anew_is_asked_about_anew_though_the_ledger_was_empty() {
+    let mut world = nested();
+    let all = |value: serde_json::Value| {
+        let members = (20..40).map(move |n| (format!("toy/a/members/{}", name(n)), value.clone()));
+        members.collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let set = |world: &mut super::agent::Toys, value: serde_json::Value| {
+        let mut all = all(value.clone());
+        all.insert(NESTED.to_owned(), value);
+        world.commit(rows(&all.iter().map(|(k, v)| (k.as_str(), v.clone())).collect::<Vec<_>>()));
+    };
+    set(&mut world, json!(null));
+    approve(&mut world);
+    world.converge();
+    assert!(world.ledger.is_empty());
+    world.crash();
+    // One that cannot be made: the unit never comes to rest.
+    world.place.1.failing.insert(format!("a/{}", name(50)), crate::Fault::new("create", "no"));
+    let odd = format!("toy/a/members/{}", name(50));
+    world.commit(rows(&[(&format!("hosts/{}", name(50)), host(50, json!({}))), (&odd, json!({}))]));
+    set(&mut world, json!({}));
+    world.advance(70_000);
+    assert_eq!(world.at("a", 39), Some("hi"));
+    world.set(&odd, json!(null));
+    set(&mut world, json!(null));
+    world.advance(70_000);
+    assert_eq!(world.run(), Verdict::Held);
+    assert_eq!(world.at("a", 39), Some("hi"));
+}
