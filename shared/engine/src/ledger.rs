@@ -145,7 +145,14 @@ pub(crate) struct Loaded<K, I> {
 impl<K: Ord + Clone> Pages<K> {
     /// No pages yet. `prefix` is `<agent>/<unit>/`.
     pub(crate) fn new(prefix: String) -> Self {
-        Self { prefix, spent: String::new(), pages: Vec::new(), next: 0, dirty: BTreeMap::new(), gone: BTreeSet::new() }
+        Self {
+            prefix,
+            spent: String::new(),
+            pages: Vec::new(),
+            next: 0,
+            dirty: BTreeMap::new(),
+            gone: BTreeSet::new(),
+        }
     }
 
     /// The entry of this key changed.
@@ -247,7 +254,8 @@ impl<K: Ord + Clone> Pages<K> {
                     self.pages.insert(at + n, (first, new));
                     new
                 };
-                let text = serde_json::to_vec(&PageOut { epoch, spent: &self.spent, entries: &lines }).map_err(unwritable)?;
+                let text = serde_json::to_vec(&PageOut { epoch, spent: &self.spent, entries: &lines })
+                    .map_err(unwritable)?;
                 rows.push(LedgerRow { key: self.row_key(page), value: Some(text) });
             }
         }
