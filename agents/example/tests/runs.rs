@@ -326,3 +326,23 @@ fn what_was_made_since_the_backup_stays_until_a_person_agrees() {
     assert_eq!(two.unwrap(), "web2.example.com: be kind\n");
     assert_eq!(three, before[2], "the backup knows nothing of it, so it may be anybody's");
 }
+
+#[test]
+fn a_mistyped_path_is_told_and_not_filled() {
+    let world = seeded();
+    let typo = world.path("shaol.db");
+    std::fs::write(world.path("change.yaml"), "host: web3.example.com\n").unwrap();
+    let change = world.path("change.yaml").display().to_string();
+    for mode in [&["--plan"][..], &["--once"], &["--preview", &change]] {
+        let output = Command::new(env!("CARGO_BIN_EXE_shoal-example"))
+            .args(["--store", &format!("sqlite:{}", typo.display()), "--config"])
+            .arg(world.path("motd.toml"))
+            .args(mode)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{mode:?}: {said}");
+        assert!(said.contains("there is no database at") && said.contains("--store"), "{mode:?}: {said}");
+        assert!(!typo.exists(), "{mode:?} made it");
+    }
+}

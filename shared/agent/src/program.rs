@@ -19,7 +19,7 @@ use crate::http::Http;
 use crate::logs;
 use crate::metrics::Board;
 use crate::setup::{Limit, Setup};
-use crate::stores::Stores;
+use crate::stores::{Missing, Stores};
 
 /// Runs an agent as a program. `build` makes the agent and its target from the node's configuration; it is called
 /// again when the configuration changed.
@@ -170,7 +170,10 @@ where
         let (agent, target) = (self.build)(config.agent)?;
         let store = match open.filter(|open| open.url == url) {
             Some(open) => open.clone(),
-            None => Opened { store: self.stores.open(&url).await?, url },
+            None => {
+                let missing = if args.is_daemon() { Missing::Make } else { Missing::Refuse };
+                Opened { store: self.stores.open(&url, missing).await?, url }
+            }
         };
         let part = Part {
             common: config.common,

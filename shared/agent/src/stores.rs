@@ -6,12 +6,21 @@ use std::sync::Arc;
 use shoal_client::HttpStore;
 use shoal_engine::Fault;
 use shoal_store::{MemoryStore, Store};
-use shoal_store_sqlite::SqliteStore;
+use shoal_store_sqlite::{Options, SqliteStore};
 
 use crate::exit::Failure;
 
 type Opening = futures::future::BoxFuture<'static, Result<Arc<dyn Store>, Fault>>;
-type Opener = Arc<dyn Fn(String) -> Opening + Send + Sync>;
+type Opener = Arc<dyn Fn(String, Missing) -> Opening + Send + Sync>;
+
+/// What to do where there is no database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// Make one and say so: a daemon may be there before anything was written.
+    Make,
+    /// Say so: it is a mistyped path.
+    Refuse,
+}
 
 /// Schemes that are known, and how to open each.
 #[derive(Clone)]
@@ -21,11 +30,7 @@ impl Stores {
     /// `sqlite:PATH`, `http://HOST:PORT` and `unix:/PATH` of a server, and `memory:` for trying things out.
     pub(crate) fn new() -> Self {
         let mut stores = Self(BTreeMap::new());
-        stores.add("sqlite", |path| async move {
-            let what = format!("open the database {path}");
-            let store = SqliteStore::open(&path).await.map_err(|e| Fault::new(what, e))?;
-            Ok(Arc::new(store) as Arc<dyn Store>)
-        });
+        stores.0.insert("sqlite".to_owned(), Arc::new(|path, missing| Box::pin(sqlite(path, missing))));
         for scheme in ["http", "https", "unix"] {
             stores.add(scheme, move |rest| async move {
                 let store = HttpStore::new(&format!("{scheme}:{rest}"));
@@ -44,18 +49,57 @@ impl Stores {
         F: Fn(String) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Arc<dyn Store>, Fault>> + Send + 'static,
     {
-        self.0.insert(scheme.to_owned(), Arc::new(move |rest| Box::pin(open(rest))));
+        self.0.insert(scheme.to_owned(), Arc::new(move |rest, _| Box::pin(open(rest))));
     }
 
-    pub(crate) async fn open(&self, url: &str) -> Result<Arc<dyn Store>, Failure> {
-        let known = || self.0.keys().map(|scheme| format!("{scheme}:")).collect::<Vec<_>>().join(", ");
+    pub(crate) async fn open(&self, url: &str, missing: Missing) -> Result<Arc<dyn Store>, Failure> {
         let opener = url.split_once(':').and_then(|(scheme, rest)| Some((self.0.get(scheme)?, rest)));
-        let Some((opener, rest)) = opener else {
-            return Err(Failure::Usage(format!(
-                "the store {url:?} is of no known kind; known are {}",
-                known()
-            )));
-        };
-        opener(rest.to_owned()).await.map_err(Failure::from)
+        if let Some((opener, rest)) = opener {
+            return opener(rest.to_owned(), missing).await.map_err(Failure::from);
+        }
+        // It is known only to be refused with a reason.
+        let known = self.0.keys().filter(|scheme| *scheme != "https").map(|scheme| format!("{scheme}:"));
+        let known = known.collect::<Vec<_>>().join(", ");
+        Err(Failure::Usage(if url.starts_with("etcd:") {
+            format!("{url}: this program cannot open etcd yet; known are {known}")
+        } else {
+            format!("the store {url:?} is of no known kind; known are {known}")
+        }))
+    }
+}
+
+async fn sqlite(path: String, missing: Missing) -> Result<Arc<dyn Store>, Fault> {
+    let refuse = missing == Missing::Refuse;
+    let new = matches!(std::path::Path::new(&path).try_exists(), Ok(false));
+    let options = if refuse { Options::existing() } else { Options::default() };
+    let opened = SqliteStore::open_with(&path, options).await;
+    let store = opened.map_err(|e| match new && refuse {
+        true => Fault::new(format!("open the database {path}"), e).next(
+            "mend --store, SHOAL_STORE or `store` in the configuration, or make one with `shoal apply`",
+        ),
+        false => Fault::new(format!("open the database {path}"), e),
+    })?;
+    if new {
+        tracing::warn!(
+            "there was no database at {path}: made an empty one; if that is not where it should be, mend --store"
+        );
+    }
+    Ok(Arc::new(store))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_cannot_be_opened_is_called_what_it_is() {
+        let stores = Stores::new();
+        let why = async |url| stores.open(url, Missing::Refuse).await.map(drop).unwrap_err().to_string();
+        let etcd = why("etcd://h1,h2").await;
+        assert!(etcd.contains("cannot open etcd yet"), "{etcd}");
+        let unknown = why("shoal.db").await;
+        assert!(unknown.contains("no known kind") && unknown.contains("sqlite:"), "{unknown}");
+        assert!(!unknown.contains("https:") && !etcd.contains("https:"), "it would be refused: {unknown}");
+        assert!(why("https://hostdb.example").await.contains("no TLS yet"));
     }
 }

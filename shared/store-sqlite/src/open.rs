@@ -35,6 +35,8 @@ pub struct Options {
     /// After how many pages (of 4 KiB) the write-ahead log is copied into the file; `None`: 4096. Fewer keep
     /// the log small, more make commits under load cheaper.
     pub checkpoint: Option<u32>,
+    /// Whether the file must be there already. Otherwise a database is made where there is none.
+    pub existing: bool,
 }
 
 impl Options {
@@ -48,6 +50,12 @@ impl Options {
     #[must_use]
     pub fn checkpoint_after(self, pages: u32) -> Self {
         Self { checkpoint: Some(pages), ..self }
+    }
+
+    /// The default, but only for a file that is there: a mistyped path is told, not filled.
+    #[must_use]
+    pub fn existing() -> Self {
+        Self { existing: true, ..Self::default() }
     }
 }
 
@@ -69,6 +77,9 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<(PathBuf, Connectio
     // Absolute: the working directory may change, and SQLite reads some relative names as something else.
     let place = absolute(path)?;
     look(&place)?;
+    if options.existing && matches!(place.try_exists(), Ok(false)) {
+        return Err(StoreError::Invalid(format!("there is no database at {}", place.display())));
+    }
     let failed = |stop: Stop| stop.at(&place, "opening the database");
     let mut connection = connect(&place, options, WRITER_CACHE, true).map_err(|e| failed(e.into()))?;
     identify(&mut connection, &place, options).map_err(failed)?;
@@ -133,7 +144,7 @@ pub(crate) fn connect(
 ) -> rusqlite::Result<Connection> {
     // No mutex: a connection is used by one thread at a time.
     let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    if writes {
+    if writes && !options.existing {
         flags |= OpenFlags::SQLITE_OPEN_CREATE;
     }
     let mut connection = match &options.vfs {
