@@ -22,6 +22,8 @@ enum Fault {
     ReadsAll,
     /// It takes what it was about to do for done: what a step remembers is written down before it is done.
     TrustsMemo,
+    /// It does not: every host is a unit of its own, of two items.
+    SmallUnits,
 }
 
 struct Odd(Fault);
@@ -56,11 +58,17 @@ impl Agent for Odd {
     fn namespace(&self) -> &str {
         "odd"
     }
-    fn unit(&self, _: &String) -> Unit {
-        "all".into()
+    fn unit(&self, key: &String) -> Unit {
+        match key.split_once(' ') {
+            Some((host, _)) => host.into(),
+            None => "all".into(),
+        }
     }
     fn keys(&self, from: &Source<'_, Spec>) -> Result<Vec<String>, Blocked> {
         let mut keys: Vec<String> = from.host.iter().map(|host| host.name.to_string()).collect();
+        if self.0 == Fault::SmallUnits {
+            keys = keys.iter().flat_map(|host| [format!("{host} one"), format!("{host} two")]).collect();
+        }
         if self.0 == Fault::ReadsAll {
             keys.push("summary".into());
         }
@@ -76,7 +84,7 @@ impl Agent for Odd {
         Ok(Desired::item(match self.0 {
             Fault::Counts => format!("{text} {}", CALLS.fetch_add(1, Ordering::Relaxed)),
             Fault::NeverDone => format!("{text} never"),
-            Fault::ReadsAll | Fault::TrustsMemo | Fault::None => format!("{key} {text}"),
+            Fault::ReadsAll | Fault::TrustsMemo | Fault::SmallUnits | Fault::None => format!("{key} {text}"),
         }))
     }
     fn step(&self, _: &String, at: At<'_, Self>, _: Moment) -> Step {
@@ -167,6 +175,18 @@ fn a_target_that_touches_what_is_not_shoals_is_caught() {
 fn broken(fault: Fault) -> &'static str {
     let laws = Laws::new(move || Odd(fault), "odd/all", json!({"text": "a"})).then(json!({"text": "b"}));
     laws.check().err().map_or("", |broken| broken.law)
+}
+
+#[test]
+fn an_agent_whose_unit_is_one_host_keeps_them() {
+    assert_eq!(broken(Fault::SmallUnits), "");
+}
+
+#[test]
+fn what_is_broken_says_what_was_committed() {
+    let laws = Laws::new(|| Odd(Fault::NeverDone), "odd/all", json!({"text": "a"}));
+    let said = laws.check().unwrap_err().to_string();
+    assert!(said.contains("the beginning (+odd/all +hosts/law0.example.com"), "{said}");
 }
 
 #[test]
