@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::agent::Agent;
 use crate::effect::Answer;
 use crate::engine::Engine;
-use crate::item::{Item, Sight, Trouble};
+use crate::item::{Item, Open, Sight, Trouble};
 use crate::ledger::{self, Stage};
 use crate::target::{Applied, Batch, Edit, Fault, Observed, Outcome};
 use crate::unit::{Looking, Phase, Stage as FlightStage, State};
@@ -246,10 +246,31 @@ impl<A: Agent> Engine<A> {
                 }
             }
         }
+        for key in each.into_keys() {
+            Self::moved(unit, key, now);
+        }
         let own = format!("facts/{}/", self.namespace);
         for fact in facts.into_iter().filter(|fact| fact.key.as_str().starts_with(&own)) {
             unit.facts.add(fact);
         }
+    }
+
+    /// A batch touched an item that it does not name: what was seen of it is old, and so is what was decided.
+    fn moved(unit: &mut State<A>, key: A::Key, now: Moment) {
+        let Some(item) = unit.items.get_mut(&key) else { return };
+        item.sight = Sight::Unlooked;
+        let (since, trouble) = (item.revision, Trouble::Dirty);
+        // Until it has been looked at nobody may take it for done.
+        unit.open.entry(key.clone()).or_insert(Open { since, trouble, planned: None });
+        unit.ready.remove(&key);
+        unit.later.remove(&key);
+        if let Some(retry) = unit.retries.get_mut(&key) {
+            retry.at = now;
+        }
+        if let Some(looking) = &mut unit.looking {
+            looking.tainted.insert(key.clone());
+        }
+        unit.look.insert(key);
     }
 
     fn made(&mut self, unit: &mut State<A>, edit: &Edit<A>, now: Moment) {

@@ -158,7 +158,8 @@ pub struct Edit<A: Agent> {
 
 /// What became of a batch.
 pub struct Applied<A: Agent> {
-    /// What became of each change.
+    /// What became of each change. [`Outcome::Stale`] for other keys of the unit says that the batch changed what is there
+    /// of them, too (what stood inside something that went): they are looked at and decided on again.
     pub each: Vec<(A::Key, Outcome)>,
     /// Facts to write down (`facts/<namespace>/…`). Equal ones are not written again. They survive the process as soon as
     /// what became of the batch is written down.

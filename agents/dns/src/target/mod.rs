@@ -6,12 +6,13 @@ mod server;
 mod zonefile;
 
 use serde::Deserialize;
-use shoal_agent::{Applied, Batch, Fault, Fence, Nature, Observed, Scope, Target, Unit};
+use shoal_agent::{Applied, Batch, Fault, Fence, Nature, Observed, Outcome, Scope, Target, Unit};
 
 pub use bind::{Bind, BindSettings};
 pub use serial::SerialStyle;
 pub use server::{Listen, Server, ServerSettings};
 
+use crate::name::Zone;
 use crate::{Dns, Key};
 
 /// Which target: `[agent.bind]` or `[agent.server]` of the node's configuration, and the built-in server where neither
@@ -92,4 +93,19 @@ impl Target<Dns> for Names {
             Self::Server(server) => server.apply(unit, batch, fence).await,
         }
     }
+}
+
+/// A name of a zone that nothing declares. It may pass: the tag is another source, whose commit does not wake this name.
+fn undeclared(zone: &Zone, key: &Key) -> Fault {
+    Fault::new(format!("write {}", key.name()), format!("no tag declares the zone {zone}"))
+        .next(format!("make a tag dns/{zone} with an soa"))
+}
+
+/// These names are not what they were, too.
+fn moved(each: &mut Vec<(Key, Outcome)>, batch: &Batch<Dns>, keys: impl IntoIterator<Item = Key>) {
+    let others = keys
+        .into_iter()
+        .filter(|key| batch.changes.binary_search_by(|edit| edit.key.cmp(key)).is_err())
+        .map(|key| (key, Outcome::Stale));
+    each.extend(others);
 }

@@ -216,3 +216,23 @@ fn what_was_begun_is_ours_whatever_it_looks_like_also_for_the_next_process() {
         assert_eq!(world.at("a", 0), Some("hi"), "dies {dies}");
     }
 }
+
+#[test]
+fn what_a_batch_took_along_is_behind_at_once_and_decided_on_again() {
+    let mut world = toys();
+    world.fleet("a", 3, "hi");
+    world.converge();
+    world.set(&format!("hosts/{}", name(0)), host(0, json!({"note": "!"})));
+    let apply = ask(&mut world, is_apply);
+    let Answer::Applied(mut answer) = world.carry_out(&apply) else { unreachable!("{apply:?}") };
+    let other = format!("a/{}", name(1));
+    world.place.1.items.remove(&other);
+    answer.each.push((other, Outcome::Stale));
+    answer.each.push(("a/nobody".to_owned(), Outcome::Stale));
+    tell(&mut world, &apply, Answer::Applied(answer));
+    let now = world.now();
+    let behind = &world.engine().status(now, false).units["a"].behind;
+    assert!(behind.iter().any(|b| b.key.ends_with(&name(1)) && b.since == Revision(1)), "{behind:?}");
+    world.converge();
+    assert_eq!((world.at("a", 0), world.at("a", 1)), (Some("hi!"), Some("hi")));
+}

@@ -4,6 +4,7 @@
 //! `.Z.good`, the last file that the server is known to have served (empty where there was none), while that is not known
 //! of `Z`.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -36,6 +37,8 @@ pub(super) struct Known {
     pub(super) pending: bool,
     /// What the server served when last asked.
     pub(super) served: Option<u32>,
+    /// Names that could not be written while nothing declared the zone.
+    pub(super) refused: BTreeSet<Key>,
 }
 
 impl Known {

@@ -14,6 +14,7 @@ use crate::name::Zone;
 use crate::record::{Key, Node};
 use crate::target::serial::latest;
 use crate::target::zonefile::render;
+use crate::target::{moved, undeclared};
 
 /// How often a candidate is mended and checked again before the batch is given up.
 const ROUNDS: usize = 16;
@@ -57,7 +58,7 @@ impl Work<'_> {
         };
         self.fence.check()?;
         known.stamp = self.files.replace(self.zone).map_err(|e| self.fault("replace", e))?;
-        let applied = draft.applied(batch);
+        let mut applied = draft.applied(batch);
         // The last other holders: from here on the map is changed in place.
         drop(draft);
         drop(current);
@@ -70,6 +71,9 @@ impl Work<'_> {
         }
         (file.ours, file.intact, file.odd, file.serial) = (true, true, None, Some(serial));
         self.serve(serial, known).await?;
+        // What was refused for want of a zone can be written now.
+        let refused = std::mem::take(&mut known.refused);
+        moved(&mut applied.each, batch, refused);
         Ok(applied)
     }
 
@@ -169,6 +173,10 @@ impl Work<'_> {
             .find(|edit| edit.key.is_apex() && edit.to.is_none())
             .map(|edit| &edit.because);
         let named = matches!(reason, Some(Why::TagGone(..) | Why::Edited(..)));
+        let mut applied = each(batch, |wanted| match wanted {
+            None => Outcome::Done,
+            Some(key) => Outcome::Failed(undeclared(self.zone, key)),
+        });
         // Without a file it may still be served: a removal got half way, or somebody took the file.
         if known.exists() || known.served.is_some() {
             if !named {
@@ -179,18 +187,13 @@ impl Work<'_> {
             self.fence.check()?;
             self.files.remove(self.zone).map_err(|e| self.fault("remove", e))?;
             *known = Known::default();
+            // Every other name went with the file.
+            moved(&mut applied.each, batch, batch.after.iter().map(|(key, _)| key.clone()));
         }
-        Ok(each(batch, |wanted| match wanted {
-            None => Outcome::Done,
-            Some(key) => Outcome::Failed(
-                Fault::new(
-                    format!("write {}", key.name()),
-                    format!("no tag declares the zone {}", self.zone),
-                )
-                .next(format!("make a tag dns/{} with an soa", self.zone))
-                .permanent(),
-            ),
-        }))
+        known
+            .refused
+            .extend(batch.changes.iter().filter(|edit| edit.to.is_some()).map(|edit| edit.key.clone()));
+        Ok(applied)
     }
 
     /// The zone is there, has no start of authority in what is wanted, and nothing says that it should go.

@@ -142,5 +142,5 @@ fn load(zone: &Zone, text: &str) -> Option<ZoneData> {
         data.put(key.owner(), Some(Arc::new(stored)));
     }
     data.seal(file.serial?).ok()?;
-    Some(data)
+    data.soa().is_some().then_some(data)
 }

@@ -36,6 +36,7 @@ use zone::{Stored, ZoneData};
 
 use super::bind::zone_of;
 use super::serial::newer;
+use super::undeclared;
 use crate::Dns;
 use crate::name::Zone;
 use crate::record::{Have, Key};
@@ -258,12 +259,31 @@ impl Target<Dns> for Server {
             let low = u32::try_from(batch.revision.0 & u64::from(u32::MAX)).unwrap_or_default().max(1);
             let serial = if newer(low, data.serial) { low } else { data.serial.wrapping_add(1).max(1) };
             data.seal(serial).map_err(|why| Fault::new(format!("serve the zone {zone}"), why).permanent())?;
+            beside(&mut data, batch, &mut each);
         }
         if let Some(copies) = self.copies() {
             copies.changed(&zone);
         }
         Ok(Applied { each, facts: Vec::new() })
     }
+}
+
+/// What the batch means for names that it does not change. In a zone that no SOA begins there are none.
+fn beside(data: &mut ZoneData, batch: &Batch<Dns>, each: &mut Vec<(Key, Outcome)>) {
+    let moved = if data.soa().is_some() {
+        // What was refused for want of a zone can be made now.
+        std::mem::take(&mut data.refused)
+    } else {
+        let went = data.clear();
+        for (edit, (key, outcome)) in
+            batch.changes.iter().zip(&mut *each).filter(|(edit, _)| edit.to.is_some())
+        {
+            *outcome = Outcome::Failed(undeclared(&data.zone, key));
+            data.refused.insert(edit.key.clone());
+        }
+        went
+    };
+    super::moved(each, batch, moved);
 }
 
 #[cfg(test)]

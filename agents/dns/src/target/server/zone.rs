@@ -4,7 +4,7 @@
 //!
 //! A change costs the depth of its name, whatever the size of the zone; so does a look-up.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use hickory_proto::rr::rdata::NULL;
@@ -26,6 +26,8 @@ pub(super) struct ZoneData {
     names: HashMap<Box<str>, Place>,
     /// The SOA with its serial, if the zone has one and so is served.
     soa: Option<Set>,
+    /// Names that could not be put there while there was no SOA.
+    pub(super) refused: BTreeSet<Key>,
 }
 
 #[derive(Debug, Default)]
@@ -116,7 +118,7 @@ pub(super) fn wire_name(wire: &[u8]) -> Result<Name, String> {
 impl ZoneData {
     /// A zone without names.
     pub(super) fn new(zone: Zone, serial: u32) -> Self {
-        Self { zone, serial, names: HashMap::new(), soa: None }
+        Self { zone, serial, names: HashMap::new(), soa: None, refused: BTreeSet::new() }
     }
 
     /// Puts records under a name, or takes them away. [`ZoneData::seal`] makes them count.
@@ -137,6 +139,13 @@ impl ZoneData {
         if self.names.get(owner).is_some_and(|place| place.stored.is_none() && place.below == 0) {
             self.names.remove(owner);
         }
+    }
+
+    /// Takes every name away, and says which had records.
+    pub(super) fn clear(&mut self) -> BTreeSet<Key> {
+        let went = self.nodes().map(|(key, _)| key).collect();
+        self.names.clear();
+        went
     }
 
     /// Raises the serial: what was put is one new version of the zone.
