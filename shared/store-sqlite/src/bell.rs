@@ -9,25 +9,29 @@
 //! by the kernel, and that wakes as well. So nothing is polled, and nothing is missed for longer than its
 //! writer lives.
 //!
+//! A bell that fails, by an error of one reading, ends the watches and is done; the next watch hangs up another. It also
+//! hears when the files are moved, removed or replaced, which is for good (see `files`).
+//!
 //! The touch is by path, and the database file itself is never opened here: closing it would drop the locks that
 //! SQLite holds on it.
 
 use std::mem::MaybeUninit;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use rusqlite::Connection;
 use rustix::fd::OwnedFd;
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
 use rustix::fs::{AtFlags, CWD, Timestamps, UTIME_NOW, utimensat};
 use rustix::io::Errno;
 use rustix::time::Timespec;
 use shoal_store::parts::Hub;
 use shoal_store::{Result, StoreError};
 
-use crate::open::{Options, log_of, reopen};
+use crate::files::Files;
+use crate::open::{Options, reopen};
 use crate::shared::catch_up;
 
 /// Wakes every process that watches this file, and says whether that worked. `log` is the write-ahead log.
@@ -44,7 +48,7 @@ pub(crate) fn ring(log: &Path) -> bool {
 
 /// A thread that listens.
 pub(crate) struct Bell {
-    log: PathBuf,
+    files: Arc<Files>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -52,32 +56,42 @@ pub(crate) struct Bell {
 impl Bell {
     /// Starts to listen. What was committed before is not told: look after this.
     pub(crate) fn hang(
-        place: &Path,
+        files: &Arc<Files>,
         options: &Options,
         hub: Arc<Hub>,
         telling: Arc<Mutex<()>>,
     ) -> Result<Self> {
-        let log = log_of(place);
+        let log = &files.log;
         let failed = |what: &str, error: &dyn std::fmt::Display| StoreError::Unavailable {
             place: log.display().to_string(),
             why: format!("listening for commits of other processes, {what}: {error}"),
         };
-        let connection = reopen(place, options)?;
+        let connection = reopen(&files.place, options)?;
         let events = inotify::init(CreateFlags::CLOEXEC).map_err(|error| {
             failed("starting inotify (the limit is fs.inotify.max_user_instances: raise it)", &error)
         })?;
         let kinds =
             WatchFlags::ATTRIB | WatchFlags::CLOSE_WRITE | WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF;
-        inotify::add_watch(&events, &log, kinds)
-            .map_err(|error| failed("watching the log (the limit is fs.inotify.max_user_watches)", &error))?;
+        // Of the file itself only that it goes.
+        let fate = WatchFlags::ATTRIB | WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF;
+        inotify::add_watch(&events, log, kinds)
+            .and_then(|_| inotify::add_watch(&events, &files.place, fate))
+            .map_err(|error| {
+                failed("watching the files (the limit is fs.inotify.max_user_watches)", &error)
+            })?;
         let stop = Arc::new(AtomicBool::new(false));
         let listener =
-            Listener { place: place.to_owned(), connection, hub, telling, stop: Arc::clone(&stop) };
+            Listener { files: Arc::clone(files), connection, hub, telling, stop: Arc::clone(&stop) };
         let thread = std::thread::Builder::new()
             .name("shoal-bell".into())
             .spawn(move || listener.run(&events))
             .map_err(|error| failed("starting a thread", &error))?;
-        Ok(Self { log, stop, thread: Some(thread) })
+        Ok(Self { files: Arc::clone(files), stop, thread: Some(thread) })
+    }
+
+    /// Whether it still does.
+    pub(crate) fn listens(&self) -> bool {
+        !self.stop.load(Ordering::SeqCst)
     }
 }
 
@@ -85,8 +99,9 @@ impl Drop for Bell {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
         // Wakes our own thread among others. If that fails it ends with its next event, and is not waited for:
-        // when the log is gone, that was the event.
-        if ring(&self.log)
+        // when the files are gone, that was the event.
+        if self.files.check().is_ok()
+            && ring(&self.files.log)
             && let Some(thread) = self.thread.take()
         {
             let _ = thread.join();
@@ -95,7 +110,7 @@ impl Drop for Bell {
 }
 
 struct Listener {
-    place: PathBuf,
+    files: Arc<Files>,
     connection: Connection,
     hub: Arc<Hub>,
     telling: Arc<Mutex<()>>,
@@ -108,32 +123,33 @@ impl Listener {
         let mut events = Reader::new(events, &mut buffer);
         loop {
             match events.next() {
-                Ok(event) => {
-                    if self.stop.load(Ordering::SeqCst) {
-                        return;
-                    }
-                    if event.events().intersects(ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF) {
-                        return self.end("its write-ahead log was taken away while it was open".into());
-                    }
-                }
+                Ok(_) if self.stop.load(Ordering::SeqCst) => return,
+                Ok(_) => {}
                 Err(Errno::INTR) => continue,
-                Err(error) => return self.end(format!("listening for commits of other processes: {error}")),
+                Err(error) => {
+                    let place = self.files.place.display().to_string();
+                    let why = format!("listening for commits of other processes: {error}");
+                    return self.end(StoreError::Unavailable { place, why });
+                }
             }
             // Many events, one look.
             if !events.is_buffer_empty() {
                 continue;
             }
-            if let Err(stop) = catch_up(&self.hub, &self.telling, &self.connection) {
-                let error = stop.at(&self.place, "reading the commits of another process");
-                tracing::error!(%error, "watches end here");
-                return self.hub.close(error);
+            let caught_up = self.files.check().and_then(|()| {
+                catch_up(&self.hub, &self.telling, &self.connection)
+                    .map_err(|stop| stop.at(&self.files.place, "reading the commits of another process"))
+            });
+            if let Err(error) = caught_up {
+                return self.end(error);
             }
         }
     }
 
-    fn end(&self, why: String) {
-        let error = StoreError::Unavailable { place: self.place.display().to_string(), why };
-        tracing::error!(%error, "watches end here");
+    fn end(&self, error: StoreError) {
+        tracing::error!(%error, "watches end here, and have to be begun anew");
+        // Before the watches are told: who begins anew at once must not rely on this one.
+        self.stop.store(true, Ordering::SeqCst);
         self.hub.close(error);
     }
 }

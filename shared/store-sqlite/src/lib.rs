@@ -24,6 +24,7 @@ mod claims;
 mod commit;
 mod copies;
 mod fault;
+mod files;
 mod ledger;
 mod log;
 mod open;

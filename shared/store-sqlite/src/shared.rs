@@ -1,7 +1,7 @@
 //! What the writer, the readers and the watches of one open file share.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Connection;
 use shoal_core::{LogEntry, Revision};
@@ -10,33 +10,32 @@ use shoal_store::{Fut, Head, Result};
 
 use crate::bell::Bell;
 use crate::fault::Stop;
+use crate::files::Files;
 use crate::open::Options;
 use crate::readers::Readers;
 use crate::{blocking, log, read};
 
 /// One open file, without the right to write.
 pub(crate) struct Shared {
-    pub(crate) place: Arc<PathBuf>,
+    pub(crate) files: Arc<Files>,
     pub(crate) options: Options,
     pub(crate) hub: Arc<Hub>,
     /// Held while commits are handed to the hub, so that they come in order.
     pub(crate) telling: Arc<Mutex<()>>,
     readers: Arc<Readers>,
-    /// Listens for other processes; there once somebody watches.
-    bell: OnceLock<Bell>,
-    starting: tokio::sync::Mutex<()>,
+    /// Listens for other processes; there once somebody watches. One that failed is replaced for the next watch.
+    bell: tokio::sync::Mutex<Option<Bell>>,
 }
 
 impl Shared {
     pub(crate) fn new(place: PathBuf, options: Options, head: Head) -> Self {
         Self {
-            place: Arc::new(place),
+            files: Arc::new(Files::opened(place)),
             options,
             hub: Arc::new(Hub::new(head)),
             telling: Arc::new(Mutex::new(())),
             readers: Arc::new(Readers::new()),
-            bell: OnceLock::new(),
-            starting: tokio::sync::Mutex::new(()),
+            bell: tokio::sync::Mutex::new(None),
         }
     }
 
@@ -46,9 +45,13 @@ impl Shared {
         f: impl FnOnce(&Connection) -> Result<T, Stop> + Send + 'static,
     ) -> Result<T> {
         let _turn = self.readers.turn().await?;
-        let (readers, place, options) =
-            (Arc::clone(&self.readers), Arc::clone(&self.place), self.options.clone());
-        blocking(move || readers.with(&place, &options, f)).await
+        let (readers, files, options) =
+            (Arc::clone(&self.readers), Arc::clone(&self.files), self.options.clone());
+        let read = move || {
+            files.check()?;
+            readers.with(&files.place, &options, f)
+        };
+        blocking(read).await
     }
 }
 
@@ -93,13 +96,18 @@ impl History for Shared {
     fn refresh(&self) -> Fut<'_, Result<()>> {
         Box::pin(async move {
             // One at a time: the bell is hung up once, before anybody relies on it.
-            let _starting = self.starting.lock().await;
-            if self.bell.get().is_none() {
-                let (place, options) = (Arc::clone(&self.place), self.options.clone());
+            let mut bell = self.bell.lock().await;
+            if !bell.as_ref().is_some_and(Bell::listens) {
+                let (old, files, options) = (bell.take(), Arc::clone(&self.files), self.options.clone());
                 let (hub, telling) = (Arc::clone(&self.hub), Arc::clone(&self.telling));
-                let bell = blocking(move || Bell::hang(&place, &options, hub, telling)).await?;
-                // It was empty, and nobody else starts one.
-                let _ = self.bell.set(bell);
+                // Before the new one, which may fail at once.
+                self.hub.reopen();
+                let hang = move || {
+                    drop(old);
+                    files.check()?;
+                    Bell::hang(&files, &options, hub, telling)
+                };
+                *bell = Some(blocking(hang).await.inspect_err(|error| self.hub.close(error.clone()))?);
             }
             let (hub, telling) = (Arc::clone(&self.hub), Arc::clone(&self.telling));
             self.reading(move |c| catch_up(&hub, &telling, c)).await

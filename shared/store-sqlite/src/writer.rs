@@ -6,7 +6,6 @@
 //! nothing behind and the others go on. If SQLite itself stops (a full disk, a damaged page), the whole group is
 //! undone and each of its tasks is tried again alone: only those that cannot be done fail.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -18,7 +17,7 @@ use shoal_store::{Claim, ClaimAnswer, ClaimRequest, Head, LedgerWrite, MAX_COMMI
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::fault::Stop;
-use crate::open::log_of;
+use crate::files::Files;
 use crate::shared::{Shared, tell};
 use crate::{bell, read};
 
@@ -64,7 +63,7 @@ struct Job {
 pub(crate) struct Writer {
     queue: Option<mpsc::Sender<Job>>,
     room: Arc<Semaphore>,
-    place: Arc<PathBuf>,
+    files: Arc<Files>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -73,24 +72,23 @@ impl Writer {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let loops = Loop {
             connection,
-            log: log_of(&shared.place),
-            place: Arc::clone(&shared.place),
+            files: Arc::clone(&shared.files),
             hub: Arc::clone(&shared.hub),
             telling: Arc::clone(&shared.telling),
         };
         let thread = std::thread::Builder::new().name("shoal-writer".into()).spawn(move || loops.run(jobs));
         let thread = thread.map_err(|error| StoreError::Unavailable {
-            place: shared.place.display().to_string(),
+            place: shared.files.place.display().to_string(),
             why: format!("starting a thread: {error}"),
         })?;
         let room = Arc::new(Semaphore::new(ROOM));
-        Ok(Self { queue: Some(queue), room, place: Arc::clone(&shared.place), thread: Some(thread) })
+        Ok(Self { queue: Some(queue), room, files: Arc::clone(&shared.files), thread: Some(thread) })
     }
 
     /// Queues the task and waits for its answer. If the caller goes away, the task is done all the same.
     pub(crate) async fn run(&self, task: Task) -> Result<Answer> {
         let closed = |_| StoreError::Unavailable {
-            place: self.place.display().to_string(),
+            place: self.files.place.display().to_string(),
             why: "its writer has stopped; open it again".into(),
         };
         let need = u32::try_from((size(&task) >> 10) + 1).unwrap_or(u32::MAX).min(ROOM as u32);
@@ -169,8 +167,7 @@ impl Pace {
 
 struct Loop {
     connection: Connection,
-    place: Arc<PathBuf>,
-    log: PathBuf,
+    files: Arc<Files>,
     hub: Arc<Hub>,
     telling: Arc<Mutex<()>>,
 }
@@ -197,7 +194,7 @@ impl Loop {
             }
             // Nobody got in for long: trying each would take as long again and again.
             Err(stop) if group.len() == 1 || stop.is_busy() => {
-                let why = stop.at(&self.place, "writing");
+                let why = stop.at(&self.files.place, "writing");
                 for job in group.drain(..) {
                     let _ = job.answer.send(Err(why.clone()));
                 }
@@ -206,7 +203,7 @@ impl Loop {
                 for job in group.drain(..) {
                     let alone = self.attempt(std::iter::once(&job.task));
                     let answer = alone.map(|mut answers| answers.swap_remove(0));
-                    let answer = answer.unwrap_or_else(|stop| Err(stop.at(&self.place, "writing")));
+                    let answer = answer.unwrap_or_else(|stop| Err(stop.at(&self.files.place, "writing")));
                     let _ = job.answer.send(answer);
                 }
             }
@@ -215,6 +212,7 @@ impl Loop {
 
     /// Does the tasks in one transaction: all that are not refused, durably, or none.
     fn attempt<'t>(&self, tasks: impl Iterator<Item = &'t Task>) -> Result<Vec<Result<Answer>>, Stop> {
+        self.files.check()?;
         self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         let done = self.transact(tasks);
         if done.is_err() && !self.connection.is_autocommit() {
@@ -224,7 +222,7 @@ impl Loop {
         let (before, entries, answers, told) = done?;
         if told || !entries.is_empty() {
             tell(&self.hub, &self.telling, before, entries);
-            bell::ring(&self.log);
+            bell::ring(&self.files.log);
         }
         Ok(answers)
     }

@@ -235,3 +235,70 @@ async fn a_database_goes_on_after_a_neighbours_commit() {
         assert!(neighbour("commit once", &format!("w{n}"), &path).wait().unwrap().success());
     }
 }
+
+/// An error of one reading ends the watches that there are; those that are begun anew hear of neighbours as before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_that_failed_can_be_begun_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("shoal.db");
+    let (one, two) = (SqliteStore::open(&path).await.unwrap(), SqliteStore::open(&path).await.unwrap());
+    let soon = Duration::from_secs(20);
+    let mut after = two.head().await.unwrap();
+    for round in 0..3 {
+        let mut watch = two.watch(Filter::all(), after);
+        assert!(matches!(watch.next().await, Some(Ok(Feed::Upto(_)))), "round {round}");
+        let done = one.commit(commit("w", round)).await.unwrap();
+        let told = tokio::time::timeout(soon, watch.next()).await.expect("it hears of the neighbour");
+        assert!(matches!(told, Some(Ok(Feed::Commit(entry))) if entry.info.revision == done.revision));
+        after.revision = done.revision;
+        // Closing the connection wakes who listens.
+        let change = |sql: &str| rusqlite::Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+        change("ALTER TABLE meta RENAME TO elsewhere");
+        let told = tokio::time::timeout(soon, watch.next()).await.expect("it fails");
+        assert!(matches!(told, Some(Err(_))), "{told:?}");
+        change("ALTER TABLE elsewhere RENAME TO meta");
+    }
+}
+
+/// Nobody goes on with a file that is not the database any more: what is committed there would be lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_was_taken_away_is_told_and_not_written_to() {
+    for (away, put) in [(&["", "-wal", "-shm"][..], true), (&[""], true), (&[""], false), (&["-wal"], false)]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("shoal.db");
+        let named = |name: &str, rest: &str| folder.path().join(format!("{name}{rest}"));
+        let (watched, quiet) =
+            (SqliteStore::open(&path).await.unwrap(), SqliteStore::open(&path).await.unwrap());
+        let head = watched.commit(commit("w", 0)).await.unwrap();
+        let after = watched.head().await.unwrap();
+        let mut watch = watched.watch(Filter::all(), after);
+        assert_eq!(watch.next().await, Some(Ok(Feed::Upto(head.revision))));
+        drop(SqliteStore::open(named("new.db", "")).await.unwrap());
+        for rest in away {
+            std::fs::rename(named("shoal.db", rest), named("old.db", rest)).unwrap();
+        }
+        if put {
+            std::fs::rename(named("new.db", ""), &path).unwrap();
+        }
+        let gone = |error: shoal_store::StoreError| {
+            let said = error.to_string();
+            assert!(
+                said.contains("moved, removed or replaced") && said.contains("shoal.db"),
+                "{away:?}: {said}"
+            );
+        };
+        let told = tokio::time::timeout(Duration::from_secs(20), watch.next()).await.expect("the watch ends");
+        gone(told.unwrap().unwrap_err());
+        gone(quiet.commit(commit("w", 1)).await.unwrap_err());
+        gone(quiet.head().await.unwrap_err());
+        gone(watched.watch(Filter::all(), after).next().await.unwrap().unwrap_err());
+        // Also when it is back: nobody knows what happened to it.
+        if !put {
+            for rest in away {
+                std::fs::rename(named("old.db", rest), named("shoal.db", rest)).unwrap();
+            }
+            gone(watched.commit(commit("w", 2)).await.unwrap_err());
+        }
+    }
+}

@@ -104,9 +104,15 @@ impl Hub {
         self.state.send_modify(|state| state.head = head);
     }
 
-    /// Ends every watch, now and later, with this error: nobody will tell the hub anything any more.
+    /// Ends every watch with this error, and those that begin before [`Hub::reopen`]: nobody tells the hub anything
+    /// any more.
     pub fn close(&self, why: StoreError) {
         self.state.send_modify(|state| state.closed = Some(why));
+    }
+
+    /// Says that the hub is told of commits again.
+    pub fn reopen(&self) {
+        self.state.send_modify(|state| state.closed = None);
     }
 
     /// The watch of [`Store::watch`](crate::Store::watch). Needs a tokio runtime with time where it is polled.
