@@ -78,24 +78,52 @@ fn it_comes_up_and_goes_on() -> Result<()> {
 /// A server that runs and does not answer ends it, with what it said last.
 #[test]
 fn a_server_that_is_silent_is_not_waited_for() -> Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
     let dir = tempfile::Builder::new().prefix("shoal-up-").tempdir()?;
-    // A cargo that builds nothing, and a server that says one thing.
-    for (name, text) in [
-        ("cargo/bin/cargo", "#!/bin/sh\n"),
-        ("target/debug/shoal-hostdb", "#!/bin/sh\necho I will not listen\nexec sleep 600\n"),
-    ] {
-        let path = dir.path().join(name);
+    let mut command = Command::new(repository().join("deploy/up"));
+    with_server(&mut command, dir.path(), "#!/bin/sh\necho I will not listen\nexec sleep 600\n")?;
+    let said = output(&mut command, &[0]).err().context("it came up without a server")?.to_string();
+    ensure!(said.contains("I will not listen") && said.contains("does not answer"), "{said}");
+    ensure!(said.contains("exit status: 1"), "{said}");
+    Ok(())
+}
+
+/// Ctrl-C reaches the servers too, which end by themselves; that is no failure, also where a script started all of it.
+#[test]
+fn what_is_stopped_says_so_and_no_more() -> Result<()> {
+    let server = "#!/bin/sh\nexec env --default-signal=INT sh -c \
+                  'trap \"exit 0\" INT TERM; echo I run; while :; do sleep 0.1; done'\n";
+    for start in ["exec \"$0\"", "trap '' INT; exec \"$0\""] {
+        let dir = tempfile::Builder::new().prefix("shoal-up-").tempdir()?;
+        let mut command = Command::new("bash");
+        command.args(["-c", start]).arg(repository().join("deploy/up"));
+        with_server(&mut command, dir.path(), server)?;
+        let mut process = Process::start("up", dir.path(), &mut command)?;
+        let log = dir.path().join("state/log/hostdb.log");
+        wait::until("the server", wait::PATIENCE, || {
+            let said = std::fs::read_to_string(&log).map_err(|e| e.to_string())?;
+            if said.contains("I run") { Ok(()) } else { Err(said) }
+        })?;
+        output(Command::new("kill").args(["-INT", "--", &format!("-{}", process.id())]), &[0])?;
+        let ended = wait::until("the end", wait::PATIENCE, || match process.alive() {
+            Ok(()) => Err("it runs"),
+            Err(ended) => Ok(ended.to_string()),
+        })?;
+        ensure!(ended.ends_with("exit status: 0:\nstopping"), "{start}: {ended}");
+    }
+    Ok(())
+}
+
+/// A cargo that builds nothing, and this for a server.
+fn with_server(command: &mut Command, dir: &Path, server: &str) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    for (name, text) in [("cargo/bin/cargo", "#!/bin/sh\n"), ("target/debug/shoal-hostdb", server)] {
+        let path = dir.join(name);
         std::fs::create_dir_all(path.parent().context("a folder")?)?;
         std::fs::write(&path, text)?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
     }
-    let mut command = Command::new(repository().join("deploy/up"));
-    command.env("SHOAL_STATE", dir.path().join("state"));
-    command.env("CARGO_HOME", dir.path().join("cargo")).env("CARGO_TARGET_DIR", dir.path().join("target"));
-    let said = output(&mut command, &[0]).err().context("it came up without a server")?.to_string();
-    ensure!(said.contains("I will not listen") && said.contains("does not answer"), "{said}");
-    ensure!(said.contains("exit status: 1"), "{said}");
+    command.env("SHOAL_STATE", dir.join("state"));
+    command.env("CARGO_HOME", dir.join("cargo")).env("CARGO_TARGET_DIR", dir.join("target"));
     Ok(())
 }
 
