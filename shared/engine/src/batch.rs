@@ -162,8 +162,10 @@ impl<A: Agent> Engine<A> {
 
     /// The ledger rows that are to be written now.
     pub(crate) fn rows(&self, unit: &mut State<A>) -> Result<Vec<LedgerRow>, Fault> {
-        let State { pages, items, facts, .. } = unit;
-        let mut rows = pages.take(self.fleet.epoch(), |from, to| {
+        let State { pages, items, facts, other_epoch, .. } = unit;
+        // Held for another epoch, it stays so after a restart: what is written meanwhile does not say otherwise.
+        let epoch = other_epoch.unwrap_or(self.fleet.epoch());
+        let mut rows = pages.take(epoch, |from, to| {
             let from = from.map_or(Bound::Unbounded, Bound::Included);
             let to = to.map_or(Bound::Unbounded, Bound::Excluded);
             items.range::<A::Key, _>((from, to)).filter_map(|(key, item)| Some((key, item.entry.as_ref()?)))

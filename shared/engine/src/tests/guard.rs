@@ -345,6 +345,28 @@ fn what_was_agreed_to_and_is_not_wanted_any_more_is_asked_about_again() {
 }
 
 #[test]
+fn what_is_written_down_while_another_epoch_holds_does_not_end_the_hold() {
+    let mut world = toys();
+    world.fleet("a", 3, "hi");
+    world.converge();
+    world.restore(Epoch(7));
+    world.advance(70_000);
+    world.set("toy/a", tag("old"));
+    assert_eq!(world.run(), Verdict::Held);
+    // One is gone from the target and the database: only the ledger has to say so.
+    let before = world.ledger.clone();
+    world.place.1.items.remove(&format!("a/{}", name(0)));
+    world.set(&format!("toy/a/members/{}", name(0)), json!(null));
+    world.engine().resync();
+    assert_eq!(world.run(), Verdict::Held);
+    assert_ne!(world.ledger, before);
+    world.restart();
+    assert_eq!(world.run(), Verdict::Held);
+    assert_eq!(world.digest(), "0000000000000007");
+    assert_eq!(world.at("a", 1), Some("hi"));
+}
+
+#[test]
 fn what_was_made_anew_is_asked_about_anew_though_the_ledger_was_empty() {
     let mut world = nested();
     let all = |value: serde_json::Value| {
