@@ -22,7 +22,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use shoal_core::{BadName, Change, Epoch, HostName, Namespace, Revision, Row};
+use shoal_core::{BadName, Change, Epoch, Namespace, Revision, Row};
 
 use crate::agent::{Agent, Unit};
 use crate::counters::{Count, Counters};
@@ -31,6 +31,7 @@ use crate::effect::{Act, Answer, Effect};
 use crate::fleet::{Fleet, Touched};
 use crate::ledger::SourceId;
 use crate::options::Options;
+use crate::readers::Readers;
 use crate::retry::Bucket;
 use crate::sources::{Sources, compare};
 use crate::status::Reporter;
@@ -47,7 +48,7 @@ pub struct Engine<A: Agent> {
     pub(crate) sources: Sources<A>,
     pub(crate) units: BTreeMap<Unit, State<A>>,
     /// Which items read this host while they were decided on.
-    pub(crate) readers: HashMap<HostName, BTreeSet<(Unit, A::Key)>>,
+    pub(crate) readers: Readers<A::Key>,
     /// Units with something to do now.
     pub(crate) awake: BTreeSet<Unit>,
     /// When units that sleep are due.
@@ -109,7 +110,7 @@ impl<A: Agent> Engine<A> {
             seen: Revision(0),
             sources: Sources::new(),
             units: BTreeMap::new(),
-            readers: HashMap::new(),
+            readers: Readers::new(),
             awake: BTreeSet::new(),
             due: BTreeSet::new(),
             due_of: BTreeMap::new(),
@@ -136,6 +137,9 @@ impl<A: Agent> Engine<A> {
         all.dedup();
         for id in &all {
             self.refresh(id);
+        }
+        if another {
+            self.readers.clear();
         }
         for (name, unit) in &mut self.units {
             if another {
@@ -193,7 +197,7 @@ impl<A: Agent> Engine<A> {
             |id: &SourceId| again.contains(id) || id.1.as_ref().is_some_and(|host| hosts.contains(host));
         self.wake_recorded(|id| gone(id) || again.contains(&SourceId(id.0.clone(), None)), tags, revision);
         for host in touched.hosts {
-            for (unit, key) in self.readers.get(&host).into_iter().flatten() {
+            for (unit, key) in self.readers.of(&host) {
                 if let Some(state) = self.units.get_mut(unit) {
                     state.wake(key, revision);
                     self.awake.insert(unit.clone());

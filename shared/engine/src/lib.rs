@@ -19,6 +19,7 @@ mod options;
 mod plain;
 mod plan;
 mod preview;
+mod readers;
 mod retry;
 mod settle;
 mod sources;

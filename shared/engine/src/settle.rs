@@ -58,6 +58,9 @@ impl<A: Agent> Engine<A> {
     /// The claim is lost: only what the sources say is kept.
     pub(crate) fn forget(&mut self, unit: &mut State<A>, ask_at: Moment) {
         self.left_out_changes += u64::from(!unit.left_out.is_empty());
+        for (key, item) in &unit.items {
+            self.readers.reads(&unit.name, key, &item.reads, &[]);
+        }
         unit.forget(ask_at);
     }
 

@@ -250,19 +250,20 @@ impl<A: Agent> State<A> {
         self.retries.remove(key);
     }
 
-    /// Forgets an item that nothing feeds, that the ledger does not hold, and of which nothing is there.
-    pub(crate) fn prune(&mut self, key: &A::Key, whole: bool) {
-        let Some(item) = self.items.get(key) else { return };
+    /// Forgets an item that nothing feeds, that the ledger does not hold, and of which nothing is there: it is given back.
+    pub(crate) fn prune(&mut self, key: &A::Key, whole: bool) -> Option<Item<A>> {
+        let item = self.items.get(key)?;
         let there = item.sight.have().is_some() && whole;
-        if item.sources.is_empty() && item.entry.is_none() && !there {
-            self.set_timer(key, None);
-            self.close(key);
-            self.left_out.remove(key);
-            self.look.remove(key);
-            self.dirty.remove(key);
-            self.made.remove(key);
-            self.items.remove(key);
+        if !item.sources.is_empty() || item.entry.is_some() || there {
+            return None;
         }
+        self.set_timer(key, None);
+        self.close(key);
+        self.left_out.remove(key);
+        self.look.remove(key);
+        self.dirty.remove(key);
+        self.made.remove(key);
+        self.items.remove(key)
     }
 
     /// The claim is lost, or everything is to be learned anew: only what the sources say is kept.

@@ -284,18 +284,8 @@ impl<A: Agent> Engine<A> {
         };
         item.want = wanted.item.clone();
         item.revision = wanted.revision;
-        if item.reads != wanted.reads {
-            let me = (unit.name.clone(), key.clone());
-            for host in &item.reads {
-                if let Some(readers) = self.readers.get_mut(host) {
-                    readers.remove(&me);
-                }
-            }
-            for host in &wanted.reads {
-                self.readers.entry(host.clone()).or_default().insert(me.clone());
-            }
-            item.reads.clone_from(&wanted.reads);
-        }
+        self.readers.reads(&unit.name, key, &item.reads, &wanted.reads);
+        item.reads.clone_from(&wanted.reads);
         let decision = ctx.decide(key, item, &wanted, now);
         let before = if wanted.left_out.is_empty() {
             unit.left_out.remove(key)
@@ -324,7 +314,9 @@ impl<A: Agent> Engine<A> {
                 self.reached(unit, key, revision);
                 unit.close(key);
                 unit.set_timer(key, look_again);
-                unit.prune(key, self.options.nature.whole);
+                if let Some(item) = unit.prune(key, self.options.nature.whole) {
+                    self.readers.reads(&unit.name, key, &item.reads, &[]);
+                }
             }
             Decision::Look => {
                 unit.look.insert(key.clone());

@@ -250,3 +250,23 @@ fn a_plan_ends_also_when_the_ledger_would_be_written() {
     assert!(world.engine().plan().is_empty());
     assert_eq!(world.ledger, ledger);
 }
+
+#[test]
+fn nothing_is_kept_of_who_read_a_host_once_the_item_is_gone() {
+    for taken in [false, true] {
+        let mut world = toys();
+        world.fleet("a", 2, "hi");
+        world.set(&format!("hosts/{}", name(0)), host(0, json!({"parent": name(7)})));
+        world.converge();
+        assert!(!world.engine().readers.is_empty());
+        if taken {
+            // Another instance has the unit: what is known of it is forgotten.
+            world.steal_claim(&"a".into());
+            world.set("toy/a", tag("yo"));
+            world.advance(20_000);
+        }
+        world.set("toy/a", json!(null));
+        world.run();
+        assert!(world.engine().readers.is_empty(), "{taken}");
+    }
+}
