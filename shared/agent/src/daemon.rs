@@ -72,6 +72,26 @@ impl Ears {
         })
     }
 
+    /// Does this to its end, unless the daemon is told to stop before. A word to reload is kept for [`Ears::next`].
+    pub(crate) async fn unless_stopped<O>(&mut self, doing: impl Future<Output = O>) -> Option<O> {
+        let mut doing = std::pin::pin!(doing);
+        let mut reload = false;
+        let done = loop {
+            tokio::select! {
+                biased;
+                done = &mut doing => break Some(done),
+                word = self.next() => match word {
+                    Word::Stop => break None,
+                    Word::Reload => reload = true,
+                },
+            }
+        };
+        if reload {
+            self.settles.get_or_insert_with(Instant::now);
+        }
+        done
+    }
+
     /// The next word. May be dropped and called again: nothing is lost.
     pub(crate) async fn next(&mut self) -> Word {
         loop {
@@ -253,5 +273,23 @@ mod tests {
         assert_eq!(tokio::time::timeout(SETTLE * 40, ears.next()).await, Ok(Word::Reload));
         let more = tokio::time::timeout(SETTLE * 2, ears.next()).await;
         assert!(more.is_err(), "one edit, one word");
+    }
+    #[tokio::test]
+    async fn what_never_begins_can_be_stopped() {
+        let (tell, edited) = mpsc::channel(1);
+        let mut ears = Ears::of(edited, None).unwrap();
+        tell.send(()).await.unwrap();
+        let slow = tokio::time::sleep(SETTLE * 3);
+        assert_eq!(ears.unless_stopped(slow).await, Some(()));
+        assert_eq!(
+            tokio::time::timeout(SETTLE, ears.next()).await,
+            Ok(Word::Reload),
+            "the edit is not forgotten"
+        );
+        let own = std::process::id().to_string();
+        let told = std::process::Command::new("kill").args(["-TERM", &own]).status();
+        assert!(told.unwrap().success());
+        let never = ears.unless_stopped(std::future::pending::<()>());
+        assert_eq!(tokio::time::timeout(SETTLE * 40, never).await, Ok(None));
     }
 }

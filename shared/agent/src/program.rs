@@ -123,7 +123,10 @@ where
                 };
             }
             logs::switch(part.common.log);
-            if let Err(fault) = part.target.start().await {
+            let Some(started) = ears.unless_stopped(part.target.start()).await else {
+                return Ok(End::Stopped);
+            };
+            if let Err(fault) = started {
                 // The old one is gone; what it was made from is not.
                 let Some(text) = good.take() else { return Err(fault.into()) };
                 tracing::error!("not reloaded, back to the old configuration: {fault}");
