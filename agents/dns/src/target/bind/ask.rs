@@ -17,6 +17,8 @@ pub(in crate::target) enum Answer {
     Serial(u32),
     /// It answers, and does not serve the zone.
     NotServed,
+    /// It answers, and cannot tell: a zone that it has in its configuration and could not load is like that.
+    Failing,
     /// Nothing is known.
     Silence,
 }
@@ -25,7 +27,7 @@ impl Answer {
     pub(super) fn serial(self) -> Option<u32> {
         match self {
             Self::Serial(serial) => Some(serial),
-            Self::NotServed | Self::Silence => None,
+            Self::NotServed | Self::Failing | Self::Silence => None,
         }
     }
 
@@ -33,7 +35,7 @@ impl Answer {
     pub(super) fn contradicts(self, serial: Option<u32>) -> bool {
         match self {
             Self::Serial(served) => Some(served) != serial,
-            Self::NotServed => true,
+            Self::NotServed | Self::Failing => true,
             Self::Silence => false,
         }
     }
@@ -75,6 +77,9 @@ pub(super) async fn until(
                     _ => format!("{server} still serves {zone}, with serial {serial}"),
                 },
                 Answer::NotServed => format!("{server} does not serve {zone}"),
+                Answer::Failing => {
+                    format!("{server} knows {zone} and cannot serve it (SERVFAIL or the like); see its log")
+                }
                 Answer::Silence => format!("{server} does not answer"),
             });
         }
@@ -108,7 +113,47 @@ async fn once(server: SocketAddr, zone: &Zone) -> std::io::Result<Answer> {
         });
         return Ok(match (answer.metadata.response_code, serial) {
             (ResponseCode::NoError, Some(serial)) if answer.metadata.authoritative => Answer::Serial(serial),
-            _ => Answer::NotServed,
+            // Also what another zone above it says of the name.
+            (
+                ResponseCode::NoError
+                | ResponseCode::NXDomain
+                | ResponseCode::Refused
+                | ResponseCode::NotAuth,
+                _,
+            ) => Answer::NotServed,
+            _ => Answer::Failing,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_fails_has_not_forgotten_the_zone() {
+        let zone = Zone::parse("example.com").unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let server = socket.local_addr().unwrap();
+        let codes = [
+            (ResponseCode::ServFail, Answer::Failing),
+            (ResponseCode::FormErr, Answer::Failing),
+            (ResponseCode::Refused, Answer::NotServed),
+            (ResponseCode::NXDomain, Answer::NotServed),
+            (ResponseCode::NotAuth, Answer::NotServed),
+            (ResponseCode::NoError, Answer::NotServed),
+        ];
+        for (code, expected) in codes {
+            let reply = async {
+                let mut buffer = [0; 512];
+                let (len, from) = socket.recv_from(&mut buffer).await.unwrap();
+                let query = Message::from_vec(&buffer[..len]).unwrap();
+                let mut reply = Message::response(query.metadata.id, OpCode::Query);
+                reply.metadata.response_code = code;
+                socket.send_to(&reply.to_vec().unwrap(), from).await.unwrap();
+            };
+            let (answer, ()) = tokio::join!(serial(server, &zone, Duration::from_secs(60)), reply);
+            assert_eq!(answer, expected, "{code}");
+        }
     }
 }

@@ -36,7 +36,7 @@ impl Server {
             let known = copy.as_ref().and_then(|copy| copy.serial);
             match served {
                 Answer::Silence => return Ok(seen(copy)),
-                Answer::NotServed => return Ok(seen(None)),
+                Answer::NotServed | Answer::Failing => return Ok(seen(None)),
                 Answer::Serial(serial) if known == Some(serial) => return Ok(seen(copy)),
                 Answer::Serial(_) if self.state.is_some() && Instant::now() < end => {
                     // Nothing tells when the other process has written it.
