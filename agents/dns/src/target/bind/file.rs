@@ -39,6 +39,8 @@ pub(super) struct Known {
     pub(super) served: Option<u32>,
     /// Names that could not be written while nothing declared the zone.
     pub(super) refused: BTreeSet<Key>,
+    /// Held by whoever writes a candidate, until that has ended.
+    pub(super) writing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Known {
@@ -125,6 +127,7 @@ impl Files {
     /// Writes the candidate and syncs it.
     pub(super) fn write(&self, zone: &Zone, text: &Rendered) -> io::Result<()> {
         let written = fs::File::create(self.candidate(zone)).and_then(|mut file| {
+            self.open_to_readers(zone, &file)?;
             file.write_all(text.head.as_bytes())?;
             file.write_all(text.body.as_bytes())?;
             file.sync_all()
@@ -133,16 +136,38 @@ impl Files {
         written.inspect_err(|_| self.discard(zone))
     }
 
-    /// Puts the candidate in the file's place, keeping the last good one beside it.
-    pub(super) fn replace(&self, zone: &Zone) -> io::Result<Option<Stamp>> {
-        let (path, good) = (self.path(zone), self.good(zone));
-        // One that is still there is older, and known to be good; this file is not.
-        match fs::hard_link(&path, &good) {
-            Ok(()) => {}
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            // The first file of the zone: an empty one says that it is not known to be served.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => drop(fs::File::create(&good)?),
+    /// Who may read the zone's file may read the next one. The first one everybody may, whatever the umask: the server is
+    /// somebody else.
+    fn open_to_readers(&self, zone: &Zone, file: &fs::File) -> io::Result<()> {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+        let mode = match fs::metadata(self.path(zone)) {
+            Ok(meta) => {
+                if file.metadata()?.gid() != meta.gid()
+                    && let Err(error) = fchown(file, None, Some(meta.gid()))
+                {
+                    tracing::debug!(%zone, "the new zone file does not keep the group of the old one: {error}");
+                }
+                meta.mode() & 0o777
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => 0o644,
             Err(e) => return Err(e),
+        };
+        file.set_permissions(fs::Permissions::from_mode(mode))
+    }
+
+    /// Puts the candidate in the file's place, keeping that one beside it if it is good.
+    pub(super) fn replace(&self, zone: &Zone, is_good: bool) -> io::Result<Option<Stamp>> {
+        let (path, good) = (self.path(zone), self.good(zone));
+        let kept = if is_good { fs::hard_link(&path, &good) } else { Err(io::ErrorKind::NotFound.into()) };
+        let kept = match kept {
+            // There is none: an empty one says that the new file is not known to be served.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => fs::File::create_new(&good).map(drop),
+            kept => kept,
+        };
+        match kept {
+            // One that is still there is older, and known to be good; this file is not.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            kept => kept?,
         }
         fs::rename(self.candidate(zone), &path)?;
         self.sync()?;
@@ -239,6 +264,28 @@ fn stamp(path: &Path) -> io::Result<Option<Stamp>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_new_file_can_be_read_by_those_who_could_read_the_old_one() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let files = Files::new(&BindSettings::files(dir.path()));
+        let zone = Zone::parse("example.com").unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        let (candidate, path) = (files.candidate(&zone), files.path(&zone));
+        // As a narrow umask makes it.
+        fs::write(&candidate, "").unwrap();
+        set(&candidate, 0o600);
+        let text = zonefile::render(&zone, 1, []);
+        files.write(&zone, &text).unwrap();
+        files.replace(&zone, true).unwrap();
+        assert_eq!(mode(&path), 0o644);
+        set(&path, 0o640);
+        files.write(&zone, &text).unwrap();
+        files.replace(&zone, true).unwrap();
+        assert_eq!(mode(&path), 0o640);
+    }
 
     #[test]
     fn only_what_nobody_needs_is_swept_away() {

@@ -57,7 +57,8 @@ impl Work<'_> {
             return Ok(draft.applied(batch));
         };
         self.fence.check()?;
-        known.stamp = self.files.replace(self.zone).map_err(|e| self.fault("replace", e))?;
+        known.stamp =
+            self.files.replace(self.zone, self.is_good(known)).map_err(|e| self.fault("replace", e))?;
         let mut applied = draft.applied(batch);
         // The last other holders: from here on the map is changed in place.
         drop(draft);
@@ -98,8 +99,13 @@ impl Work<'_> {
             let serial = self.settings.serial.next(last, today());
             let rendered = render(self.zone, serial, draft.lines());
             let (files, zone) = (self.files.clone(), self.zone.clone());
-            let written =
-                tokio::task::spawn_blocking(move || files.write(&zone, &rendered).map(|()| rendered));
+            // Nothing stops a thread that writes: if this is given up, the next attempt waits until it has ended.
+            let writing = Arc::clone(&known.writing).lock_owned().await;
+            let written = tokio::task::spawn_blocking(move || {
+                let written = files.write(&zone, &rendered);
+                drop(writing);
+                written.map(|()| rendered)
+            });
             let rendered = written
                 .await
                 .map_err(|e| self.fault("write the candidate of", e))?
@@ -121,11 +127,22 @@ impl Work<'_> {
         ))
     }
 
+    /// Whether the file that stands is one to go back to: what Shoal wrote, or what the server is known to have. An edit of
+    /// Shoal's file may never have been loaded, whatever its serial.
+    fn is_good(&self, known: &Known) -> bool {
+        let file = &known.file;
+        let served = self.settings.server.is_none() || known.served.is_some() && known.served == file.serial;
+        file.intact || !file.ours && served
+    }
+
     /// Has the file loaded, and makes sure that it is; if not, puts the last good one back.
     async fn serve(&self, serial: u32, known: &mut Known) -> Result<(), Fault> {
         let loaded = self.load(serial).await;
-        // Loading may take longer than the claim lasts: what stands beside the file is then the next holder's to settle.
-        self.fence.check()?;
+        // Loading may take longer than the claim lasts: what stands beside the file is then the next holder's to settle. It
+        // is settled all the same where it is loaded and nobody came: else what always takes so long would never be.
+        if loaded.is_err() || self.files.differs(self.zone, known) {
+            self.fence.check()?;
+        }
         let Err(why) = loaded else {
             known.served = self.settings.server.map(|_| serial);
             known.pending = false;
@@ -186,7 +203,7 @@ impl Work<'_> {
             // That may have taken longer than the claim lasts.
             self.fence.check()?;
             self.files.remove(self.zone).map_err(|e| self.fault("remove", e))?;
-            *known = Known::default();
+            *known = Known { writing: Arc::clone(&known.writing), ..Known::default() };
             // Every other name went with the file.
             moved(&mut applied.each, batch, batch.after.iter().map(|(key, _)| key.clone()));
         }
