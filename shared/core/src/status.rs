@@ -23,7 +23,8 @@ pub struct Status {
     pub seen: Revision,
     /// When this was said, by the speaker's clock.
     pub at: Timestamp,
-    /// When it is to be taken for dead; `None`: it ended on purpose (`--once`), and this is its last word.
+    /// When it is to be taken for dead; the same as `at`: it was stopped on purpose, or reads its configuration anew under
+    /// another name; `None`: it ended on purpose (`--once`), and this is its last word.
     pub expires: Option<Timestamp>,
     /// The units it works on.
     pub units: BTreeMap<String, UnitStatus>,

@@ -71,7 +71,8 @@ async fn held(session: &Session) -> Outcome<Vec<Held>> {
     let head = session.store.head().await.map_err(Failure::reading("the database"))?;
     let now = (session.env.now)();
     // The newest word on a unit counts.
-    let mut reports: Vec<_> = reports.into_iter().filter(|r| Life::of(r, now) != Life::Dead).collect();
+    let past = |report: &shoal_core::Status| matches!(Life::of(report, now), Life::Dead | Life::Stopped);
+    let mut reports: Vec<_> = reports.into_iter().filter(|report| !past(report)).collect();
     reports.sort_by_key(|r| std::cmp::Reverse(r.at));
     let mut all: Vec<Held> = Vec::new();
     let mut heard = std::collections::BTreeSet::new();

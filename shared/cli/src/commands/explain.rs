@@ -136,7 +136,7 @@ fn paused(view: &shoal_core::View, host: &HostName, tags: &[TagOf]) -> Vec<Strin
 
 /// What an agent says of the host that is not as it should be.
 fn said_of(report: &Report, host: &HostName, now: jiff::Timestamp) -> Vec<String> {
-    if Life::of(report, now) == Life::Dead {
+    if matches!(Life::of(report, now), Life::Dead | Life::Stopped) {
         return Vec::new();
     }
     let mut notes = Vec::new();

@@ -22,6 +22,8 @@ pub(crate) enum Life {
     Live,
     /// It ended on purpose; this is its last word.
     Ended,
+    /// It was told to stop, or to read its configuration anew: the next instance says how things stand.
+    Stopped,
     /// It should have spoken again, and did not.
     Dead,
 }
@@ -30,6 +32,7 @@ impl Life {
     pub(crate) fn of(report: &Report, now: Timestamp) -> Self {
         match report.expires {
             None => Self::Ended,
+            Some(expires) if expires == report.at => Self::Stopped,
             Some(expires) if expires > now => Self::Live,
             Some(_) => Self::Dead,
         }
@@ -39,16 +42,17 @@ impl Life {
         match self {
             Self::Live => "live",
             Self::Ended => "ended",
+            Self::Stopped => "stopped",
             Self::Dead => "dead",
         }
     }
 }
 
 #[derive(Serialize)]
-struct Instance<'r> {
+struct Instance {
     life: Life,
     #[serde(flatten)]
-    report: &'r Report,
+    report: Report,
 }
 
 pub(crate) async fn run(session: &mut Session, args: Status) -> Outcome {
@@ -57,20 +61,42 @@ pub(crate) async fn run(session: &mut Session, args: Status) -> Outcome {
     reports.retain(|r| args.agents.is_empty() || args.agents.contains(&r.agent));
     reports.sort_by(|a, b| (&a.agent, &a.instance).cmp(&(&b.agent, &b.instance)));
     let now = (session.env.now)();
-    let all: Vec<Instance<'_>> =
-        reports.iter().map(|report| Instance { life: Life::of(report, now), report }).collect();
+    let known =
+        |report: &Report| Instance { life: Life::of(report, now), report: taken_over(report, &reports, now) };
+    let all: Vec<Instance> = reports.iter().map(known).collect();
     session.out.print(&all, |out| {
-        let text = table(out, head.revision, &all, now);
-        let most = if args.verbose { usize::MAX } else { SHOWN };
         // Who ended has the last word where nobody of the same name runs.
         let runs = |agent: &Namespace| all.iter().any(|i| i.life == Life::Live && i.report.agent == *agent);
-        let tells = |one: &&Instance<'_>| one.life != Life::Ended || args.verbose || !runs(&one.report.agent);
-        all.iter().filter(tells).fold(text, |text, one| text + &details(one.report, most))
+        let past = |one: &Instance| !args.verbose && runs(&one.report.agent);
+        let rows = all.iter().filter(|one| one.life != Life::Stopped || !past(one));
+        let text = table(out, head.revision, rows, now);
+        let most = if args.verbose { usize::MAX } else { SHOWN };
+        let tells = |one: &&Instance| !matches!(one.life, Life::Ended | Life::Stopped) || !past(one);
+        all.iter().filter(tells).fold(text, |text, one| text + &details(&one.report, most))
     })
 }
 
-fn table(out: &Out, head: Revision, all: &[Instance<'_>], now: Timestamp) -> String {
-    let rows = all.iter().map(|Instance { life, report }| {
+/// The report; of one that died, without what it said of units that a living instance works on by now.
+fn taken_over(report: &Report, all: &[Report], now: Timestamp) -> Report {
+    let mut report = report.clone();
+    if Life::of(&report, now) == Life::Dead {
+        let live: Vec<_> =
+            all.iter().filter(|r| r.agent == report.agent && Life::of(r, now) == Life::Live).collect();
+        report.units.retain(|name, _| !has(&live, name));
+        if !live.is_empty() {
+            (report.quarantined, report.quarantined_total) = (Vec::new(), 0);
+        }
+    }
+    report
+}
+
+/// Whether one of these works on the unit.
+pub(crate) fn has(live: &[&Report], unit: &str) -> bool {
+    live.iter().any(|report| report.units.get(unit).is_some_and(|unit| !unit.elsewhere))
+}
+
+fn table<'i>(out: &Out, head: Revision, all: impl Iterator<Item = &'i Instance>, now: Timestamp) -> String {
+    let rows = all.map(|Instance { life, report }| {
         let sum = |of: fn(&UnitStatus) -> u64| report.units.values().map(of).sum::<u64>().to_string();
         vec![
             report.agent.to_string(),

@@ -147,6 +147,28 @@ async fn status_and_wait_name_what_is_behind() {
     assert!(waited.contains("is done: dns"), "{waited}");
 }
 
+#[tokio::test]
+async fn what_a_past_instance_said_does_not_stand_before_what_a_living_one_says() {
+    let fleet = Fleet::new().await;
+    let old = json!({"a": {"items": 9, "behind": [], "behind_total": 7, "failing": "old"}});
+    let odd = json!([{"what": "dns/a: db1", "why": "bad address", "since": 1}]);
+    fleet.report("dns killed", 1, Some(-4), old.clone(), odd.clone()).await;
+    fleet.report("dns told-to-stop", 1, Some(-5), old, odd).await;
+    let nobody = fleet.ok(&["status"]).await;
+    assert_eq!(nobody.matches("failing: dns/a: old").count(), 2, "{nobody}");
+    assert!(nobody.contains("dead") && nobody.contains("stopped"), "{nobody}");
+    let unit = json!({"a": {"items": 9, "behind": [], "behind_total": 0}});
+    fleet.report("dns living", 1, Some(30), unit, json!([])).await;
+    let taken = fleet.ok(&["status"]).await;
+    assert!(taken.contains("killed") && taken.contains("dead"), "{taken}");
+    assert!(
+        ["told-to-stop", ": old", "bad address", " 7 "].iter().all(|word| !taken.contains(word)),
+        "{taken}"
+    );
+    assert!(fleet.ok(&["status", "-v"]).await.contains("told-to-stop"));
+    assert!(!fleet.ok(&["wait"]).await.contains("dead since"));
+}
+
 /// Agents that answer each commit with another: the end of the time is the end.
 #[tokio::test]
 async fn settling_does_not_outlive_the_timeout() {

@@ -120,7 +120,7 @@ members: [web1.example.com, \"select: site == 'ams1'\"]
         printed.error
     }
 
-    /// What an agent says of itself.
+    /// What an agent says of itself, five seconds ago; `dns two` is the agent's instance `two`.
     pub(crate) async fn report(
         &self,
         agent: &str,
@@ -131,8 +131,10 @@ members: [web1.example.com, \"select: site == 'ams1'\"]
     ) {
         let expires = expires_in.map(|s| Timestamp::from_second(now().as_second() + s).unwrap());
         let at = Timestamp::from_second(now().as_second() - 5).unwrap();
+        let only = format!("{agent}-1");
+        let (agent, instance) = agent.split_once(' ').unwrap_or((agent, &only));
         let status = json!({
-            "agent": agent, "instance": format!("{agent}-1"), "epoch": 7, "seen": seen, "at": at,
+            "agent": agent, "instance": instance, "epoch": 7, "seen": seen, "at": at,
             "expires": expires, "units": units, "quarantined": odd
         });
         self.store.report(serde_json::from_value(status).unwrap()).await.unwrap();

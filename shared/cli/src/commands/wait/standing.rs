@@ -4,14 +4,14 @@
 //! is behind, and nothing quarantined, since N or earlier. Instances of one agent share its units, so the best word on
 //! a unit counts: who has not come so far yet, or waits for another's claim, says nothing against it. What rests on
 //! schedule is not behind. An instance that ended on purpose is not waited for; one that died is not either, but is
-//! named. If nobody works on a unit any more, nobody knows how it stands, and that is not done.
+//! named, unless others work on all that it had. If nobody works on a unit any more, nobody knows how it stands, and that is not done.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use shoal_core::{Namespace, Revision, Status as Report, UnitStatus};
 
-use super::super::status::Life;
+use super::super::status::{Life, has};
 
 /// How agents begin what waits for a person: a pause, a clash, a guard.
 const HELD: &str = "held:";
@@ -56,16 +56,19 @@ pub(super) fn standing(
 ) -> Standing {
     let mut live: BTreeMap<&Namespace, Vec<&Report>> = BTreeMap::new();
     let mut standing = Standing::default();
+    let mut dead = Vec::new();
     for report in reports.iter().filter(|r| asked.is_empty() || asked.contains(&r.agent)) {
         match Life::of(report, now) {
             Life::Live => live.entry(&report.agent).or_default().push(report),
-            Life::Dead => standing.dead.push(format!(
-                "{} ({}): dead since {}; not waited for",
-                report.agent, report.instance, report.at
-            )),
-            Life::Ended => {}
+            Life::Dead => dead.push(report),
+            Life::Ended | Life::Stopped => {}
         }
     }
+    let taken_over = |report: &Report| {
+        live.get(&report.agent).is_some_and(|live| report.units.keys().all(|unit| has(live, unit)))
+    };
+    let say = |r: &Report| format!("{} ({}): dead since {}; not waited for", r.agent, r.instance, r.at);
+    standing.dead = dead.into_iter().filter(|report| !taken_over(report)).map(say).collect();
     for (agent, instances) in &live {
         standing.agents.insert(Namespace::clone(agent));
         standing.waiting.extend(agent_waits(agent, instances, target));
@@ -262,6 +265,18 @@ mod tests {
         assert_eq!(stands(&all, 6, &[]).dead.len(), 1);
         assert!(said(&stands(&all, 5, &["vm"])).contains("vm: no instance of it runs"));
         assert!(said(&stands(&[], 5, &[])).contains("no agent runs"));
+    }
+
+    #[test]
+    fn who_stopped_is_past_and_who_died_is_named_until_others_have_what_it_had() {
+        let stopped = report("dns one", 5, "2026-01-01T00:00:00Z", behind(5));
+        assert_eq!(stands(&[stopped.clone(), report("dns two", 5, LIVE, converged())], 5, &[]).dead, [""; 0]);
+        assert!(why(&[stopped], 5).contains("no agent runs"));
+        let died = report("dns one", 5, DEAD, behind(5));
+        for (units, named) in [(converged(), 0), (elsewhere(), 1), (json!({}), 1)] {
+            let stands = stands(&[died.clone(), report("dns two", 5, LIVE, units)], 5, &[]);
+            assert_eq!(stands.dead.len(), named, "{stands:?}");
+        }
     }
 
     #[test]
