@@ -1,7 +1,12 @@
 //! Files that are something else, damaged, newer, or not to be written: each refusal names the file, the reason
 //! and the way out, and changes nothing.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "what helps tests fails as tests do")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "what helps tests fails as tests do, and what another process found is printed"
+)]
 
 mod support;
 
