@@ -163,6 +163,13 @@ async fn the_daemon_follows_and_the_built_in_server_answers() {
     drop(daemon);
 }
 
+#[test]
+fn an_address_that_is_none_is_told_so() {
+    let scratch = Scratch::new("[agent.server]\nlisten = '127.0.0.1:99999'\n");
+    let (code, said) = scratch.run(&["--plan"]);
+    assert!(code == 2 && said.contains("line 2") && said.contains("an address with a port"), "{code}: {said}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plan_and_a_preview_open_nothing() {
     // Somebody has the address: whoever tried to listen there would say so.

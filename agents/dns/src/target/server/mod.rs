@@ -55,7 +55,7 @@ pub struct ServerSettings {
 
 /// One address or several.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected an address with a port, like \"127.0.0.1:5300\", or a list of them")]
 pub enum Listen {
     /// One.
     One(SocketAddr),
