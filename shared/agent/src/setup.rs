@@ -197,8 +197,15 @@ impl<A: Agent> Setup<'_, A> {
         name.parse().map(Some).map_err(|e| Failure::Usage(format!("--host {asked}: {e}")))
     }
 
-    /// Whether the host that was asked for is in the database, or was.
+    /// Whether the tags and the host that were asked for are in the database, or were.
     fn known(&self, rows: &[Row]) -> Result<(), Failure> {
+        for tag in self.tags()?.into_iter().flatten() {
+            let key = Key::tag(&tag);
+            if !rows.iter().any(|row| row.key == key) {
+                let next = format!("`shoal get {}` lists those that there are", tag.namespace());
+                return Err(Failure::Usage(format!("--tag {tag}: the database has no such tag; {next}")));
+            }
+        }
         let (Some(asked), Some(host)) = (&self.args.host, self.host()?) else { return Ok(()) };
         let key = Key::host(&host);
         if rows.iter().any(|row| row.key == key) {
