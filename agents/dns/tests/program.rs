@@ -167,7 +167,10 @@ async fn the_daemon_follows_and_the_built_in_server_answers() {
 fn an_address_that_is_none_is_told_so() {
     let scratch = Scratch::new("[agent.server]\nlisten = '127.0.0.1:99999'\n");
     let (code, said) = scratch.run(&["--plan"]);
-    assert!(code == 2 && said.contains("line 2") && said.contains("an address with a port"), "{code}: {said}");
+    assert!(
+        code == 2 && said.contains("line 2") && said.contains("an address with a port"),
+        "{code}: {said}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
