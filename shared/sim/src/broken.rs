@@ -27,11 +27,13 @@ pub enum Breakage {
     StaleRead,
     /// Facts that are due are not written down with what became of their batch.
     FactsForgotten,
+    /// Once a person agreed to something of a unit, all that is held of it later goes as well.
+    ApprovalReplayed,
 }
 
 impl Breakage {
-    /// All seven.
-    pub const ALL: [Self; 7] = [
+    /// All eight.
+    pub const ALL: [Self; 8] = [
         Self::LedgerAfterEffect,
         Self::FenceIgnored,
         Self::AbsenceIsDelete,
@@ -39,6 +41,7 @@ impl Breakage {
         Self::GuardSkipped,
         Self::StaleRead,
         Self::FactsForgotten,
+        Self::ApprovalReplayed,
     ];
 
     /// The name as `SHOAL_SIM_BREAK` takes it.
@@ -52,6 +55,7 @@ impl Breakage {
             Self::GuardSkipped => "guard-skipped",
             Self::StaleRead => "stale-read",
             Self::FactsForgotten => "facts-forgotten",
+            Self::ApprovalReplayed => "approval-replayed",
         }
     }
 }

@@ -12,18 +12,16 @@ use shoal_engine::{Batch, MaxChange, Moment, Why};
 use crate::agent::{ItemKey, Kind, SimAgent, Thing};
 use crate::oracle::{Expected, Oracle, Wish};
 use crate::store::{SimStore, time};
+use crate::word::Words;
 use crate::world::{Landed, World};
-
-/// For so long after a person agreed, what goes is taken for what was agreed to.
-const AGREED: Moment = 60_000;
 
 /// What went wrong first.
 #[derive(Default)]
 pub(crate) struct Checker {
     pub(crate) broken: Option<String>,
     pub(crate) oracle: Oracle,
-    /// When a person last agreed to a mass change of a unit.
-    pub(crate) agreed: BTreeMap<(Kind, String), Moment>,
+    /// What people agreed to.
+    pub(crate) words: Words,
     /// Facts of what was settled, by unit: they have to arrive.
     pub(crate) owed: BTreeMap<Key, BTreeMap<String, Change>>,
     /// How often `wait` would have returned.
@@ -47,21 +45,17 @@ impl Checker {
     }
 
     /// Asked before the first effect of a batch begins.
-    pub(crate) fn begins(&mut self, sent: Sent<'_>, store: &SimStore, now: Moment) {
+    pub(crate) fn begins(&mut self, sent: Sent<'_>, store: &SimStore) {
         let ledger = store.ledger(sent.kind, sent.unit);
         let agreed = |key: &ItemKey| ledger.get(key).is_some_and(|entry| entry.agreed.is_some());
-        let word = self.agreed.get(&(sent.kind, sent.unit.to_owned()));
-        if word.is_some_and(|at| now - at < AGREED) {
-            return;
-        }
-        if word.is_none()
+        if !self.words.has(sent.kind, sent.unit)
             && let Some(edit) = sent.batch.changes.iter().find(|edit| agreed(&edit.key))
         {
             self.fail(format!("{}: nobody agreed to any change of unit {}", edit.key, sent.unit));
         }
         // A line that somebody wrote into a file is none of the unit's items.
-        let counts = |key: &ItemKey| ledger.contains_key(key) && !agreed(key);
-        let asked = sent.batch.changes.iter().filter(|edit| counts(&edit.key));
+        let asked = sent.batch.changes.iter().filter(|edit| ledger.contains_key(&edit.key));
+        let asked = asked.filter(|edit| !self.words.cover(sent.kind, &edit.key, edit.to.as_ref()));
         let (mut changed, mut removed, mut stands) = (0, 0, false);
         for edit in asked {
             changed += usize::from(edit.from.is_some() && edit.to.is_some());

@@ -188,6 +188,7 @@ impl Swarm {
         let world = &mut self.worlds[self.nodes[node].world];
         let ledger = self.store.ledger(world.kind, unit);
         world.forget(unit, |key| ledger.contains_key(key), now);
+        self.check.words.written(world.kind, unit, &ledger);
         self.fenced(done)
     }
 
@@ -243,7 +244,7 @@ impl Swarm {
         let world = &self.worlds[self.nodes[node].world];
         if job.next == 0 {
             let sent = Sent { kind: world.kind, unit: &job.unit, batch: &job.batch, late: false };
-            self.check.begins(sent, &self.store, now);
+            self.check.begins(sent, &self.store);
         }
         job.some = if world.nature.whole { job.batch.changes.len() } else { 1 + self.faults.dice.below(12) };
         let most = if self.faults.strikes(FaultKind::Late) { 45_000 } else { 4_000 };

@@ -33,6 +33,7 @@ mod setup;
 mod shrink;
 mod store;
 mod swarm;
+mod word;
 mod world;
 
 pub use broken::Breakage;

@@ -6,10 +6,12 @@
 
 use std::collections::VecDeque;
 
+use serde_json::Value;
 use shoal_core::{Change, Document, Key};
 use shoal_engine::Moment;
 
 use crate::agent::{ItemKey, Kind};
+use crate::broken::Breakage;
 use crate::check::Checker;
 use crate::dice::Dice;
 use crate::faults::{FaultKind, Faults};
@@ -315,9 +317,15 @@ impl Swarm {
                 status.units.iter().filter_map(|(name, unit)| Some((name, unit.held.as_ref()?)))
             {
                 let Ok(key) = format!("approvals/{}/{unit}", status.agent).parse::<Key>() else { continue };
+                // What was looked at a while ago and is not held any more is not agreed to.
+                let Some((kind, changes)) = self.asked(status.agent.as_str(), unit, &hold.digest) else {
+                    continue;
+                };
                 let value = Document::from(serde_json::json!({ "digest": hold.digest }));
-                let kind = Kind::ALL.into_iter().find(|kind| kind.namespace() == status.agent.as_str());
-                self.check.agreed.extend(kind.map(|kind| ((kind, unit.clone()), now)));
+                let replayed = self.setup.breakage == Some(Breakage::ApprovalReplayed);
+                if !replayed || !self.check.words.has(kind, unit) {
+                    self.check.words.agree(kind, unit, changes);
+                }
                 agreed.push(Change::put(key, value));
             }
         }
@@ -325,6 +333,19 @@ impl Swarm {
         agreed.dedup_by(|a, b| a.key == b.key);
         self.summary.agreed += agreed.len() as u64;
         self.commit("operator", agreed);
+    }
+
+    /// What exactly a hold of this digest holds: each item, and what it would become.
+    fn asked(&self, agent: &str, unit: &str, digest: &str) -> Option<(Kind, Vec<(String, Option<Value>)>)> {
+        let of = |node: &&Node| self.worlds[node.world].kind.namespace() == agent;
+        self.nodes.iter().filter(of).find_map(|node| {
+            let plan = node.engine.as_ref()?.plan();
+            let unit = plan.units.into_iter().find(|one| one.unit == unit)?;
+            unit.hold.filter(|hold| hold.digest == digest)?;
+            let guarded = |held: &Option<String>| held.as_ref().is_some_and(|why| why.starts_with("guard"));
+            let held = unit.steps.into_iter().filter(|step| guarded(&step.held));
+            Some((self.worlds[node.world].kind, held.map(|step| (step.key, step.to)).collect()))
+        })
     }
 
     /// What goes wrong from outside.

@@ -114,6 +114,11 @@ fn a_stale_read_is_caught() {
 }
 
 #[test]
+fn a_replayed_approval_is_caught() {
+    is_caught(Breakage::ApprovalReplayed);
+}
+
+#[test]
 fn forgotten_facts_are_caught() {
     is_caught(Breakage::FactsForgotten);
 }
