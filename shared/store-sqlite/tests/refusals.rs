@@ -107,6 +107,7 @@ async fn damage_is_said() {
 }
 
 /// Opens the file as whoever runs it, and says what came of it.
+#[allow(clippy::print_stdout, reason = "who started it reads what it says")]
 async fn opener(path: &str) {
     match SqliteStore::open(path).await {
         Ok(_) => println!("opened"),
