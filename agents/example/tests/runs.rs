@@ -226,7 +226,7 @@ fn a_preview_tells_and_writes_nothing() {
 fn a_tag_selects_the_units_that_it_feeds() {
     let world = seeded();
     let (code, said) = world.says(&["--plan", "--tag", "other"]);
-    assert!(code == 2 && said.contains("no such tag") && said.contains("shoal get motd"), "{code}: {said}");
+    assert!(code == 2 && said.contains("no such tag") && said.contains("shoal get motd/`"), "{code}: {said}");
     world.commit(&[("motd/other", serde_json::json!({"document": {"banner": "be brief"}}))]);
     for (tag, code) in [("all", 3), ("motd/all", 3), ("motd/other", 0), ("no tag", 2)] {
         assert_eq!(world.code(&["--plan", "--tag", tag]), code, "{tag}");

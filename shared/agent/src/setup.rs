@@ -202,7 +202,7 @@ impl<A: Agent> Setup<'_, A> {
         for tag in self.tags()?.into_iter().flatten() {
             let key = Key::tag(&tag);
             if !rows.iter().any(|row| row.key == key) {
-                let next = format!("`shoal get {}` lists those that there are", tag.namespace());
+                let next = format!("`shoal get {}/` lists those that there are", tag.namespace());
                 return Err(Failure::Usage(format!("--tag {tag}: the database has no such tag; {next}")));
             }
         }
