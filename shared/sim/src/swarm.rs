@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 
-use serde_json::Value;
 use shoal_core::{Change, Document, Key};
 use shoal_engine::Moment;
 
@@ -21,6 +20,7 @@ use crate::node::{Effect, Node, Reply};
 use crate::queue::{Queue, START};
 use crate::setup::{Failure, Setup, Summary};
 use crate::store::{SimStore, time};
+use crate::word::Asked;
 use crate::world::World;
 
 /// The longest that a swarm may take to come to rest once nothing goes wrong any more.
@@ -336,7 +336,7 @@ impl Swarm {
     }
 
     /// What exactly a hold of this digest holds: each item, and what it would become.
-    fn asked(&self, agent: &str, unit: &str, digest: &str) -> Option<(Kind, Vec<(String, Option<Value>)>)> {
+    fn asked(&self, agent: &str, unit: &str, digest: &str) -> Option<(Kind, Asked)> {
         let of = |node: &&Node| self.worlds[node.world].kind.namespace() == agent;
         self.nodes.iter().filter(of).find_map(|node| {
             let plan = node.engine.as_ref()?.plan();

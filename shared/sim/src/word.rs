@@ -7,6 +7,9 @@ use serde_json::Value;
 use crate::agent::{ItemKey, Kind, Thing};
 use crate::store::Entry;
 
+/// The changes that somebody is asked about: each item, and what it becomes; `None`: it goes.
+pub(crate) type Asked = Vec<(String, Option<Value>)>;
+
 /// One change that a person agreed to.
 struct Word {
     /// What the item becomes; `None`: it goes.
@@ -26,12 +29,7 @@ impl Words {
     }
 
     /// Somebody agrees to these changes. What was agreed to before and not begun is agreed to no more.
-    pub(crate) fn agree(
-        &mut self,
-        kind: Kind,
-        unit: &str,
-        changes: impl IntoIterator<Item = (String, Option<Value>)>,
-    ) {
+    pub(crate) fn agree(&mut self, kind: Kind, unit: &str, changes: Asked) {
         let words = self.0.entry((kind, unit.to_owned())).or_default();
         words.retain(|_, word| word.noted);
         words.extend(changes.into_iter().map(|(key, to)| (key, Word { to, noted: false })));
