@@ -18,12 +18,15 @@ use shoal_tests::figure::{Figure, Usage, seconds};
 use shoal_tests::process::Process;
 use shoal_tests::{dns, ports, shape, wait};
 
-/// Changes per size.
+/// Changes of a round, and rounds of them.
 const CHANGES: u32 = 200;
+const ROUNDS: u32 = 3;
 /// Cold zones per size.
 const COLD: usize = 3;
 /// Rows of one commit while filling the database.
 const CHUNK: usize = 50_000;
+/// From this size on a start is measured once; `runs` says so.
+const LARGE: u32 = 50_000;
 /// How long the agent may take for a whole fleet.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -35,52 +38,84 @@ pub(crate) async fn measure(hosts: u32) -> anyhow::Result<()> {
     let documents: usize = rows.iter().filter_map(|r| r.value.as_ref()).map(|v| v.as_str().len()).sum();
     fill(&store, &rows).await?;
 
-    let (mut server, http) = start_server(dir.path(), &path)?;
-    let resident = Usage::of(server.id())?.resident;
-    let empty = empty_server(dir.path())?;
-    let beyond = resident.saturating_sub(empty).saturating_sub(documents as u64);
-    Figure::median("server_memory_beyond_documents", "octets/host", vec![beyond as f64 / f64::from(hosts)])
+    server_memory(dir.path(), &path, documents, hosts)?;
+    let (server, http) = start_server(dir.path(), &path)?;
+    crate::http::measure(dir.path(), &server, http, hosts)?;
+    cold_zone(dir.path(), &rows, hosts).await?;
+    cold_starts(dir.path(), documents, hosts)?;
+
+    let port = ports::free()?;
+    let mut agent = start_agent(dir.path(), &path, port)?;
+    wait_served(&mut agent, port, hosts)?;
+    quiet(&agent)?;
+    let (mut times, mut agents, mut servers) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        let before = (Usage::of(agent.id())?.cpu, Usage::of(server.id())?.cpu);
+        for n in round * CHANGES..(round + 1) * CHANGES {
+            times.push(change(&store, port, n.wrapping_mul(7919) % hosts, n).await?);
+        }
+        quiet(&agent)?;
+        let each =
+            |before, after: Duration| after.saturating_sub(before).as_secs_f64() * 1e6 / f64::from(CHANGES);
+        agents.push(each(before.0, Usage::of(agent.id())?.cpu));
+        servers.push(each(before.1, Usage::of(server.id())?.cpu));
+    }
+    Figure::median("commit_to_answer", "ms", times).hosts(hosts).goal(3.0).print();
+    Figure::median("agent_cpu_per_change", "us", agents).hosts(hosts).print();
+    Figure::median("server_cpu_per_change", "us", servers).hosts(hosts).print();
+    Ok(())
+}
+
+/// How often a start is measured.
+fn starts(hosts: u32) -> u32 {
+    if hosts < LARGE { 3 } else { 1 }
+}
+
+/// What a server that has just started keeps in memory, beyond one that has nothing to keep and the documents themselves.
+fn server_memory(dir: &Path, database: &Path, documents: usize, hosts: u32) -> anyhow::Result<()> {
+    let mut beyond = Vec::new();
+    for _ in 0..starts(hosts) {
+        let (server, _) = start_server(dir, database)?;
+        let more = Usage::of(server.id())?.resident.saturating_sub(empty_server(dir)?);
+        beyond.push(more.saturating_sub(documents as u64) as f64 / f64::from(hosts));
+    }
+    Figure::median("server_memory_beyond_documents", "octets/host", beyond)
         .hosts(hosts)
         .beside("documents", documents as f64 / f64::from(hosts))
         .goal(0.8 * 1024.0)
         .print();
+    Ok(())
+}
 
-    crate::http::measure(dir.path(), &server, http, hosts)?;
-    cold_zone(dir.path(), &rows, hosts).await?;
-
-    let port = ports::free()?;
-    let began = Instant::now();
-    let mut agent = start_agent(dir.path(), &path, port)?;
-    wait::until("the agent", PATIENCE, || {
-        agent.alive()?;
-        server.alive()?;
-        served(port, hosts)
-    })?;
-    let used = Usage::of(agent.id())?;
-    Figure::median("cold_start_to_last_answer", "s", vec![began.elapsed().as_secs_f64()])
-        .hosts(hosts)
-        .print();
-    Figure::median("cold_start_cpu", "s", vec![used.cpu.as_secs_f64()]).hosts(hosts).print();
-    Figure::median("agent_memory", "octets/host", vec![used.resident as f64 / f64::from(hosts)])
+/// From the start of an agent that never ran on this database until the last host is answered for.
+fn cold_starts(dir: &Path, documents: usize, hosts: u32) -> anyhow::Result<()> {
+    let (mut times, mut cpu, mut memory) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..starts(hosts) {
+        let scratch = tempfile::tempdir_in(dir).context("a scratch folder")?;
+        let copy = scratch.path().join("shoal.db");
+        std::fs::copy(dir.join("cold.db"), &copy).context("a copy of the database")?;
+        let (port, began) = (ports::free()?, Instant::now());
+        let mut agent = start_agent(scratch.path(), &copy, port)?;
+        wait_served(&mut agent, port, hosts)?;
+        times.push(began.elapsed().as_secs_f64());
+        let used = Usage::of(agent.id())?;
+        cpu.push(used.cpu.as_secs_f64());
+        memory.push(used.resident as f64 / f64::from(hosts));
+    }
+    Figure::median("cold_start_to_last_answer", "s", times).hosts(hosts).print();
+    Figure::median("cold_start_cpu", "s", cpu).hosts(hosts).print();
+    Figure::median("agent_memory", "octets/host", memory)
         .hosts(hosts)
         .beside("documents", documents as f64 / f64::from(hosts))
         .print();
-    quiet(&agent)?;
-
-    let before = (Usage::of(server.id())?.cpu, Usage::of(agent.id())?.cpu);
-    let mut times = Vec::new();
-    for n in 0..CHANGES {
-        times.push(change(&store, port, n.wrapping_mul(7919) % hosts, n).await?);
-    }
-    quiet(&agent)?;
-    let after = (Usage::of(server.id())?.cpu, Usage::of(agent.id())?.cpu);
-    Figure::median("commit_to_answer", "ms", times).hosts(hosts).goal(3.0).print();
-    let each = |before: Duration, after: Duration| {
-        vec![after.saturating_sub(before).as_secs_f64() * 1e6 / f64::from(CHANGES)]
-    };
-    Figure::median("agent_cpu_per_change", "us", each(before.1, after.1)).hosts(hosts).print();
-    Figure::median("server_cpu_per_change", "us", each(before.0, after.0)).hosts(hosts).print();
     Ok(())
+}
+
+fn wait_served(agent: &mut Process, port: u16, hosts: u32) -> anyhow::Result<()> {
+    wait::until("the agent", PATIENCE, || {
+        agent.alive()?;
+        served(port, hosts)
+    })
 }
 
 /// A database of a fleet with its zones.
