@@ -110,7 +110,7 @@ fn the_last_lines_name_what_failed_and_count() {
         "cargo test --offline --no-fail-fast --lib --bins --tests -- --show-output",
     );
     std::fs::write(dir.path().join("said"), said).unwrap();
-    // Not root, no cargo-nextest, no cargo-deny, no inventory.
+    // Not root, no cargo-nextest, no inventory.
     for (name, text) in [
         ("cargo", CARGO),
         ("id", "#!/bin/sh\necho 1000\n"),
@@ -130,7 +130,8 @@ fn the_last_lines_name_what_failed_and_count() {
     assert!(died.starts_with("FAILED: ") && died.contains("SIGABRT"), "{text}");
     assert_eq!([failed, lints], ["FAILED: demo it_fails_with_many_words", "FAILED: lints"], "{text}");
     let skipped = lines.iter().filter(|line| line.starts_with("SKIPPED: ")).count();
-    assert!(skipped >= 2, "{text}");
+    // The test that says so; the packages, too, where any is missing.
+    assert!((1..=2).contains(&skipped), "{text}");
     // It passes, three of the pages, the format, the programs, the docs; and what this machine has.
     let (passed, rest) = count.split_once(" passed, ").unwrap();
     assert_eq!(rest, format!("3 failed, {skipped} skipped"), "{text}");
