@@ -101,6 +101,7 @@ async fn an_attempt_that_was_given_up_does_not_write_into_the_next_one() {
     let most = Duration::from_millis(300);
     assert!(tokio::time::timeout(most, bind.apply(&unit, &batch, &fence)).await.is_err());
     let read = async {
+        // The second one stands before the lock now, or comes to it later: both must end well.
         tokio::time::sleep(most).await;
         tokio::task::spawn_blocking(move || fs::read(candidate)).await.unwrap().unwrap()
     };

@@ -25,7 +25,7 @@ pub(crate) struct World {
     pub(crate) tampered: BTreeSet<ItemKey>,
     /// What landed after the right to do it may have ended: nobody needs to know that it is there.
     pub(crate) late: BTreeSet<ItemKey>,
-    /// Names that the target refuses for now.
+    /// Names that the target refuses until they are taken out of here.
     pub(crate) refused: BTreeSet<String>,
     fences: BTreeMap<String, u64>,
     tokens: BTreeMap<String, ItemKey>,

@@ -66,7 +66,7 @@ impl Store for Short {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_watch_that_ends_at_once_is_opened_again_with_pauses() {
     for says in [Says::Nothing, Says::Reset] {
         let store = Arc::new(Short(MemoryStore::new(), says, AtomicUsize::new(0)));

@@ -97,7 +97,8 @@ pub(crate) async fn answering(text: &'static str) -> String {
                 // The client may be gone by now.
                 let _ = client.read(&mut buffer).await;
                 let _ = client.write_all(text.as_bytes()).await;
-                tokio::time::sleep(Duration::from_secs(60)).await;
+                // The connection stays open and says nothing more.
+                std::future::pending::<()>().await;
             });
         }
     });

@@ -76,6 +76,7 @@ async fn it_goes_on_when_the_server_is_back_and_at_the_next_server() {
     second.stop().await;
     behind.commit(fact(2, None)).await.unwrap();
     let back = tokio::spawn(async move {
+        // That nobody listens for a while cannot be waited for, only let pass; a slow machine makes it longer.
         tokio::time::sleep(Duration::from_millis(300)).await;
         Server::start(behind, &old).await
     });

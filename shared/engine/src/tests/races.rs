@@ -6,7 +6,7 @@ use shoal_core::Revision;
 use super::agent::{Toy, Toys, host, name, rows, tag, toys};
 use crate::{Act, Answer, Applied, Claimed, Effect, Outcome, Verdict, Why};
 
-/// The effect among those that the engine asks for now; the others are carried out.
+/// The effect among those that the engine asks for at this point; the others are carried out.
 fn ask(world: &mut Toys, wanted: impl Fn(&Act<Toy>) -> bool) -> Effect<Toy> {
     for _ in 0..100 {
         let (mut found, mut others) = (None, Vec::new());

@@ -209,7 +209,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_socket_that_fails_is_asked_less_and_less() {
         let broken = Arc::new(Broken::default());
         let reader = tokio::spawn(datagrams(broken.clone(), Arc::default()));
