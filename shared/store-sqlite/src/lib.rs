@@ -18,6 +18,7 @@
 //!
 //! How the tables are laid out and why stands in `docs/decisions/0002-sqlite-store.md`.
 
+mod ahead;
 mod bell;
 mod boot;
 mod claims;

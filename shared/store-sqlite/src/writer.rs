@@ -16,6 +16,7 @@ use shoal_store::parts::Hub;
 use shoal_store::{Claim, ClaimAnswer, ClaimRequest, Head, LedgerWrite, MAX_COMMIT, Result, StoreError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+use crate::ahead::Ahead;
 use crate::fault::Stop;
 use crate::files::Files;
 use crate::shared::{Shared, tell};
@@ -175,12 +176,13 @@ struct Loop {
 impl Loop {
     fn run(self, mut jobs: mpsc::Receiver<Job>) {
         let mut group = Vec::with_capacity(GROUP);
-        let mut pace = Pace::default();
+        let (mut pace, mut ahead) = (Pace::default(), Ahead::default());
         while jobs.blocking_recv_many(&mut group, GROUP) > 0 {
             pace.gather(&mut jobs, &mut group);
             let (size, begun) = (group.len(), Instant::now());
             self.group(&mut group);
             pace.last(size, begun.elapsed());
+            ahead.keep(&self.connection, &self.files.log);
         }
     }
 

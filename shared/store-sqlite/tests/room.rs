@@ -80,13 +80,15 @@ async fn a_full_disk_is_said_and_survived() {
     let want = ClaimRequest { name: "x".into(), of: 1, holder: "a".into(), ttl: None };
     let ClaimAnswer::Granted(claim) = store.claim(&want).await.unwrap() else { panic!("taken") };
     // Larger than what the log has room for within itself.
-    let row = LedgerWrite { key: "dns/x/0".into(), value: Some(vec![7; 1 << 20]) };
+    let row = |n| LedgerWrite { key: format!("dns/x/{n}"), value: Some(vec![7; 1 << 20]) };
+    let log = std::fs::metadata(folder.path().join("shoal.db-wal")).unwrap().len();
+    let rows: Vec<_> = (0..log / (1 << 20) + 2).map(row).collect();
     shim.set_room(0);
-    let refused = store.write_ledger(vec![row.clone()], &claim).await;
+    let refused = store.write_ledger(rows.clone(), &claim).await;
     assert!(matches!(refused, Err(StoreError::Full { .. })), "{refused:?}");
     assert!(store.ledger("", None, 1).await.unwrap().rows.is_empty());
     shim.set_room(i64::MAX);
-    store.write_ledger(vec![row], &claim).await.unwrap();
+    store.write_ledger(rows, &claim).await.unwrap();
     drop(store);
     integrity(&path);
 }

@@ -1,0 +1,117 @@
+//! Room in the write-ahead log, made before it is needed.
+//!
+//! A sync that makes a file longer costs twice one that overwrites: the file system has to write down the new length as
+//! well. SQLite lets its log grow by each commit, so every commit pays for that until the log is begun anew, and again when
+//! it was taken away with the last connection. So who commits often appends zeros to the log, a step at a time and after
+//! the answers are out, and the commits after that overwrite.
+//!
+//! Zeros behind the last frame are no frames: SQLite reads a log up to the first frame whose salt and checksum are not right
+//! ([the format](https://www.sqlite.org/fileformat2.html#the_write_ahead_log)), and old frames stand there after each new
+//! beginning anyway. They are appended under SQLite's lock for writers, behind the end of the file, so never where anybody
+//! writes. The log itself carries no locks, so it may be opened and closed here.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+
+use rusqlite::Connection;
+
+/// What is appended at a time, in octets.
+const STEP: usize = 1 << 20;
+/// A log that is longer than this is left alone, in octets: large commits made it so, and it is cut back.
+const LONGEST: u64 = 32 << 20;
+/// So many times the log must have grown by a commit of this process: a command that commits once does not pay for others.
+const HABIT: u32 = 8;
+
+/// How long the log was, and how often it grew.
+#[derive(Debug, Default)]
+pub(crate) struct Ahead {
+    length: u64,
+    grew: u32,
+}
+
+impl Ahead {
+    /// Called after a commit, when nobody waits for its answer: appends a step where the last commit made the log longer.
+    /// What does not succeed is left for another time: it only costs time.
+    pub(crate) fn keep(&mut self, connection: &Connection, log: &Path) {
+        let Ok(length) = std::fs::metadata(log).map(|found| found.len()) else { return };
+        let grew = length > self.length;
+        self.length = length;
+        if !grew {
+            return;
+        }
+        self.grew = self.grew.saturating_add(1);
+        if self.grew < HABIT || length > LONGEST {
+            return;
+        }
+        if let Ok(length) = append(connection, log) {
+            self.length = length;
+        }
+    }
+}
+
+/// Answers how long the log is then.
+fn append(connection: &Connection, log: &Path) -> std::io::Result<u64> {
+    let begun = connection.execute_batch("BEGIN IMMEDIATE").map_err(std::io::Error::other);
+    let done = begun.and_then(|()| {
+        let mut file = OpenOptions::new().append(true).open(log)?;
+        let length = file.metadata()?.len();
+        zeros(&mut file).inspect_err(|_| {
+            // No room for a step: what the disk still has is left to commits.
+            let _ = file.set_len(length);
+        })?;
+        Ok(length + STEP as u64)
+    });
+    if !connection.is_autocommit() {
+        let _ = connection.execute_batch("ROLLBACK");
+    }
+    done
+}
+
+fn zeros(file: &mut File) -> std::io::Result<()> {
+    file.write_all(&vec![0; STEP])?;
+    file.sync_data()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use shoal_core::{Change, Commit, Document, Key};
+    use shoal_store::Store;
+
+    use crate::SqliteStore;
+
+    #[tokio::test]
+    async fn most_commits_overwrite_what_the_log_has_already() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("shoal.db");
+        let store = SqliteStore::open(&path).await.unwrap();
+        let (log, mut lengths) = (crate::open::log_of(&path), BTreeSet::new());
+        for n in 0..150 {
+            let host = Key::host(&format!("h{n}.example.com").parse().unwrap());
+            let commit = Commit {
+                pre: Vec::new(),
+                changes: vec![Change::put(host, Document::empty())],
+                author: "a".into(),
+                principal: None,
+                message: "m".into(),
+                idempotency: None,
+                intent: None,
+            };
+            store.commit(commit).await.unwrap();
+            lengths.insert(std::fs::metadata(&log).unwrap().len());
+        }
+        // Some eight frames a commit, so the log grew 150 times by itself before.
+        assert!(lengths.len() < 30, "the log had {} lengths", lengths.len());
+        let last = *lengths.last().unwrap();
+        assert!(last > 2 << 20 && last < 10 << 20, "the log has {last} octets");
+        // What was appended is no frame: who opens the file anew reads the log to its end and no further.
+        let other = rusqlite::Connection::open(&path).unwrap();
+        let count: i64 = other.query_row("SELECT count(*) FROM commits", [], |row| row.get(0)).unwrap();
+        assert_eq!(count, 150);
+        drop(other);
+        drop(store);
+        assert!(!log.exists(), "the last one to leave copies the log and takes it away");
+    }
+}
