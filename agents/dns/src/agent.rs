@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use shoal_agent::{Agent, Blocked, Desired, Look, Source, Unit};
+use shoal_agent::{Agent, At, Blocked, Desired, Look, Moment, Seen, Source, Step, Unit};
 
 use crate::merge;
 use crate::offer::Offers;
@@ -49,6 +49,23 @@ impl Agent for Dns {
 
     fn made(&self, item: &Node) -> Option<Have> {
         Some(Have::of(item.clone()))
+    }
+
+    fn part(&self, key: &Key, have: &Have, known: &[&Node]) -> Seen<Have> {
+        have.part(key, known)
+    }
+
+    fn step(&self, key: &Key, at: At<'_, Self>, _now: Moment) -> Step {
+        match at.have.and_then(|have| have.foreign_set(at.want, at.last)) {
+            Some(rtype) => Step::Hold {
+                why: format!(
+                    "{} has a {rtype} record already that Shoal did not make; it stays as it is: remove it by hand, or take \
+                     the {rtype} record out of the tags",
+                    key.name()
+                ),
+            },
+            None => at.by_default(),
+        }
     }
 }
 

@@ -9,8 +9,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use shoal_agent::Seen;
 
 use crate::name::Zone;
+
 use crate::rdata::Rtype;
 
 /// One name of a zone: `example.com/www`, `example.com/@`. Sorts in the canonical order of
@@ -167,19 +169,79 @@ pub struct Have {
     /// The file holds this, and the server does not serve the file as it is (a reload failed or never happened).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unserved: bool,
+    /// Who else writes there.
+    #[serde(skip)]
+    pub(crate) others: Others,
+}
+
+/// Who else writes under a name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Others {
+    /// Nobody.
+    #[default]
+    Nobody,
+    /// Others may, and what is told is a part.
+    Beside,
+    /// It is the zone itself, somebody else made it, and its SOA and name servers are theirs. They are left out.
+    Hosting,
 }
 
 impl Have {
     /// These records, served.
     #[must_use]
     pub fn of(records: Node) -> Self {
-        Self { records, unserved: false }
+        Self { records, unserved: false, others: Others::Nobody }
     }
+
+    /// What of this concerns Shoal where others write beside it: the record sets of the types that Shoal wants, made or
+    /// tried. A CNAME stands alone, so with one on either side all of it does. The zone itself is there as long as the
+    /// server has it, whatever else stands under its name.
+    pub(crate) fn part(&self, key: &Key, known: &[&Node]) -> Seen<Self> {
+        if known.is_empty() {
+            return Seen::Nothing;
+        }
+        let alone = |node: &Node| node.set(Rtype::CNAME).is_some();
+        let all = alone(&self.records) || known.iter().any(|node| alone(node));
+        let mut records = self.records.clone();
+        records.sets.retain(|set| {
+            let ours = all || known.iter().any(|node| node.set(set.rtype).is_some());
+            ours && !(key.is_apex() && is_of_the_host(set.rtype))
+        });
+        let nothing = records.sets.is_empty();
+        let others = if key.is_apex() { Others::Hosting } else { Others::Beside };
+        let part = Self { others, ..Self::of(records) };
+        match others {
+            Others::Hosting if nothing => Seen::Ours(part),
+            _ if nothing => Seen::Nothing,
+            _ => Seen::There(part),
+        }
+    }
+}
+
+impl Have {
+    /// A type of which somebody else has records under the name, that Shoal wants and never made.
+    pub(crate) fn foreign_set(&self, want: Option<&Node>, last: Option<&Node>) -> Option<Rtype> {
+        let (want, last) = (want?, last?);
+        if self.others == Others::Nobody {
+            return None;
+        }
+        let foreign = |set: &&RecordSet| {
+            last.set(set.rtype).is_none() && want.set(set.rtype).is_some_and(|wanted| wanted != *set)
+        };
+        self.records.sets.iter().find(foreign).map(|set| set.rtype)
+    }
+}
+
+/// Whether sets of this type at the zone itself belong to whoever made the zone at the server.
+pub(crate) fn is_of_the_host(rtype: Rtype) -> bool {
+    matches!(rtype, Rtype::SOA | Rtype::NS)
 }
 
 impl PartialEq<Node> for Have {
     fn eq(&self, want: &Node) -> bool {
-        !self.unserved && self.records == *want
+        let hosted = self.others == Others::Hosting;
+        let wanted = want.sets.iter().filter(|set| !(hosted && is_of_the_host(set.rtype)));
+        !self.unserved && wanted.eq(&self.records.sets)
     }
 }
 

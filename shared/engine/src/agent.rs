@@ -16,6 +16,7 @@ use serde_json::Value;
 use shoal_core::{Host, HostName, Lifecycle, Revision, TagName};
 
 use crate::Moment;
+use crate::target::Seen;
 
 /// The pure half of a daemon: what should be, for the tags of one namespace.
 pub trait Agent: Send + Sync + Sized + 'static {
@@ -76,6 +77,15 @@ pub trait Agent: Send + Sync + Sized + 'static {
     fn made(&self, item: &Self::Item) -> Option<Self::Have> {
         let _ = item;
         None
+    }
+
+    /// What of an item concerns Shoal, in a target where others write beside it ([`Nature::shared`](crate::Nature::shared)): the
+    /// records of two types under one name, say. `known` is what it should be, what it was last made as, and what was
+    /// tried; where that is empty, nothing is. Whose the part is, the ledger says, unless the answer is [`Seen::Ours`]. Changes
+    /// are then made of that part alone. By default all of it.
+    fn part(&self, key: &Self::Key, have: &Self::Have, known: &[&Self::Item]) -> Seen<Self::Have> {
+        let _ = (key, known);
+        Seen::There(have.clone())
     }
 
     /// What to do next about one item. Most agents keep the default: create, update, remove.
@@ -217,6 +227,11 @@ pub enum Step {
         why: String,
         /// What to remember.
         memo: Value,
+    },
+    /// It is behind, and only a person can change that.
+    Hold {
+        /// Why, and what to do about it.
+        why: String,
     },
     /// Do something about it now.
     Act {

@@ -130,7 +130,8 @@ impl<A: Agent> Context<'_, A> {
         wanted: &Wanted<A>,
         now: Moment,
     ) -> Decision<A> {
-        let have = match self.owned(item) {
+        let part = self.part(key, item);
+        let have = match self.owned(item, part.as_ref().unwrap_or(&item.sight)) {
             Ok(Some((_, false))) => return self.clash(key, item, wanted, now),
             Ok(have) => have.map(|(have, _)| have),
             Err(decision) => return *decision,
@@ -147,13 +148,31 @@ impl<A: Agent> Context<'_, A> {
             Step::Wait { until, why, memo } => {
                 Decision::Stay { trouble: Trouble::Waiting(why), planned: None, memo: Some(memo), until }
             }
+            Step::Hold { why } => Decision::stay(Trouble::Held(why)),
             Step::Act { verb, memo } => self.act(item, wanted, verb, memo, have.cloned(), now),
         }
     }
 
+    /// What of that which is there concerns Shoal, where others write beside it.
+    pub(crate) fn part(&self, key: &A::Key, item: &Item<A>) -> Option<Sight<A::Have>> {
+        let have = item.sight.have().filter(|_| self.options.nature.shared)?;
+        let entry = item.entry.as_ref();
+        let tried = entry.and_then(|entry| match &entry.stage {
+            Stage::Creating { tried, .. } => Some(tried),
+            _ => None,
+        });
+        let last = entry.and_then(|entry| entry.last.as_ref());
+        let known: Vec<&A::Item> =
+            item.want.iter().chain(last).chain(tried.into_iter().flatten()).map(|one| &**one).collect();
+        if known.is_empty() {
+            return Some(Sight::Nothing);
+        }
+        Some(Sight::of(self.agent.part(key, have, &known), true))
+    }
+
     /// What is there, and whether it is ours.
-    fn owned<'i>(&self, item: &'i Item<A>) -> Owned<'i, A> {
-        match &item.sight {
+    fn owned<'i>(&self, item: &'i Item<A>, sight: &'i Sight<A::Have>) -> Owned<'i, A> {
+        match sight {
             Sight::Unlooked => Err(Box::new(Decision::Look)),
             Sight::Unknown(why) => Err(Box::new(Decision::stay(Trouble::Unseen(why.clone())))),
             Sight::Nothing => Ok(None),

@@ -382,8 +382,9 @@ impl<A: Agent> Engine<A> {
     /// It is as it should be: the ledger is to say so, from which sources, and nothing more.
     fn reached(&mut self, unit: &mut State<A>, key: &A::Key, revision: Revision) {
         let logic = self.agent.logic();
+        let part = unit.items.get(key).and_then(|item| self.context().part(key, item));
         let Some(item) = unit.items.get_mut(key) else { return };
-        match (&item.want, &item.sight, &mut item.entry) {
+        match (&item.want, part.as_ref().unwrap_or(&item.sight), &mut item.entry) {
             (None, Sight::Nothing, entry @ Some(_)) => {
                 *entry = None;
                 unit.entries -= 1;

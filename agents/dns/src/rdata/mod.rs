@@ -176,6 +176,14 @@ fn finish(rtype: Rtype, wire: Vec<u8>) -> Result<Rdata, String> {
     Ok(Rdata { wire, text })
 }
 
+/// The data of these wire octets, names uncompressed.
+///
+/// # Errors
+/// Octets that are not data of this type.
+pub(crate) fn of_wire(rtype: Rtype, wire: Vec<u8>) -> Result<Rdata, String> {
+    finish(rtype, wire)
+}
+
 /// The wire octets of canonical text, as [`parse`] made it.
 pub(crate) fn wire(rtype: Rtype, text: &str) -> Result<Vec<u8>, String> {
     parse_tokens(rtype, &tokens(text)?, Base::Root).map(|data| data.wire)

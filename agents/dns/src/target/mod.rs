@@ -3,6 +3,7 @@
 mod bind;
 mod serial;
 mod server;
+mod update;
 mod zonefile;
 
 use serde::Deserialize;
@@ -11,18 +12,22 @@ use shoal_agent::{Applied, Batch, Fault, Fence, Nature, Observed, Outcome, Scope
 pub use bind::{Bind, BindSettings};
 pub use serial::SerialStyle;
 pub use server::{Listen, Server, ServerSettings};
+pub use update::{Algorithm, KeySettings, Update, UpdateSettings};
 
 use crate::name::Zone;
 use crate::{Dns, Key};
 
-/// Which target: `[agent.bind]` or `[agent.server]` of the node's configuration, and the built-in server where neither
-/// is there.
+/// Which target: `[agent.bind]`, `[agent.update]` or `[agent.server]` of the node's configuration, and the built-in server
+/// where none is there.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// Zone files for BIND.
     #[serde(default)]
     pub bind: Option<BindSettings>,
+    /// Dynamic updates to a server.
+    #[serde(default)]
+    pub update: Option<UpdateSettings>,
     /// The built-in server.
     #[serde(default)]
     pub server: Option<ServerSettings>,
@@ -34,6 +39,8 @@ pub struct Settings {
 pub enum Names {
     /// Zone files for BIND.
     Bind(Bind),
+    /// Dynamic updates to a server.
+    Update(Update),
     /// The built-in server.
     Server(Server),
 }
@@ -44,15 +51,16 @@ impl Names {
     /// # Errors
     /// Settings that cannot work.
     pub fn new(settings: Settings) -> Result<Self, Fault> {
-        match (settings.bind, settings.server) {
-            (Some(_), Some(_)) => Err(Fault::new(
+        match (settings.bind, settings.update, settings.server) {
+            (Some(bind), None, None) => Bind::open(bind).map(Self::Bind),
+            (None, Some(update), None) => Update::open(&update).map(Self::Update),
+            (None, None, server) => Ok(Self::Server(Server::new(server.unwrap_or_default()))),
+            _ => Err(Fault::new(
                 "read the configuration",
-                "it has both [agent.bind] and [agent.server]; an agent has one target",
+                "it has more than one of [agent.bind], [agent.update] and [agent.server]; an agent has one target",
             )
-            .next("leave one of them out")
+            .next("leave all but one out")
             .permanent()),
-            (Some(bind), None) => Bind::open(bind).map(Self::Bind),
-            (None, server) => Ok(Self::Server(Server::new(server.unwrap_or_default()))),
         }
     }
 }
@@ -61,6 +69,7 @@ impl Target<Dns> for Names {
     fn nature(&self) -> Nature {
         match self {
             Self::Bind(bind) => bind.nature(),
+            Self::Update(update) => update.nature(),
             Self::Server(server) => server.nature(),
         }
     }
@@ -68,6 +77,7 @@ impl Target<Dns> for Names {
     async fn start(&self) -> Result<(), Fault> {
         match self {
             Self::Bind(bind) => bind.start().await,
+            Self::Update(update) => update.start().await,
             Self::Server(server) => server.start().await,
         }
     }
@@ -75,14 +85,15 @@ impl Target<Dns> for Names {
     async fn woken(&self) -> Vec<Unit> {
         match self {
             Self::Bind(bind) => bind.woken().await,
-            // Nobody else reaches its memory.
-            Self::Server(_) => std::future::pending().await,
+            // Nobody else reaches the memory of the one, and the other tells nobody.
+            Self::Server(_) | Self::Update(_) => std::future::pending().await,
         }
     }
 
     async fn observe(&self, unit: &Unit, scope: Scope<'_, Key>) -> Result<Observed<Dns>, Fault> {
         match self {
             Self::Bind(bind) => bind.observe(unit, scope).await,
+            Self::Update(update) => update.observe(unit, scope).await,
             Self::Server(server) => server.observe(unit, scope).await,
         }
     }
@@ -90,6 +101,7 @@ impl Target<Dns> for Names {
     async fn apply(&self, unit: &Unit, batch: &Batch<Dns>, fence: &Fence) -> Result<Applied<Dns>, Fault> {
         match self {
             Self::Bind(bind) => bind.apply(unit, batch, fence).await,
+            Self::Update(update) => update.apply(unit, batch, fence).await,
             Self::Server(server) => server.apply(unit, batch, fence).await,
         }
     }

@@ -95,7 +95,7 @@ pub(crate) fn zone_of(unit: &Unit) -> Result<Zone, Fault> {
 
 impl Target<Dns> for Bind {
     fn nature(&self) -> Nature {
-        Nature { whole: true, checks_fence: false, marks_own: true, sole: false }
+        Nature { whole: true, checks_fence: false, marks_own: true, sole: false, shared: false }
     }
 
     async fn observe(&self, unit: &Unit, scope: Scope<'_, Key>) -> Result<Observed<Dns>, Fault> {
@@ -146,7 +146,7 @@ fn observed(zone: &Zone, known: &Known, unserved: bool, scope: Scope<'_, Key>, a
     let apex = Key::apex(zone);
     let seen = |key: &Key| {
         let records = known.records(key)?.clone();
-        let have = Have { records, unserved: unserved && *key == apex };
+        let have = Have { unserved: unserved && *key == apex, ..Have::of(records) };
         Some((key.clone(), if ours { Seen::Ours(have) } else { Seen::There(have) }))
     };
     let seen: BTreeMap<_, _> = match scope {

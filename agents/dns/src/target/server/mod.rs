@@ -20,6 +20,8 @@ mod copy;
 mod listen;
 mod zone;
 
+pub(super) use zone::wire_name;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -187,7 +189,7 @@ impl Drop for Server {
 
 impl Target<Dns> for Server {
     fn nature(&self) -> Nature {
-        Nature { whole: false, checks_fence: true, marks_own: true, sole: true }
+        Nature { whole: false, checks_fence: true, marks_own: true, sole: true, shared: false }
     }
 
     /// Reads the copies, and answers from now on if it can. If an address is taken it is tried again with every look
@@ -214,7 +216,7 @@ impl Target<Dns> for Server {
         if let Some(data) = self.zones.get(&zone) {
             let data = data.read().unwrap_or_else(PoisonError::into_inner);
             let ours = |key: Key, node: &crate::Node| {
-                let have = Have { records: node.clone(), unserved: unserved && key.is_apex() };
+                let have = Have { unserved: unserved && key.is_apex(), ..Have::of(node.clone()) };
                 (key, Seen::Ours(have))
             };
             match scope {

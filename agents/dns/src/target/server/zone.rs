@@ -111,7 +111,7 @@ impl Set {
 }
 
 /// A name from its wire octets.
-pub(super) fn wire_name(wire: &[u8]) -> Result<Name, String> {
+pub(in crate::target) fn wire_name(wire: &[u8]) -> Result<Name, String> {
     Name::read(&mut BinDecoder::new(wire)).map_err(|e| e.to_string())
 }
 

@@ -1,0 +1,319 @@
+//! Dynamic updates into a real BIND, in zones that others write into as well.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "this is test code")]
+
+mod common;
+
+use std::fs;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use common::scratch::{Daemon, Scratch};
+use common::{Named, dig, here, until, until_async};
+
+const ZONE: &str = "example.com";
+const SECRET: &str = "c2hvYWwtdGVzdC1rZXktMDEyMzQ1Njc4OQ==";
+const TOOLS: [&str; 4] = ["named", "rndc", "nsupdate", "dig"];
+
+/// What stood in the zone before Shoal came.
+const OTHERS: &str = "$TTL 600
+@ IN SOA ns1.example.com. admin.example.com. 7 7200 900 1209600 300
+@ IN NS ns1
+@ IN TXT \"somebody's\"
+ns1 IN A 192.0.2.53
+printer IN A 192.0.2.9
+web1 IN TXT \"somebody's too\"
+* IN A 192.0.2.99
+";
+
+const FLEET: &str = "
+host: web1.example.com
+document: {address: 192.0.2.1}
+---
+host: web2.example.com
+document: {address: 192.0.2.2, address6: \"2001:db8::2\"}
+---
+tag: dns/example.com
+document:
+  soa: {primary: ns9.example.net.}
+  aliases: [\"{label}-a\"]
+  static:
+    - {type: MX, data: \"10 mail.example.net.\"}
+    - {name: txt, type: TXT, data: [\"one\", \"two\"]}
+members: [web1.example.com, web2.example.com]
+---
+tag: dns/www
+document: {zone: example.com, name: www, ttl: 30}
+members: [web1.example.com, web2.example.com]
+";
+
+/// A BIND whose zone may be updated and transferred with the key, and an agent that has it.
+fn world(options: &str) -> (Named, Scratch) {
+    let named = Named::start_with(&[ZONE], options);
+    fs::write(named.file(ZONE), OTHERS).unwrap();
+    assert!(named.rndc(&["reload", ZONE]));
+    until_served(&named);
+    let scratch = Scratch::new(&format!(
+        "[agent.update]\nserver = '{}'\nkey = {{ name = 'k', secret_file = 'DIR/secret' }}\n",
+        named.address
+    ));
+    fs::write(scratch.path().join("secret"), format!("{SECRET}\n")).unwrap();
+    (named, scratch)
+}
+
+const ALLOWED: &str = "allow-update { key k; }; allow-transfer { key k; };";
+
+fn until_served(named: &Named) {
+    for _ in 0..200 {
+        if !soa(named).is_empty() {
+            return;
+        }
+        std::thread::park_timeout(std::time::Duration::from_millis(20));
+    }
+    panic!("not served: {}", named.log());
+}
+
+fn soa(named: &Named) -> Vec<String> {
+    dig(named.address, "example.com SOA").answer()
+}
+
+fn serial(named: &Named) -> u32 {
+    soa(named)[0].split(' ').nth(5).unwrap().parse().unwrap()
+}
+
+fn answers(named: &Named, question: &str) -> Vec<String> {
+    dig(named.address, question).answer()
+}
+
+/// Somebody else's update.
+fn nsupdate(named: &Named, lines: &str) {
+    let mut child = Command::new("nsupdate")
+        .args(["-y", &format!("hmac-sha256:k:{SECRET}")])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (ip, port) = (named.address.ip(), named.address.port());
+    let text = format!("server {ip} {port}\nzone {ZONE}\n{lines}\nsend\n");
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+/// Everything in the zone but its SOA, sorted.
+fn all(named: &Named) -> Vec<String> {
+    let text = dig(named.address, &format!("-y hmac-sha256:k:{SECRET} example.com AXFR")).text;
+    let record = |line: &&str| !line.is_empty() && ![";", "TSIG", "SOA"].iter().any(|not| line.contains(not));
+    let mut lines: Vec<String> = text
+        .lines()
+        .filter(record)
+        .map(|line| line.split_whitespace().filter(|word| *word != "IN").collect::<Vec<_>>().join(" "))
+        .collect();
+    lines.sort();
+    lines
+}
+
+const THEIRS: [&str; 5] = [
+    "*.example.com. 600 A 192.0.2.99",
+    "example.com. 600 TXT \"somebody's\"",
+    "ns1.example.com. 600 A 192.0.2.53",
+    "printer.example.com. 600 A 192.0.2.9",
+    "web1.example.com. 600 TXT \"somebody's too\"",
+];
+
+const OURS: [&str; 11] = [
+    "example.com. 3600 MX 10 mail.example.net.",
+    "txt.example.com. 3600 TXT \"one\"",
+    "txt.example.com. 3600 TXT \"two\"",
+    "web1-a.example.com. 3600 CNAME web1.example.com.",
+    "web1.example.com. 3600 A 192.0.2.1",
+    "web2-a.example.com. 3600 CNAME web2.example.com.",
+    "web2.example.com. 3600 A 192.0.2.2",
+    "web2.example.com. 3600 AAAA 2001:db8::2",
+    "www.example.com. 30 A 192.0.2.1",
+    "www.example.com. 30 A 192.0.2.2",
+    "www.example.com. 30 AAAA 2001:db8::2",
+];
+
+fn whole(ours: &[&str]) -> Vec<String> {
+    let mut lines: Vec<String> = ours.iter().chain(&THEIRS).map(|&line| line.to_owned()).collect();
+    lines.push("example.com. 600 NS ns1.example.com.".to_owned());
+    lines.sort();
+    lines
+}
+
+fn expected() -> Vec<String> {
+    whole(&OURS)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_records_stand_beside_those_of_others() {
+    if !here("its_records_stand_beside_those_of_others", &TOOLS) {
+        return;
+    }
+    let (named, scratch) = world(ALLOWED);
+    scratch.apply(FLEET).await;
+    let (code, said) = scratch.run(&["--plan"]);
+    assert_eq!(code, 3, "{said}");
+    assert_eq!(all(&named), whole(&[]), "a plan changes nothing");
+    let (code, said) = scratch.run(&["--once"]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(all(&named), expected());
+    let first = serial(&named);
+    assert!(first > 7, "the server counts its serial");
+    let (code, said) = scratch.run(&["--once"]);
+    assert_eq!((code, serial(&named)), (0, first), "nothing is left to do: {said}");
+    assert_eq!(scratch.run(&["--plan"]).0, 0);
+    // One host changes and one goes; what others have under the same names stays.
+    scratch
+        .apply(
+            "
+host: web2.example.com
+document: {address: 192.0.2.22}
+---
+tag: dns/example.com
+document: {soa: {primary: ns9.example.net.}}
+members: [web2.example.com]
+---
+tag: dns/www
+document: {zone: example.com, name: www, ttl: 30}
+members: [web2.example.com]
+",
+        )
+        .await;
+    let (code, said) = scratch.run(&["--once"]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(
+        all(&named),
+        whole(&["web2.example.com. 3600 A 192.0.2.22", "www.example.com. 30 A 192.0.2.22"]),
+        "{said}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_have_is_never_changed() {
+    if !here("what_others_have_is_never_changed", &TOOLS) {
+        return;
+    }
+    let (named, scratch) = world(ALLOWED);
+    scratch.apply(FLEET).await;
+    scratch
+        .apply(
+            "
+host: printer.example.com
+document: {address: 192.0.2.10}
+---
+tag: dns/more
+document:
+  zone: example.com
+  static:
+    - {type: TXT, data: ours}
+members: [printer.example.com]
+",
+        )
+        .await;
+    let (code, said) = scratch.run(&["--once"]);
+    assert_eq!(code, 4, "{said}");
+    assert!(said.contains("example.com/printer is there already"), "{said}");
+    // The zone's own TXT is somebody's, so the zone itself waits with its MX; every other name goes on.
+    let mut lines = expected();
+    lines.retain(|line| !line.contains(" MX "));
+    assert_eq!(all(&named), lines);
+    // Somebody writes beside what is Shoal's, and changes what is.
+    nsupdate(&named, "update add web2.example.com. 60 TXT beside");
+    nsupdate(&named, "update delete web2.example.com. A\nupdate add web2.example.com. 60 A 192.0.2.222");
+    nsupdate(&named, "update delete www.example.com. A 192.0.2.1");
+    let (code, said) = scratch.run(&["--once"]);
+    assert_eq!(code, 4, "{said}");
+    lines.push("web2.example.com. 60 TXT \"beside\"".to_owned());
+    lines.sort();
+    assert_eq!(all(&named), lines, "drift is put right, and their record stays");
+    // The tag now wants a TXT where somebody has another one, under a name that is Shoal's.
+    scratch.apply("host: web2.example.com\ndocument: {address: 192.0.2.2, address6: \"2001:db8::2\", dns: {records: {t: {type: TXT, data: ours}}}}").await;
+    let (code, said) = scratch.run(&["--once"]);
+    assert_eq!(code, 4, "{said}");
+    assert!(said.contains("web2.example.com has a TXT record already that Shoal did not make"), "{said}");
+    assert_eq!(all(&named), lines);
+    // What others took away is theirs to take: then Shoal's comes.
+    nsupdate(
+        &named,
+        "update delete web2.example.com. TXT\nupdate delete printer.example.com. A\nupdate delete example.com. TXT",
+    );
+    let (code, said) = scratch.run(&["--once"]);
+    assert_eq!(code, 0, "{said}");
+    let text = all(&named).join("\n");
+    for line in [
+        "web2.example.com. 3600 TXT \"ours\"",
+        "printer.example.com. 3600 A 192.0.2.10",
+        "example.com. 3600 TXT \"ours\"",
+        " MX ",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_zone_that_was_wiped_or_restored_is_made_good() {
+    if !here("a_zone_that_was_wiped_or_restored_is_made_good", &TOOLS) {
+        return;
+    }
+    let (named, scratch) = world(ALLOWED);
+    scratch.apply(FLEET).await;
+    assert_eq!(scratch.run(&["--once"]).0, 0);
+    let zone = all(&named);
+    let edited = OTHERS.replace("web1 IN TXT", "web1 IN A 192.0.2.200\nweb1 IN TXT");
+    for (other, restored) in [(OTHERS.to_owned(), 9000), (edited, 19_000)] {
+        assert!(named.rndc(&["freeze", ZONE]));
+        fs::write(named.file(ZONE), other.replace(" 7 7200", &format!(" {restored} 7200"))).unwrap();
+        assert!(named.rndc(&["thaw", ZONE]));
+        until(|| serial(&named) == restored).await;
+        let (code, said) = scratch.run(&["--once"]);
+        assert_eq!(code, 0, "{said}");
+        assert_eq!(all(&named), zone);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_says_what_to_do_and_changes_nothing() {
+    if !here("a_refusal_says_what_to_do_and_changes_nothing", &TOOLS) {
+        return;
+    }
+    for (options, hint) in [
+        ("allow-transfer { key k; };", "allow-update"),
+        ("allow-update { key k; }; allow-transfer { none; };", "allow-transfer"),
+    ] {
+        let (named, scratch) = world(options);
+        scratch.apply(FLEET).await;
+        let (code, said) = scratch.run(&["--once", "--wait", "1s"]);
+        assert_eq!(code, 1, "{said}");
+        assert!(said.contains(hint) && said.contains("the key k."), "{said}");
+        assert!(answers(&named, "www.example.com AAAA").is_empty());
+    }
+    let (_named, scratch) = world(ALLOWED);
+    scratch.apply(FLEET).await;
+    fs::write(scratch.path().join("secret"), "d3Jvbmc=").unwrap();
+    let (code, said) = scratch.run(&["--once", "--wait", "1s"]);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("same secret"), "{said}");
+    fs::write(scratch.path().join("secret"), "not base64: d3Jvbmc=").unwrap();
+    let (code, said) = scratch.run(&["--plan"]);
+    assert!(code != 0 && said.contains("not base64") && !said.contains("d3Jvbmc"), "{code}: {said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_again_and_again_it_ends_where_it_should() {
+    if !here("killed_again_and_again_it_ends_where_it_should", &TOOLS) {
+        return;
+    }
+    let (named, scratch) = world(ALLOWED);
+    // A killed holder's claim is short, so that the next one need not wait.
+    let config = scratch.path().join("dns.toml");
+    fs::write(&config, format!("claim = '200ms'\n{}", fs::read_to_string(&config).unwrap())).unwrap();
+    for round in 0..25u64 {
+        scratch.apply(&FLEET.replace("192.0.2.1}", &format!("192.0.2.{}}}", 100 + round))).await;
+        let daemon = Daemon::start(&scratch);
+        tokio::time::sleep(std::time::Duration::from_millis(rand::random_range(20..400))).await;
+        drop(daemon);
+    }
+    scratch.apply(FLEET).await;
+    let _daemon = Daemon::start(&scratch);
+    until_async(async || all(&named) == expected()).await;
+}
