@@ -6,7 +6,7 @@ use serde_json::json;
 use shoal_core::Change;
 
 use crate::model::{Model, World};
-use crate::{Agent, At, Blocked, Desired, Look, Moment, Nature, Source, Step, Unit, Verdict};
+use crate::{Agent, At, Blocked, Desired, Look, Moment, Nature, Seen, Source, Step, Unit, Verdict};
 
 #[derive(serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -83,8 +83,14 @@ impl Agent for Toy {
         let item = (!text.is_empty()).then(|| text.join(";") + self.suffix);
         Ok(Desired { item, left_out })
     }
+    /// Where others write as well, what they write begins with `theirs`.
+    fn part(&self, _: &String, have: &String, known: &[&String]) -> Seen<String> {
+        assert!(!known.is_empty(), "nothing is known to be asked about");
+        if have.starts_with("theirs") { Seen::Nothing } else { Seen::There(have.clone()) }
+    }
     fn step(&self, _: &String, at: At<'_, Self>, now: Moment) -> Step {
         match (at.want, at.memo.as_i64()) {
+            (Some(want), _) if want.contains("person") => Step::Hold { why: "a person has to look".into() },
             // `drain:` waits a minute before it does anything.
             (Some(want), None) if want.contains("drain") && at.have.is_some_and(|have| have != want) => {
                 Step::Wait { until: Some(now + 60_000), why: "a minute".into(), memo: json!(now + 60_000) }

@@ -408,3 +408,47 @@ fn another_version_asks_before_it_changes_what_nobody_changed() {
     world.converge();
     assert_eq!((world.at("a", 0), world.at("a", 2)), (Some("hi?"), Some("hi?")));
 }
+
+#[test]
+fn what_others_have_in_a_shared_item_does_not_count() {
+    let mut world = toys_of(Nature { shared: true, ..Nature::default() });
+    // Theirs alone: Shoal's is made beside it, from nothing.
+    world.place.1.put(format!("a/{}", name(0)), &"theirs".to_owned());
+    // Nobody wants anything there: it is not touched.
+    world.place.1.put(format!("a/{}", name(7)), &"theirs".to_owned());
+    // Something of what Shoal would make is there already: a clash, as anywhere.
+    world.place.1.put(format!("a/{}", name(1)), &"other".to_owned());
+    world.fleet("a", 2, "hi");
+    assert_eq!(world.run(), Verdict::Held);
+    let made: Vec<_> = world.place.1.batches.iter().flat_map(|b| &b.changes).collect();
+    assert!(made.len() == 1 && made[0].from.is_none() && made[0].key.ends_with(&name(0)), "{}", made.len());
+    assert!(world.trouble("a", 1).contains("Shoal did not make it"), "{}", world.trouble("a", 1));
+    world.place.1.items.remove(&format!("a/{}", name(1)));
+    world.restart();
+    world.converge();
+    // Shoal's went and theirs is left: made again, as drift, and forgotten when nobody wants it.
+    world.place.1.put(format!("a/{}", name(0)), &"theirs".to_owned());
+    world.engine().resync();
+    world.converge();
+    assert_eq!(world.at("a", 0), Some("hi"));
+    assert_eq!(world.engine().counters().drift, 1);
+    world.crash();
+    world.place.1.put(format!("a/{}", name(0)), &"theirs".to_owned());
+    world.commit(rows(&[(&format!("toy/a/members/{}", name(0)), json!(null))]));
+    world.advance(70_000);
+    world.converge();
+    assert_eq!((world.at("a", 0), world.at("a", 7)), (Some("theirs"), Some("theirs")));
+    let removed = world.place.1.batches.iter().flat_map(|b| &b.changes).filter(|edit| edit.to.is_none());
+    assert_eq!(removed.count(), 0);
+    assert!(!format!("{:?}", world.ledger).contains(&name(0)), "the ledger forgot it");
+}
+
+#[test]
+fn a_step_may_say_that_only_a_person_can_go_on() {
+    let mut world = toys();
+    world.fleet("a", 1, "person");
+    assert_eq!(world.run(), Verdict::Held);
+    assert_eq!(world.trouble("a", 0), "held: a person has to look");
+    world.set("toy/a", tag("hi"));
+    world.converge();
+}
