@@ -50,6 +50,18 @@ pub(crate) struct Wanted<A: Agent> {
     pub(crate) revision: Revision,
 }
 
+/// What nobody can say of an item, and which other hosts that may depend on: when one of them changes it is asked again.
+pub(crate) struct Unclear {
+    pub(crate) blocked: Blocked,
+    pub(crate) reads: Vec<HostName>,
+}
+
+impl std::fmt::Display for Unclear {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.blocked.who.join(", "), self.blocked.why)
+    }
+}
+
 struct Reads<'a> {
     fleet: &'a Fleet,
     names: RefCell<BTreeSet<HostName>>,
@@ -71,7 +83,7 @@ impl<A: Agent> Context<'_, A> {
     }
 
     /// Asks the agent what the item should be.
-    pub(crate) fn wanted(&self, key: &A::Key, item: &Item<A>) -> Result<Wanted<A>, Blocked> {
+    pub(crate) fn wanted(&self, key: &A::Key, item: &Item<A>) -> Result<Wanted<A>, Unclear> {
         let looks = Reads { fleet: self.fleet, names: RefCell::default() };
         let mut from = Vec::with_capacity(item.sources.len());
         let mut revision = Revision(0);
@@ -89,8 +101,12 @@ impl<A: Agent> Context<'_, A> {
             c.desired += 1;
             c.sources += from.len() as u64;
         });
-        let desired = self.agent.desired(key, &from, &looks)?;
+        let desired = self.agent.desired(key, &from, &looks);
         let reads: Vec<_> = looks.names.into_inner().into_iter().collect();
+        let desired = match desired {
+            Ok(desired) => desired,
+            Err(blocked) => return Err(Unclear { blocked, reads }),
+        };
         for host in reads.iter().filter_map(|name| self.fleet.host(name.as_str())) {
             revision = revision.max(host.revision);
         }

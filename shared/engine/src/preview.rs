@@ -89,7 +89,7 @@ impl<A: Agent> Engine<A> {
                 let want = match (ctx.frozen(item), ctx.wanted(key, item)) {
                     (Some(why), _) => Some(Err(why)),
                     (None, Ok(wanted)) => wanted.item.map(Ok),
-                    (None, Err(blocked)) => Some(Err(format!("{}: {}", blocked.who.join(", "), blocked.why))),
+                    (None, Err(unclear)) => Some(Err(unclear.to_string())),
                 };
                 if let Some(want) = want {
                     wants.insert((unit.name.clone(), key.clone()), want);

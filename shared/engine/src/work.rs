@@ -275,8 +275,11 @@ impl<A: Agent> Engine<A> {
         }
         let wanted = match ctx.wanted(key, item) {
             Ok(wanted) => wanted,
-            Err(blocked) => {
-                let why = format!("{}: {}", blocked.who.join(", "), blocked.why);
+            Err(unclear) => {
+                // What mends it may be a change of one that it read and is not made from.
+                self.readers.reads(&unit.name, key, &item.reads, &unclear.reads);
+                let why = unclear.to_string();
+                item.reads = unclear.reads;
                 let since = unit.open.get(key).map_or(self.seen, |open| open.since);
                 unit.open.insert(key.clone(), Open { since, trouble: Trouble::Blocked(why), planned: None });
                 return self.reporter.changed();

@@ -74,9 +74,11 @@ impl Agent for Toy {
                 continue;
             }
             let note = host.text("note").unwrap_or_default().into_owned();
-            let parent = host
-                .text("parent")
-                .and_then(|parent| look.host(&parent)?.text("note").map(|n| n.into_owned()));
+            let above = host.text("parent").and_then(|parent| look.host(&parent));
+            if above.is_some_and(|above| above.field("unclear").is_some()) {
+                return Err(Blocked::new(source.name(), "its parent is unclear"));
+            }
+            let parent = above.and_then(|above| above.text("note").map(|n| n.into_owned()));
             text.push(format!("{}{note}{}", source.spec.text, parent.unwrap_or_default()));
         }
         let _ = key;

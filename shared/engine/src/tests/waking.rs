@@ -26,6 +26,31 @@ fn what_a_key_read_of_another_host_wakes_it() {
 }
 
 #[test]
+fn what_another_host_blocks_is_woken_when_that_host_is_mended() {
+    for restarts in [false, true] {
+        let mut world = toys();
+        world.fleet("a", 1, "hi");
+        world.converge();
+        // The first decision that reads the other host is the one that is blocked by it.
+        world.set("hosts/box.example.com", host(9, json!({"unclear": true})));
+        world.set(&format!("hosts/{}", name(0)), host(0, json!({"parent": "box.example.com"})));
+        assert_eq!(world.run(), Verdict::Held);
+        if restarts {
+            world.restart();
+        }
+        world.set("hosts/box.example.com", host(9, json!({"note": "1"})));
+        world.converge();
+        assert_eq!(world.at("a", 0), Some("hi1"));
+        // Blocked again and gone, nobody reads it any more.
+        world.set("hosts/box.example.com", host(9, json!({"unclear": true})));
+        assert_eq!(world.run(), Verdict::Held);
+        world.set("toy/a", json!(null));
+        world.converge();
+        assert!(world.engine().readers.is_empty());
+    }
+}
+
+#[test]
 fn a_source_that_cannot_be_understood_freezes_its_items_also_after_a_restart() {
     let mut world = toys();
     world.fleet("a", 2, "hi");
