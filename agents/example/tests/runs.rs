@@ -322,7 +322,7 @@ fn what_was_made_since_the_backup_stays_until_a_person_agrees() {
     assert!(code == 4 && said.contains("restored"), "{code}: {said}");
     assert_eq!(made(&world), before, "nobody agreed to anything");
     let digest = format!("{:016x}", restored.head.epoch.0);
-    world.commit(&[("approvals/motd/epoch", serde_json::json!({"digest": digest}))]);
+    world.commit(&[("approvals/motd", serde_json::json!({"digest": digest}))]);
     assert_eq!(world.code(&["--once"]), 0);
     let [one, two, three] = made(&world);
     assert_eq!(one.unwrap(), "web1.example.com: be kind\n");

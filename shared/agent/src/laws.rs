@@ -29,7 +29,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use shoal_core::{Change, Document};
+use shoal_core::{Change, Document, Key};
 use shoal_engine::model::{Model, Place, World};
 use shoal_engine::{Agent, Counters, MaxChange, Nature, Seen, Target, Unit, Verdict};
 
@@ -425,9 +425,9 @@ fn converge<A: Agent, P: Place<A>>(
 
 /// Agrees to all that the guard holds, as `shoal approve` does. Whether there was anything new to agree to.
 fn agree<A: Agent, P: Place<A>>(world: &mut World<A, P>) -> bool {
-    let agent = world.agent.namespace().to_owned();
+    let Ok(agent) = world.agent.namespace().parse() else { return false };
     let agreed = |(unit, hold): (&Unit, &shoal_core::Hold)| {
-        let key = format!("approvals/{agent}/{unit}").parse().ok()?;
+        let key = Key::approval(&agent, Some(&unit.0)).ok()?;
         Some(Change::put(key, Document::from(json!({"digest": hold.digest}))))
     };
     let mut approvals: Vec<Change> = world.engine().holds().filter_map(agreed).collect();

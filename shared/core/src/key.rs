@@ -9,7 +9,9 @@
 //! | `<namespace>/<key>/members/<member>` | `{}`: one member of that tag |
 //! | `facts/<namespace>/<subject>` | what is reported about a host or tag |
 //! | `schemas/<namespace>` | the [`Schema`](crate::Schema) its agent publishes |
-//! | `pauses/<scope>`, `approvals/<scope>` | what people hold back and what they agreed to |
+//! | `pauses/<scope>` | what people hold back |
+//! | `approvals/<namespace>/<unit>` | the held changes of a unit that a person agreed to |
+//! | `approvals/<namespace>` | the new epoch of the database that a person lets an agent go by |
 //!
 //! Each member of a tag is a row of its own, so that adding one costs the same in a tag of ten members and
 //! of 100,000.
@@ -24,6 +26,7 @@ use crate::name::{
     APPROVALS, BadName, FACTS, HOSTS, HostName, MAX_SEGMENT, Namespace, PAUSES, RESERVED, SCHEMAS, TagName,
     is_host, is_namespace, name, segment,
 };
+use crate::unit;
 use std::borrow::Borrow;
 use std::sync::Arc;
 
@@ -47,8 +50,8 @@ pub enum Kind {
     Schema(Namespace),
     /// What is held: the scope is `host/<fqdn>`, `tag/<ns>/<key>` or `agent/<namespace>`.
     Pause(String),
-    /// What a person agreed to: the scope is `<namespace>/<unit>`.
-    Approval(String),
+    /// What a person agreed to: what is held of a unit of `0`'s agent, or (`None`) that it goes by the database's new epoch.
+    Approval(Namespace, Option<String>),
 }
 
 impl Key {
@@ -88,6 +91,18 @@ impl Key {
     #[must_use]
     pub fn schema(namespace: &Namespace) -> Self {
         Self(format!("{SCHEMAS}/{namespace}").into())
+    }
+
+    /// The key of what a person agreed to: what is held of this unit of an agent, or, without one, that the agent goes by the
+    /// database's new epoch. Whatever a unit is called, the two are never the same.
+    ///
+    /// # Errors
+    /// A name that is longer than keys can be.
+    pub fn approval(agent: &Namespace, unit: Option<&str>) -> Result<Self, BadName> {
+        let Some(unit) = unit else { return Ok(Self(format!("{APPROVALS}/{agent}").into())) };
+        let unit = unit::escape(unit);
+        path(&unit).map_err(|why| BadName::new("unit in a key", &unit, why))?;
+        Ok(Self(format!("{APPROVALS}/{agent}/{unit}").into()))
     }
 
     /// What this is the place of.
@@ -135,7 +150,8 @@ fn through_parts(text: &str) -> Result<Key, BadName> {
             Ok(host) => Key(format!("{FACTS}/{ns}/{host}").into()),
             Err(_) => Key(text.into()),
         },
-        Kind::Schema(_) | Kind::Pause(_) | Kind::Approval(_) => Key(text.into()),
+        Kind::Approval(agent, unit) => Key::approval(&agent, unit.as_deref())?,
+        Kind::Schema(_) | Kind::Pause(_) => Key(text.into()),
     })
 }
 
@@ -174,7 +190,11 @@ fn classify(text: &str) -> Result<Kind, BadName> {
             Ok(Kind::Fact(ns.parse()?, subject.to_owned()))
         }
         PAUSES => path(rest).map_err(bad).map(|()| Kind::Pause(rest.to_owned())),
-        APPROVALS => path(rest).map_err(bad).map(|()| Kind::Approval(rest.to_owned())),
+        APPROVALS => match rest.split_once('/') {
+            Some((_, "")) => Err(bad("approvals are approvals/namespace/unit, or approvals/namespace")),
+            Some((agent, unit)) => Ok(Kind::Approval(agent.parse()?, Some(unit::unescape(unit)))),
+            None => Ok(Kind::Approval(rest.parse()?, None)),
+        },
         _ => match rest.split_once("/members/") {
             Some((key, member)) => Ok(Kind::Member(format!("{first}/{key}").parse()?, member.parse()?)),
             None => text.parse().map(Kind::Tag),
@@ -262,6 +282,8 @@ mod tests {
             "schemas/dns",
             "pauses/tag/dns/example.com",
             "approvals/dns/example.com",
+            "approvals/dns",
+            "approvals/lb/eu/web%20pool",
         ] {
             let key: Key = text.parse().unwrap();
             assert_eq!(key.as_str(), text);
@@ -277,6 +299,9 @@ mod tests {
             "schemas/A",
             "dns/a/members/",
             "dns/../members/a",
+            "approvals/",
+            "approvals/Dns/a",
+            "approvals/dns/",
         ] {
             assert!(bad.parse::<Key>().is_err(), "{bad:?}");
         }
@@ -285,8 +310,23 @@ mod tests {
             ("facts/vm/WEB1", "facts/vm/web1"),
             ("lb/web/members/@lb/eu", "lb/web/members/@eu"),
             ("lb/web/members/select:a==1", "lb/web/members/select: a==1"),
+            ("approvals/lb/web pool/100%", "approvals/lb/web%20pool/100%25"),
         ] {
             assert_eq!(text.parse::<Key>().unwrap().as_str(), same);
+        }
+    }
+
+    #[test]
+    fn no_unit_has_the_approval_of_another_nor_that_of_the_epoch() {
+        let dns: Namespace = "dns".parse().unwrap();
+        let units = ["epoch", "dns", "a", "a/b", "a%2Fb", "a b", "a%20b", "", "/", "%", ".", "a/../b", "@a"];
+        let mut keys = vec![Key::approval(&dns, None).unwrap()];
+        for unit in units {
+            let key = Key::approval(&dns, Some(unit)).unwrap();
+            assert_eq!(key.kind(), Kind::Approval(dns.clone(), Some(unit.to_owned())));
+            assert_eq!(key.as_str().parse::<Key>().unwrap(), key);
+            assert!(!keys.contains(&key), "{key}");
+            keys.push(key);
         }
     }
 

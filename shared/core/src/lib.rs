@@ -18,6 +18,7 @@ mod schema;
 mod select;
 mod span;
 mod status;
+mod unit;
 mod view;
 
 pub use commit::{Change, Commit, CommitInfo, Committed, Epoch, LogEntry, Pre, Revision, Row};

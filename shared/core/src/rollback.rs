@@ -86,7 +86,7 @@ fn one(now: &View, then: &View, key: &Key) -> Vec<Edit> {
         Kind::Host(name) => then.host(name.as_str()).map(put_host).into_iter().collect(),
         Kind::Tag(tag) => put_tag(then, &tag).into_iter().collect(),
         Kind::Member(tag, member) => vec![Edit::AddMembers { tag, members: vec![member] }],
-        Kind::Fact(..) | Kind::Schema(_) | Kind::Pause(_) | Kind::Approval(_) => {
+        Kind::Fact(..) | Kind::Schema(_) | Kind::Pause(_) | Kind::Approval(..) => {
             vec![Edit::Write { key: key.clone(), value: was, expect: Expect::Any }]
         }
     }

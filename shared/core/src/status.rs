@@ -129,10 +129,10 @@ pub struct Pause {
     pub why: String,
 }
 
-/// The row under `approvals/<namespace>/<unit>`.
+/// The row under `approvals/<namespace>/<unit>`, and under `approvals/<namespace>` for a new epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Approval {
-    /// The [`Hold`] that was agreed to.
+    /// Of the [`Hold`] that was agreed to.
     pub digest: String,
 }

@@ -121,7 +121,7 @@ impl<A: Agent> Engine<A> {
         if unit.fresh || !unit.open.is_empty() || !unit.is_quiet() {
             return;
         }
-        if let Some(digest) = self.fleet.approval(self.namespace.as_str(), &unit.name.0) {
+        if let Some(digest) = self.fleet.approval(self.namespace.as_str(), Some(&unit.name)) {
             unit.pages.spend(digest);
         }
     }

@@ -210,12 +210,10 @@ impl<A: Agent> Engine<A> {
     }
 
     /// Pauses or approvals changed: what they held is decided on again.
-    fn released(&mut self, pauses: &[String], approvals: &[String], revision: Revision) {
+    fn released(&mut self, pauses: &[String], approvals: &[(Namespace, Option<String>)], revision: Revision) {
         for (name, unit) in &mut self.units {
-            let approved = approvals
-                .iter()
-                .filter_map(|scope| scope.strip_prefix(self.namespace.as_str())?.strip_prefix('/'))
-                .any(|scope| scope == name.0 || scope == "epoch");
+            let mut ours = approvals.iter().filter(|(agent, _)| *agent == self.namespace);
+            let approved = ours.any(|(_, unit)| unit.as_ref().is_none_or(|unit| *unit == name.0));
             if !pauses.is_empty() {
                 let held: Vec<A::Key> =
                     unit.open.keys().chain(unit.ready.iter()).chain(&unit.later).cloned().collect();

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_core::{
-    APPROVALS, Approval, Change, Document, Epoch, Host, HostName, Key, Kind, PAUSES, Pause, Quarantined,
-    Revision, Row, TagName, View,
+    APPROVALS, Approval, Change, Document, Epoch, Host, HostName, Key, Kind, Namespace, PAUSES, Pause,
+    Quarantined, Revision, Row, TagName, View,
 };
 
+use crate::agent::Unit;
 use crate::options::Options;
 use crate::target::Why;
 
@@ -15,7 +16,7 @@ pub(crate) struct Fleet {
     view: View,
     epoch: Epoch,
     pauses: BTreeMap<String, Pause>,
-    approvals: BTreeMap<String, String>,
+    approvals: BTreeMap<Key, String>,
 }
 
 /// What a commit touched, for one namespace.
@@ -29,8 +30,8 @@ pub(crate) struct Touched {
     pub(crate) hosts: Vec<HostName>,
     /// Whether a pause came or went: its scope.
     pub(crate) pauses: Vec<String>,
-    /// Units whose approval changed.
-    pub(crate) approvals: Vec<String>,
+    /// Agents, and units of theirs, whose approval changed.
+    pub(crate) approvals: Vec<(Namespace, Option<String>)>,
 }
 
 impl Fleet {
@@ -78,12 +79,12 @@ impl Fleet {
                 };
                 touched.pauses.push(scope);
             }
-            Kind::Approval(scope) => {
+            Kind::Approval(agent, unit) => {
                 match value.and_then(|v| v.to::<Approval>().ok()) {
-                    Some(approval) => self.approvals.insert(scope.clone(), approval.digest),
-                    None => self.approvals.remove(&scope),
+                    Some(approval) => self.approvals.insert(key.clone(), approval.digest),
+                    None => self.approvals.remove(key),
                 };
-                touched.approvals.push(scope);
+                touched.approvals.push((agent, unit));
             }
             _ => {}
         }
@@ -172,9 +173,13 @@ impl Fleet {
         })
     }
 
-    /// The digest that a person agreed to for this unit.
-    pub(crate) fn approval(&self, namespace: &str, unit: &str) -> Option<&str> {
-        self.approvals.get(&format!("{namespace}/{unit}")).map(String::as_str)
+    /// The digest that a person agreed to for this unit; without one, the epoch.
+    pub(crate) fn approval(&self, agent: &str, unit: Option<&Unit>) -> Option<&str> {
+        if self.approvals.is_empty() {
+            return None;
+        }
+        let key = Key::approval(&agent.parse().ok()?, unit.map(|unit| unit.0.as_str())).ok()?;
+        self.approvals.get(&key).map(String::as_str)
     }
 
     /// What of this source cannot be read and is therefore not known at all, neither there nor gone: its host, its tag,

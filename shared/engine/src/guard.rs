@@ -39,7 +39,7 @@ const SAMPLE: usize = 10;
 pub(crate) fn gate<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>) -> Gate<A::Key> {
     if let Some(epoch) = unit.other_epoch {
         let digest = format!("{:016x}", ctx.fleet.epoch().0);
-        if ctx.fleet.approval(ctx.agent.namespace(), "epoch") != Some(digest.as_str()) {
+        if ctx.fleet.approval(ctx.agent.namespace(), None) != Some(digest.as_str()) {
             let why = format!(
                 "the database was restored or made anew (epoch {:016x}, before {:016x}): what it says may be old",
                 ctx.fleet.epoch().0,
@@ -82,7 +82,7 @@ pub(crate) fn gate<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>) -> Gate<A::K
     let all = !limit.allows(changed + removed, of) || (removed > 1 && removed >= of && stands);
     let asking = if all { unit.ready.iter().cloned().collect() } else { new_logic };
     let digest = digest(unit, &asking);
-    if ctx.fleet.approval(ctx.agent.namespace(), &unit.name.0) == Some(digest.as_str()) {
+    if ctx.fleet.approval(ctx.agent.namespace(), Some(&unit.name)) == Some(digest.as_str()) {
         return Gate::Agreed(asking, digest);
     }
     let hold = hold(unit, &asking, digest, why);

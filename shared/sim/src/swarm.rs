@@ -316,7 +316,7 @@ impl Swarm {
             for (unit, hold) in
                 status.units.iter().filter_map(|(name, unit)| Some((name, unit.held.as_ref()?)))
             {
-                let Ok(key) = format!("approvals/{}/{unit}", status.agent).parse::<Key>() else { continue };
+                let Ok(key) = Key::approval(&status.agent, Some(unit)) else { continue };
                 // What was looked at a while ago and is not held any more is not agreed to.
                 let Some((kind, changes)) = self.asked(status.agent.as_str(), unit, &hold.digest) else {
                     continue;

@@ -336,7 +336,7 @@ fn is_small(proposal: &Proposal) -> bool {
             Edit::Patch { key, .. } | Edit::Delete { key, .. } => matches!(key.kind(), Kind::Host(_)),
             Edit::Write { key, .. } => !matches!(key.kind(), Kind::Schema(_)),
             Edit::Row { key, .. } => {
-                matches!(key.kind(), Kind::Fact(..) | Kind::Pause(_) | Kind::Approval(_))
+                matches!(key.kind(), Kind::Fact(..) | Kind::Pause(_) | Kind::Approval(..))
             }
             Edit::PutTag { .. } | Edit::Rename { .. } | Edit::SetMembers { .. } => false,
         })

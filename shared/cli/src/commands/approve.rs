@@ -4,16 +4,13 @@
 //! agent sees the approval, the digest is another one and the agent goes on holding.
 
 use serde::Serialize;
-use shoal_core::{APPROVALS, Approval, Document, Edit, Expect, Hold, Key};
+use shoal_core::{Approval, BadName, Document, Edit, Expect, Hold, Key};
 
 use super::status::Life;
 use crate::args::Approve;
 use crate::failure::{Failure, Outcome};
 use crate::out::Out;
 use crate::session::Session;
-
-/// The unit under which an agent asks whether it may follow a restored database.
-const EPOCH: &str = "epoch";
 
 #[derive(Clone, Serialize)]
 struct Held {
@@ -22,7 +19,7 @@ struct Held {
     hold: Hold,
     /// The row that approves it.
     #[serde(skip)]
-    row: String,
+    row: Result<Key, BadName>,
 }
 
 pub(crate) async fn run(session: &mut Session, args: Approve) -> Outcome {
@@ -57,9 +54,7 @@ pub(crate) async fn run(session: &mut Session, args: Approve) -> Outcome {
         let shown = text(&session.out, &held);
         session.out.write(&shown)?;
     }
-    let key: Key = format!("{APPROVALS}/{}", held.row)
-        .parse()
-        .map_err(|e: shoal_core::BadName| Failure::Other(anyhow::anyhow!("cannot approve {name}: {e}")))?;
+    let key = held.row.map_err(|e| Failure::Other(anyhow::anyhow!("cannot approve {name}: {e}")))?;
     let value = Document::of(&Approval { digest: held.hold.digest })
         .map_err(|e| Failure::Other(anyhow::anyhow!("cannot approve {name}: {e}")))?;
     session.write(&args.sign, false, vec![Edit::Write { key, value, expect: Expect::Any }]).await
@@ -84,7 +79,7 @@ async fn held(session: &Session) -> Outcome<Vec<Held>> {
             }
             if let Some(hold) = unit.held {
                 let epoch = hold.digest == format!("{:016x}", head.epoch.0);
-                let row = if epoch { format!("{}/{EPOCH}", report.agent) } else { unit_name.clone() };
+                let row = Key::approval(&report.agent, Some(name.as_str()).filter(|_| !epoch));
                 all.push(Held { unit: unit_name, hold, row });
             }
         }

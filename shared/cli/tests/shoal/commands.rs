@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use insta::assert_snapshot;
 use serde_json::{Value, json};
+use shoal_store::Store as _;
 
 use crate::fleet::Fleet;
 
@@ -235,6 +236,31 @@ async fn what_a_guard_stopped_is_shown_and_approved() {
     );
     let row = fleet.ok(&["get", "approvals/dns/example.com", "-o", "json"]).await;
     assert!(row.contains("abc123"), "{row}");
+}
+
+/// A unit may be called anything: also what used to be the name of something else.
+#[tokio::test]
+async fn a_new_epoch_is_approved_apart_from_every_unit() {
+    let fleet = Fleet::new().await;
+    let held = |digest: &str| {
+        let held = json!({
+            "digest": digest, "why": "x", "create": 0, "update": 1, "remove": 0, "of": 12, "sample": []
+        });
+        json!({"items": 12, "behind": [], "behind_total": 0, "held": held})
+    };
+    let epoch = format!("{:016x}", fleet.store.head().await.unwrap().epoch.0);
+    let units = json!({"epoch": held("abc123"), "web pool": held("abc124"), "other": held(&epoch)});
+    fleet.report("dns", 1, Some(30), units, json!([])).await;
+    for (unit, row, digest) in [
+        ("dns/epoch", "approvals/dns/epoch", "abc123"),
+        ("dns/web pool", "approvals/dns/web%20pool", "abc124"),
+        ("dns/other", "approvals/dns", epoch.as_str()),
+    ] {
+        fleet.fails(1, &["get", row]).await;
+        fleet.ok(&["approve", unit, "-m", "x"]).await;
+        let row = fleet.ok(&["get", row, "-o", "json"]).await;
+        assert!(row.contains(digest), "{row}");
+    }
 }
 
 #[tokio::test]

@@ -285,7 +285,7 @@ impl<'v> Draft<'v> {
                 self.delete_about(name.as_str(), &format!("{PAUSES}/tag/{name}"));
             }
             Kind::Member(tag, member) => return self.remove_members(&tag, &[member]),
-            Kind::Fact(..) | Kind::Schema(_) | Kind::Pause(_) | Kind::Approval(_) => {}
+            Kind::Fact(..) | Kind::Schema(_) | Kind::Pause(_) | Kind::Approval(..) => {}
         }
         self.write(Change::delete(key.clone()));
         Ok(())
@@ -404,7 +404,7 @@ fn check_plain(key: &Key, value: &Document) -> Done {
         Kind::Fact(..) => return Err(form(key, "facts are a map")),
         Kind::Schema(_) => value.to::<Schema>().map(drop),
         Kind::Pause(_) => value.to::<Pause>().map(drop),
-        Kind::Approval(_) => value.to::<Approval>().map(drop),
+        Kind::Approval(..) => value.to::<Approval>().map(drop),
         Kind::Host(_) | Kind::Tag(_) | Kind::Member(..) => {
             let why = "hosts, tags and members have edits of their own";
             return Err(Refusal::Kind { key: key.clone(), why });

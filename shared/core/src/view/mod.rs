@@ -297,7 +297,7 @@ impl View {
             Kind::Fact(ns, subject) => {
                 self.facts_about(&subject).iter().find(|f| f.namespace == ns).map(|f| f.document.clone())
             }
-            Kind::Schema(_) | Kind::Pause(_) | Kind::Approval(_) => {
+            Kind::Schema(_) | Kind::Pause(_) | Kind::Approval(..) => {
                 self.plain.get(key).map(|p| p.document.clone())
             }
         }
@@ -329,7 +329,7 @@ impl View {
             Kind::Fact(ns, subject) => {
                 self.facts_about(&subject).iter().find(|f| f.namespace == ns).map(|f| f.revision)
             }
-            Kind::Schema(_) | Kind::Pause(_) | Kind::Approval(_) => self.plain.get(key).map(|p| p.revision),
+            Kind::Schema(_) | Kind::Pause(_) | Kind::Approval(..) => self.plain.get(key).map(|p| p.revision),
         }
     }
 

@@ -142,7 +142,7 @@ impl View {
                 touched.tags.extend(self.tags_in(namespace.as_str()).map(|t| t.name.clone()));
                 Some(Aim::Overrides(namespace.to_string()))
             }
-            Kind::Pause(_) | Kind::Approval(_) => {
+            Kind::Pause(_) | Kind::Approval(..) => {
                 touched.plain.insert(change.key.clone());
                 None
             }
@@ -240,7 +240,7 @@ impl View {
                 };
                 Ok(())
             }
-            Kind::Pause(_) | Kind::Approval(_) | Kind::Member(..) => {
+            Kind::Pause(_) | Kind::Approval(..) | Kind::Member(..) => {
                 self.put_plain(key, value, revision);
                 Ok(())
             }

@@ -187,12 +187,59 @@ fn another_epoch_holds_until_a_person_agrees() {
         assert_eq!(world.run(), Verdict::Held, "live {live}");
         assert_eq!(world.at("a", 0), Some("hi"));
         assert_eq!(world.digest(), "0000000000000007");
-        world.set("approvals/toy/epoch", json!({"digest": "0000000000000007"}));
+        world.set("approvals/toy", json!({"digest": "0000000000000007"}));
         world.converge();
         assert_eq!(world.at("a", 0), Some("old"));
         world.restart();
         world.set("toy/a", tag("new"));
         world.converge();
+    }
+}
+
+#[test]
+fn no_units_approval_is_taken_for_that_of_the_epoch() {
+    let mut world = toys();
+    world.fleet("a", 2, "hi");
+    world.fleet("epoch", 20, "hi");
+    world.converge();
+    world.restore(Epoch(7));
+    world.advance(70_000);
+    world.set("toy/a", tag("old"));
+    assert_eq!(world.run(), Verdict::Held);
+    world.set("approvals/toy/epoch", json!({"digest": "0000000000000007"}));
+    assert_eq!(world.run(), Verdict::Held);
+    assert_eq!(world.at("a", 0), Some("hi"));
+    world.set("approvals/toy", json!({"digest": "0000000000000007"}));
+    world.converge();
+    // Nor that of the epoch for one of a unit.
+    let mut world = toys();
+    world.fleet("epoch", 20, "hi");
+    world.converge();
+    world.set("toy/epoch", tag("yo"));
+    assert_eq!(world.run(), Verdict::Held);
+    let digest = world.digest();
+    world.set("approvals/toy", json!({"digest": digest}));
+    assert_eq!(world.run(), Verdict::Held);
+    world.set("approvals/toy/epoch", json!({"digest": digest}));
+    world.converge();
+    assert_eq!(world.at("epoch", 0), Some("yo"));
+}
+
+#[test]
+fn a_unit_of_any_name_can_be_approved() {
+    for unit in ["eu web", "100%", "eu:web"] {
+        let mut world = toys();
+        let fed = |text: &str| json!({"document": {"text": text, "unit": unit}});
+        world.fleet("a", 20, "hi");
+        world.set("toy/a", fed("hi"));
+        world.converge();
+        world.set("toy/a", fed("yo"));
+        assert_eq!(world.run(), Verdict::Held);
+        let key = shoal_core::Key::approval(&"toy".parse().unwrap(), Some(unit)).unwrap();
+        let digest = world.digest();
+        world.set(key.as_str(), json!({"digest": digest}));
+        world.converge();
+        assert_eq!(world.at(unit, 0), Some("yo"));
     }
 }
 

@@ -37,7 +37,9 @@ impl Draft<'_> {
             }
             Kind::Member(..) if *value == Document::empty() => {}
             Kind::Member(..) => return Err(form(key, "the row of a member is an empty map, {}")),
-            Kind::Fact(..) | Kind::Schema(_) | Kind::Pause(_) | Kind::Approval(_) => check_plain(key, value)?,
+            Kind::Fact(..) | Kind::Schema(_) | Kind::Pause(_) | Kind::Approval(..) => {
+                check_plain(key, value)?;
+            }
         }
         Ok(())
     }
