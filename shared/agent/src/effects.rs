@@ -182,8 +182,6 @@ impl<T> Hands<T> {
                 Ok(page) => {
                     rows.extend(page.rows);
                     if !page.more {
-                        // A unit whose name begins with this one's and a slash has rows of its own.
-                        rows.retain(|(key, _)| !key[prefix.len()..].contains('/'));
                         return Answer::Ledger(rows);
                     }
                 }

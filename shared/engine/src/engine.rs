@@ -461,14 +461,9 @@ impl<A: Agent> Engine<A> {
         self.units.values().any(|unit| unit.number() == Some(number))
     }
 
-    /// The agent.
-    #[must_use]
-    pub fn agent(&self) -> &Arc<A> {
-        &self.agent
-    }
-
-    /// How it is set up; the limits and intervals may be changed while it runs.
-    pub fn options_mut(&mut self) -> &mut Options {
+    /// How it is set up.
+    #[cfg(test)]
+    pub(crate) fn options_mut(&mut self) -> &mut Options {
         &mut self.options
     }
 

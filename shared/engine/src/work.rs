@@ -35,7 +35,10 @@ impl<A: Agent> Engine<A> {
     pub(crate) fn work(&mut self, name: &Unit, now: Moment) -> bool {
         let Some(mut unit) = self.units.remove(name) else { return false };
         let more = self.advance(&mut unit, now);
-        if self.draining && self.rest(&mut unit) || unit.is_empty() && self.leave(&mut unit, now) {
+        if self.draining {
+            self.rest(&mut unit);
+        }
+        if unit.is_empty() && self.leave(&mut unit) {
             self.sleep(name, None);
             return false;
         }
@@ -444,8 +447,8 @@ impl<A: Agent> Engine<A> {
         unit.committing = Some((self.out.send(Some(&unit.name), act), facts));
     }
 
-    /// While draining: gives the claim back once nothing is in flight. Answers whether the unit can be forgotten.
-    fn rest(&mut self, unit: &mut State<A>) -> bool {
+    /// While draining: gives the claim back once nothing is in flight.
+    fn rest(&mut self, unit: &mut State<A>) {
         let busy = unit.flight.is_some()
             || unit.committing.is_some()
             || unit.claiming.is_some()
@@ -453,11 +456,9 @@ impl<A: Agent> Engine<A> {
                 && unit.number().is_some()
                 && unit.backoff.failures == 0
                 && (unit.pages.is_dirty() || !unit.facts.is_settled());
-        if busy {
-            return false;
+        if !busy {
+            self.release(unit);
         }
-        self.release(unit);
-        false
     }
 
     fn release(&mut self, unit: &mut State<A>) {
@@ -467,8 +468,8 @@ impl<A: Agent> Engine<A> {
         }
     }
 
-    /// Nothing is left of the unit: it is given back and forgotten.
-    fn leave(&mut self, unit: &mut State<A>, _now: Moment) -> bool {
+    /// Nothing is left of the unit: it is given back and forgotten. Answers whether it may be.
+    fn leave(&mut self, unit: &mut State<A>) -> bool {
         if self.listing != Listing::Done || unit.claiming.is_some() {
             return false;
         }

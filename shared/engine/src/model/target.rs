@@ -86,9 +86,8 @@ impl<A: Agent> Model<A> {
     }
 
     /// A unit that is written as a whole: all of `after`, or nothing.
-    fn replace(&mut self, unit: &Unit, batch: &Batch<A>, agent_unit: impl Fn(&A::Key) -> bool) {
-        let _ = unit;
-        self.items.retain(|key, _| !agent_unit(key));
+    fn replace(&mut self, batch: &Batch<A>, in_it: impl Fn(&A::Key) -> bool) {
+        self.items.retain(|key, _| !in_it(key));
         for (key, line) in &batch.after {
             let have = match line {
                 Line::Want(item) => (self.make)(item),
@@ -145,7 +144,7 @@ impl<A: Agent> Place<A> for (Arc<A>, Model<A>) {
         let mut applied = Applied { each: Vec::new(), facts: Vec::new() };
         if model.nature.whole {
             fence.check()?;
-            model.replace(unit, batch, |key| agent.unit(key) == *unit);
+            model.replace(batch, |key| agent.unit(key) == *unit);
             return Ok(Applied::all(batch));
         }
         for edit in &batch.changes {

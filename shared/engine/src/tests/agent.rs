@@ -52,7 +52,7 @@ impl Agent for Toy {
     }
     fn desired(
         &self,
-        key: &String,
+        _: &String,
         from: &[Source<'_, Spec>],
         look: &dyn Look,
     ) -> Result<Desired<String>, Blocked> {
@@ -81,7 +81,6 @@ impl Agent for Toy {
             let parent = above.and_then(|above| above.text("note").map(|n| n.into_owned()));
             text.push(format!("{}{note}{}", source.spec.text, parent.unwrap_or_default()));
         }
-        let _ = key;
         let item = (!text.is_empty()).then(|| text.join(";") + self.suffix);
         Ok(Desired { item, left_out })
     }
