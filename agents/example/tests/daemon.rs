@@ -332,6 +332,54 @@ fn who_is_told_to_stop_lets_the_next_one_begin_at_once() {
     }
 }
 
+/// Whatever is slow about the new store: what runs goes on as long as it can, systemd is told that it lives, and a word to stop is
+/// heard at once.
+#[test]
+fn a_reload_that_waits_for_its_store_can_be_stopped() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path();
+    let old = open(&runtime, &path.join("old.db"));
+    commit(&old, &runtime, FLEET);
+    drop(open(&runtime, &path.join("new.db")));
+    // Whoever opens it waits for seconds.
+    let lock = rusqlite::Connection::open(path.join("new.db")).unwrap();
+    lock.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE").unwrap();
+    configure(path, "one");
+    let settings = std::fs::read_to_string(path.join("motd.toml")).unwrap();
+    let write = |store: &str| {
+        std::fs::write(path.join("next.toml"), format!("store = '{store}'\n{settings}")).unwrap();
+        std::fs::rename(path.join("next.toml"), path.join("motd.toml")).unwrap();
+    };
+    let at = |name: &str| format!("sqlite:{}", path.join(name).display());
+    for (store, opens) in [(at("new.db"), false), (format!("http://{}", silent.local_addr().unwrap()), true)]
+    {
+        write(&at("old.db"));
+        let mut daemon = start_with(path, &["--listen", "127.0.0.1:0"]);
+        says(&path.join("one"), "one");
+        write(&store);
+        daemon.signal("HUP");
+        if opens {
+            daemon.hears("RELOADING=1");
+        } else {
+            let value = r#"{"document":{"banner":"two"}}"#;
+            commit(&old, &runtime, &[("motd/all", value)]);
+            says(&path.join("one"), "two");
+            commit(&old, &runtime, &[("motd/all", r#"{"document":{"banner":"one"}}"#)]);
+        }
+        for _ in 0..5 {
+            daemon.hears("WATCHDOG=1");
+        }
+        let told = Instant::now();
+        daemon.signal("TERM");
+        daemon.ends();
+        let log = daemon.log.lock().unwrap().clone();
+        assert!(told.elapsed() < Duration::from_secs(6), "{:?}: {log}", told.elapsed());
+        assert!(!log.contains("the old configuration stays"), "it was waiting for the store: {log}");
+    }
+}
+
 #[test]
 fn a_systemd_that_does_not_listen_holds_nothing_up() {
     let dir = tempfile::tempdir().unwrap();

@@ -4,8 +4,13 @@
 //! what is in flight is finished and written down, claims are given back. SIGHUP or an edited configuration file make it
 //! start anew with the new configuration. One that cannot be read, or from which nothing can be built, is logged and counted
 //! (`shoal_agent_config_ok` 0), and what runs goes on as if nothing had been said.
+//!
+//! Whatever takes time is done beside listening ([`Ears::unless_stopped`], [`Watch::over`]): a store that does not answer, old or
+//! new, keeps nobody from hearing that the daemon is to stop, and while it listens it tells the watchdog that it is alive. What
+//! a reload makes ready is made ready beside the work.
 
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
@@ -50,6 +55,7 @@ pub(crate) struct Ears {
     edited: mpsc::Receiver<()>,
     /// When an edit counts as done.
     settles: Option<Instant>,
+    heart: Heart,
     _watcher: Option<notify::RecommendedWatcher>,
 }
 
@@ -68,6 +74,7 @@ impl Ears {
             hup: listen(SignalKind::hangup())?,
             edited,
             settles: None,
+            heart: Heart::new(),
             _watcher: watcher,
         })
     }
@@ -92,9 +99,10 @@ impl Ears {
         done
     }
 
-    /// The next word. May be dropped and called again: nothing is lost.
+    /// The next word. Tells the watchdog meanwhile. May be dropped and called again: nothing is lost.
     pub(crate) async fn next(&mut self) -> Word {
         loop {
+            self.heart.beat();
             let settles = self.settles;
             let settled = async {
                 match settles {
@@ -114,6 +122,80 @@ impl Ears {
                     self.settles = None;
                     return Word::Reload;
                 }
+                () = self.heart.due() => {}
+            }
+        }
+    }
+}
+
+/// Tells the watchdog that the daemon is alive, as often as it asks for. From whatever listens, so that it proves that this
+/// goes on.
+struct Heart {
+    every: Option<Duration>,
+    next: Instant,
+}
+
+impl Heart {
+    fn new() -> Self {
+        let every = watchdog();
+        Self { every, next: Instant::now() + every.unwrap_or_default() }
+    }
+
+    fn beat(&mut self) {
+        if let Some(every) = self.every
+            && self.next <= Instant::now()
+        {
+            tell_systemd(&[NotifyState::Watchdog]);
+            self.next = Instant::now() + every;
+        }
+    }
+
+    async fn due(&self) {
+        match self.every {
+            Some(_) => tokio::time::sleep_until(self.next).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Listens while a daemon does one thing after the other. `prepare` makes what is to run next from the configuration, or says
+/// why it cannot: then what is done goes on.
+pub(crate) struct Watch<'d, P, N> {
+    ears: &'d mut Ears,
+    prepare: &'d P,
+    preparing: Option<Pin<Box<dyn Future<Output = Option<N>> + 'd>>>,
+}
+
+impl<'d, P: AsyncFn() -> Option<N>, N> Watch<'d, P, N> {
+    pub(crate) fn new(ears: &'d mut Ears, prepare: &'d P) -> Self {
+        Self { ears, prepare, preparing: None }
+    }
+
+    /// Does this to its end, unless something ends the daemon, or what it is made from, before. What is being prepared by then
+    /// goes on with the next thing.
+    pub(crate) async fn over<O>(&mut self, doing: impl Future<Output = O>) -> Result<O, Stop<N>> {
+        let mut doing = std::pin::pin!(doing);
+        loop {
+            let prepared = async {
+                match &mut self.preparing {
+                    Some(preparing) => preparing.await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                word = self.ears.next() => match word {
+                    Word::Stop => return Err(Stop::Told),
+                    // What was being made ready is not what stands in the configuration now.
+                    Word::Reload => self.preparing = Some(Box::pin((self.prepare)())),
+                },
+                next = prepared => {
+                    self.preparing = None;
+                    if let Some(next) = next {
+                        return Err(Stop::Reload(next));
+                    }
+                }
+                done = &mut doing => return Ok(done),
             }
         }
     }
@@ -142,48 +224,30 @@ fn watch(config: &Path, tell: mpsc::Sender<()>) -> Option<notify::RecommendedWat
     }
 }
 
-/// Runs the engine until something from outside ends it. `prepare` makes what is to run next from the configuration, or
-/// says why it cannot: then this goes on.
-pub(crate) async fn run<A: Agent, T: Target<A>, N>(
+/// Runs the engine until something from outside ends it.
+pub(crate) async fn run<A: Agent, T: Target<A>, P: AsyncFn() -> Option<N>, N>(
     driver: &mut Driver<A, T>,
-    ears: &mut Ears,
-    mut prepare: impl AsyncFnMut() -> Option<N>,
+    watch: &mut Watch<'_, P, N>,
 ) -> Stop<N> {
     tell_systemd(&[NotifyState::Ready]);
-    let alive = watchdog();
-    let mut beat = alive.map(|every| Instant::now() + every);
-    loop {
+    let stop = loop {
         driver.pump();
-        if let (Some(every), Some(at)) = (alive, beat)
-            && at <= Instant::now()
-        {
-            // From this loop, so that it proves that the loop turns.
-            tell_systemd(&[NotifyState::Watchdog]);
-            beat = Some(Instant::now() + every);
+        if let Err(stop) = watch.over(driver.wait(None)).await {
+            break stop;
         }
-        let word = tokio::select! {
-            biased;
-            word = ears.next() => word,
-            () = driver.wait(beat) => continue,
-        };
-        let stop = match word {
-            Word::Stop => Stop::Told,
-            Word::Reload => match prepare().await {
-                Some(next) => Stop::Reload(next),
-                None => continue,
-            },
-        };
-        if word == Word::Reload {
-            tracing::info!("reloading");
-            let now = NotifyState::monotonic_usec_now().ok();
-            tell_systemd(&[Some(NotifyState::Reloading), now].into_iter().flatten().collect::<Vec<_>>());
-        } else {
-            tracing::info!("stopping");
-            tell_systemd(&[NotifyState::Stopping]);
+    };
+    if let Stop::Reload(_) = stop {
+        tracing::info!("reloading");
+        let now = NotifyState::monotonic_usec_now().ok();
+        tell_systemd(&[Some(NotifyState::Reloading), now].into_iter().flatten().collect::<Vec<_>>());
+        if watch.ears.unless_stopped(drain(driver, DRAIN)).await.is_some() {
+            return stop;
         }
-        drain(driver, DRAIN).await;
-        return stop;
     }
+    tracing::info!("stopping");
+    tell_systemd(&[NotifyState::Stopping]);
+    drain(driver, DRAIN).await;
+    Stop::Told
 }
 
 /// Finishes what is in flight, writes it down, gives the claims back and says the last word.
@@ -274,6 +338,32 @@ mod tests {
         let more = tokio::time::timeout(SETTLE * 2, ears.next()).await;
         assert!(more.is_err(), "one edit, one word");
     }
+
+    #[tokio::test]
+    async fn what_is_made_ready_without_end_keeps_nothing_waiting() {
+        let (tell, edited) = mpsc::channel(1);
+        let mut ears = Ears::of(edited, None).unwrap();
+        let asked = std::cell::Cell::new(0);
+        let prepare = async || {
+            asked.set(asked.get() + 1);
+            match asked.get() {
+                // Neither ever ready nor refused, then refused, then ready.
+                1 => std::future::pending().await,
+                2 => None,
+                _ => Some("ready"),
+            }
+        };
+        let mut watch = Watch::new(&mut ears, &prepare);
+        for round in 1..3 {
+            tell.send(()).await.unwrap();
+            assert!(watch.over(tokio::time::sleep(SETTLE * 3)).await.is_ok(), "the work goes on");
+            assert_eq!(asked.get(), round, "the newest word counts");
+        }
+        tell.send(()).await.unwrap();
+        let never = tokio::time::timeout(SETTLE * 40, watch.over(std::future::pending::<()>()));
+        assert!(matches!(never.await, Ok(Err(Stop::Reload("ready")))));
+    }
+
     #[tokio::test]
     async fn what_never_begins_can_be_stopped() {
         let (tell, edited) = mpsc::channel(1);

@@ -105,7 +105,10 @@ where
     /// a bad one ends nothing.
     async fn daemon(&self, args: &Args, path: &Path, config: Config<C>) -> Result<End, Failure> {
         let mut ears = Ears::new(path)?;
-        let mut part = self.ready(args, config, None).await?;
+        let Some(part) = ears.unless_stopped(self.ready(args, config, None)).await else {
+            return Ok(End::Stopped);
+        };
+        let mut part = part?;
         let board = Arc::new(Board::new());
         let mut http: Option<Http> = None;
         let mut good: Option<String> = None;
@@ -131,7 +134,9 @@ where
                 let Some(text) = good.take() else { return Err(fault.into()) };
                 tracing::error!("not reloaded, back to the old configuration: {fault}");
                 board.set_config_ok(false);
-                part = self.ready(args, Config::parse(text, path)?, Some(&part.store)).await?;
+                let back = self.ready(args, Config::parse(text, path)?, Some(&part.store));
+                let Some(back) = ears.unless_stopped(back).await else { return Ok(End::Stopped) };
+                part = back?;
                 continue;
             }
             good = Some(part.text.clone());

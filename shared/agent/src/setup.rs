@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::cli::{Args, Output};
 use crate::clock::Wall;
 use crate::config::Common;
-use crate::daemon::{self, Ears, Stop, Word};
+use crate::daemon::{self, Ears, Stop, Watch};
 use crate::drive::Driver;
 use crate::effects::{Hands, millis};
 use crate::exit::{End, Failure};
@@ -144,25 +144,17 @@ impl<A: Agent> Setup<'_, A> {
         target: T,
         ears: &mut Ears,
         board: &Arc<Board>,
-        mut prepare: impl AsyncFnMut() -> Option<N>,
+        prepare: impl AsyncFn() -> Option<N>,
     ) -> Result<Stop<N>, Failure> {
-        let begin = self.begin();
-        let mut begin = std::pin::pin!(begin);
-        let (head, rows) = loop {
-            tokio::select! {
-                read = &mut begin => break read?,
-                word = ears.next() => match word {
-                    Word::Stop => return Ok(Stop::Told),
-                    Word::Reload => if let Some(next) = prepare().await {
-                        return Ok(Stop::Reload(next));
-                    },
-                },
-            }
+        let mut watch = Watch::new(ears, &prepare);
+        let (head, rows) = match watch.over(self.begin()).await {
+            Ok(read) => read?,
+            Err(stop) => return Ok(stop),
         };
         let mut driver = self.driver(target, head, rows, board.clone())?;
         driver.follow(head);
         driver.listen();
-        Ok(daemon::run(&mut driver, ears, prepare).await)
+        Ok(daemon::run(&mut driver, &mut watch).await)
     }
 
     /// Publishes the schema and reads the database. One that is out of reach is waited for; anything else is an error.
