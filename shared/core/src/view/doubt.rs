@@ -43,11 +43,14 @@ impl View {
             let says = || !sure.contains(&top) || self.up_own(*holder).contains(&top);
             !known && reached() && says()
         };
-        slot.unsure.iter().find_map(|rule| {
-            let rule = self.rules.slot(rule)?;
-            let holder = rule.tags.iter().find(counts)?;
+        // The first by name, so that whoever follows the database and whoever reads it anew say the same.
+        let mut unsure: Vec<_> = slot.unsure.iter().filter_map(|rule| self.rules.slot(rule)).collect();
+        unsure.sort_unstable_by_key(|rule| &rule.text);
+        unsure.into_iter().find_map(|rule| {
+            let holders = rule.tags.iter().filter(counts).filter_map(|holder| self.tag_slot(holder));
+            let tag = holders.map(|slot| &slot.name).min()?;
             let why = rule.rule.as_ref().ok()?.judge(&subject).err()?;
-            Some(Doubt { tag: self.tag_slot(holder)?.name.clone(), rule: rule.text.to_string(), why })
+            Some(Doubt { tag: tag.clone(), rule: rule.text.to_string(), why })
         })
     }
 

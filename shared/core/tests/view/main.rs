@@ -147,3 +147,42 @@ proptest! {
         assert_eq!(seen(&snapshot), Seen::new());
     }
 }
+
+/// Of several rules that cannot be evaluated, one is named: the same one in whatever order the rows came.
+#[test]
+fn the_doubt_does_not_depend_on_what_came_first() {
+    let rule = "select: cpus > 1";
+    let mut rows: Vec<(String, &str)> = vec![
+        ("hosts/h0".into(), r#"{"id":"h0","document":{"cpus":"many"}}"#),
+        ("a/t1".into(), "{}"),
+        ("a/t1/members/@b/t2".into(), "{}"),
+        (format!("a/t1/members/{rule}"), "{}"),
+        (format!("a/t1/members/{rule} || cpus > 2"), "{}"),
+        ("b/t2".into(), "{}"),
+        (format!("b/t2/members/{rule}"), "{}"),
+    ];
+    let mut told = std::collections::BTreeSet::new();
+    for _ in 0..rows.len() {
+        rows.rotate_left(1);
+        for reversed in [false, true] {
+            let mut rows: Vec<Row> = rows
+                .iter()
+                .map(|(key, value)| Row {
+                    key: key.parse().unwrap(),
+                    value: Some(shoal_core::Document::parse(value).unwrap()),
+                    revision: Revision(1),
+                    moved: None,
+                })
+                .collect();
+            if reversed {
+                rows.reverse();
+            }
+            let mut view = View::new();
+            rows.into_iter().for_each(|row| view.load(row));
+            view.loaded(Revision(1));
+            told.insert(doubts(&view));
+        }
+    }
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert!(told.iter().all(|doubts| doubts.len() >= 2), "{told:#?}");
+}
