@@ -17,6 +17,7 @@ mod rollback;
 mod schema;
 mod select;
 mod span;
+mod standing;
 mod status;
 mod unit;
 mod view;
@@ -36,7 +37,8 @@ pub use rollback::{Scope, rollback};
 pub use schema::{Checker, Fault};
 pub use select::{BadRule, MAX_STEPS, Rule, Subject};
 pub use span::{BadSpan, span};
-pub use status::{Approval, Behind, Hold, LeftOut, MAX_BEHIND, Pause, Quarantined, Status, UnitStatus};
+pub use standing::{Group, Standing, standing};
+pub use status::{Approval, Behind, Hold, LeftOut, Life, MAX_BEHIND, Pause, Quarantined, Status, UnitStatus};
 pub use view::{
     Broken, Conflict, Counters, Doubt, Effective, EffectiveDocument, Fact, Host, Origin, Plain, Said, Tag,
     Tombstone, Touched, Via, View,

@@ -36,6 +36,52 @@ pub struct Status {
     pub quarantined_total: u64,
 }
 
+impl Status {
+    /// Whether the instance works on the unit.
+    #[must_use]
+    pub fn works_on(&self, unit: &str) -> bool {
+        self.units.get(unit).is_some_and(|unit| !unit.elsewhere)
+    }
+}
+
+/// Whether an instance runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Life {
+    /// It said so, and will again.
+    Live,
+    /// It ended on purpose; this is its last word.
+    Ended,
+    /// It was told to stop, or to read its configuration anew: the next instance says how things stand.
+    Stopped,
+    /// It should have spoken again, and did not.
+    Dead,
+}
+
+impl Life {
+    /// As its last report says.
+    #[must_use]
+    pub fn of(report: &Status, now: Timestamp) -> Self {
+        match report.expires {
+            None => Self::Ended,
+            Some(expires) if expires == report.at => Self::Stopped,
+            Some(expires) if expires > now => Self::Live,
+            Some(_) => Self::Dead,
+        }
+    }
+
+    /// In a word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Ended => "ended",
+            Self::Stopped => "stopped",
+            Self::Dead => "dead",
+        }
+    }
+}
+
 /// How one unit stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnitStatus {

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shoal_core::{Change, Key, Status};
+use shoal_core::{Change, Key, Status, standing};
 use shoal_engine::{Batch, MaxChange, Moment, Why};
 
 use crate::agent::{ItemKey, Kind, SimAgent, Thing};
@@ -97,22 +97,9 @@ impl Checker {
     pub(crate) fn waited(&mut self, world: &World, store: &SimStore, now: Moment) {
         let head = store.head();
         let reports = store.memory.reports();
-        let live: Vec<&Status> = reports
-            .iter()
-            .filter(|s| s.agent.as_str() == world.kind.namespace() && s.epoch == head.epoch)
-            .filter(|s| s.expires.is_none_or(|end| end > time(now)) && s.seen >= head.revision)
-            .collect();
-        let done = |unit: &str| {
-            live.iter().filter_map(|s| s.units.get(unit)).any(|unit| {
-                !unit.elsewhere
-                    && unit.held.is_none()
-                    && unit.failing.is_none()
-                    && unit.behind.iter().all(|b| b.since > head.revision)
-            })
-        };
-        let quarantined = live.iter().any(|s| !s.quarantined.is_empty());
-        if live.is_empty() || quarantined || !live.iter().flat_map(|s| s.units.keys()).all(|unit| done(unit))
-        {
+        let reports: Vec<Status> =
+            reports.into_iter().filter(|s| s.agent.as_str() == world.kind.namespace()).collect();
+        if !standing(&reports, head.epoch, head.revision, &[], time(now)).waiting.is_empty() {
             return;
         }
         let said = self.oracle.at(world.kind, head.revision, store);
@@ -132,8 +119,8 @@ impl Checker {
                 && !said.murky(&key, world.kind)
             {
                 let revision = head.revision;
-                let who: Vec<_> =
-                    live.iter().map(|s| format!("{} ({:?})", s.instance, s.units.get(key.unit()))).collect();
+                let say = |s: &Status| format!("{} ({:?})", s.instance, s.units.get(key.unit()));
+                let who: Vec<_> = reports.iter().map(say).collect();
                 self.fail(format!(
                     "{key}: status says that all is done up to revision {revision}, but {why}; said by {}",
                     who.join(", ")

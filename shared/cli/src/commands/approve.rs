@@ -4,9 +4,8 @@
 //! agent sees the approval, the digest is another one and the agent goes on holding.
 
 use serde::Serialize;
-use shoal_core::{Approval, BadName, Document, Edit, Expect, Hold, Key};
+use shoal_core::{Approval, BadName, Document, Edit, Expect, Hold, Key, Life};
 
-use super::status::Life;
 use crate::args::Approve;
 use crate::failure::{Failure, Outcome};
 use crate::out::Out;

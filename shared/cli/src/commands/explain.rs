@@ -4,12 +4,11 @@ use std::collections::{BTreeSet, HashSet};
 
 use serde::Serialize;
 use serde_json::Value;
-use shoal_core::{Effective, Host, HostName, Key, Status as Report, TagName};
+use shoal_core::{Effective, Host, HostName, Key, Life, Status as Report, TagName};
 use shoal_hostdb::docs::HostDoc;
 use shoal_store::{LedgerPage, MAX_PAGE};
 
 use super::members::{TagOf, VALUES, conflicts, tags_of, values};
-use super::status::Life;
 use crate::args::Explain;
 use crate::failure::{Failure, Outcome};
 use crate::out::Out;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use shoal_core::{Namespace, Revision, Status as Report, UnitStatus};
+use shoal_core::{Life, Namespace, Revision, Status as Report, UnitStatus};
 
 use crate::args::Status;
 use crate::failure::{Failure, Outcome};
@@ -13,40 +13,6 @@ use crate::session::Session;
 
 /// How many lines of one kind are listed for each unit or agent, unless more is asked for.
 const SHOWN: usize = 5;
-
-/// Whether an instance runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Life {
-    /// It said so, and will again.
-    Live,
-    /// It ended on purpose; this is its last word.
-    Ended,
-    /// It was told to stop, or to read its configuration anew: the next instance says how things stand.
-    Stopped,
-    /// It should have spoken again, and did not.
-    Dead,
-}
-
-impl Life {
-    pub(crate) fn of(report: &Report, now: Timestamp) -> Self {
-        match report.expires {
-            None => Self::Ended,
-            Some(expires) if expires == report.at => Self::Stopped,
-            Some(expires) if expires > now => Self::Live,
-            Some(_) => Self::Dead,
-        }
-    }
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Live => "live",
-            Self::Ended => "ended",
-            Self::Stopped => "stopped",
-            Self::Dead => "dead",
-        }
-    }
-}
 
 #[derive(Serialize)]
 struct Instance {
@@ -82,17 +48,12 @@ fn taken_over(report: &Report, all: &[Report], now: Timestamp) -> Report {
     if Life::of(&report, now) == Life::Dead {
         let live: Vec<_> =
             all.iter().filter(|r| r.agent == report.agent && Life::of(r, now) == Life::Live).collect();
-        report.units.retain(|name, _| !has(&live, name));
+        report.units.retain(|name, _| !live.iter().any(|report| report.works_on(name)));
         if !live.is_empty() {
             (report.quarantined, report.quarantined_total) = (Vec::new(), 0);
         }
     }
     report
-}
-
-/// Whether one of these works on the unit.
-pub(crate) fn has(live: &[&Report], unit: &str) -> bool {
-    live.iter().any(|report| report.units.get(unit).is_some_and(|unit| !unit.elsewhere))
 }
 
 fn table<'i>(out: &Out, head: Revision, all: impl Iterator<Item = &'i Instance>, now: Timestamp) -> String {

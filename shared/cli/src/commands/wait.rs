@@ -3,16 +3,13 @@
 //! Reports change without a commit and no store announces them, so they are read again after 25 ms at first and 200 ms
 //! at most; each read costs some ten microseconds. [`standing`] says what they come to.
 
-mod standing;
-
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::Serialize;
-use shoal_core::{Namespace, Revision};
+use shoal_core::{Group, Namespace, Revision, Standing, standing};
 use tokio::time::Instant;
 
-use self::standing::{Group, Standing, standing};
 use crate::args::Wait;
 use crate::failure::{Failure, Outcome};
 use crate::session::Session;
@@ -51,7 +48,7 @@ pub(crate) async fn run(session: &mut Session, args: Wait) -> Outcome {
             }
         }
         let reports = session.store.reports().await.map_err(Failure::reading("the agents' reports"))?;
-        let standing = standing(&reports, target, &args.agents, (session.env.now)());
+        let standing = standing(&reports, head.epoch, target, &args.agents, (session.env.now)());
         let calm = !args.settle || calm_since.elapsed() >= CALM;
         if standing.waiting.is_empty() && calm {
             return done(session, target, standing);

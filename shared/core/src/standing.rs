@@ -1,17 +1,15 @@
-//! How far the agents are, from what their instances say.
+//! How far the agents are, from what their instances say: what `shoal wait` answers, and what the simulator holds it to.
 //!
 //! An agent has done revision N when an instance of it has seen N and of each unit one that has seen N says that nothing
 //! is behind, and nothing quarantined, since N or earlier. Instances of one agent share its units, so the best word on
 //! a unit counts: who has not come so far yet, or waits for another's claim, says nothing against it. What rests on
-//! schedule is not behind. An instance that ended on purpose is not waited for; one that died is not either, but is
+//! schedule is not behind. What an instance says of another life of the database says nothing of this one. An instance that ended on purpose is not waited for; one that died is not either, but is
 //! named, unless others work on all that it had. If nobody works on a unit any more, nobody knows how it stands, and that is not done.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::{Behind, Epoch, Life, Namespace, Revision, Status as Report, UnitStatus};
 use jiff::Timestamp;
-use shoal_core::{Namespace, Revision, Status as Report, UnitStatus};
-
-use super::super::status::{Life, has};
 
 /// How agents begin what waits for a person: a pause, a clash, a guard.
 const HELD: &str = "held:";
@@ -20,26 +18,26 @@ const LINES: usize = 5;
 
 /// How far it is.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Standing {
+pub struct Standing {
     /// The agents that run, of those that were asked for.
-    pub(super) agents: BTreeSet<Namespace>,
+    pub agents: BTreeSet<Namespace>,
     /// What is not done; empty: everything is.
-    pub(super) waiting: Vec<Group>,
+    pub waiting: Vec<Group>,
     /// Instances that died, one line each.
-    pub(super) dead: Vec<String>,
+    pub dead: Vec<String>,
 }
 
 /// Why a unit, or an agent, is not done.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Group {
+pub struct Group {
     /// Of what.
-    pub(super) of: String,
+    pub of: String,
     /// Some reasons.
-    pub(super) lines: Vec<String>,
+    pub lines: Vec<String>,
     /// How many more there are.
-    pub(super) more: u64,
+    pub more: u64,
     /// Whether only a person can help.
-    pub(super) held: bool,
+    pub held: bool,
 }
 
 impl Group {
@@ -48,8 +46,11 @@ impl Group {
     }
 }
 
-pub(super) fn standing(
+/// How far `asked`, or all that run, are on the way to `target` in this life of the database.
+#[must_use]
+pub fn standing(
     reports: &[Report],
+    epoch: Epoch,
     target: Revision,
     asked: &[Namespace],
     now: Timestamp,
@@ -65,13 +66,14 @@ pub(super) fn standing(
         }
     }
     let taken_over = |report: &Report| {
-        live.get(&report.agent).is_some_and(|live| report.units.keys().all(|unit| has(live, unit)))
+        let live = live.get(&report.agent);
+        live.is_some_and(|live| report.units.keys().all(|unit| live.iter().any(|r| r.works_on(unit))))
     };
     let say = |r: &Report| format!("{} ({}): dead since {}; not waited for", r.agent, r.instance, r.at);
     standing.dead = dead.into_iter().filter(|report| !taken_over(report)).map(say).collect();
     for (agent, instances) in &live {
         standing.agents.insert(Namespace::clone(agent));
-        standing.waiting.extend(agent_waits(agent, instances, target));
+        standing.waiting.extend(agent_waits(agent, instances, epoch, target));
     }
     for agent in asked.iter().filter(|agent| !live.contains_key(agent)) {
         standing
@@ -85,17 +87,26 @@ pub(super) fn standing(
     standing
 }
 
-fn agent_waits(agent: &Namespace, instances: &[&Report], target: Revision) -> Vec<Group> {
+/// Why what the instance says is not enough, if it is not.
+fn lags(report: &Report, epoch: Epoch, target: Revision) -> Option<String> {
+    if report.epoch != epoch {
+        return Some(format!("{} does not follow the restored database yet", report.instance));
+    }
+    (report.seen < target).then(|| format!("{} has seen revision {} only", report.instance, report.seen))
+}
+
+fn agent_waits(agent: &Namespace, instances: &[&Report], epoch: Epoch, target: Revision) -> Vec<Group> {
     let mut waiting = Vec::new();
     // Whoever has seen most, and of those the last to speak, knows best what cannot be understood.
-    let Some(newest) = instances.iter().max_by_key(|r| (r.seen, r.at)) else { return waiting };
-    if newest.seen < target {
-        let line = format!("{} has seen revision {} only", newest.instance, newest.seen);
+    let Some(newest) = instances.iter().max_by_key(|r| (r.epoch == epoch, r.seen, r.at)) else {
+        return waiting;
+    };
+    if let Some(line) = lags(newest, epoch, target) {
         return vec![Group::one(agent.as_str(), line)];
     }
     let units: BTreeSet<&String> = instances.iter().flat_map(|r| r.units.keys()).collect();
     for name in units {
-        waiting.extend(unit_waits(agent, name, instances, target));
+        waiting.extend(unit_waits(agent, name, instances, epoch, target));
     }
     let odd: Vec<_> = newest.quarantined.iter().filter(|q| q.since <= target).collect();
     if !odd.is_empty() {
@@ -115,24 +126,29 @@ fn agent_waits(agent: &Namespace, instances: &[&Report], target: Revision) -> Ve
 }
 
 /// Why the unit is not done, as the best of those says that work on it; `None`: it is.
-fn unit_waits(agent: &Namespace, name: &str, instances: &[&Report], target: Revision) -> Option<Group> {
+fn unit_waits(
+    agent: &Namespace,
+    name: &str,
+    instances: &[&Report],
+    epoch: Epoch,
+    target: Revision,
+) -> Option<Group> {
     let of = format!("{agent}/{name}");
-    let said = |r: &&Report| Some((r.instance.clone(), r.seen, r.units.get(name)?.clone()));
-    let all: Vec<(String, Revision, UnitStatus)> = instances.iter().filter_map(said).collect();
-    let mut at_work: Vec<_> = all.iter().filter(|(_, _, unit)| !unit.elsewhere).collect();
-    at_work.sort_by_key(|(_, seen, _)| std::cmp::Reverse(*seen));
+    let said = instances.iter().filter_map(|&report| Some((report, report.units.get(name)?)));
+    let all: Vec<(&Report, &UnitStatus)> = said.collect();
+    let mut at_work: Vec<_> = all.iter().filter(|(_, unit)| !unit.elsewhere).collect();
+    at_work.sort_by_key(|(report, _)| std::cmp::Reverse((report.epoch == epoch, report.seen)));
     let mut first = None;
-    for (instance, seen, unit) in at_work {
-        let waits = if *seen < target {
-            Some(Group::one(&of, format!("{instance} has seen revision {seen} only")))
-        } else {
-            behind(&of, unit, target)
+    for (report, unit) in at_work {
+        let waits = match lags(report, epoch, target) {
+            Some(line) => Some(Group::one(&of, line)),
+            None => behind(&of, unit, target),
         };
         // The first has seen most: what it says is shown.
         first = Some(first.unwrap_or(waits?));
     }
     let nobody = || {
-        let who = all.first().map_or("an instance", |(instance, ..)| instance);
+        let who = all.first().map_or("an instance", |(report, _)| report.instance.as_str());
         Group::one(&of, format!("{who} waits for the claim of an instance that is silent"))
     };
     Some(first.unwrap_or_else(nobody))
@@ -143,7 +159,7 @@ fn behind(of: &str, unit: &UnitStatus, target: Revision) -> Option<Group> {
     if named.is_empty() {
         return None;
     }
-    let line = |b: &&shoal_core::Behind| format!("{} since revision {}: {}", b.key, b.since, b.why);
+    let line = |b: &&Behind| format!("{} since revision {}: {}", b.key, b.since, b.why);
     // Only the oldest are reported one by one; of the others, some may be older than the target.
     let unnamed = unit.behind_total.saturating_sub(unit.behind.len() as u64);
     let unnamed = if named.len() == unit.behind.len() { unnamed } else { 0 };
@@ -190,7 +206,7 @@ mod tests {
 
     fn stands(reports: &[Report], target: u64, asked: &[&str]) -> Standing {
         let asked: Vec<Namespace> = asked.iter().map(|a| a.parse().unwrap()).collect();
-        standing(reports, Revision(target), &asked, Timestamp::from_second(NOW).unwrap())
+        standing(reports, Epoch(1), Revision(target), &asked, Timestamp::from_second(NOW).unwrap())
     }
 
     fn why(reports: &[Report], target: u64) -> String {
@@ -241,6 +257,17 @@ mod tests {
         // The one that works on it has not come so far; the other only says that it is not his.
         let lags = [report(first, 4, LIVE, converged()), report(second, 5, LIVE, elsewhere())];
         assert_eq!(why(&lags, 5), "dns/a: one has seen revision 4 only +0");
+    }
+
+    #[test]
+    fn who_follows_another_life_of_the_database_says_nothing_of_this_one() {
+        let mut old = report("dns one", 9, LIVE, converged());
+        old.epoch = Epoch(7);
+        assert_eq!(why(&[old.clone()], 5), "dns: one does not follow the restored database yet +0");
+        // Nor does it speak for a unit that it works on, whoever else has come so far.
+        let other = report("dns two", 5, LIVE, elsewhere());
+        assert_eq!(why(&[old.clone(), other], 5), "dns/a: one does not follow the restored database yet +0");
+        assert_eq!(why(&[old, report("dns two", 5, LIVE, converged())], 5), "");
     }
 
     #[test]
