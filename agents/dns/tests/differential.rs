@@ -57,7 +57,11 @@ fn want(documents: &rubbish::Documents) -> BTreeMap<Key, Node> {
 }
 
 async fn serve() -> (Server, SocketAddr) {
-    let server = Server::new(ServerSettings { listen: Listen::One(([127, 0, 0, 1], 0).into()), state: None });
+    let server = Server::open(ServerSettings {
+        listen: Listen::One(([127, 0, 0, 1], 0).into()),
+        ..ServerSettings::default()
+    })
+    .unwrap();
     server.start().await.unwrap();
     let address = server.addresses()[0];
     (server, address)

@@ -9,10 +9,9 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use common::scratch::{Daemon, Scratch};
-use common::{Named, dig, here, until, until_async};
+use common::{Named, SECRET, dig, here, until, until_async};
 
 const ZONE: &str = "example.com";
-const SECRET: &str = "c2hvYWwtdGVzdC1rZXktMDEyMzQ1Njc4OQ==";
 const TOOLS: [&str; 4] = ["named", "rndc", "nsupdate", "dig"];
 
 /// What stood in the zone before Shoal came.
@@ -262,6 +261,8 @@ async fn a_zone_that_was_wiped_or_restored_is_made_good() {
     let edited = OTHERS.replace("web1 IN TXT", "web1 IN A 192.0.2.200\nweb1 IN TXT");
     for (other, restored) in [(OTHERS.to_owned(), 9000), (edited, 19_000)] {
         assert!(named.rndc(&["freeze", ZONE]));
+        // It writes the file when it gets to it.
+        until(|| fs::read_to_string(named.file(ZONE)).is_ok_and(|text| text.contains("web1-a"))).await;
         fs::write(named.file(ZONE), other.replace(" 7 7200", &format!(" {restored} 7200"))).unwrap();
         assert!(named.rndc(&["thaw", ZONE]));
         until(|| serial(&named) == restored).await;

@@ -57,7 +57,8 @@ fn zone(web1: &str) -> BTreeMap<Key, Node> {
 
 async fn open(state: Option<&std::path::Path>) -> (Server, SocketAddr) {
     let listen = Listen::One(([127, 0, 0, 1], 0).into());
-    let server = Server::new(ServerSettings { listen, state: state.map(Into::into) });
+    let state = state.map(Into::into);
+    let server = Server::open(ServerSettings { listen, state, ..ServerSettings::default() }).unwrap();
     server.start().await.unwrap();
     let address = server.addresses()[0];
     (server, address)

@@ -3,6 +3,7 @@
 mod bind;
 mod serial;
 mod server;
+mod tsig;
 mod update;
 mod zonefile;
 
@@ -11,8 +12,9 @@ use shoal_agent::{Applied, Batch, Fault, Fence, Nature, Observed, Outcome, Scope
 
 pub use bind::{Bind, BindSettings};
 pub use serial::SerialStyle;
-pub use server::{Listen, Server, ServerSettings};
-pub use update::{Algorithm, KeySettings, Update, UpdateSettings};
+pub use server::{Listen, Server, ServerSettings, TransferSettings};
+pub use tsig::{Algorithm, KeySettings};
+pub use update::{Update, UpdateSettings};
 
 use crate::name::Zone;
 use crate::{Dns, Key};
@@ -54,7 +56,7 @@ impl Names {
         match (settings.bind, settings.update, settings.server) {
             (Some(bind), None, None) => Bind::open(bind).map(Self::Bind),
             (None, Some(update), None) => Update::open(&update).map(Self::Update),
-            (None, None, server) => Ok(Self::Server(Server::new(server.unwrap_or_default()))),
+            (None, None, server) => Server::open(server.unwrap_or_default()).map(Self::Server),
             _ => Err(Fault::new(
                 "read the configuration",
                 "it has more than one of [agent.bind], [agent.update] and [agent.server]; an agent has one target",

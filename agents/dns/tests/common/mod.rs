@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub(crate) use dig::{Dig, dig};
-pub(crate) use named::{Named, files};
+pub(crate) use named::{Named, SECRET, files, free};
 use serde_json::Value;
 use shoal_agent::Revision;
 use shoal_agent::{

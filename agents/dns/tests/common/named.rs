@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 use shoal_dns::target::BindSettings;
 use tempfile::TempDir;
 
+/// The secret of the key `k`.
+pub(crate) const SECRET: &str = "c2hvYWwtdGVzdC1rZXktMDEyMzQ1Njc4OQ==";
+
 pub(crate) struct Named {
     child: Child,
     dir: TempDir,
@@ -24,21 +27,37 @@ impl Named {
 
     /// The same with more options.
     pub(crate) fn start_with(zones: &[&str], options: &str) -> Self {
+        Self::start_as(zones, "type primary;", options)
+    }
+
+    /// Starts it with zones of this kind.
+    fn start_as(zones: &[&str], kind: &str, options: &str) -> Self {
         // Another test may take a free port between our look and named's bind: then named ends, and we try again.
         for _ in 0..5 {
-            if let Some(named) = Self::try_start(zones, options) {
+            if let Some(named) = Self::try_start(free(), zones, kind, options) {
                 return named;
             }
         }
         panic!("named does not start");
     }
 
-    fn try_start(zones: &[&str], options: &str) -> Option<Self> {
+    /// Starts it on this port as a secondary of a server at `primary`, with the key [`SECRET`].
+    pub(crate) fn secondary(port: u16, zone: &str, primary: SocketAddr) -> Self {
+        let kind = format!(
+            "type secondary; primaries {{ {} port {} key k; }}; allow-transfer {{ any; }};",
+            primary.ip(),
+            primary.port()
+        );
+        let options = "request-ixfr yes; min-refresh-time 1; max-refresh-time 600;";
+        Self::try_start(port, &[zone], &kind, options).expect("named does not start")
+    }
+
+    fn try_start(port: u16, zones: &[&str], kind: &str, options: &str) -> Option<Self> {
         let dir = TempDir::new().unwrap();
         let path = dir.path();
         fs::create_dir(path.join("zones")).unwrap();
-        let (port, control) = (free(), free());
-        let key = "key k { algorithm hmac-sha256; secret \"c2hvYWwtdGVzdC1rZXktMDEyMzQ1Njc4OQ==\"; };\n";
+        let control = free();
+        let key = format!("key k {{ algorithm hmac-sha256; secret \"{SECRET}\"; }};\n");
         let mut conf = format!(
             "{key}options {{ directory \"{0}\"; pid-file none; session-keyfile none; listen-on port {port} {{ 127.0.0.1; }};
              listen-on-v6 {{ none; }}; recursion no; notify no; allow-new-zones yes; empty-zones-enable no; {options}
@@ -48,7 +67,7 @@ impl Named {
         );
         for zone in zones {
             let file = path.join("zones").join(format!("{zone}.zone"));
-            conf += &format!("zone \"{zone}\" {{ type primary; file \"{}\"; }};\n", file.display());
+            conf += &format!("zone \"{zone}\" {{ {kind} file \"{}\"; }};\n", file.display());
         }
         fs::write(path.join("named.conf"), conf).unwrap();
         let rndc = path.join("rndc.conf");
@@ -143,7 +162,7 @@ impl Drop for Named {
 }
 
 /// A port that is free for UDP and TCP now, and that no client is given: those begin at 32768.
-fn free() -> u16 {
+pub(crate) fn free() -> u16 {
     loop {
         let port = rand::random_range(12_000..20_000);
         let tcp = TcpListener::bind(("127.0.0.1", port));

@@ -11,9 +11,11 @@ use hickory_proto::rr::rdata::NULL;
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
 
+use super::transfer::{self, Access};
 use super::zone::{Found, Set, Stored, ZoneData, wire_name};
 use crate::name::{self, Zone};
 use crate::rdata::Rtype;
+use crate::target::tsig::{self, Signature};
 
 /// The most octets in one answer by UDP ([RFC 9715](https://www.rfc-editor.org/rfc/rfc9715)).
 const MAX_UDP: u16 = 1232;
@@ -26,24 +28,33 @@ const MAX_ADDITIONAL: usize = 16;
 
 /// The zones that are served.
 #[derive(Debug, Default)]
-pub(super) struct Zones(RwLock<HashMap<Box<str>, Arc<RwLock<ZoneData>>>>);
+pub(super) struct Zones {
+    by_name: RwLock<HashMap<Box<str>, Arc<RwLock<ZoneData>>>>,
+    /// Who may have them whole.
+    pub(super) access: Access,
+}
 
 impl Zones {
+    /// None yet.
+    pub(super) fn new(access: Access) -> Self {
+        Self { by_name: RwLock::default(), access }
+    }
+
     /// A zone by its name.
     pub(super) fn get(&self, zone: &Zone) -> Option<Arc<RwLock<ZoneData>>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(zone.as_str()).cloned()
+        self.by_name.read().unwrap_or_else(PoisonError::into_inner).get(zone.as_str()).cloned()
     }
 
     /// Adds a zone, unless it is there.
     pub(super) fn add(&self, data: ZoneData) -> Arc<RwLock<ZoneData>> {
-        let mut zones = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut zones = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
         let name = data.zone.as_str().into();
         zones.entry(name).or_insert_with(|| Arc::new(RwLock::new(data))).clone()
     }
 
     /// The closest zone above a name. A question for DS is the parent's, where the parent is here.
     fn above(&self, name: &str, rtype: RecordType) -> Option<Arc<RwLock<ZoneData>>> {
-        let zones = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let zones = self.by_name.read().unwrap_or_else(PoisonError::into_inner);
         let served = |name: &str| {
             zones.get(name).filter(|zone| zone.read().unwrap_or_else(PoisonError::into_inner).soa().is_some())
         };
@@ -76,6 +87,10 @@ pub(super) fn answer(zones: &Zones, octets: &[u8], udp: bool) -> Option<Vec<u8>>
     let mut reply = Message::response(query.metadata.id, query.metadata.op_code);
     reply.metadata.recursion_desired = query.metadata.recursion_desired;
     reply.queries.clone_from(&query.queries);
+    let signature = match Signature::of(zones.access.key.as_ref(), octets, &query) {
+        Signature::Bad(context) => return tsig::refuse(reply, context),
+        good => good,
+    };
     let mut limit = if udp { PLAIN_UDP } else { u16::MAX };
     let mut version = 0;
     if let Some(edns) = &query.edns {
@@ -90,11 +105,21 @@ pub(super) fn answer(zones: &Zones, octets: &[u8], udp: bool) -> Option<Vec<u8>>
     let mut extra = Vec::new();
     match (&query.metadata.op_code, query.queries.as_slice()) {
         _ if version > 0 => reply.metadata.response_code = ResponseCode::BADVERS,
+        // Asked for again by TCP.
+        (OpCode::Query, _) if udp && transfer::is_asked(&query) => reply.metadata.truncation = true,
         (OpCode::Query, [question]) => extra = respond(zones, question, &mut reply),
         (OpCode::Query, _) => reply.metadata.response_code = ResponseCode::FormErr,
         _ => reply.metadata.response_code = ResponseCode::NotImp,
     }
-    fit(reply, extra, limit)
+    sign(signature, |room| fit(reply, extra, limit - room))
+}
+
+/// Signs an answer as its question was, having said how much room that takes.
+pub(super) fn sign(signature: Signature, encode: impl FnOnce(u16) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
+    let Signature::Good(mut chain) = signature else { return encode(0) };
+    let mut octets = encode(tsig::ROOM)?;
+    chain.sign(&mut octets)?;
+    Some(octets)
 }
 
 /// What cannot be read is answered, if it has a header.
@@ -165,7 +190,7 @@ fn respond(zones: &Zones, question: &Query, reply: &mut Message) -> Vec<Record> 
 }
 
 /// A name as our owner names are written, without the trailing dot.
-fn text_of(name: &Name) -> Option<String> {
+pub(super) fn text_of(name: &Name) -> Option<String> {
     let mut wire = Vec::with_capacity(64);
     name.emit(&mut BinEncoder::new(&mut wire)).ok()?;
     name::from_wire(&wire).map(|(text, _)| text.trim_end_matches('.').to_owned())

@@ -1,10 +1,11 @@
 //! The sockets: one UDP and one TCP socket an address, everything bounded.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hickory_proto::op::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -12,6 +13,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::answer::{Zones, answer};
+use super::transfer;
+use crate::target::tsig::Signature;
 
 /// What bounds TCP.
 #[derive(Clone, Copy, Debug)]
@@ -150,8 +153,8 @@ async fn connections(listener: tokio::net::TcpListener, bounds: Bounds, zones: A
     let free = Arc::new(Semaphore::new(bounds.connections));
     loop {
         let Ok(permit) = free.clone().acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept().await {
+            Ok(stream) => stream,
             Err(error) => {
                 // Mostly: no more files may be open. Waiting is all that helps.
                 failures.another(&error).await;
@@ -162,25 +165,44 @@ async fn connections(listener: tokio::net::TcpListener, bounds: Bounds, zones: A
         let zones = zones.clone();
         tokio::spawn(async move {
             // A connection that breaks harms only itself.
-            let _ = timeout(bounds.life, connection(stream, bounds.idle, &zones)).await;
+            let _ = timeout(bounds.life, connection(stream, peer.ip(), bounds.idle, &zones)).await;
             drop(permit);
         });
     }
 }
 
-async fn connection(mut stream: TcpStream, idle: Duration, zones: &Zones) -> io::Result<()> {
+async fn connection(mut stream: TcpStream, peer: IpAddr, idle: Duration, zones: &Zones) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut query = Vec::new();
     loop {
         let len = timeout(idle, stream.read_u16()).await??;
         query.resize(len.into(), 0);
         timeout(idle, stream.read_exact(&mut query)).await??;
-        let Some(reply) = answer(zones, &query, false) else { return Ok(()) };
-        let len = u16::try_from(reply.len()).map_err(io::Error::other)?;
-        let mut out = len.to_be_bytes().to_vec();
-        out.extend(reply);
-        timeout(idle, stream.write_all(&out)).await??;
+        let asked = Message::from_vec(&query).ok().filter(transfer::is_asked);
+        let reply = match asked.map(|asked| (Signature::of(zones.access.key.as_ref(), &query, &asked), asked))
+        {
+            // `answer` has the word for a signature that is not good.
+            None | Some((Signature::Bad(_), _)) => answer(zones, &query, false),
+            Some((signature, asked)) => match transfer::begin(zones, peer, &asked, signature) {
+                Ok(transfer) => {
+                    for message in transfer {
+                        timeout(idle, send(&mut stream, &message)).await??;
+                    }
+                    continue;
+                }
+                Err(refusal) => refusal,
+            },
+        };
+        let Some(reply) = reply else { return Ok(()) };
+        timeout(idle, send(&mut stream, &reply)).await??;
     }
+}
+
+async fn send(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
+    let len = u16::try_from(message.len()).map_err(io::Error::other)?;
+    let mut out = len.to_be_bytes().to_vec();
+    out.extend(message);
+    stream.write_all(&out).await
 }
 
 #[cfg(test)]

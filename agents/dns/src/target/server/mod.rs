@@ -1,7 +1,7 @@
 //! The built-in authoritative server: what the engine tells it is what it answers, a moment later.
 //!
 //! Nothing stands between a batch and the answers: names are changed in memory, one by one, at a cost that does not
-//! grow with the zone. UDP, TCP, EDNS; wildcards, aliases, delegations; no recursion, no transfers, no signing.
+//! grow with the zone. UDP, TCP, EDNS; wildcards, aliases, delegations; no recursion, no DNSSEC.
 //!
 //! **After a restart** it knows nothing, says so (a complete look at nothing), and is told everything again; making what
 //! is not there is no mass change. With `state` it keeps a copy of each zone on disk, at most a little old, and answers
@@ -11,13 +11,19 @@
 //!
 //! **Serials** follow the database's revision, and rise with every batch that changes something.
 //!
+//! **Secondaries** are told of each change and have it at once: what changed, as long as that is known, else the whole zone
+//! (`transfer`, `journal`, `notify`). So it may be a hidden primary.
+//!
 //! **Fencing**: the server is in the same process as its holder, and refuses a lower number than it has seen. Another
 //! instance is another server with its own memory.
 
 mod answer;
 mod beside;
 mod copy;
+mod journal;
 mod listen;
+mod notify;
+mod transfer;
 mod zone;
 
 pub(super) use zone::wire_name;
@@ -34,6 +40,9 @@ use tokio::task::JoinHandle;
 use answer::Zones;
 use copy::Copies;
 use listen::Pair;
+use notify::Secondary;
+use transfer::Access;
+pub use transfer::TransferSettings;
 use zone::{Stored, ZoneData};
 
 use super::bind::zone_of;
@@ -53,6 +62,9 @@ pub struct ServerSettings {
     /// A directory for copies of the zones, to answer from after a restart; nothing: no copies.
     #[serde(default)]
     pub state: Option<PathBuf>,
+    /// Secondaries: who may have whole zones, and who is told of changes.
+    #[serde(default)]
+    pub transfer: TransferSettings,
 }
 
 /// One address or several.
@@ -71,7 +83,7 @@ fn listen() -> Listen {
 
 impl Default for ServerSettings {
     fn default() -> Self {
-        Self { listen: listen(), state: None }
+        Self { listen: listen(), state: None, transfer: TransferSettings::default() }
     }
 }
 
@@ -79,6 +91,7 @@ impl Default for ServerSettings {
 #[derive(Debug)]
 pub struct Server {
     zones: Arc<Zones>,
+    secondaries: Vec<Arc<Secondary>>,
     listen: Vec<SocketAddr>,
     state: Option<PathBuf>,
     serving: Mutex<Serving>,
@@ -96,21 +109,25 @@ struct Serving {
 }
 
 impl Server {
-    /// A server of these settings. Opens nothing yet.
-    #[must_use]
-    pub fn new(settings: ServerSettings) -> Self {
+    /// A server of these settings. Opens nothing yet but the file of the key.
+    ///
+    /// # Errors
+    /// Settings that cannot work.
+    pub fn open(settings: ServerSettings) -> Result<Self, Fault> {
         let listen = match settings.listen {
             Listen::One(one) => vec![one],
             Listen::Many(many) => many,
         };
-        Self {
-            zones: Arc::default(),
+        let access = Access::new(&settings.transfer)?;
+        Ok(Self {
+            secondaries: access.notify.iter().copied().map(Secondary::new).collect(),
+            zones: Arc::new(Zones::new(access)),
             listen,
             state: settings.state,
             serving: Mutex::default(),
             started: OnceLock::new(),
             fences: Mutex::default(),
-        }
+        })
     }
 
     /// Where it answers; empty while it does not.
@@ -156,6 +173,8 @@ impl Server {
             serving.addresses.push(address);
             tracing::info!(%address, "answering DNS questions");
         }
+        let secondaries = self.secondaries.iter().cloned();
+        serving.tasks.extend(secondaries.map(|one| tokio::spawn(one.tell(self.zones.clone()))));
         if let Some(copies) = self.copies() {
             serving.tasks.push(tokio::spawn(copies.clone().keep(self.zones.clone())));
         }
@@ -266,6 +285,7 @@ impl Target<Dns> for Server {
         if let Some(copies) = self.copies() {
             copies.changed(&zone);
         }
+        self.secondaries.iter().for_each(|secondary| secondary.changed(&zone));
         Ok(Applied { each, facts: Vec::new() })
     }
 }

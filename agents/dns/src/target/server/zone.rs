@@ -11,6 +11,7 @@ use hickory_proto::rr::rdata::NULL;
 use hickory_proto::rr::{Name, RData, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 
+use super::journal::{Changed, Journal};
 use crate::name::{self, Zone};
 use crate::rdata::{self, Rtype};
 use crate::record::{Key, Node, RecordSet};
@@ -28,6 +29,9 @@ pub(super) struct ZoneData {
     soa: Option<Set>,
     /// Names that could not be put there while there was no SOA.
     pub(super) refused: BTreeSet<Key>,
+    /// What was put since the zone was last sealed.
+    pending: Vec<Changed>,
+    journal: Journal,
 }
 
 #[derive(Debug, Default)]
@@ -118,7 +122,15 @@ pub(in crate::target) fn wire_name(wire: &[u8]) -> Result<Name, String> {
 impl ZoneData {
     /// A zone without names.
     pub(super) fn new(zone: Zone, serial: u32) -> Self {
-        Self { zone, serial, names: HashMap::new(), soa: None, refused: BTreeSet::new() }
+        Self {
+            zone,
+            serial,
+            names: HashMap::new(),
+            soa: None,
+            refused: BTreeSet::new(),
+            pending: Vec::new(),
+            journal: Journal::default(),
+        }
     }
 
     /// Puts records under a name, or takes them away. [`ZoneData::seal`] makes them count.
@@ -126,7 +138,11 @@ impl ZoneData {
         let there = stored.is_some();
         let place = self.names.entry(owner.into()).or_default();
         let was = place.stored.is_some();
-        place.stored = stored;
+        let old = std::mem::replace(&mut place.stored, stored.clone());
+        // Who is told of changes had an earlier version.
+        if self.soa.is_some() {
+            self.pending.push(Changed { old, new: stored });
+        }
         if there != was && owner != "@" {
             for above in above(owner) {
                 let place = self.names.entry(above.into()).or_default();
@@ -145,21 +161,41 @@ impl ZoneData {
     pub(super) fn clear(&mut self) -> BTreeSet<Key> {
         let went = self.nodes().map(|(key, _)| key).collect();
         self.names.clear();
+        self.journal.clear();
         went
     }
 
     /// Raises the serial: what was put is one new version of the zone.
     pub(super) fn seal(&mut self, serial: u32) -> Result<(), String> {
-        self.serial = serial;
         let node = self.names.get("@").and_then(|place| place.stored.as_ref()).map(|stored| &stored.node);
-        self.soa = match node.and_then(|node| node.set(Rtype::SOA)) {
+        let soa = match node.and_then(|node| node.set(Rtype::SOA)) {
             Some(set) => {
                 let data = set.data.iter().map(|data| with_serial(data, serial)).collect();
                 Some(Set::new(&RecordSet { rtype: Rtype::SOA, ttl: set.ttl, data })?)
             }
             None => None,
         };
+        let (from, pending) = (self.serial, std::mem::take(&mut self.pending));
+        self.serial = serial;
+        let old = std::mem::replace(&mut self.soa, soa);
+        let apex = self.names.get("@").and_then(|place| place.stored.as_ref());
+        match (apex, old, &self.soa) {
+            (Some(apex), Some(old), Some(new)) => {
+                self.journal.add(from, &apex.name, old, new.clone(), pending);
+            }
+            _ => self.journal.clear(),
+        }
         Ok(())
+    }
+
+    /// What changed lately.
+    pub(super) fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// Every name with its records, ready to be sent, in no order.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Stored>> {
+        self.names.values().filter_map(|place| place.stored.as_ref())
     }
 
     /// The SOA, if the zone is served.

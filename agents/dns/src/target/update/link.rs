@@ -4,7 +4,7 @@
 //! what a connection that was idle has become. Answers are bounded by time and by size.
 
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{Record, RecordType, TSigVerifier, TSigner};
@@ -12,6 +12,8 @@ use shoal_agent::Fault;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use crate::target::tsig::now;
 
 /// A zone of more records than this is not looked at: it would not fit into memory with all the rest.
 const MOST_RECORDS: usize = 20_000_000;
@@ -160,8 +162,4 @@ impl Connection<'_> {
         check.verify(&octets).map_err(|e| broken(&e))?;
         Ok(plain)
     }
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -23,7 +23,7 @@ use shoal_agent::{Applied, Batch, Edit, Fault, Fence, Nature, Observed, Outcome,
 
 use link::{Link, Lost};
 use message::Verdict;
-pub use settings::{Algorithm, KeySettings, UpdateSettings};
+pub use settings::UpdateSettings;
 
 use super::bind::zone_of;
 use crate::Dns;
