@@ -6,7 +6,7 @@
 mod common;
 
 use common::scratch::{Daemon, FILES, Scratch};
-use common::{Named, dig, here, until};
+use common::{Named, SECRET, dig, here, until};
 use serde_json::json;
 use shoal_core::Edit;
 use shoal_dns::target::{Listen, Names, ServerSettings, Settings};
@@ -91,18 +91,56 @@ async fn the_configuration_for_the_built_in_server_runs() {
         return;
     }
     let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let places = [("127.0.0.1:5300", address.to_string()), ("/var/lib/shoal/dns", "DIR/copies".to_owned())];
+    let secondary = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    secondary.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
+    let places = [
+        ("127.0.0.1:5300", address.to_string()),
+        ("/var/lib/shoal/dns", "DIR/copies".to_owned()),
+        ("192.0.2.53:53", secondary.local_addr().unwrap().to_string()),
+        ("/etc/shoal/dns.key", "DIR/key".to_owned()),
+    ];
     let scratch = Scratch::new(&configuration("[agent.server]", &places));
+    std::fs::write(scratch.path().join("key"), SECRET).unwrap();
     scratch.apply(&fleet()).await;
     let _daemon = Daemon::start(&scratch);
+    let mut told = [0; 512];
+    // The third octet of the header says what it is: NOTIFY, and authoritative.
+    assert!(secondary.recv(&mut told).unwrap() > 50 && told[2] == 0b0010_0100, "{told:?}");
     until(|| dig(address, "+tries=1 www.example.com A").answer().len() == 2).await;
     until(|| scratch.path().join("copies/example.com.copy").exists()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_configuration_for_updates_runs() {
+    if !here("the_configuration_for_updates_runs", &["named", "rndc", "dig"]) {
+        return;
+    }
+    let zones = ["example.com", "2.0.192.in-addr.arpa", "8.b.d.0.1.0.0.2.ip6.arpa"];
+    let named = Named::start_with(&zones, "allow-update { key k; }; allow-transfer { key k; };");
+    for zone in zones {
+        let text = "$TTL 60\n@ IN SOA a.example. b.example. 1 60 60 60 60\n@ IN NS ns.example.net.\n";
+        std::fs::write(named.file(zone), text).unwrap();
+        assert!(named.rndc(&["reload", zone]));
+        until(|| dig(named.address, &format!("+tries=1 {zone} SOA")).status() == "NOERROR").await;
+    }
+    let places = [
+        ("127.0.0.1:53", named.address.to_string()),
+        ("/etc/shoal/dns.key", "DIR/key".to_owned()),
+        ("name = \"shoal\"", "name = \"k\"".to_owned()),
+    ];
+    let scratch = Scratch::new(&configuration("[agent.update]", &places));
+    std::fs::write(scratch.path().join("key"), SECRET).unwrap();
+    scratch.apply(&fleet()).await;
+    let (code, said) = scratch.run(&["--once"]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(dig(named.address, "www.example.com A").answer().len(), 2);
+    assert_eq!(dig(named.address, "-x 192.0.2.1").answer().len(), 1);
 }
 
 #[test]
 fn without_a_table_it_is_the_built_in_server() {
     let settings: Settings = toml::from_str("").unwrap();
-    assert!(settings.bind.is_none() && settings.server.is_none());
+    assert!(settings.bind.is_none() && settings.update.is_none() && settings.server.is_none());
     let Listen::One(address) = ServerSettings::default().listen else { panic!("more than one address") };
     assert_eq!(address.to_string(), "127.0.0.1:5300");
     assert!(ServerSettings::default().state.is_none());
