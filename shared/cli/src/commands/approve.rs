@@ -16,6 +16,9 @@ struct Held {
     unit: String,
     #[serde(flatten)]
     hold: Hold,
+    /// The agent, where the approval is of another life of the database, and so for all of its units.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    all_of: Option<String>,
     /// The row that approves it.
     #[serde(skip)]
     row: Result<Key, BadName>,
@@ -31,6 +34,11 @@ pub(crate) async fn run(session: &mut Session, args: Approve) -> Outcome {
         });
     };
     let name = format!("{}/{}", name.agent, name.unit);
+    let mut others: Vec<String> = Vec::new();
+    if let Some(agent) = all.iter().find(|h| h.unit == name).and_then(|h| h.all_of.clone()) {
+        let too = all.iter().filter(|h| h.all_of.as_ref() == Some(&agent) && h.unit != name);
+        others.extend(too.map(|h| h.unit.clone()));
+    }
     let Some(held) = all.into_iter().find(|h| h.unit == name) else {
         return Err(Failure::Missing(format!(
             "nothing is held in {name}, so there is nothing to approve; `shoal approve` lists what is held"
@@ -44,13 +52,16 @@ pub(crate) async fn run(session: &mut Session, args: Approve) -> Outcome {
         )));
     }
     if args.plan {
-        let exactly =
-            format!("to agree to exactly this: shoal approve {name} --digest {} -m WHY\n", held.hold.digest);
-        session.out.print(&held, |out| text(out, &held) + &exactly)?;
+        let exactly = format!(
+            "to agree to exactly this{}: shoal approve {name} --digest {} -m WHY\n",
+            if held.all_of.is_some() { ", and to all that is held for the same reason" } else { "" },
+            held.hold.digest
+        );
+        session.out.print(&held, |out| text(out, &held, &others) + &exactly)?;
         return Err(Failure::Pending);
     }
     if session.out.is_text() {
-        let shown = text(&session.out, &held);
+        let shown = text(&session.out, &held, &others);
         session.out.write(&shown)?;
     }
     let key = held.row.map_err(|e| Failure::Other(anyhow::anyhow!("cannot approve {name}: {e}")))?;
@@ -64,7 +75,7 @@ async fn held(session: &Session) -> Outcome<Vec<Held>> {
     let reports = session.store.reports().await.map_err(Failure::reading("the agents' reports"))?;
     let head = session.store.head().await.map_err(Failure::reading("the database"))?;
     let now = (session.env.now)();
-    // The newest word on a unit counts.
+    // The newest word on a unit counts, of those who work on it.
     let past = |report: &shoal_core::Status| matches!(Life::of(report, now), Life::Dead | Life::Stopped);
     let mut reports: Vec<_> = reports.into_iter().filter(|report| !past(report)).collect();
     reports.sort_by_key(|r| std::cmp::Reverse(r.at));
@@ -73,13 +84,14 @@ async fn held(session: &Session) -> Outcome<Vec<Held>> {
     for report in reports {
         for (name, unit) in report.units {
             let unit_name = format!("{}/{name}", report.agent);
-            if !heard.insert(unit_name.clone()) {
+            if unit.elsewhere || !heard.insert(unit_name.clone()) {
                 continue;
             }
             if let Some(hold) = unit.held {
                 let epoch = hold.digest == format!("{:016x}", head.epoch.0);
                 let row = Key::approval(&report.agent, Some(name.as_str()).filter(|_| !epoch));
-                all.push(Held { unit: unit_name, hold, row });
+                let all_of = epoch.then(|| report.agent.to_string());
+                all.push(Held { unit: unit_name, hold, all_of, row });
             }
         }
     }
@@ -91,7 +103,7 @@ fn counts(hold: &Hold) -> String {
     format!("make {}, change {}, remove {} of {}", hold.create, hold.update, hold.remove, hold.of)
 }
 
-fn text(out: &Out, held: &Held) -> String {
+fn text(out: &Out, held: &Held, others: &[String]) -> String {
     let mut text = format!("{} is held: {}\nit would {}:\n", held.unit, held.hold.why, counts(&held.hold));
     for line in &held.hold.sample {
         text.push_str(&out.diff_line(&format!("  {line}")));
@@ -101,6 +113,11 @@ fn text(out: &Out, held: &Held) -> String {
     let more = total.saturating_sub(held.hold.sample.len() as u64);
     if more > 0 {
         text.push_str(&format!("  … and {more} more\n"));
+    }
+    if let Some(agent) = &held.all_of {
+        let also =
+            if others.is_empty() { String::new() } else { format!(", also for {}", others.join(", ")) };
+        text.push_str(&format!("the database was restored: an approval is for all units of {agent}{also}\n"));
     }
     text
 }

@@ -236,6 +236,10 @@ async fn what_a_guard_stopped_is_shown_and_approved() {
     );
     let row = fleet.ok(&["get", "approvals/dns/example.com", "-o", "json"]).await;
     assert!(row.contains("abc123"), "{row}");
+    // Another instance, that waits for the claim, says later that it knows of nothing.
+    let waits = json!({"items": 0, "behind": [], "behind_total": 0, "elsewhere": true});
+    fleet.report("dns a", 1, Some(30), json!({"example.com": waits}), json!([])).await;
+    assert_snapshot!("approve_list", fleet.ok(&["approve"]).await);
 }
 
 /// A unit may be called anything: also what used to be the name of something else.
@@ -249,8 +253,13 @@ async fn a_new_epoch_is_approved_apart_from_every_unit() {
         json!({"items": 12, "behind": [], "behind_total": 0, "held": held})
     };
     let epoch = format!("{:016x}", fleet.store.head().await.unwrap().epoch.0);
-    let units = json!({"epoch": held("abc123"), "web pool": held("abc124"), "other": held(&epoch)});
+    let units = json!({
+        "epoch": held("abc123"), "web pool": held("abc124"), "other": held(&epoch), "third": held(&epoch)
+    });
     fleet.report("dns", 1, Some(30), units, json!([])).await;
+    let planned = fleet.run(&["approve", "dns/other", "--plan"]).await.out;
+    assert!(planned.contains("for all units of dns, also for dns/third"), "{planned}");
+    assert!(!fleet.run(&["approve", "dns/epoch", "--plan"]).await.out.contains("all units"));
     for (unit, row, digest) in [
         ("dns/epoch", "approvals/dns/epoch", "abc123"),
         ("dns/web pool", "approvals/dns/web%20pool", "abc124"),
