@@ -15,7 +15,7 @@ use crate::name::{self, Zone};
 use crate::pattern::{As, fill};
 use crate::rdata::Rtype;
 use crate::record::Key;
-use crate::reverse;
+use crate::reverse::{self, Place};
 use crate::spec::{MemberRecord, Spec};
 
 /// One record that a source wants.
@@ -129,13 +129,10 @@ impl Offers {
                 self.fault(apex, format!("static[{at}].name: {why}"));
             }
         }
-        for text in &spec.reverse {
-            match Zone::parse(text) {
-                Ok(zone) if zone.is_reverse() => {}
-                Ok(zone) => {
-                    self.fault(apex, format!("reverse: {zone} lies under neither in-addr.arpa nor ip6.arpa"));
-                }
-                Err(why) => self.fault(apex, format!("reverse: {why}")),
+        for why in spec.reverse_zones(zone).1 {
+            // A reverse zone without members may have any name.
+            if !spec.reverse.is_empty() || !spec.holds.is_empty() {
+                self.fault(apex, format!("reverse: {why}"));
             }
         }
     }
@@ -160,8 +157,9 @@ impl Member<'_> {
         }
         if self.zone.is_reverse() {
             let target = self.reverse_target();
-            for ip in self.addresses(&Key::apex(self.zone)) {
-                self.pointer(ip, &target);
+            let apex = Key::apex(self.zone);
+            for ip in self.addresses(&apex) {
+                self.pointer(ip, &target, &apex);
             }
             return;
         }
@@ -171,7 +169,7 @@ impl Member<'_> {
             for ip in self.addresses(own) {
                 let rtype = if ip.is_ipv4() { Rtype::A } else { Rtype::AAAA };
                 self.record(own.clone(), rtype, self.spec.ttl(), ip.to_string(), "addresses");
-                self.pointer(ip, &target);
+                self.pointer(ip, &target, own);
             }
         }
         // In a tag that only feeds the zone, what the host says of itself belongs to the zone's own tag.
@@ -232,21 +230,30 @@ impl Member<'_> {
         found
     }
 
-    fn pointer(&mut self, ip: IpAddr, target: &str) {
-        let own = self.zone.is_reverse().then(|| self.zone.clone());
-        let said =
-            self.spec.reverse.iter().filter_map(|text| Zone::parse(text).ok()).filter(Zone::is_reverse);
-        let zones: Vec<Zone> = own.into_iter().chain(said).collect();
-        if let Some((zone, owner)) = reverse::place(ip, &zones) {
-            self.offers.records.push(Offer {
-                key: Key::new(zone, &owner),
-                zone: zone.clone(),
-                rtype: Rtype::PTR,
-                ttl: self.spec.ttl(),
-                data: target.to_owned(),
-                field: format!("reverse ({ip})"),
-            });
-        }
+    /// The PTR record of an address. That it cannot be said where it belongs is told at `tell`.
+    fn pointer(&mut self, ip: IpAddr, target: &str, tell: &Key) {
+        let (zones, wrong) = self.spec.reverse_zones(self.zone);
+        let (zone, owner) = match reverse::place(ip, &zones) {
+            Place::At(zone, owner) => (zone, owner),
+            Place::Unclear(_, why) => {
+                return self.offers.fault(tell, format!("reverse ({ip}): {why}"));
+            }
+            Place::Nowhere => {
+                // Members of a reverse zone are there for nothing else.
+                if let Some(why) = wrong.first().filter(|_| self.zone.is_reverse()) {
+                    self.offers.fault(tell, format!("reverse ({ip}): {why}"));
+                }
+                return;
+            }
+        };
+        self.offers.records.push(Offer {
+            key: Key::new(zone, &owner),
+            zone: zone.clone(),
+            rtype: Rtype::PTR,
+            ttl: self.spec.ttl(),
+            data: target.to_owned(),
+            field: format!("reverse ({ip})"),
+        });
     }
 
     fn further(&mut self, label: &str, record: &MemberRecord, own: Option<&Key>) {

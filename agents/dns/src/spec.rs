@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::name::{self, Zone};
 use crate::rdata::Rtype;
+use crate::reverse::Reverse;
 
 /// The TTL where nobody says otherwise, in seconds.
 const TTL: u32 = 3600;
@@ -54,10 +55,14 @@ pub struct Spec {
     /// Records of the zone itself, whoever its members are.
     #[serde(default, rename = "static")]
     pub statics: Vec<StaticRecord>,
-    /// Reverse zones (`2.0.192.in-addr.arpa`, `8.b.d.0.1.0.0.2.ip6.arpa`, `0-25.2.0.192.in-addr.arpa`) that get a PTR
+    /// Reverse zones (`2.0.192.in-addr.arpa`, `8.b.d.0.1.0.0.2.ip6.arpa`, `0-127.2.0.192.in-addr.arpa`) that get a PTR
     /// record for each address of a member; the longest that holds the address. A reverse zone always feeds itself.
     #[serde(default)]
     pub reverse: Vec<String>,
+    /// Which addresses classless reverse zones hold, by zone, where their names can be read in two ways or say nothing:
+    /// `16-30.2.0.192.in-addr.arpa: 192.0.2.16/30`, or `192.0.2.16-192.0.2.30`. In each tag that feeds such a zone.
+    #[serde(default)]
+    pub holds: BTreeMap<String, String>,
     /// Leave the member out. Meant for hosts.
     #[serde(default)]
     pub omit: bool,
@@ -247,6 +252,37 @@ impl Spec {
     /// The TTL of what gives none.
     pub(crate) fn ttl(&self) -> u32 {
         self.ttl.unwrap_or(TTL).min(MAX_TTL)
+    }
+
+    /// The reverse zones that a tag feeding `zone` gives PTR records to, `zone` itself first if it is one; what
+    /// is wrong with the others.
+    pub(crate) fn reverse_zones(&self, zone: &Zone) -> (Vec<Reverse>, Vec<String>) {
+        let (mut zones, mut wrong) = (Vec::new(), Vec::new());
+        let own = zone.is_reverse().then(|| Ok(zone.clone()));
+        for parsed in own.into_iter().chain(self.reverse.iter().map(|text| Zone::parse(text))) {
+            match parsed.and_then(|zone| Reverse::parse(zone.clone(), self.holds_of(&zone))) {
+                Ok(reverse) => zones.push(reverse),
+                Err(why) => wrong.push(why),
+            }
+        }
+        for name in self.holds.keys() {
+            match Zone::parse(name) {
+                Ok(held)
+                    if held != *zone
+                        && self.reverse.iter().all(|text| Zone::parse(text).as_ref() != Ok(&held)) =>
+                {
+                    wrong.push(format!("holds: {held} is neither this zone nor listed under reverse"));
+                }
+                Ok(_) => {}
+                Err(why) => wrong.push(format!("holds: {why}")),
+            }
+        }
+        (zones, wrong)
+    }
+
+    fn holds_of(&self, zone: &Zone) -> Option<&str> {
+        let of = |(name, _): &(&String, &String)| Zone::parse(name).is_ok_and(|name| name == *zone);
+        self.holds.iter().find(of).map(|(_, addresses)| addresses.as_str())
     }
 
     /// The host fields that hold addresses.

@@ -201,3 +201,59 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_pointer_that_may_belong_elsewhere_is_left_out_with_its_host() {
+    let zone = "16-30.2.0.192.in-addr.arpa";
+    let fleet = |holds: Value| {
+        Fleet::default()
+            .tag(
+                "dns/example.com",
+                json!({"soa": soa(), "reverse": ["2.0.192.in-addr.arpa", zone], "holds": holds}),
+                &["a.example.com", "b.example.com"],
+            )
+            .tag(&format!("dns/{zone}"), json!({"soa": {"primary": "ns1.example.com."}}), &[])
+            .tag("dns/2.0.192.in-addr.arpa", json!({"soa": {"primary": "ns1.example.com."}}), &[])
+            .host("a.example.com", json!({"address": "192.0.2.17"}))
+            .host("b.example.com", json!({"address": "192.0.2.25"}))
+    };
+    let pointers = |text: &str| {
+        let found: Vec<String> =
+            text.lines().filter(|line| line.contains(" PTR ")).map(str::to_owned).collect();
+        found.join("\n")
+    };
+    let unsaid = fleet(json!({})).text();
+    assert_eq!(pointers(&unsaid), format!("{zone}/17 3600 PTR a.example.com."));
+    let told: Vec<&str> = unsaid.lines().filter(|line| line.contains("left out")).collect();
+    assert!(
+        matches!(told[..], [one] if one.contains("b.example.com") && one.contains("say which: holds:")),
+        "{told:?}"
+    );
+    let range = fleet(json!({zone: "192.0.2.16-192.0.2.30"})).text();
+    assert_eq!(
+        pointers(&range),
+        format!("{zone}/17 3600 PTR a.example.com.\n{zone}/25 3600 PTR b.example.com.")
+    );
+    let prefix = fleet(json!({zone: "192.0.2.16/30"})).text();
+    assert!(prefix.contains("2.0.192.in-addr.arpa/25 3600 PTR b.example.com."), "{prefix}");
+    assert!(!range.contains("left out") && !prefix.contains("left out"), "{range}{prefix}");
+}
+
+#[test]
+fn a_reverse_zone_whose_name_says_nothing_says_so_where_it_is_fed() {
+    let text = Fleet::default()
+        .tag(
+            "dns/customer-a.2.0.192.in-addr.arpa",
+            json!({"soa": {"primary": "ns1.example.com."}}),
+            &["a.example.com"],
+        )
+        .tag(
+            "dns/example.com",
+            json!({"soa": soa(), "reverse": ["customer-a.2.0.192.in-addr.arpa"], "holds": {"b.2.0.192.in-addr.arpa": "192.0.2.0/29"}}),
+            &["a.example.com"],
+        )
+        .host("a.example.com", json!({"address": "192.0.2.1"}))
+        .text();
+    assert_eq!(text.matches("does not say which addresses it holds").count(), 2, "{text}");
+    assert!(text.contains("b.2.0.192.in-addr.arpa is neither this zone nor listed under reverse"), "{text}");
+}
