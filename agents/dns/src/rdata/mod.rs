@@ -9,6 +9,8 @@
 //! Its parser does SVCB and HTTPS, whose parameters are a language of their own; they are printed generically.
 
 mod field;
+mod regexp;
+mod shape;
 mod tokens;
 mod types;
 
@@ -40,16 +42,18 @@ impl Rtype {
     pub const PTR: Self = Self(12);
     /// Text.
     pub const TXT: Self = Self(16);
+    /// A rule for rewriting names.
+    pub(crate) const NAPTR: Self = Self(35);
     /// An IPv6 address.
     pub const AAAA: Self = Self(28);
     /// Another name for everything below the owner.
     pub const DNAME: Self = Self(39);
 
     /// Whether a tag may ask for records of it: not for the SOA, which has its own place, nor for what servers and
-    /// signers make, or what only exists in questions and messages.
+    /// signers make, or what only exists in questions and messages; nor for what servers no longer load (MD, MF, NXT, A6).
     #[must_use]
     pub fn is_plain(self) -> bool {
-        !matches!(self.0, 0 | 6 | 24 | 41 | 46 | 47 | 50 | 51 | 128..=255)
+        !matches!(self.0, 0 | 3 | 4 | 6 | 24 | 30 | 38 | 41 | 46 | 47 | 50 | 51 | 128..=255)
     }
 
     /// Whether a name has at most one record of it.
@@ -164,6 +168,7 @@ fn finish(rtype: Rtype, wire: Vec<u8>) -> Result<Rdata, String> {
         service_reads(rtype, &wire)?;
     }
     digest(rtype, &wire)?;
+    shape::check(rtype, &wire)?;
     let (wire, text) = match types::fields(rtype) {
         Some(fields) => {
             field::decode(fields, wire).ok_or_else(|| format!("the octets are not {rtype} data"))?
@@ -237,7 +242,7 @@ fn service(rtype: Rtype, tokens: &[Token], base: Base<'_>) -> Result<Vec<u8>, St
 fn digest(rtype: Rtype, wire: &[u8]) -> Result<(), String> {
     let (kind, found, lengths): (u8, usize, &[usize]) = match (rtype.0, wire) {
         // SHA-1, SHA-256, GOST, SHA-384.
-        (43 | 59, [_, _, _, kind, hash @ ..]) => (*kind, hash.len(), &[0, 20, 32, 32, 48]),
+        (43 | 59 | 32768 | 32769, [_, _, _, kind, hash @ ..]) => (*kind, hash.len(), &[0, 20, 32, 32, 48]),
         // SHA-1, SHA-256.
         (44, [_, kind, hash @ ..]) => (*kind, hash.len(), &[0, 20, 32]),
         _ => return Ok(()),
