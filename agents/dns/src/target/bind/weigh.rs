@@ -1,7 +1,8 @@
 //! What goes into the candidate, and what is refused.
 //!
-//! One bad record must not hold up a zone. What the checker or Shoal itself refuses is put back to what the file has
-//! now, its change is reported as failed, and the rest goes on.
+//! One bad record must not hold up a zone. A name that the checker or Shoal itself refuses is put back to what the file
+//! has now. Where it has nothing, or where that is what is refused, the name goes on without the bad record. Either way
+//! its change is reported as failed, and the rest goes on.
 
 use std::collections::BTreeMap;
 
@@ -20,8 +21,8 @@ pub(super) struct Draft<'a> {
     after: Vec<(&'a Key, &'a Node)>,
     /// What stays as it is in the file, and why.
     refused: BTreeMap<Key, Fault>,
-    /// The zone's own records without the name servers that cannot be.
-    apex: Option<(Node, Fault)>,
+    /// What is written without the records that cannot be, and why they cannot.
+    reduced: BTreeMap<Key, (Node, Fault)>,
 }
 
 impl<'a> Draft<'a> {
@@ -32,7 +33,7 @@ impl<'a> Draft<'a> {
             Line::Keep(have) => &have.records,
         };
         let after = batch.after.iter().map(|(key, line)| (key, node(line))).collect();
-        Self { zone, current, after, refused: BTreeMap::new(), apex: None }
+        Self { zone, current, after, refused: BTreeMap::new(), reduced: BTreeMap::new() }
     }
 
     /// Whether it has a start of authority, so that it is a zone at all.
@@ -42,8 +43,8 @@ impl<'a> Draft<'a> {
 
     /// The records of a name as they shall be.
     fn get(&self, key: &Key) -> Option<&Node> {
-        if let Some((apex, _)) = self.apex.as_ref().filter(|_| key.is_apex()) {
-            return Some(apex);
+        if let Some((node, _)) = self.reduced.get(key) {
+            return Some(node).filter(|node| !node.sets.is_empty());
         }
         if self.refused.contains_key(key) {
             return self.current.get(key);
@@ -53,7 +54,7 @@ impl<'a> Draft<'a> {
 
     /// All names with their records, in order.
     pub(super) fn lines(&self) -> Vec<(&Key, &Node)> {
-        if self.refused.is_empty() && self.apex.is_none() {
+        if self.refused.is_empty() && self.reduced.is_empty() {
             return self.after.clone();
         }
         let mut keys: Vec<&Key> = self.after.iter().map(|(key, _)| *key).chain(self.refused.keys()).collect();
@@ -121,7 +122,7 @@ impl<'a> Draft<'a> {
             }
         }
         tracing::warn!(zone = %self.zone, "{fault}");
-        self.apex = Some((node, fault));
+        self.reduced.insert(apex, (node, fault));
         Ok(())
     }
 
@@ -152,36 +153,63 @@ impl<'a> Draft<'a> {
         self.get(&Key::new(self.zone, "*")).is_some_and(has_address)
     }
 
-    /// Refuses the names that the checker complains about; `false` if it names none that would change.
+    /// Leaves out what the checker complains about; `false` if it names nothing that could be left out.
     pub(super) fn blame(&mut self, complaint: &str, file: &str, rendered: &Rendered) -> bool {
-        let mut found = false;
+        let mut blamed: BTreeMap<&Key, (Vec<usize>, &str)> = BTreeMap::new();
         for line in complaint.lines().filter(|line| !line.contains("warning") && !line.contains("ignoring")) {
-            let number = line.split_once(file).and_then(|(_, rest)| rest.strip_prefix(':'));
-            let number =
-                number.and_then(|rest| rest.split(':').next()).and_then(|number| number.trim().parse().ok());
-            let Some(key) = number.and_then(|number| rendered.name_at(number)) else { continue };
-            if self.refused.contains_key(key) || self.get(key) == self.current.get(key) {
-                continue;
-            }
-            let what = line.split_once(file).map_or(line, |(_, rest)| {
-                rest.trim_start_matches(|c: char| c.is_ascii_digit() || ": ".contains(c))
-            });
+            let Some((_, rest)) = line.split_once(file) else { continue };
+            let number = rest.strip_prefix(':').and_then(|rest| rest.split(':').next());
+            let number = number.and_then(|number| number.trim().parse().ok());
+            let Some((key, record)) = number.and_then(|number| rendered.record_at(number)) else { continue };
+            let what = rest.trim_start_matches(|c: char| c.is_ascii_digit() || ": ".contains(c));
+            blamed.entry(key).or_insert((Vec::new(), what)).0.push(record);
+        }
+        let mut found = false;
+        for (key, (records, what)) in blamed {
             let fault =
                 Fault::new(format!("write {}", key.name()), format!("the checker refuses it: {what}"));
-            self.refused
-                .insert(key.clone(), fault.next("correct the tag or the host it comes from").permanent());
-            found = true;
+            found |= self.leave_out(
+                key,
+                &records,
+                fault.next("correct the tag or the host it comes from").permanent(),
+            );
         }
         found
     }
 
+    /// Puts a name back to what it is in the file, or goes on with it without these of its records.
+    fn leave_out(&mut self, key: &Key, records: &[usize], fault: Fault) -> bool {
+        let now = self.current.get(key);
+        let untried = !self.refused.contains_key(key) && !self.reduced.contains_key(key);
+        if untried && now.is_some() && now != self.get(key) {
+            self.refused.insert(key.clone(), fault);
+            return true;
+        }
+        let Some(node) = self.get(key) else { return false };
+        let mut node = node.clone();
+        // Without it there is no zone.
+        let soa = node.set(Rtype::SOA).map_or(0, |set| set.data.len());
+        if records.iter().all(|record| *record < soa) {
+            return false;
+        }
+        let mut at = soa;
+        for set in node.sets.iter_mut().filter(|set| set.rtype != Rtype::SOA) {
+            set.data.retain(|_| {
+                at += 1;
+                !records.contains(&(at - 1))
+            });
+        }
+        node.sets.retain(|set| !set.data.is_empty());
+        tracing::warn!(zone = %self.zone, "{fault}");
+        self.reduced.insert(key.clone(), (node, fault));
+        true
+    }
+
     /// What became of each change once the draft is written.
     pub(super) fn applied(&self, batch: &Batch<Dns>) -> Applied<Dns> {
-        let outcome = |edit: &Edit<Dns>| match (&self.apex, self.refused.get(&edit.key)) {
-            (_, Some(fault)) => Outcome::Failed(fault.clone()),
-            (Some((_, fault)), None) if edit.key.is_apex() => Outcome::Failed(fault.clone()),
-            _ => Outcome::Done,
-        };
+        let fault = |key: &Key| self.reduced.get(key).map(|(_, fault)| fault).or(self.refused.get(key));
+        let outcome =
+            |edit: &Edit<Dns>| fault(&edit.key).map_or(Outcome::Done, |fault| Outcome::Failed(fault.clone()));
         let each = batch.changes.iter().map(|edit| (edit.key.clone(), outcome(edit))).collect();
         Applied { each, facts: Vec::new() }
     }

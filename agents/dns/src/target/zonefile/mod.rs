@@ -44,10 +44,10 @@ pub(crate) struct Rendered {
 }
 
 impl Rendered {
-    /// The name whose records stand on this line of the file.
-    pub(crate) fn name_at(&self, line: usize) -> Option<&Key> {
+    /// The name whose records stand on this line of the file, and which of them it is.
+    pub(crate) fn record_at(&self, line: usize) -> Option<(&Key, usize)> {
         let after = self.lines.partition_point(|(first, _)| *first <= line);
-        after.checked_sub(1).map(|at| &self.lines[at].1)
+        after.checked_sub(1).map(|at| (&self.lines[at].1, line - self.lines[at].0))
     }
 }
 

@@ -100,9 +100,9 @@ fn lines_lead_to_names() {
     let text = rendered.head.clone() + &rendered.body;
     for (at, line) in text.lines().enumerate().skip(2) {
         let name = line.split('\t').next().unwrap().trim_end_matches('.');
-        assert_eq!(rendered.name_at(at + 1).unwrap().name(), name, "{line}");
+        assert_eq!(rendered.record_at(at + 1).unwrap().0.name(), name, "{line}");
     }
-    assert!(rendered.name_at(1).is_none());
+    assert!(rendered.record_at(1).is_none());
 }
 
 /// Prints what a large zone costs; run optimised it says something about the product.
