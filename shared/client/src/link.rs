@@ -71,7 +71,7 @@ pub(crate) struct Call {
     pub(crate) what: &'static str,
     /// Below `/api/v2`.
     path: &'static str,
-    query: Option<(&'static str, String)>,
+    query: Vec<(&'static str, String)>,
     /// JSON, for `POST`; `None`: `GET`. A copy of it costs nothing.
     body: Option<Bytes>,
     again: Again,
@@ -79,7 +79,7 @@ pub(crate) struct Call {
 
 impl Call {
     /// A question without a body.
-    pub(crate) fn get(what: &'static str, path: &'static str, query: Option<(&'static str, String)>) -> Self {
+    pub(crate) fn get(what: &'static str, path: &'static str, query: Vec<(&'static str, String)>) -> Self {
         Self { what, path, query, body: None, again: Again::Always }
     }
 
@@ -96,14 +96,15 @@ impl Call {
         let body = serde_json::to_vec(body).map_err(|e| {
             StoreError::Invalid(format!("cannot {what}: it cannot be written as JSON: {}", answer::root(&e)))
         })?;
-        Ok(Self { what, path, query: None, body: Some(body.into()), again })
+        Ok(Self { what, path, query: Vec::new(), body: Some(body.into()), again })
     }
 
     fn request(&self, at: &Address) -> Result<Request, Trouble> {
         let bad = || Trouble::Said(StoreError::Invalid(format!("{at} has no path {}", self.path)));
         let mut url = at.url(self.path).ok_or_else(bad)?;
-        if let Some((name, value)) = &self.query {
-            url.query_pairs_mut().append_pair(name, value);
+        // Without a pair it would still leave a question mark.
+        if !self.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(&self.query);
         }
         let Some(body) = &self.body else { return Ok(Request::new(Method::GET, url)) };
         let mut request = Request::new(Method::POST, url);

@@ -54,6 +54,26 @@ impl HttpStore {
         self.link.ask(Call::post(what, path, body, Again::Always)?).await.map(drop)
     }
 
+    /// A list, page by page, each as large as the server likes.
+    async fn all<T: DeserializeOwned>(
+        &self,
+        what: &'static str,
+        path: &'static str,
+        only: Vec<(&'static str, String)>,
+    ) -> Result<Vec<T>> {
+        let (mut all, mut after): (Vec<T>, Option<String>) = (Vec::new(), None);
+        loop {
+            let mut query = only.clone();
+            query.extend(after.take().map(|after| ("after", after)));
+            let page: WireList<T> = self.ask(Call::get(what, path, query)).await?;
+            all.extend(page.items);
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(all),
+            }
+        }
+    }
+
     async fn ask<T: DeserializeOwned>(&self, call: Call) -> Result<T> {
         let what = call.what;
         let answer = self.link.ask(call).await?;
@@ -73,6 +93,13 @@ struct WireQuery<'a> {
     after: Option<&'a Key>,
     limit: usize,
     tombstones: bool,
+}
+
+#[derive(Deserialize)]
+struct WireList<T> {
+    items: Vec<T>,
+    #[serde(default = "Option::default")]
+    next: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -125,7 +152,7 @@ impl TryFrom<WireLedgerPage> for LedgerPage {
 
 impl Store for HttpStore {
     fn head(&self) -> Fut<'_, Result<Head>> {
-        Box::pin(self.ask(Call::get("ask for the newest revision", "/store/head", None)))
+        Box::pin(self.ask(Call::get("ask for the newest revision", "/store/head", Vec::new())))
     }
 
     fn read(&self, query: &Query) -> Fut<'_, Result<Page>> {
@@ -166,8 +193,7 @@ impl Store for HttpStore {
     }
 
     fn claims(&self, prefix: &str) -> Fut<'_, Result<Vec<Claim>>> {
-        let only = Some(("name", prefix.to_owned()));
-        Box::pin(self.ask(Call::get("read the claims", "/store/claims", only)))
+        Box::pin(self.all("read the claims", "/store/claims", vec![("name", prefix.to_owned())]))
     }
 
     fn ledger(&self, prefix: &str, after: Option<&str>, limit: usize) -> Fut<'_, Result<LedgerPage>> {
@@ -194,6 +220,6 @@ impl Store for HttpStore {
     }
 
     fn reports(&self) -> Fut<'_, Result<Vec<Status>>> {
-        Box::pin(self.ask(Call::get("read the agents' reports", "/store/reports", None)))
+        Box::pin(self.all("read the agents' reports", "/store/reports", Vec::new()))
     }
 }

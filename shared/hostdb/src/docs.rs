@@ -14,7 +14,7 @@
 //! ```
 //!
 //! What a text leaves out is empty, but for a host's `state` and a tag's `members`: these stay as they are.
-//! `id` and `revision` are written by the database. A text that carries a `revision` is only stored while the
+//! `id`, `revision` and `members_total` are written by the database. A text that carries a `revision` is only stored while the
 //! host or tag is still at it, so that what was read, edited and sent back never overwrites somebody else's change.
 
 use jiff::Timestamp;
@@ -76,6 +76,10 @@ pub struct TagDoc {
     /// Its own members as they are written; `None`: not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub members: Option<Vec<Member>>,
+    /// How many members it has, where they are too many to be listed with it. Written by the database; as `members` is not
+    /// said then, a tag that was read and is sent back keeps them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members_total: Option<u64>,
     /// The newest revision that wrote its document or changed its members.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<Revision>,
@@ -134,6 +138,7 @@ impl TagDoc {
             expires: None,
             document: Document::empty(),
             members: None,
+            members_total: None,
             revision: None,
         }
     }
@@ -148,6 +153,7 @@ impl TagDoc {
             expires: record.expires,
             document: record.document,
             members: Some(members),
+            members_total: None,
             revision: Some(revision),
         }
     }

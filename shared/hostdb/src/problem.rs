@@ -58,6 +58,16 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "bad-request", "The request cannot be understood", detail.into())
     }
 
+    /// The answer is there and cannot be written down.
+    pub(crate) fn unwritable(error: &serde_json::Error) -> Self {
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "The server failed",
+            format!("the answer cannot be written: {error}; the database holds something that is not JSON"),
+        )
+    }
+
     /// There is nothing at `what`.
     pub(crate) fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not-found", "There is nothing here", detail.into())

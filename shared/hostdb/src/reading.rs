@@ -101,7 +101,7 @@ pub async fn host(
     }
 }
 
-/// A tag with all its members as of `at`. Its revision is the newest that wrote its document, or added or
+/// A tag with its members as of `at`; with their number alone where they are more than `most`. Its revision is the newest that wrote its document, or added or
 /// removed one of its members.
 ///
 /// # Errors
@@ -110,16 +110,23 @@ pub async fn tag(
     store: &dyn Store,
     name: &TagName,
     at: Option<Revision>,
+    most: usize,
 ) -> Result<Found<TagDoc>, StoreError> {
     // The members first, so that both are of the revision of their first page.
     let mut query = Query { at, tombstones: true, ..Query::new(Range::members(name)) };
-    let (mut newest, mut members) = (Revision::default(), Vec::new());
+    let (mut newest, mut members, mut total) = (Revision::default(), Vec::new(), 0);
     loop {
         let page = store.read(&query).await?;
         for row in &page.rows {
             newest = newest.max(row.revision);
             if let (Some(_), Kind::Member(_, member)) = (&row.value, row.key.kind()) {
-                members.push(member);
+                total += 1;
+                // Beyond that they are counted, and no longer kept.
+                if total <= most {
+                    members.push(member);
+                } else {
+                    members = Vec::new();
+                }
             }
         }
         query.at = Some(page.at);
@@ -131,7 +138,11 @@ pub async fn tag(
     match row(store, &Key::tag(name), query.at).await? {
         Found::Here(row) => {
             let revision = newest.max(row.revision);
-            Ok(Found::Here(TagDoc::of(name.clone(), record::<TagRecord>(&row)?, members, revision)))
+            let mut doc = TagDoc::of(name.clone(), record::<TagRecord>(&row)?, members, revision);
+            if total > most {
+                (doc.members, doc.members_total) = (None, u64::try_from(total).ok());
+            }
+            Ok(Found::Here(doc))
         }
         Found::Gone { revision, to } => Ok(Found::Gone { revision, to }),
         Found::Never => Ok(Found::Never),

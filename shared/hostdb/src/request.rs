@@ -221,14 +221,7 @@ impl Shape {
             Format::Json => (serde_json::to_string(value), "application/json"),
             Format::Yaml => (codec::write(value, Format::Yaml), "application/yaml"),
         };
-        let text = text.map_err(|e| {
-            Problem::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "internal",
-                "The server failed",
-                format!("the answer cannot be written: {e}; the database holds something that is not JSON"),
-            )
-        })?;
+        let text = text.map_err(|e| Problem::unwritable(&e))?;
         let mut response = Response::new(Body::from(text));
         *response.status_mut() = status;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));

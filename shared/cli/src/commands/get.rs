@@ -62,7 +62,7 @@ async fn one(session: &Session, at: Option<u64>, key: &Key) -> Outcome<Value> {
             Found::Here(doc) => value(&doc),
             gone => Err(missing(&gone, key)),
         },
-        Kind::Tag(name) => match reading::tag(store, &name, at).await.map_err(failed)? {
+        Kind::Tag(name) => match reading::tag(store, &name, at, usize::MAX).await.map_err(failed)? {
             Found::Here(doc) => value(&doc),
             gone => Err(missing(&gone, key)),
         },

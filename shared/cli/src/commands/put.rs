@@ -127,7 +127,7 @@ async fn from_fields(session: &Session, args: &Put, expect: Expect) -> Outcome<E
             if args.state.is_some() {
                 return Err(Failure::Usage("nothing was written: only hosts have a state".to_owned()));
             }
-            let found = reading::tag(&*session.store, &name, None).await.map_err(failed)?;
+            let found = reading::tag(&*session.store, &name, None, usize::MAX).await.map_err(failed)?;
             let (was, expect) = before(found, expect, |doc: &TagDoc| doc.revision);
             let was = was.unwrap_or_else(|| TagDoc::new(name));
             let document = set(&was.document, &args.fields)?;

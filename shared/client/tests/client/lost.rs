@@ -97,6 +97,12 @@ async fn claims_and_the_ledger_are_written_again() {
     let ClaimAnswer::Granted(claim) = store.claim(&want).await.unwrap() else { panic!("nobody else asks") };
     assert_eq!(store.claims("").await.unwrap(), [claim], "one place of two is taken");
     assert_eq!(proxy.left(), 0);
+    // More than the server gives at once.
+    for n in 0..150 {
+        store.claim(&ClaimRequest { name: format!("unit/y{n:03}"), ..want.clone() }).await.unwrap();
+    }
+    let names: Vec<_> = store.claims("unit/y").await.unwrap().into_iter().map(|claim| claim.name).collect();
+    assert_eq!(names, (0..150).map(|n| format!("unit/y{n:03}")).collect::<Vec<_>>());
     let (_, _server, proxy, store) = through("/ledger/write", &fates).await;
     let ClaimAnswer::Granted(claim) = store.claim(&want).await.unwrap() else { panic!("nobody else asks") };
     let row = LedgerWrite { key: "dns/x/0".into(), value: Some(vec![0, 159, 146, 150]) };

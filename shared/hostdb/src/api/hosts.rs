@@ -4,7 +4,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::ETAG;
 use serde::Serialize;
-use shoal_core::{HostName, Revision};
+use shoal_core::{HostName, Revision, TagName};
 
 use super::{List, missing};
 use crate::docs::HostDoc;
@@ -53,7 +53,7 @@ pub(super) fn tagged<T: Serialize>(ask: &Ask, revision: Option<Revision>, value:
 
 #[derive(Serialize)]
 struct Membership {
-    tag: String,
+    tag: TagName,
     /// The nested tags from the tag down to the one that holds the host.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     through: Vec<String>,
@@ -64,17 +64,18 @@ struct Membership {
 
 /// `GET /api/v2/hosts/{fqdn}/tags`
 pub(super) async fn tags(ask: Ask, Named(name): Named<HostName>) -> Answer {
-    let ask = ask.only(&["revision"])?;
+    let ask = ask.only(&["revision", "after", "limit"])?;
+    let after = ask.params.get("after").map(str::parse::<TagName>).transpose()?;
     let view = ask.app.db.as_of(ask.params.revision()?).await?;
     if view.host(name.as_str()).is_none() {
         let found = reading::host(ask.store(), &name, Some(view.revision())).await?;
         return Err(missing(&found, &format!("host {name}")));
     }
-    let items = view.memberships(name.as_str()).into_iter().map(|(tag, via)| Membership {
-        tag: tag.to_string(),
+    let all = view.memberships(name.as_str()).into_iter().map(|(tag, via)| Membership {
+        tag,
         through: via.through.iter().map(ToString::to_string).collect(),
         rule: via.rule,
         revision: via.revision,
     });
-    ask.shape.ok(&List { revision: view.revision(), items: items.collect(), next: None })
+    ask.page(view.revision(), all.collect(), |membership| membership.tag.clone(), after)
 }

@@ -2,6 +2,7 @@
 
 mod history;
 mod hosts;
+mod live;
 mod plain;
 mod store;
 mod tags;
@@ -15,11 +16,14 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 use shoal_core::Revision;
+use shoal_store::MAX_PAGE_BYTES;
 
 use crate::app::App;
-use crate::problem::Problem;
+use crate::problem::{Answer, Problem};
 use crate::reading::Found;
+use crate::request::Ask;
 use crate::{guard, health, watch};
 
 /// A page of a list.
@@ -31,6 +35,35 @@ struct List<T> {
     /// What `after` is for the next page; with `revision` as here, all pages are of one revision.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
+}
+
+impl Ask {
+    /// A page of a list that is at hand whole, by what names its items: at most `limit` of them after `after`, and fewer
+    /// when they are large.
+    fn page<T: Serialize, K: Ord + ToString>(
+        &self,
+        revision: Revision,
+        mut all: Vec<T>,
+        name: impl Fn(&T) -> K,
+        after: Option<K>,
+    ) -> Answer {
+        let limit = self.params.limit(&self.app)?;
+        all.sort_by_cached_key(&name);
+        let from = after.map_or(0, |after| all.partition_point(|item| name(item) <= after));
+        let (mut items, mut octets): (Vec<Box<RawValue>>, usize) = (Vec::new(), 0);
+        for item in &all[from..] {
+            let text = to_raw_value(item).map_err(|e| Problem::unwritable(&e))?;
+            octets += text.get().len();
+            if items.len() == limit || octets > MAX_PAGE_BYTES && !items.is_empty() {
+                break;
+            }
+            items.push(text);
+        }
+        let more = items.len() < all.len() - from;
+        let last = items.len().checked_sub(1).filter(|_| more);
+        let next = last.map(|last| name(&all[from + last]).to_string());
+        self.shape.ok(&List { revision, items, next })
+    }
 }
 
 /// The problem that `what` is not there, with what became of it.
@@ -72,8 +105,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/blame/{*key}", get(history::blame))
         .route("/diff", get(history::diff))
         .route("/rollback", post(transaction::rollback))
-        .route("/status", get(store::reports))
-        .route("/claims", get(store::claims))
+        .route("/status", get(live::reports))
+        .route("/claims", get(live::claims))
         .route("/watch", get(watch::watch))
         .nest("/store", store::routes());
     for area in [shoal_core::FACTS, shoal_core::SCHEMAS, shoal_core::PAUSES, shoal_core::APPROVALS] {

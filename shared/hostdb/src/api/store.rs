@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use shoal_core::{Change, Commit, Edit, Key, Proposal, Range, Revision, Status};
 use shoal_store::{Claim, ClaimRequest, Filter, LedgerWrite, Position, Query, StoreError, TransactError};
 
+use super::live;
 use crate::app::App;
 use crate::problem::{Answer, Problem};
 use crate::request::{Accepts, Ask, Text};
@@ -35,11 +36,11 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/watch", post(watch_rows))
         .route("/claim", post(claim))
         .route("/release", post(release))
-        .route("/claims", get(claims))
+        .route("/claims", get(live::claims))
         .route("/ledger/read", post(read_ledger))
         .route("/ledger/write", post(write_ledger))
         .route("/report", post(report))
-        .route("/reports", get(reports))
+        .route("/reports", get(live::reports))
 }
 
 async fn head(ask: Ask) -> Answer {
@@ -170,12 +171,6 @@ async fn release(ask: Ask, body: Body) -> Answer<StatusCode> {
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// `GET /api/v2/claims` and `/api/v2/store/claims`
-pub(crate) async fn claims(ask: Ask) -> Answer {
-    let ask = ask.only(&["name"])?;
-    ask.shape.ok(&ask.store().claims(ask.params.get("name").unwrap_or("")).await?)
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WireLedgerQuery {
@@ -238,12 +233,6 @@ async fn report(ask: Ask, body: Body) -> Answer<StatusCode> {
     let status: Status = small(&ask, body).await?;
     ask.store().report(status).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// `GET /api/v2/status` and `/api/v2/store/reports`
-pub(crate) async fn reports(ask: Ask) -> Answer {
-    let ask = ask.only(&[])?;
-    ask.shape.ok(&ask.store().reports().await?)
 }
 
 async fn small<T: DeserializeOwned>(ask: &Ask, body: Body) -> Answer<T> {

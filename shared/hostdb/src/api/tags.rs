@@ -45,10 +45,10 @@ async fn page(ask: Ask, ns: Option<Namespace>) -> Answer {
     shape.ok(&List { revision: view.revision(), items, next })
 }
 
-/// `GET /api/v2/tags/{ns}/{key}`: a tag with all its members.
+/// `GET /api/v2/tags/{ns}/{key}`: a tag with its members, if they fit one page; else with how many they are.
 pub(super) async fn get(ask: Ask, Named(name): Named<TagName>) -> Answer {
     let ask = ask.only(&["revision"])?;
-    match reading::tag(ask.store(), &name, ask.params.revision()?).await? {
+    match reading::tag(ask.store(), &name, ask.params.revision()?, ask.app.limits.max_page).await? {
         Found::Here(doc) => tagged(&ask, doc.revision, &doc),
         gone => Err(missing(&gone, &format!("tag {name}"))),
     }
@@ -138,9 +138,10 @@ pub(super) async fn member(ask: Ask, Named((name, member)): Named<(TagName, Memb
 
 /// `GET /api/v2/tags/{ns}/{key}/parents`: the tags that nest it.
 pub(super) async fn parents(ask: Ask, Named(name): Named<TagName>) -> Answer {
-    let Ask { app, shape, params, .. } = ask.only(&["revision"])?;
-    let view = app.db.as_of(params.revision()?).await?;
-    shape.ok(&List { revision: view.revision(), items: view.tag_parents(&name), next: None })
+    let ask = ask.only(&["revision", "after", "limit"])?;
+    let after = ask.params.get("after").map(str::parse::<TagName>).transpose()?;
+    let view = ask.app.db.as_of(ask.params.revision()?).await?;
+    ask.page(view.revision(), view.tag_parents(&name), |tag| tag.clone(), after)
 }
 
 /// `GET /api/v2/effective/{ns}/{key}?host=…`: what the tag says of a member, with the origin of every value; without

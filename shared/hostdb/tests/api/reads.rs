@@ -112,6 +112,49 @@ async fn a_tag_comes_with_its_members_and_changes_its_etag_with_them() {
     server.stop().await;
 }
 
+/// A tag of very many members is not one answer: it says how many there are, and they come in pages.
+#[tokio::test]
+async fn a_tag_with_more_members_than_a_page_has_comes_without_them() {
+    let store = Arc::new(MemoryStore::new());
+    let host =
+        |n: usize| change(&format!("hosts/h{n}.example.com"), json!({"id": format!("h{n}"), "document": {}}));
+    let member = |n: usize| change(&format!("lb/web/members/h{n}.example.com"), json!({}));
+    let tag = change("lb/web", json!({"owner": "net", "document": {"port": 80}}));
+    commit(&*store, (0..6).map(host).chain((0..6).map(member)).chain([tag]).collect()).await;
+    let limits = Limits { max_page: 5, ..Limits::default() };
+    let server = Running::on(store.clone(), limits, false).await;
+    let path = "/api/v2/tags/lb/web";
+    let answer = server.ask("GET", path).send().await.unwrap();
+    assert_eq!(answer.headers()["etag"], "\"r1\"");
+    let mut tag: Value = answer.json().await.unwrap();
+    let expected =
+        json!({"tag": "lb/web", "owner": "net", "document": {"port": 80}, "members_total": 6, "revision": 1});
+    assert_eq!(tag, expected);
+    // Edited and sent back, it keeps them.
+    tag["document"]["port"] = json!(443);
+    let done = server.write("PUT", path, &tag).send().await.unwrap();
+    assert!(done.status().is_success(), "{}", done.text().await.unwrap());
+    assert_eq!(server.get(&format!("{path}/members")).await["items"].as_array().unwrap().len(), 5);
+    // One member less fits.
+    commit(&*store, vec![Change::delete("lb/web/members/h0.example.com".parse().unwrap())]).await;
+    let tag = server.get(path).await;
+    assert_eq!((tag["members"].as_array().unwrap().len(), &tag["revision"]), (5, &json!(3)));
+    assert_eq!(tag["members_total"], Value::Null);
+    assert_eq!(server.get(&format!("{path}?revision=1")).await["members_total"], 6);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_tags_of_a_host_and_above_a_tag_come_in_pages() {
+    let server = fleet().await;
+    let tags = server.get("/api/v2/hosts/web2.example.com/tags?limit=1").await;
+    assert_eq!((tags["items"].as_array().unwrap().len(), &tags["next"]), (1, &json!("dns/example.com")));
+    let rest = server.get("/api/v2/hosts/web2.example.com/tags?after=dns/example.com").await;
+    assert_eq!((&rest["items"][0]["tag"], &rest["next"]), (&json!("dns/inner"), &Value::Null));
+    assert_eq!(server.get("/api/v2/tags/dns/inner/parents?after=dns/example.com").await["items"], json!([]));
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn members_are_direct_or_expanded() {
     let server = fleet().await;

@@ -43,7 +43,7 @@ async fn claims_and_the_ledger_travel_whole() {
     let want = json!({"name": "unit/dns/a", "of": 1, "holder": "me", "ttl": null});
     let claim = server.post("/api/v2/store/claim", &want).await["Granted"].clone();
     assert_eq!(claim["holder"], "me");
-    assert_eq!(server.get("/api/v2/claims?name=unit/").await[0]["number"], claim["number"]);
+    assert_eq!(server.get("/api/v2/claims?name=unit/").await["items"][0]["number"], claim["number"]);
     // Octets that are not text survive.
     let write = json!({"rows": [{"key": "dns/a/0", "value": "AP9h"}], "held": claim});
     server.post("/api/v2/store/ledger/write", &write).await;
@@ -64,7 +64,71 @@ async fn reports_come_back_as_they_were_said() {
         "quarantined": [], "quarantined_total": 0
     });
     server.post("/api/v2/store/report", &status).await;
-    assert_eq!(server.get("/api/v2/status").await, json!([status]));
+    assert_eq!(server.get("/api/v2/status").await, json!({"revision": 0, "items": [status]}));
+    server.stop().await;
+}
+
+/// Every item once, in pages of two.
+async fn turned(server: &Running, path: &str, mark: char) -> Vec<serde_json::Value> {
+    let (mut all, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = server.get(&format!("{path}{mark}limit=2{after}")).await;
+        let items = page["items"].as_array().unwrap();
+        assert!(items.len() <= 2 && page["revision"] == 0, "{page}");
+        all.extend(items.iter().cloned());
+        match page["next"].as_str() {
+            Some(next) => after = format!("&after={}", next.replace('#', "%23")),
+            None => return all,
+        }
+    }
+}
+
+#[tokio::test]
+async fn claims_and_reports_come_in_pages() {
+    let server = Running::new().await;
+    for (name, holder) in
+        [("unit/b", "x"), ("unit/a#1", "x"), ("slots", "x"), ("slots", "y"), ("unit/a", "x")]
+    {
+        let want = json!({"name": name, "of": 2, "holder": holder, "ttl": null});
+        server.post("/api/v2/store/claim", &want).await;
+    }
+    for (agent, instance) in [("lb", "a"), ("dns", "z"), ("dns", "a/b"), ("dns", "a")] {
+        let status = json!({
+            "agent": agent, "instance": instance, "epoch": 1, "seen": 3, "at": "2026-01-01T00:00:00Z", "expires": null,
+            "units": {}
+        });
+        server.post("/api/v2/store/report", &status).await;
+    }
+    let claims = turned(&server, "/api/v2/claims?name=", '&').await;
+    let claims: Vec<_> = claims.iter().map(|c| format!("{} {}", c["name"], c["slot"])).collect();
+    assert_eq!(claims, ["\"slots\" 0", "\"slots\" 1", "\"unit/a\" 0", "\"unit/a#1\" 0", "\"unit/b\" 0"]);
+    assert_eq!(turned(&server, "/api/v2/store/claims?name=unit/a", '&').await.len(), 2);
+    let reports = turned(&server, "/api/v2/status", '?').await;
+    let reports: Vec<_> = reports.iter().map(|r| format!("{}/{}", r["agent"], r["instance"])).collect();
+    assert_eq!(reports, ["\"dns\"/\"a\"", "\"dns\"/\"a/b\"", "\"dns\"/\"z\"", "\"lb\"/\"a\""]);
+    for bad in ["/api/v2/claims?after=unit", "/api/v2/claims?after=unit%23x", "/api/v2/status?after=dns"] {
+        refused(server.ask("GET", bad), 400, "bad-request", &["is not the `next` of an earlier page"]).await;
+    }
+    refused(server.ask("GET", "/api/v2/status?limit=0"), 400, "bad-request", &["out of bounds"]).await;
+    server.stop().await;
+}
+
+/// An instance with very many units says much; a page of such reports ends early.
+#[tokio::test]
+async fn a_page_of_large_reports_ends_early() {
+    let server = Running::new().await;
+    let why = "x".repeat(1_900_000);
+    for n in 0..12 {
+        let status = json!({
+            "agent": "dns", "instance": format!("i{n:02}"), "epoch": 1, "seen": 3, "at": "2026-01-01T00:00:00Z",
+            "expires": null, "units": {}, "quarantined": [{"what": "a", "why": why, "since": 1}]
+        });
+        server.post("/api/v2/store/report", &status).await;
+    }
+    let page = server.get("/api/v2/status").await;
+    assert_eq!((page["items"].as_array().unwrap().len(), &page["next"]), (8, &json!("dns/i07")));
+    let rest = server.get("/api/v2/status?after=dns/i07").await;
+    assert_eq!(rest["items"].as_array().unwrap().len(), 4);
     server.stop().await;
 }
 
