@@ -7,6 +7,7 @@ use std::io::Write;
 
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table};
 use serde::Serialize;
+use serde_json::Value;
 use shoal_hostdb::codec::{self, Format};
 
 use crate::args::Output;
@@ -149,6 +150,37 @@ fn coloured(text: String) -> Cell {
     }
 }
 
+/// A value as people read it, on one line: text as it stands, lists and maps in YAML's short form, with quotes only
+/// where it would mean something else without.
+pub(crate) fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) if !text.contains('\n') => text.clone(),
+        value => inner(value),
+    }
+}
+
+fn inner(value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::String(text) => {
+            let bare = !text.is_empty()
+                && !text.contains(|c: char| c.is_control() || ",[]{}#\"'".contains(c))
+                && !text.contains(": ")
+                && text.trim() == text
+                && codec::read::<Value>(text.as_bytes(), Format::Yaml).is_ok_and(|read| read == *value);
+            if bare { text.clone() } else { value.to_string() }
+        }
+        Value::Array(list) => format!("[{}]", list.iter().map(inner).collect::<Vec<_>>().join(", ")),
+        Value::Object(map) => {
+            let fields: Vec<String> =
+                map.iter().map(|(name, value)| format!("{name}: {}", inner(value))).collect();
+            format!("{{{}}}", fields.join(", "))
+        }
+        value => value.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,6 +192,24 @@ mod tests {
 
     fn out(colours: bool, width: Option<u16>) -> Out {
         Out { colours, ..Out::to(Output::Text, width, Box::new(std::io::sink())) }
+    }
+
+    #[test]
+    fn values_are_text_for_people() {
+        let of = |value: serde_json::Value| plain(&value);
+        assert_eq!(of(serde_json::json!("10 10 443 {name}.")), "10 10 443 {name}.");
+        assert_eq!(
+            of(serde_json::json!(["ns1.example.com", "7", 7, true])),
+            "[ns1.example.com, \"7\", 7, true]"
+        );
+        assert_eq!(
+            of(serde_json::json!([{"type": "A", "ttl": 60, "data": ["192.0.2.1", "a, b"]}])),
+            "[{type: A, ttl: 60, data: [192.0.2.1, \"a, b\"]}]"
+        );
+        assert_eq!(
+            of(serde_json::json!({"address": "2001:db8::1", "x": null, "e": ""})),
+            "{address: 2001:db8::1, x: null, e: \"\"}"
+        );
     }
 
     #[test]

@@ -11,7 +11,7 @@ use shoal_store::{LedgerPage, MAX_PAGE};
 use super::members::{TagOf, VALUES, conflicts, tags_of, values};
 use crate::args::Explain;
 use crate::failure::{Failure, Outcome};
-use crate::out::Out;
+use crate::out::{Out, plain};
 use crate::session::Session;
 
 #[derive(Serialize)]
@@ -212,7 +212,7 @@ fn item(unit: &str, line: &Value, host: &HostName) -> Option<Item> {
     };
     let key = match &line["key"] {
         Value::String(key) => key.clone(),
-        key => key.to_string(),
+        key => plain(key),
     };
     Some(Item {
         unit: unit.to_owned(),
@@ -253,10 +253,8 @@ fn text(out: &Out, explained: &Explained) -> String {
         text.push_str(&format!("\nTags whose documents are empty: {}\n", names.join(", ")));
     }
     if !facts.is_empty() {
-        let rows = facts
-            .iter()
-            .map(|f| vec![f.namespace.clone(), out.glance(&f.document.to_string(), 30)])
-            .collect();
+        let rows =
+            facts.iter().map(|f| vec![f.namespace.clone(), out.glance(&plain(&f.document), 30)]).collect();
         text.push_str("\nReported of it\n");
         text.push_str(&out.table(&["BY", "FACTS"], rows, ""));
     }
@@ -282,12 +280,4 @@ fn text(out: &Out, explained: &Explained) -> String {
         text.push_str(&format!("\n{}\n", notes.join("\n")));
     }
     text
-}
-
-fn plain(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        value => value.to_string(),
-    }
 }

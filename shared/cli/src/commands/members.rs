@@ -131,7 +131,7 @@ pub(crate) const VALUES: [&str; 4] = ["FIELD", "FROM", "REVISION", "VALUE"];
 /// The values of an effective document, one a line, with who said each.
 pub(crate) fn values(effective: &shoal_core::Effective) -> Vec<Vec<String>> {
     let row = |(path, origin): (&String, &shoal_core::Origin)| {
-        let value = effective.value.pointer(path).map(ToString::to_string).unwrap_or_default();
+        let value = effective.value.pointer(path).map(crate::out::plain).unwrap_or_default();
         let (field, from) = (super::history::plain(path), crate::names::shown(&origin.key));
         vec![field, from, origin.revision.to_string(), value]
     };
@@ -140,7 +140,9 @@ pub(crate) fn values(effective: &shoal_core::Effective) -> Vec<Vec<String>> {
 
 /// What the tags do not agree upon, as text.
 pub(crate) fn conflicts(effective: &shoal_core::Effective) -> String {
-    let said = |s: &shoal_core::Said| format!("{} says {}", crate::names::shown(&s.origin.key), s.value);
+    let said = |s: &shoal_core::Said| {
+        format!("{} says {}", crate::names::shown(&s.origin.key), crate::out::plain(&s.value))
+    };
     let line = |c: &shoal_core::Conflict| {
         let between: Vec<String> = c.between.iter().map(said).collect();
         format!("conflict at {}: {}; the last is used\n", c.path, between.join(", "))
