@@ -1,7 +1,8 @@
 //! `shoal pause` and `shoal resume`: holds a host, a tag or an agent as it is, and lets it go.
 
-use shoal_core::{Document, Edit, Expect, Key, Kind, Namespace, PAUSES, Pause as Row};
+use shoal_core::{Document, Edit, Expect, Key, Kind, Namespace, PAUSES, Pause as Row, Range};
 use shoal_hostdb::reading::{Found, row};
+use shoal_store::{MAX_PAGE, Query};
 
 use crate::args::Pause;
 use crate::failure::{Failure, Outcome};
@@ -79,11 +80,36 @@ async fn is_agent(session: &Session, agent: &Namespace) -> Outcome<bool> {
 async fn held(session: &Session, scope: Scope) -> Outcome<Scope> {
     let agent = scope.agent.as_ref().and_then(|agent| Scope::agent(agent).ok());
     let what = scope.what.clone();
+    let agent_of = scope.agent.clone();
     for scope in std::iter::once(scope).chain(agent) {
         let found = row(&*session.store, &scope.key, None).await.map_err(Failure::reading(&scope.what))?;
         if matches!(found, Found::Here(_)) {
             return Ok(scope);
         }
     }
-    Err(Failure::Missing(format!("{what} is not paused; `shoal get pauses` lists what is")))
+    let either = agent_of.map(|agent| format!("neither {what} nor agent {agent}"));
+    let not = either.map_or_else(|| format!("{what} is not paused"), |either| format!("{either} is paused"));
+    Err(Failure::Missing(format!("{not}; {}", others(session, &what).await?)))
+}
+
+/// The most pauses that a message names.
+const NAMED: usize = 5;
+
+/// What is paused instead, as `resume` wants it written; what the name may mean comes first.
+async fn others(session: &Session, what: &str) -> Outcome<String> {
+    let query = Query { limit: MAX_PAGE, ..Query::new(Range::Prefix(format!("{PAUSES}/"))) };
+    let rows = session.store.read(&query).await.map_err(Failure::reading("the pauses"))?.rows;
+    let word = what.rsplit(' ').next().unwrap_or(what);
+    let written = |row: &shoal_core::Row| {
+        let scope = row.key.as_str().strip_prefix(PAUSES)?.strip_prefix('/')?;
+        Some(scope.strip_prefix("tag/").or_else(|| scope.strip_prefix("host/")).unwrap_or(scope).to_owned())
+    };
+    let mut names: Vec<String> = rows.iter().filter_map(written).collect();
+    names.sort_by_key(|name| !name.contains(word));
+    if names.is_empty() {
+        return Ok("nothing is paused".to_owned());
+    }
+    let more = if names.len() > NAMED { format!(" and {} more", names.len() - NAMED) } else { String::new() };
+    let some: Vec<&str> = names.iter().take(NAMED).map(String::as_str).collect();
+    Ok(format!("what is paused, as `shoal resume` takes it: {}{more}", some.join(", ")))
 }
