@@ -32,6 +32,41 @@ pub(crate) async fn before(
     Ok(all)
 }
 
+/// The most lines of [`names`].
+const NAMES: usize = 20;
+
+/// What changes, by name alone: what is new, what goes, what becomes otherwise; a tag with the number of its members that
+/// come and go.
+pub(crate) fn names(changes: &[Changed]) -> String {
+    let mut lines: BTreeMap<String, (char, usize, usize)> = BTreeMap::new();
+    for change in changes {
+        let sign = match (&change.before, &change.after) {
+            (None, Some(_)) => '+',
+            (_, None) => '-',
+            _ => '~',
+        };
+        match change.key.kind() {
+            Kind::Member(tag, _) => {
+                let line = lines.entry(format!("tag {tag}")).or_insert(('~', 0, 0));
+                if sign == '-' { line.2 += 1 } else { line.1 += 1 }
+            }
+            _ => lines.entry(shown(&change.key)).or_insert((sign, 0, 0)).0 = sign,
+        }
+    }
+    let members = |come: usize, go: usize| match (come, go) {
+        (0, 0) => String::new(),
+        (come, 0) => format!(" (members: {come} more)"),
+        (0, go) => format!(" (members: {go} fewer)"),
+        (come, go) => format!(" (members: {come} more, {go} fewer)"),
+    };
+    let line = |(name, (sign, come, go)): (&String, &(char, usize, usize))| {
+        format!("  {sign} {name}{}\n", members(*come, *go))
+    };
+    let text: String = lines.iter().take(NAMES).map(line).collect();
+    let more = if lines.len() > NAMES { format!("  … {} in all\n", lines.len()) } else { String::new() };
+    text + &more
+}
+
 /// The changes as text: each host, tag and other row under its name, members of a tag together.
 pub(crate) fn text(out: &Out, changes: &[Changed]) -> String {
     let mut members: BTreeMap<TagName, Vec<String>> = BTreeMap::new();

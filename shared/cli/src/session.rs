@@ -93,8 +93,9 @@ impl Session {
             let changes = changes::before(&*self.store, prepared.commit.changes, None).await?;
             return self.planned(&changes, &prepared.warnings);
         }
+        let made = made(&database.view(), &proposal.edits);
         let done = database.transact(proposal.clone()).await.map_err(not_done)?;
-        self.done(&proposal.author, &done)
+        self.done(&proposal.author, &done, &made)
     }
 
     /// The database with a view that follows it. Costs a reading of all of it.
@@ -124,11 +125,11 @@ impl Session {
         if changes.is_empty() { Ok(()) } else { Err(Failure::Pending) }
     }
 
-    /// Says what a proposal came to.
-    pub(crate) fn done(&mut self, author: &str, done: &Done) -> Outcome {
+    /// Says what a proposal came to, and which hosts and tags are new through it: a mistyped name makes one, too.
+    pub(crate) fn done(&mut self, author: &str, done: &Done, made: &[Key]) -> Outcome {
         let Committed { revision, changed, .. } = done.committed;
         let value = serde_json::json!({
-            "revision": revision, "changed": changed, "author": author, "warnings": done.warnings,
+            "revision": revision, "changed": changed, "made": made, "author": author, "warnings": done.warnings,
         });
         let by = self.env.author.as_ref().filter(|(name, _)| *name == author);
         let by = by.map(|(_, var)| format!(" (from ${var})")).unwrap_or_default();
@@ -138,7 +139,8 @@ impl Session {
                 0 => format!("nothing to change: everything stands there already (revision {revision})\n"),
                 _ => format!("revision {revision}: {rows} by {author}{by}\n"),
             };
-            said + &warned(&done.warnings)
+            let made = if made.is_empty() { String::new() } else { format!("made {}\n", some(made)) };
+            said + &made + &warned(&done.warnings)
         })
     }
 
@@ -156,15 +158,43 @@ impl Session {
 /// The failure that `key` is not there, with what to try.
 pub(crate) fn missing<T>(found: &reading::Found<T>, key: &Key) -> Failure {
     let hint = match (found, key.kind()) {
-        (reading::Found::Gone { to: Some(_), .. }, _) => "use its new name",
-        (reading::Found::Gone { .. }, _) => {
-            "--revision N shows it as it was; `shoal rollback` brings it back"
+        (reading::Found::Gone { to: Some(_), .. }, _) => "use its new name".to_owned(),
+        (reading::Found::Gone { revision, .. }, kind) => {
+            let name = match kind {
+                shoal_core::Kind::Host(host) => host.to_string(),
+                _ => key.to_string(),
+            };
+            let last = revision.0.saturating_sub(1);
+            format!(
+                "`shoal get {name} --revision {last}` shows it as it was; `shoal rollback {name} --to {last} -m WHY` brings \
+                 it back"
+            )
         }
-        (_, shoal_core::Kind::Host(_)) => "`shoal get hosts` lists all",
-        (_, shoal_core::Kind::Tag(_)) => "`shoal get tags` lists all",
-        _ => "`shoal log` shows what was written",
+        (_, shoal_core::Kind::Host(_)) => "`shoal get hosts` lists all".to_owned(),
+        (_, shoal_core::Kind::Tag(_)) => "`shoal get tags` lists all".to_owned(),
+        _ => "`shoal log` shows what was written".to_owned(),
     };
     Failure::Missing(format!("{}; {hint}", found.missing(&crate::names::shown(key))))
+}
+
+/// The hosts and tags that these edits make where there are none.
+pub(crate) fn made(view: &View, edits: &[Edit]) -> Vec<Key> {
+    let key = |edit: &Edit| match edit {
+        Edit::PutHost { host, .. } => Some(Key::host(host)),
+        Edit::PutTag { tag, .. } => Some(Key::tag(tag)),
+        _ => None,
+    };
+    edits.iter().filter_map(key).filter(|key| !view.exists(key)).collect()
+}
+
+/// The most names of one line.
+const SOME: usize = 8;
+
+/// What the first of these are called, and how many there are.
+pub(crate) fn some(keys: &[Key]) -> String {
+    let names: Vec<String> = keys.iter().take(SOME).map(crate::names::shown).collect();
+    let more = if keys.len() > SOME { format!(", … {} in all", keys.len()) } else { String::new() };
+    names.join(", ") + &more
 }
 
 fn warned(warnings: &[Warning]) -> String {

@@ -36,7 +36,7 @@ pub(crate) struct Put {
     /// A member of a tag; all of them, if given
     #[arg(long = "member", conflicts_with = "file", value_name = "MEMBER")]
     pub(crate) members: Vec<Member>,
-    /// Refuse if it exists already
+    /// Make it, and refuse if it exists already; without this, a state or FIELD- wants it to be there
     #[arg(long)]
     pub(crate) new: bool,
     /// Show what would change, write nothing; exits with 3 if something would

@@ -9,7 +9,7 @@ use super::put::read;
 use crate::args::{Import, ImportAnsible, ImportFrom};
 use crate::failure::{Failure, Outcome};
 use crate::import::{ansible, rows};
-use crate::session::{Session, not_done};
+use crate::session::{Session, made, not_done};
 
 /// How often the rows are read again because somebody changed them meanwhile.
 const TRIES: usize = 5;
@@ -40,12 +40,14 @@ async fn from_ansible(session: &mut Session, args: ImportAnsible) -> Outcome {
         }
         let proposal = Proposal { pre: import.pre, ..session.proposal(&args.sign, false, import.edits)? };
         let author = proposal.author.clone();
-        match session.database().await?.transact(proposal).await {
+        let database = session.database().await?;
+        let made = made(&database.view(), &proposal.edits);
+        match database.transact(proposal).await {
             Ok(done) => {
                 if session.out.is_text() {
                     session.out.write(&import.report.to_string())?;
                 }
-                return session.done(&author, &done);
+                return session.done(&author, &done, &made);
             }
             Err(TransactError::Store(StoreError::Conflict { .. })) if tries < TRIES => tries += 1,
             Err(error) => return Err(not_done(error)),

@@ -4,6 +4,7 @@ use shoal_core::{Revision, Scope};
 use shoal_hostdb::reading::{self, Found};
 
 use crate::args::Rollback;
+use crate::changes;
 use crate::failure::{Failure, Outcome};
 use crate::names::{Name, shown};
 use crate::session::{Session, missing};
@@ -24,5 +25,12 @@ pub(crate) async fn run(session: &mut Session, args: Rollback) -> Outcome {
         let one = database.rollback(Scope::Key(key), to).await;
         edits.extend(one.map_err(Failure::reading(format!("{} at revision {to}", shown(key))))?);
     }
-    session.write_to(&database, &args.sign, args.plan, edits).await
+    if args.plan || !session.out.is_text() {
+        return session.write_to(&database, &args.sign, args.plan, edits).await;
+    }
+    let plan = session.proposal(&args.sign, true, edits.clone())?;
+    let plan = database.preview(&plan).await.map_err(|refusal| Failure::Refused(Box::new(refusal)))?;
+    let changes = changes::before(&*session.store, plan.commit.changes, None).await?;
+    session.write_to(&database, &args.sign, args.plan, edits).await?;
+    session.out.write(&changes::names(&changes))
 }

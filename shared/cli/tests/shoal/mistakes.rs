@@ -48,6 +48,62 @@ async fn what_is_not_there_is_named() {
     assert_snapshot!("missing", all.join("\n"));
 }
 
+/// A mistyped name is not made where somebody wanted to change something; where it is made, that is said.
+#[tokio::test]
+async fn what_is_made_is_said_and_not_made_by_mistake() {
+    let fleet = Fleet::new().await;
+    for line in [
+        &["put", "wbe1.example.com", "--state", "draining", "-m", "x"][..],
+        &["put", "wbe1.example.com", "a=1", "site-", "-m", "x"],
+        &["put", "dns/exmaple.com", "ttl-", "-m", "x"],
+    ] {
+        let error = fleet.fails(1, line).await;
+        assert!(
+            error.contains("nothing was written: there is no") && error.contains("--new makes it"),
+            "{error}"
+        );
+    }
+    let new = ["put", "web7.example.com", "--state", "requested", "--new", "-m", "x"];
+    assert!(fleet.ok(&new).await.ends_with("\nmade host web7.example.com\n"));
+    assert!(!fleet.ok(&["put", "web7.example.com", "--state", "active", "-m", "x"]).await.contains("made"));
+    let docs: String = (0..9).map(|n| format!("host: n{n}.example.com\n---\n")).collect();
+    let file = fleet.file("many.yaml", &format!("{docs}tag: dns/web\n---\ntag: dns/wbe\n"));
+    let said = fleet.ok(&["apply", "-f", &file, "-m", "x"]).await;
+    assert!(said.contains("made host n0.example.com, ") && said.contains(", … 10 in all\n"), "{said}");
+    let json: serde_json::Value =
+        serde_json::from_str(&fleet.ok(&["put", "x.example.com", "-m", "x", "-o", "json"]).await).unwrap();
+    assert_eq!(json["made"], serde_json::json!(["hosts/x.example.com"]));
+}
+
+#[tokio::test]
+async fn a_rollback_says_what_goes_back() {
+    let fleet = Fleet::new().await;
+    fleet.ok(&["tag", "dns/web", "+db1.example.com", "-web1.example.com", "-m", "x"]).await;
+    fleet.ok(&["put", "web2.example.com", "site=fra1", "-m", "x"]).await;
+    fleet.ok(&["put", "web9.example.com", "a=1", "-m", "x"]).await;
+    fleet.ok(&["rm", "db1.example.com", "-m", "x"]).await;
+    let gone = fleet.fails(1, &["get", "db1.example.com"]).await;
+    assert!(gone.contains("`shoal rollback db1.example.com --to 4 -m WHY`"), "{gone}");
+    let said = fleet.ok(&["rollback", "--all", "--to", "1", "-m", "all back"]).await;
+    insta::assert_snapshot!("rollback_names", said);
+}
+
+#[tokio::test]
+async fn resume_says_what_is_paused_and_how_it_is_written() {
+    let fleet = Fleet::new().await;
+    let error = fleet.fails(1, &["resume", "dns", "-m", "x"]).await;
+    assert_eq!(error, "neither host dns nor agent dns is paused; nothing is paused");
+    fleet.ok(&["pause", "web1.example.com", "-m", "x"]).await;
+    fleet.ok(&["pause", "dns/web", "-m", "x"]).await;
+    for word in ["dns", "web", "agent/dns", "dns/example.com"] {
+        let error = fleet.fails(1, &["resume", word, "-m", "x"]).await;
+        assert!(error.contains("as `shoal resume` takes it: "), "{error}");
+        assert!(error.contains("dns/web") && error.contains("web1.example.com"), "{error}");
+    }
+    let error = fleet.fails(1, &["resume", "web1", "-m", "x"]).await;
+    assert!(error.ends_with("takes it: web1.example.com, dns/web"), "{error}");
+}
+
 #[tokio::test]
 async fn bad_files_are_refused_whole() {
     let fleet = Fleet::new().await;

@@ -22,7 +22,10 @@ fn what_one_process_writes_the_next_one_reads() {
     let store = format!("sqlite:{}", dir.path().join("shoal.db").display());
     let made = shoal(&store, &["put", "web1.example.com", "address=192.0.2.1", "-m", "first"]);
     assert!(made.status.success(), "{}", text(&made.stderr));
-    assert_eq!(text(&made.stdout), "revision 1: 1 row by ann (from $SHOAL_AUTHOR)\n");
+    assert_eq!(
+        text(&made.stdout),
+        "revision 1: 1 row by ann (from $SHOAL_AUTHOR)\nmade host web1.example.com\n"
+    );
     let got = shoal(&store, &["get", "web1.example.com", "-o", "json"]);
     let value: serde_json::Value = serde_json::from_slice(&got.stdout).unwrap();
     assert_eq!(value["document"]["address"], "192.0.2.1");
