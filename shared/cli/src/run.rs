@@ -57,6 +57,14 @@ fn there(cli: &Cli) -> Outcome {
         return Ok(());
     }
     match cli.store.strip_prefix("sqlite:").map(Path::new) {
+        // Nothing was ever written to it, or somebody cut it to nothing: either way it answers no question.
+        Some(path) if path.metadata().is_ok_and(|found| found.is_file() && found.len() == 0) => {
+            Err(Failure::Missing(format!(
+                "{} is empty, not even a database: mend --store or SHOAL_STORE; if it was one, restore a backup (`shoal database \
+                 restore BACKUP --replace`); if not, make one with `shoal apply`",
+                path.display()
+            )))
+        }
         Some(path) if !path.as_os_str().is_empty() && matches!(path.try_exists(), Ok(false)) => {
             Err(Failure::Missing(format!(
                 "there is no database at {}: mend --store or SHOAL_STORE, or make one with `shoal apply`",

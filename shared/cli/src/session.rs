@@ -187,14 +187,21 @@ pub(crate) fn made(view: &View, edits: &[Edit]) -> Vec<Key> {
     edits.iter().filter_map(key).filter(|key| !view.exists(key)).collect()
 }
 
-/// The most names of one line.
+/// The most names that are said one by one.
 const SOME: usize = 8;
 
-/// What the first of these are called, and how many there are.
+/// What these are called; how many of each, where they are many.
 pub(crate) fn some(keys: &[Key]) -> String {
-    let names: Vec<String> = keys.iter().take(SOME).map(crate::names::shown).collect();
-    let more = if keys.len() > SOME { format!(", … {} in all", keys.len()) } else { String::new() };
-    names.join(", ") + &more
+    if keys.len() <= SOME {
+        return keys.iter().map(crate::names::shown).collect::<Vec<_>>().join(", ");
+    }
+    let hosts = keys.iter().filter(|key| matches!(key.kind(), shoal_core::Kind::Host(_))).count();
+    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    match (hosts, keys.len() - hosts) {
+        (hosts, 0) => count(hosts, "host"),
+        (0, tags) => count(tags, "tag"),
+        (hosts, tags) => format!("{} and {}", count(hosts, "host"), count(tags, "tag")),
+    }
 }
 
 fn warned(warnings: &[Warning]) -> String {

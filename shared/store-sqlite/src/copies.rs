@@ -13,7 +13,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 use shoal_core::Revision;
 use shoal_store::{Head, Result, StoreError};
 
-use crate::fault::Stop;
+use crate::fault::{Stop, damaged, fault};
 use crate::open::{absolute, check, look, marks, random_epoch, recognise};
 use crate::{read, schema};
 
@@ -128,7 +128,16 @@ fn copy(from: &Path, new: &Path) -> Result<Head> {
         let name = new.to_str().ok_or_else(|| {
             StoreError::Invalid(format!("{} is not in UTF-8: name the copy otherwise", new.display()))
         })?;
-        source.execute("VACUUM INTO ?1", [name])?;
+        source.execute("VACUUM INTO ?1", [name]).map_err(|error| {
+            match fault(from, "copying it", &error) {
+                // It is the copy that has no room.
+                StoreError::Full { why, .. } => Stop::from(StoreError::Full {
+                    place: new.parent().unwrap_or(new).display().to_string(),
+                    why,
+                }),
+                other => other.into(),
+            }
+        })?;
         drop(source);
         let copy = open(new, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         sound(&copy)?;
@@ -209,6 +218,10 @@ impl Old {
     /// Takes the file for itself, with all of its log in it.
     fn lock(connection: &Connection, place: &Path) -> Result<(Head, i64), Stop> {
         let (application, _) = marks(connection)?;
+        // What is left of one that was cut to nothing.
+        if application == 0 && fs::metadata(place).is_ok_and(|found| found.len() == 0) {
+            return Err(damaged("it is empty"));
+        }
         if application != schema::APPLICATION {
             recognise(place, application, schema::VERSION)?;
         }

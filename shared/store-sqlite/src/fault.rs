@@ -58,7 +58,11 @@ pub(crate) fn damaged(what: impl std::fmt::Display) -> Stop {
 /// What SQLite said while `attempted` was done in the file `place`.
 pub(crate) fn fault(place: &Path, attempted: &str, error: &rusqlite::Error) -> StoreError {
     let place = place.display().to_string();
-    let why = format!("{attempted}: {error}");
+    let why = match error {
+        // What was found says it all; that a column was being read is ours alone.
+        rusqlite::Error::FromSqlConversionFailure(_, _, found) => format!("{attempted}: {found}"),
+        error => format!("{attempted}: {error}"),
+    };
     let Some(said) = error.sqlite_error() else {
         return match error {
             // A value that is not what the schema says it is.
@@ -71,7 +75,13 @@ pub(crate) fn fault(place: &Path, attempted: &str, error: &rusqlite::Error) -> S
     };
     match said.code {
         ErrorCode::DiskFull => StoreError::Full { place, why },
-        _ if said.extended_code == SHM_SIZE => StoreError::Full { place, why },
+        _ if said.extended_code == SHM_SIZE => StoreError::Full {
+            why: format!(
+                "{attempted}: {place}-shm, the memory that its programs share, cannot grow, and without it nothing can be \
+                 read either"
+            ),
+            place,
+        },
         ErrorCode::DatabaseCorrupt => StoreError::Corrupt { place, why },
         ErrorCode::NotADatabase => StoreError::Invalid(format!(
             "{place} is not a SQLite database ({why}): give the path of a Shoal database, or restore it from a \

@@ -279,7 +279,8 @@ pub(crate) fn check(connection: &Connection, place: &Path) -> Result<(), Stop> {
     if fs::metadata(place).map_or(0, |found| found.len()) <= CHECKED_WHOLE {
         let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
         if found != "ok" {
-            return Err(damaged(format!("the check of the whole file found: {found}")));
+            let found: Vec<&str> = found.lines().filter(|line| !line.starts_with("***")).collect();
+            return Err(damaged(format!("the check of the whole file found: {}", found.join("; "))));
         }
     }
     // One moment: other processes may be writing.

@@ -138,6 +138,10 @@ async fn only_a_sound_database_of_ours_is_restored_and_what_stands_stays() {
     let (kept, before) = restore(&copy, &db, true).unwrap().replaced.unwrap();
     assert_eq!((before, std::fs::read(kept).unwrap()), (None, b"damaged ".repeat(1000)));
     assert_eq!(hosts(&db).await, 200);
+    // So is one of which nothing is left.
+    std::fs::write(&db, b"").unwrap();
+    restore(&copy, &db, true).unwrap();
+    assert_eq!(hosts(&db).await, 200);
     // Another program's is not.
     let other = dir.path().join("other.db");
     let connection = rusqlite::Connection::open(&other).unwrap();

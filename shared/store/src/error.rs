@@ -57,7 +57,8 @@ pub enum StoreError {
     },
     /// The database is damaged.
     #[error(
-        "{place} is damaged: {why}; restore it from a backup, or open a copy with the tools of its engine"
+        "{place} is damaged: {why}; restore it from a backup (`shoal database restore BACKUP --replace` keeps what is there \
+         beside it), or open a copy with the tools of its engine"
     )]
     Corrupt {
         /// Where.

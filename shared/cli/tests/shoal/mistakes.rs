@@ -69,7 +69,7 @@ async fn what_is_made_is_said_and_not_made_by_mistake() {
     let docs: String = (0..9).map(|n| format!("host: n{n}.example.com\n---\n")).collect();
     let file = fleet.file("many.yaml", &format!("{docs}tag: dns/web\n---\ntag: dns/wbe\n"));
     let said = fleet.ok(&["apply", "-f", &file, "-m", "x"]).await;
-    assert!(said.contains("made host n0.example.com, ") && said.contains(", … 10 in all\n"), "{said}");
+    assert!(said.ends_with("\nmade 9 hosts and 1 tag\n"), "{said}");
     let json: serde_json::Value =
         serde_json::from_str(&fleet.ok(&["put", "x.example.com", "-m", "x", "-o", "json"]).await).unwrap();
     assert_eq!(json["made"], serde_json::json!(["hosts/x.example.com"]));

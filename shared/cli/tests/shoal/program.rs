@@ -98,6 +98,12 @@ fn a_corrupt_database_is_named_and_not_touched() {
     assert_eq!(read.status.code(), Some(1), "{}", text(&read.stdout));
     let said = text(&read.stderr);
     assert!(said.contains("shoal.db") && said.contains("damaged"), "{said}");
+    assert!(said.contains("`shoal database restore BACKUP --replace`"), "{said}");
+    // Cut to nothing, it is no database without hosts.
+    std::fs::write(&path, b"").unwrap();
+    let read = shoal(&store, &["get"]);
+    assert_eq!(read.status.code(), Some(1), "{}", text(&read.stdout));
+    assert!(text(&read.stderr).contains("is empty, not even a database"), "{}", text(&read.stderr));
 }
 
 /// In a file system of its own, so small that it is soon full; nothing that was acknowledged is lost.
@@ -117,7 +123,12 @@ shoal get hosts
 dd if=/dev/zero of=disk/fill bs=1k 2> /dev/null
 shoal put web2.example.com a=1 -m second 2> refused && exit 3
 cat refused >&2
+shoal get hosts 2> refused && exit 4
+cat refused >&2
 rm disk/fill
+mkdir small && mount -t tmpfs -o size=16k none small || exit 77
+shoal database backup small/copy.db 2> refused && exit 5
+cat refused >&2
 shoal put web3.example.com a=1 -m third && shoal get hosts
 ";
     let bin = std::path::Path::new(env!("CARGO_BIN_EXE_shoal")).parent().unwrap();
@@ -138,8 +149,10 @@ shoal put web3.example.com a=1 -m third && shoal get hosts
     };
     let (out, error) = (text(&run.stdout), text(&run.stderr));
     assert!(run.status.success(), "{out}\n{error}");
-    assert_eq!(error.matches("no room left in").count(), 2, "{error}");
-    assert_eq!(error.matches("free some space").count(), 2, "{error}");
+    assert_eq!(error.matches("no room left in").count(), 4, "{error}");
+    assert_eq!(error.matches("free some space").count(), 4, "{error}");
+    assert_eq!(error.matches("without it nothing can be read either").count(), 2, "{error}");
+    assert!(error.contains(&format!("no room left in {}", dir.path().join("small").display())), "{error}");
     assert!(error.contains("disk/shoal.db"), "{error}");
     assert!(out.contains("web1.example.com") && out.contains("web3.example.com"), "{out}");
     assert!(!out.contains("h1.example.com") && !out.contains("web2"), "{out}");
