@@ -209,7 +209,7 @@ twice hosts/web1
 hosts/web1 is put twice in one commit: leave one of the two out
 
 nested lb/eu
-lb/eu is nested in lb/web: take it out of them first, or delete it there too (follow)
+lb/eu is nested in lb/web: take it out of them first, or delete it there too (--follow, ?follow)
 
 missing hosts/web9
 hosts/web9 does not exist: mend the name, or make it first

@@ -115,8 +115,40 @@ pub fn read_many(text: &[u8], format: Format) -> Result<Vec<Value>, BadText> {
 pub fn form<T: DeserializeOwned>(value: Value) -> Result<T, BadText> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
-        BadText::Form { path, why: error.into_inner().to_string() }
+        BadText::Form { path, why: plainly(&error.into_inner().to_string()) }
     })
+}
+
+/// What is wrong with a value, in the words of who wrote it: YAML and JSON have lists, maps and text.
+fn plainly(why: &str) -> String {
+    if let Some(rest) = why.strip_prefix("unknown variant ") {
+        return rest.replacen(", expected one of", " is none of", 1).replacen(", expected", " is not", 1);
+    }
+    let Some((found, expected)) =
+        why.strip_prefix("invalid type: ").and_then(|rest| rest.split_once(", expected "))
+    else {
+        return why.to_owned();
+    };
+    let expected = match expected {
+        "a sequence" => "a list",
+        "a string" => "text",
+        other if other.starts_with("struct ") => "a map",
+        other => other,
+    };
+    let found = match found.split_once(' ') {
+        Some(("string", text)) => format!("the text {text}"),
+        Some(("integer" | "floating", number)) => {
+            format!("the number {}", number.trim_start_matches("point ").trim_matches('`'))
+        }
+        Some(("boolean", value)) => value.trim_matches('`').to_owned(),
+        _ => match found {
+            "sequence" => "a list".to_owned(),
+            "map" => "a map".to_owned(),
+            "null" | "unit value" => "nothing".to_owned(),
+            other => other.to_owned(),
+        },
+    };
+    format!("expected {expected}, found {found}")
 }
 
 /// Writes a value, with a line end.
@@ -144,7 +176,7 @@ fn read_json<T: DeserializeOwned>(text: &[u8]) -> Result<T, BadText> {
         let path = error.path().to_string();
         let inner = error.into_inner();
         match inner.classify() {
-            serde_json::error::Category::Data => BadText::Form { path, why: inner.to_string() },
+            serde_json::error::Category::Data => BadText::Form { path, why: plainly(&inner.to_string()) },
             _ => BadText::Syntax { format: Format::Json, why: inner.to_string() },
         }
     })?;
@@ -200,6 +232,24 @@ mod tests {
             let bad = read::<Doc>(b"{\"a\":\n [1", format).unwrap_err().to_string();
             assert!(bad.contains(&format!("not {format}")) && bad.contains("line"), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_the_words_of_the_format() {
+        let why =
+            |text: &str| read::<Vec<(String, bool)>>(text.as_bytes(), Format::Yaml).unwrap_err().to_string();
+        assert!(why("a").ends_with("expected a list, found the text \"a\""), "{}", why("a"));
+        assert!(why("{a: 1}").ends_with("expected a list, found a map"), "{}", why("{a: 1}"));
+        assert!(why("[[a, 1]]").ends_with("expected a boolean, found the number 1"), "{}", why("[[a, 1]]"));
+        assert!(
+            why("[[1.5, true]]").ends_with("expected text, found the number 1.5"),
+            "{}",
+            why("[[1.5, true]]")
+        );
+        assert!(why("[[true, true]]").ends_with("expected text, found true"), "{}", why("[[true, true]]"));
+        assert_eq!(plainly("unknown variant `up`, expected one of `a`, `b`"), "`up` is none of `a`, `b`");
+        assert_eq!(plainly("invalid type: null, expected struct Host"), "expected a map, found nothing");
+        assert_eq!(plainly("missing field `a`"), "missing field `a`");
     }
 
     #[test]

@@ -259,7 +259,11 @@ impl Text {
         let format = media(headers, accepts)?;
         let announced =
             headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
-        let how = "split it into several commits, or raise the server's --max-body";
+        let how = if limit > app.limits.document {
+            "split it into several commits, or raise the server's --max-body"
+        } else {
+            "keep what is large elsewhere, and say here where"
+        };
         if announced.is_some_and(|n: usize| n > limit) {
             return Err(Problem::too_large(limit, how));
         }

@@ -122,7 +122,7 @@ pub enum Refusal {
         why: String,
     },
     /// Other tags nest the tag.
-    #[error("{tag} is nested in {}: take it out of them first, or delete it there too (follow)", list(.parents))]
+    #[error("{tag} is nested in {}: take it out of them first, or delete it there too (--follow, ?follow)", list(.parents))]
     Nested {
         /// Which.
         tag: TagName,
