@@ -5,7 +5,7 @@
 
 use std::io::Write;
 
-use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table};
+use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table, Width};
 use serde::Serialize;
 use serde_json::Value;
 use shoal_hostdb::codec::{self, Format};
@@ -119,6 +119,9 @@ impl Out {
         if let Some(first) = table.column_mut(0) {
             first.set_padding((0, 1));
         }
+        if let Some(width) = self.width {
+            keep_short_columns(&mut table, width);
+        }
         let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
         lines.join("\n") + "\n"
     }
@@ -132,6 +135,29 @@ impl Out {
             _ => return line.to_owned(),
         };
         if self.colours { format!("{colour}{line}\u{1b}[0m") } else { line.to_owned() }
+    }
+}
+
+/// The widest column that is never broken: a time with its date.
+const SHORT: u16 = 20;
+/// What a column that may be broken needs, with the room around it.
+const BROKEN: u16 = 12;
+
+/// Breaks long cells only, where the terminal has room for that: a time on two lines or a heading of two halves costs more
+/// than it saves.
+fn keep_short_columns(table: &mut Table, width: u16) {
+    let widths = table.column_max_content_widths();
+    let short = |width: &&u16| **width <= SHORT;
+    let taken: u16 = widths.iter().filter(short).map(|width| width + 2).sum();
+    let long = u16::try_from(widths.iter().filter(|width| **width > SHORT).count()).unwrap_or(u16::MAX);
+    if long.saturating_mul(BROKEN).saturating_add(taken) > width {
+        return;
+    }
+    for (at, found) in widths.iter().enumerate().filter(|(_, width)| **width <= SHORT) {
+        if let Some(column) = table.column_mut(at) {
+            let (left, right) = if at == 0 { (0, 1) } else { (1, 1) };
+            column.set_constraint(ColumnConstraint::Absolute(Width::Fixed(found + left + right)));
+        }
     }
 }
 
@@ -223,6 +249,14 @@ mod tests {
         let long = "x".repeat(500);
         assert_eq!(out(false, Some(100)).glance(&long, 4).chars().count(), 96);
         assert_eq!(out(false, None).glance(&long, 4), long);
+    }
+
+    #[test]
+    fn what_is_short_is_not_broken() {
+        let rows = vec![vec!["7".to_owned(), "2026-11-28 13:21:09Z".to_owned(), "words ".repeat(30)]];
+        let text = out(false, Some(60)).table(&["REVISION", "TIME", "MESSAGE"], rows, "");
+        assert!(text.contains("2026-11-28 13:21:09Z") && text.contains("REVISION  TIME"), "{text}");
+        assert!(text.lines().count() > 3 && text.lines().all(|line| line.chars().count() <= 60), "{text}");
     }
 
     #[test]

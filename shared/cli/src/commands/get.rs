@@ -10,6 +10,7 @@ use shoal_store::{MAX_PAGE, Query};
 use crate::args::Get;
 use crate::failure::{Failure, Outcome};
 use crate::names::{Name, shown};
+use crate::out::plain;
 use crate::session::{Session, missing};
 
 pub(crate) async fn run(session: &mut Session, args: Get) -> Outcome {
@@ -176,9 +177,12 @@ async fn list(session: &mut Session, at: Option<u64>, area: &str) -> Outcome {
         }
     }
     session.out.print(&all, |out| {
+        let widest = all.iter().map(|row| row.key.as_str().len()).max().unwrap_or_default();
         let rows = all.iter().map(|row| {
-            let value = row.value.as_ref().map(ToString::to_string).unwrap_or_default();
-            vec![row.key.to_string(), row.revision.to_string(), value]
+            let value = row.value.as_ref().map(|value| plain(&value.value())).unwrap_or_default();
+            let (key, revision) = (row.key.to_string(), row.revision.to_string());
+            let taken = u16::try_from(widest + "REVISION".len() + 4).unwrap_or(u16::MAX);
+            vec![key, revision, out.glance(&value, taken)]
         });
         out.table(&["KEY", "REVISION", "VALUE"], rows.collect(), &format!("nothing under {area}"))
     })

@@ -111,7 +111,8 @@ pub(crate) async fn blame(session: &mut Session, args: Blame) -> Outcome {
         let row = |what: String, info: &CommitInfo, value: String| {
             std::iter::once(what).chain(by(info)).chain([value]).collect::<Vec<String>>()
         };
-        let value = |line: &Line<CommitInfo>| row(plain(&line.path), &line.by, line.value.to_string());
+        let value =
+            |line: &Line<CommitInfo>| row(plain(&line.path), &line.by, crate::out::plain(&line.value));
         let member = |since: &Since| row("member".to_owned(), &since.by, since.member.to_string());
         let rows = blamed.values.iter().map(value).chain(blamed.members.iter().map(member)).collect();
         out.table(&["FIELD", "REVISION", "TIME", "AUTHOR", "MESSAGE", "VALUE"], rows, "nothing is said there")

@@ -35,7 +35,7 @@ pub(crate) async fn run(session: &mut Session, args: Status) -> Outcome {
         let runs = |agent: &Namespace| all.iter().any(|i| i.life == Life::Live && i.report.agent == *agent);
         let past = |one: &Instance| !args.verbose && runs(&one.report.agent);
         let rows = all.iter().filter(|one| one.life != Life::Stopped || !past(one));
-        let text = table(out, head.revision, rows, now);
+        let text = table(out, head.revision, rows, now, args.verbose);
         let most = if args.verbose { usize::MAX } else { SHOWN };
         let tells = |one: &&Instance| !matches!(one.life, Life::Ended | Life::Stopped) || !past(one);
         all.iter().filter(tells).fold(text, |text, one| text + &details(&one.report, most))
@@ -56,21 +56,28 @@ fn taken_over(report: &Report, all: &[Report], now: Timestamp) -> Report {
     report
 }
 
-fn table<'i>(out: &Out, head: Revision, all: impl Iterator<Item = &'i Instance>, now: Timestamp) -> String {
+/// The instances; with `whole`, each by its whole name.
+fn table<'i>(
+    out: &Out,
+    head: Revision,
+    all: impl Iterator<Item = &'i Instance>,
+    now: Timestamp,
+    whole: bool,
+) -> String {
     let rows = all.map(|Instance { life, report }| {
         let sum = |of: fn(&UnitStatus) -> u64| report.units.values().map(of).sum::<u64>().to_string();
         vec![
             report.agent.to_string(),
-            report.instance.clone(),
+            if whole { report.instance.clone() } else { short(&report.instance) },
             life.as_str().to_owned(),
             report.seen.to_string(),
             report.units.values().filter(|u| !u.elsewhere).count().to_string(),
             sum(|u| u.items),
             sum(|u| u.behind_total),
             // A batch that the guard stopped is some items at least, whatever an older agent counts.
-            sum(|u| u.held_total.max(u64::from(u.held.is_some()))),
-            sum(|u| u.left_out_total.max(u.left_out.len() as u64)),
-            report.quarantined_total.max(report.quarantined.len() as u64).to_string(),
+            some_of(sum(|u| u.held_total.max(u64::from(u.held.is_some())))),
+            some_of(sum(|u| u.left_out_total.max(u.left_out.len() as u64))),
+            some_of(report.quarantined_total.max(report.quarantined.len() as u64).to_string()),
             ago(report.at, now),
         ]
     });
@@ -89,6 +96,22 @@ fn table<'i>(out: &Out, head: Revision, all: impl Iterator<Item = &'i Instance>,
     ];
     let empty = "no agent has reported; start one, such as shoal-dns";
     format!("newest revision: {head}\n{}", out.table(&header, rows.collect(), empty))
+}
+
+/// A number, or nothing where there is none: a column of nothing is not shown, and a terminal has little room.
+fn some_of(number: String) -> String {
+    if number == "0" { String::new() } else { number }
+}
+
+/// `web1/01a22251-16ed-74ed-9abe-f53a512e0805` as `web1/…2e0805`: enough to tell instances apart.
+fn short(instance: &str) -> String {
+    const KEPT: usize = 6;
+    match instance.rsplit_once('/') {
+        Some((name, id)) if id.len() > 2 * KEPT && id.is_ascii() => {
+            format!("{name}/…{}", &id[id.len() - KEPT..])
+        }
+        _ => instance.to_owned(),
+    }
 }
 
 /// What one instance has not done, and why; at most so many lines of one kind for each unit.
