@@ -95,5 +95,15 @@ pub(crate) struct Diff {
 #[derive(Args, Debug)]
 pub(crate) struct Explain {
     /// Which host
+    #[arg(value_parser = host)]
     pub(crate) host: HostName,
+}
+
+fn host(text: &str) -> Result<HostName, String> {
+    match text.parse::<TagName>() {
+        Ok(tag) => Err(format!(
+            "that is a tag: `shoal members {tag}` and `shoal effective {tag}` show who is in it and what it says"
+        )),
+        Err(_) => text.parse().map_err(|e: shoal_core::BadName| e.to_string()),
+    }
 }

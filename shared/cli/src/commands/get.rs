@@ -11,7 +11,7 @@ use crate::args::Get;
 use crate::failure::{Failure, Outcome};
 use crate::names::{Name, shown};
 use crate::out::plain;
-use crate::session::{Session, missing};
+use crate::session::Session;
 
 pub(crate) async fn run(session: &mut Session, args: Get) -> Outcome {
     let at = args.revision;
@@ -61,15 +61,15 @@ async fn one(session: &Session, at: Option<u64>, key: &Key) -> Outcome<Value> {
     match key.kind() {
         Kind::Host(name) => match reading::host(store, &name, at).await.map_err(failed)? {
             Found::Here(doc) => value(&doc),
-            gone => Err(missing(&gone, key)),
+            gone => Err(session.missing(&gone, key).await),
         },
         Kind::Tag(name) => match reading::tag(store, &name, at, usize::MAX).await.map_err(failed)? {
             Found::Here(doc) => value(&doc),
-            gone => Err(missing(&gone, key)),
+            gone => Err(session.missing(&gone, key).await),
         },
         _ => match reading::row(store, key, at).await.map_err(failed)? {
             Found::Here(row) => value(&row),
-            gone => Err(missing(&gone, key)),
+            gone => Err(session.missing(&gone, key).await),
         },
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use shoal_core::{CommitInfo, Key, Kind, Line, LogEntry, Member, Range, Revision, TagName};
 use shoal_hostdb::history;
+use shoal_hostdb::reading::{self, Found};
 
 use crate::args::{Blame, Diff, Log, Show};
 use crate::changes;
@@ -24,6 +25,10 @@ struct Entry {
 }
 
 pub(crate) async fn log(session: &mut Session, args: Log) -> Outcome {
+    let never = reading::never(&*session.store, args.names.iter().map(|Name(key)| key)).await;
+    if let Some(key) = never.map_err(Failure::reading("the database"))? {
+        return Err(session.missing::<()>(&Found::Never, key).await);
+    }
     let ranges: Vec<Range> = args.names.iter().flat_map(|Name(key)| history::ranges_of(key)).collect();
     let before = args.before.map(Revision);
     let (entries, _) = history::log(&*session.store, &ranges, before, args.limit.max(1))

@@ -46,7 +46,7 @@ async fn meant(session: &Session, scope: Scope) -> Outcome<Scope> {
     if matches!(found, Found::Here(_)) {
         return Ok(scope);
     }
-    let Some(agent) = &scope.agent else { return Err(missing(&found, &key)) };
+    let Some(agent) = &scope.agent else { return Err(session.missing(&found, &key).await) };
     if !is_agent(session, agent).await? {
         let Failure::Missing(text) = missing(&found, &key) else { return Err(missing(&found, &key)) };
         return Err(Failure::Missing(format!(

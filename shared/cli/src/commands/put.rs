@@ -110,7 +110,7 @@ async fn from_fields(session: &Session, args: &Put, expect: Expect) -> Outcome<E
                 return Err(Failure::Usage("nothing was written: only tags have members".to_owned()));
             }
             let found = reading::host(&*session.store, &name, None).await.map_err(failed)?;
-            meant(args, key, &found)?;
+            meant(session, args, key, &found).await?;
             let (was, expect) = before(found, expect, |doc: &HostDoc| doc.revision);
             let was = was.unwrap_or_else(|| HostDoc::new(name));
             let document = set(&was.document, &args.fields)?;
@@ -129,7 +129,7 @@ async fn from_fields(session: &Session, args: &Put, expect: Expect) -> Outcome<E
                 return Err(Failure::Usage("nothing was written: only hosts have a state".to_owned()));
             }
             let found = reading::tag(&*session.store, &name, None, usize::MAX).await.map_err(failed)?;
-            meant(args, key, &found)?;
+            meant(session, args, key, &found).await?;
             let (was, expect) = before(found, expect, |doc: &TagDoc| doc.revision);
             let was = was.unwrap_or_else(|| TagDoc::new(name));
             let document = set(&was.document, &args.fields)?;
@@ -149,13 +149,13 @@ async fn from_fields(session: &Session, args: &Put, expect: Expect) -> Outcome<E
 }
 
 /// Refuses to make what was meant to be changed: who gives a state or takes a field away has something before his eyes.
-fn meant<T>(args: &Put, key: &Key, found: &Found<T>) -> Outcome {
+async fn meant<T>(session: &Session, args: &Put, key: &Key, found: &Found<T>) -> Outcome {
     let changes =
         args.state.is_some() || args.fields.iter().any(|field| field.ends_with('-') && !field.contains('='));
     if args.new || !changes || matches!(found, Found::Here(_)) {
         return Ok(());
     }
-    let Failure::Missing(text) = missing(found, key) else { return Err(missing(found, key)) };
+    let Failure::Missing(text) = session.missing(found, key).await else { return Err(missing(found, key)) };
     Err(Failure::Missing(format!("nothing was written: {text}; --new makes it all the same")))
 }
 

@@ -7,14 +7,14 @@ use crate::args::Rollback;
 use crate::changes;
 use crate::failure::{Failure, Outcome};
 use crate::names::{Name, shown};
-use crate::session::{Session, missing};
+use crate::session::Session;
 
 pub(crate) async fn run(session: &mut Session, args: Rollback) -> Outcome {
     let to = Revision(args.to);
     let database = session.database().await?;
     let never = reading::never(&*session.store, args.names.iter().map(|Name(key)| key)).await;
     if let Some(key) = never.map_err(Failure::reading("the database"))? {
-        return Err(missing::<()>(&Found::Never, key));
+        return Err(session.missing::<()>(&Found::Never, key).await);
     }
     let mut edits = Vec::new();
     if args.all {

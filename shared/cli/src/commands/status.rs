@@ -1,5 +1,6 @@
 //! `shoal status`: the agents, and what is not as it should be.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
@@ -24,6 +25,7 @@ struct Instance {
 pub(crate) async fn run(session: &mut Session, args: Status) -> Outcome {
     let head = session.store.head().await.map_err(Failure::reading("the database"))?;
     let mut reports = session.store.reports().await.map_err(Failure::reading("the agents' reports"))?;
+    strangers(&args.agents, &reports)?;
     reports.retain(|r| args.agents.is_empty() || args.agents.contains(&r.agent));
     reports.sort_by(|a, b| (&a.agent, &a.instance).cmp(&(&b.agent, &b.instance)));
     let now = (session.env.now)();
@@ -40,6 +42,19 @@ pub(crate) async fn run(session: &mut Session, args: Status) -> Outcome {
         let tells = |one: &&Instance| !matches!(one.life, Life::Ended | Life::Stopped) || !past(one);
         all.iter().filter(tells).fold(text, |text, one| text + &details(&one.report, most))
     })
+}
+
+/// Refuses a name under which nobody reported: an empty table looks like peace.
+fn strangers(asked: &[Namespace], reports: &[Report]) -> Outcome {
+    let Some(stranger) = asked.iter().find(|asked| reports.iter().all(|report| report.agent != **asked))
+    else {
+        return Ok(());
+    };
+    let known: BTreeSet<&str> = reports.iter().map(|report| report.agent.as_str()).collect();
+    let known: Vec<&str> = known.into_iter().collect();
+    let have =
+        if known.is_empty() { "nobody has".to_owned() } else { format!("these have: {}", known.join(", ")) };
+    Err(Failure::Missing(format!("no agent {stranger} has reported; {have}")))
 }
 
 /// The report; of one that died, without what it said of units that a living instance works on by now.

@@ -75,6 +75,27 @@ async fn what_is_made_is_said_and_not_made_by_mistake() {
     assert_eq!(json["made"], serde_json::json!(["hosts/x.example.com"]));
 }
 
+/// What a tired person types.
+#[tokio::test]
+async fn what_may_have_been_meant_is_offered() {
+    let fleet = Fleet::new().await;
+    for line in [
+        &["get", "web1"][..],
+        &["explain", "web1"],
+        &["log", "web1"],
+        &["blame", "web1"],
+        &["parents", "web1"],
+        &["put", "web1", "--state", "draining", "-m", "x"],
+        &["rollback", "web1", "--to", "1", "-m", "x"],
+    ] {
+        let error = fleet.fails(1, line).await;
+        assert!(error.contains("there is no host web1; do you mean web1.example.com?"), "{line:?}: {error}");
+    }
+    assert!(fleet.fails(1, &["log", "dns/none"]).await.contains("there is no tag dns/none"));
+    assert!(fleet.fails(2, &["explain", "dns/web"]).await.contains("`shoal members dns/web`"));
+    assert_eq!(fleet.fails(1, &["status", "dsn"]).await, "no agent dsn has reported; nobody has");
+}
+
 #[tokio::test]
 async fn a_rollback_says_what_goes_back() {
     let fleet = Fleet::new().await;
