@@ -10,7 +10,7 @@ use common::{Named, converge, dig, fence, files, here, observe, step};
 use serde_json::{Value, json};
 use shoal_agent::Revision;
 use shoal_agent::{Outcome, Seen, Target, Unit, Why};
-use shoal_dns::target::Bind;
+use shoal_dns::target::{Bind, BindSettings};
 use shoal_dns::{Key, Node};
 
 const ZONE: &str = "example.com";
@@ -356,4 +356,84 @@ fn every_zone_passes_the_checker() {
             Ok(())
         })
         .unwrap();
+}
+
+/// What makes BIND refuse a whole zone without naming a line of its file.
+#[tokio::test]
+async fn a_name_server_whose_address_is_not_found_holds_nothing_up() {
+    if !here("a_name_server_whose_address_is_not_found_holds_nothing_up", &["named-checkzone"]) {
+        return;
+    }
+    let rows = |rows: &[(&str, &str, &str)]| {
+        let one =
+            |(name, rtype, data): &(&str, &str, &str)| json!({"name": name, "type": rtype, "data": data});
+        rows.iter().map(one).collect::<Vec<_>>()
+    };
+    for (server, statics, stays) in [
+        ("ns1.old", rows(&[("old", "DNAME", "new.example.net."), ("ns1.old", "A", "192.0.2.5")]), false),
+        (
+            "ns.x.d",
+            rows(&[
+                ("d", "DNAME", "e.example.net."),
+                ("x.d", "NS", "ns.example.net."),
+                ("ns.x.d", "A", "192.0.2.5"),
+            ]),
+            false,
+        ),
+        ("ns.dc", rows(&[("*", "A", "192.0.2.5"), ("x.dc", "A", "192.0.2.5")]), false),
+        ("dc", rows(&[("*", "A", "192.0.2.5"), ("x.dc", "A", "192.0.2.5")]), false),
+        ("ns.dc", rows(&[("*", "CNAME", "web1"), ("x", "A", "192.0.2.5")]), false),
+        ("ns.dc", rows(&[("*", "A", "192.0.2.5")]), true),
+        ("ns.a.dc", rows(&[("*.dc", "A", "192.0.2.5"), ("x.dc", "A", "192.0.2.5")]), true),
+        ("ns1.sub", rows(&[("sub", "NS", "ns.example.net.")]), true),
+        ("sub", rows(&[("sub", "NS", "ns.example.net.")]), true),
+        ("ns.d.x", rows(&[("x", "NS", "ns.example.net."), ("d.x", "DNAME", "e.example.net.")]), true),
+        ("old", rows(&[("old", "DNAME", "new.example.net."), ("old", "A", "192.0.2.5")]), true),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut settings = BindSettings::files(dir.path());
+        settings.check =
+            ["named-checkzone", "-i", "local", "-k", "fail", "{zone}", "{file}"].map(str::to_owned).to_vec();
+        let server = format!("{server}.example.com.");
+        let tag = json!({"soa": {"primary": "ns.example.net."}, "ns": ["ns.example.net.", server], "static": statics});
+        let want = Fleet::default().tag("dns/example.com", tag, &[]).zone(ZONE);
+        let outcomes = step(&Bind::open(settings).unwrap(), ZONE, &want, &wanted()).await;
+        let outcomes = outcomes.unwrap_or_else(|fault| panic!("{server}: {fault}"));
+        assert_eq!(outcomes["example.com/@"] == Outcome::Done, stays, "{server}: {outcomes:?}");
+        let file = fs::read_to_string(dir.path().join("example.com.zone")).unwrap();
+        assert_eq!(file.contains(&format!("NS\t{server}")), stays, "{server}: {file}");
+    }
+}
+
+#[tokio::test]
+async fn more_records_than_bind_takes_hold_up_nothing_but_themselves() {
+    if !here("more_records_than_bind_takes_hold_up_nothing_but_themselves", TOOLS) {
+        return;
+    }
+    let named = Named::start(&[ZONE]);
+    let mut settings = named.settings();
+    let pool = |many: u8| {
+        let data: Vec<String> = (1..=many).map(|n| format!("198.51.100.{n}")).collect();
+        zone("192.0.2.1", json!([{"name": "pool", "type": "A", "data": data}]))
+    };
+    let bind = Bind::open(settings.clone()).unwrap();
+    converge(&bind, ZONE, &pool(100)).await;
+    let outcomes = step(&bind, ZONE, &pool(101), &wanted()).await.unwrap();
+    assert_eq!(outcomes.values().filter(|outcome| **outcome != Outcome::Done).count(), 1, "{outcomes:?}");
+    assert!(
+        matches!(&outcomes["example.com/pool"], Outcome::Failed(fault) if fault.to_string().contains("101 A records")),
+        "{outcomes:?}"
+    );
+    // Others go on, and so does the pool itself.
+    let mut want = pool(101);
+    want.extend(zone("192.0.2.77", json!([])).into_iter().filter(|(key, _)| key.owner() == "web1"));
+    step(&bind, ZONE, &want, &wanted()).await.unwrap();
+    assert_eq!(dig(named.address, "web1.example.com").answer(), ["web1.example.com. 300 A 192.0.2.77"]);
+    assert_eq!(dig(named.address, "pool.example.com +tcp").answer().len(), 100);
+    // A server that takes more is told more.
+    let named = Named::start_with(&[ZONE], "max-records-per-type 0;");
+    settings = named.settings();
+    settings.max_records = 0;
+    converge(&Bind::open(settings).unwrap(), ZONE, &pool(250)).await;
+    assert_eq!(dig(named.address, "pool.example.com +tcp").answer().len(), 250);
 }

@@ -41,6 +41,10 @@ pub struct BindSettings {
     /// How serials are counted.
     #[serde(default)]
     pub serial: SerialStyle,
+    /// How many records of one name and type, and how many types of one name, the server takes: its `max-records-per-type` and
+    /// `max-types-per-name`. 0: any number.
+    #[serde(default = "max_records")]
+    pub max_records: usize,
     /// Zones whose file, made by somebody else, Shoal may take over.
     #[serde(default)]
     pub adopt: Vec<String>,
@@ -57,6 +61,11 @@ fn check() -> Vec<String> {
 
 fn reload() -> Vec<String> {
     ["rndc", "reload", "{zone}"].map(str::to_owned).to_vec()
+}
+
+/// What BIND has since 9.18.28.
+fn max_records() -> usize {
+    100
 }
 
 fn within() -> u64 {
@@ -77,6 +86,7 @@ impl BindSettings {
             server: None,
             within: within(),
             serial: SerialStyle::default(),
+            max_records: max_records(),
             adopt: Vec::new(),
         }
     }

@@ -81,6 +81,39 @@ impl<'a> Draft<'a> {
         found
     }
 
+    /// Leaves out what is more than the server keeps under one name and type: it would load no part of the zone. Which
+    /// records stay does not depend on what stood there before, so that none of them is a stale one.
+    pub(super) fn bound(&mut self, most: usize) {
+        let over = |node: &Node| node.sets.len() > most || node.sets.iter().any(|set| set.data.len() > most);
+        let over: Vec<(Key, Node)> = self
+            .lines()
+            .into_iter()
+            .filter(|(_, node)| over(node))
+            .map(|(key, node)| (key.clone(), node.clone()))
+            .collect();
+        for (key, mut node) in over {
+            let mut why = Vec::new();
+            if node.sets.len() > most {
+                why.push(format!("it has records of {} types", node.sets.len()));
+                node.sets.truncate(most);
+            }
+            for set in node.sets.iter_mut().filter(|set| set.data.len() > most) {
+                why.push(format!("it has {} {} records", set.data.len(), set.rtype));
+                set.data.truncate(most);
+            }
+            let why = format!(
+                "{}, and BIND loads no zone with more than {most} of them; the others are left out",
+                why.join(" and ")
+            );
+            let fault = Fault::new(format!("write {}", key.name()), why).next(
+                "take members out, or raise max-records-per-type and max-types-per-name in named.conf and max_records in [agent.bind]",
+            );
+            let fault = fault.permanent();
+            tracing::warn!(zone = %self.zone, "{fault}");
+            self.reduced.insert(key, (node, fault));
+        }
+    }
+
     /// Sees to it that every name server inside the zone has an address, without which no server loads the zone.
     ///
     /// # Errors
@@ -137,20 +170,40 @@ impl<'a> Draft<'a> {
             .map(|owner| Key::new(self.zone, if owner.is_empty() { "@" } else { owner }))
     }
 
-    /// Whether a name has an address, itself or through a wildcard, or is none of this zone's business.
+    /// Whether a name has an address, itself or through a wildcard, or is none of this zone's business. As BIND looks it
+    /// up: a name below a DNAME has none, whatever stands there, and one that is given away need not have any.
     fn has_address(&self, name: &str) -> bool {
         let Some(key) = self.inside(name) else { return true };
+        let ways: Vec<&str> =
+            std::iter::successors(Some(key.owner()), |owner| Some(owner.split_once('.')?.1)).collect();
+        let at = |owner: &str| self.get(&Key::new(self.zone, owner));
+        if !key.is_apex()
+            && self.get(&Key::apex(self.zone)).is_some_and(|node| node.set(Rtype::DNAME).is_some())
+        {
+            return false;
+        }
+        for owner in ways.iter().rev().filter(|owner| **owner != "@") {
+            match at(owner) {
+                Some(node) if node.set(Rtype::NS).is_some() => return true,
+                Some(node) if *owner != key.owner() && node.set(Rtype::DNAME).is_some() => return false,
+                _ => {}
+            }
+        }
         if let Some(node) = self.get(&key) {
             return has_address(node);
         }
-        let mut rest = key.owner();
-        while let Some((_, tail)) = rest.split_once('.') {
-            rest = tail;
-            if let Some(node) = self.get(&Key::new(self.zone, &format!("*.{rest}"))) {
-                return has_address(node);
-            }
+        // A wildcard stands for what is below the closest name that is there, if only as the end of longer names.
+        let lines = self.lines();
+        let there = |owner: &str| {
+            let below = format!(".{owner}");
+            lines.iter().any(|(key, _)| key.owner() == owner || key.owner().ends_with(&below))
+        };
+        if there(key.owner()) {
+            return false;
         }
-        self.get(&Key::new(self.zone, "*")).is_some_and(has_address)
+        let closest = ways.iter().skip(1).find(|owner| there(owner));
+        let wildcard = closest.map_or_else(|| "*".to_owned(), |owner| format!("*.{owner}"));
+        at(&wildcard).is_some_and(has_address)
     }
 
     /// Leaves out what the checker complains about; `false` if it names nothing that could be left out.

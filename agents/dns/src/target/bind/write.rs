@@ -85,6 +85,9 @@ impl Work<'_> {
         known: &Known,
     ) -> Result<Option<(Vec<(Key, Option<Node>)>, u32)>, Fault> {
         let path = self.files.candidate(self.zone);
+        if self.settings.max_records > 0 {
+            draft.bound(self.settings.max_records);
+        }
         for _ in 0..ROUNDS {
             draft.name_servers()?;
             let differences = draft.differences();
