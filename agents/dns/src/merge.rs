@@ -9,10 +9,11 @@
 //!
 //! Every offender is named together with whom it offends against.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_agent::{Blocked, Desired, Source};
 
+use crate::name;
 use crate::offer::{Offer, Offers};
 use crate::rdata::{self, Rdata, Rtype};
 use crate::record::{Key, Node, RecordSet};
@@ -51,6 +52,7 @@ pub(crate) fn decide(key: &Key, from: &[Source<'_, Spec>]) -> Result<Desired<Nod
     }
     claims.sort_by(|a, b| a.rank.cmp(&b.rank));
     aliases(key, &mut claims, &mut left_out);
+    whole_zone(key, &mut claims, &mut left_out);
     let sets = sets(key, claims, &mut left_out);
     left_out.sort();
     left_out.dedup();
@@ -113,6 +115,33 @@ fn aliases(key: &Key, claims: &mut Vec<Claim>, left_out: &mut Vec<Blocked>) {
     });
 }
 
+/// Leaves out a DNAME for a whole zone whose name servers would be below it, where nobody finds them.
+fn whole_zone(key: &Key, claims: &mut Vec<Claim>, left_out: &mut Vec<Blocked>) {
+    if !key.is_apex() || claims.iter().all(|claim| claim.rtype != Rtype::DNAME) {
+        return;
+    }
+    let zone = name::to_wire(key.zone()).unwrap_or_default();
+    let below = |claim: &&Claim| {
+        claim.rtype == Rtype::NS && claim.data.wire != zone && name::is_within(&claim.data.wire, &zone)
+    };
+    let Some(server) = claims.iter().find(below) else { return };
+    let (who, server) = (server.who.clone(), server.data.text.clone());
+    claims.retain(|claim| {
+        if claim.rtype == Rtype::DNAME {
+            left_out.push(Blocked {
+                who: vec![claim.who.clone(), who.clone()],
+                why: format!(
+                    "{}: the DNAME to {} ({}) would have the name server {server} of {who} below it; drop one of them",
+                    key.name(),
+                    claim.data.text,
+                    claim.field
+                ),
+            });
+        }
+        claim.rtype != Rtype::DNAME
+    });
+}
+
 /// Merges claims into sets.
 fn sets(key: &Key, claims: Vec<Claim>, left_out: &mut Vec<Blocked>) -> Vec<RecordSet> {
     let mut by_type: BTreeMap<Rtype, Vec<Claim>> = BTreeMap::new();
@@ -136,7 +165,44 @@ fn sets(key: &Key, claims: Vec<Claim>, left_out: &mut Vec<Blocked>) -> Vec<Recor
             _ => set.push(claim),
         }
     }
-    by_type.into_iter().map(|(rtype, claims)| merge(key, rtype, claims, left_out)).collect()
+    let set = |(rtype, mut claims): (Rtype, Vec<Claim>)| {
+        fit(key, rtype, &mut claims, left_out);
+        (!claims.is_empty()).then(|| merge(key, rtype, claims, left_out))
+    };
+    by_type.into_iter().filter_map(set).collect()
+}
+
+/// The most octets of one set, each record with its owner, type, TTL and length: what an answer has room for beside a question
+/// and EDNS ([RFC 1035, section 4.2.2](https://www.rfc-editor.org/rfc/rfc1035#section-4.2.2)). BIND refuses the zone
+/// for a few octets more.
+const MAX_SET: usize = 64_000;
+/// What a record has around its data, its owner being a pointer.
+const AROUND: usize = 12;
+
+/// Leaves out what no answer has room for: what comes later, the tag's own first, then hosts by age.
+fn fit(key: &Key, rtype: Rtype, claims: &mut Vec<Claim>, left_out: &mut Vec<Blocked>) {
+    let mut octets = 0;
+    let mut counted = BTreeSet::new();
+    claims.retain(|claim| {
+        let needed = AROUND + claim.data.wire.len();
+        if counted.contains(&claim.data) {
+            return true;
+        }
+        if octets + needed <= MAX_SET {
+            octets += needed;
+            counted.insert(claim.data.clone());
+            return true;
+        }
+        left_out.push(Blocked::new(
+            &claim.who,
+            format!(
+                "{} ({rtype} of {}): with this, the set has more than {MAX_SET} octets, and no answer has room for it",
+                claim.field,
+                key.name()
+            ),
+        ));
+        false
+    });
 }
 
 fn merge(key: &Key, rtype: Rtype, mut claims: Vec<Claim>, left_out: &mut Vec<Blocked>) -> RecordSet {

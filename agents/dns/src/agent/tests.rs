@@ -257,3 +257,57 @@ fn a_reverse_zone_whose_name_says_nothing_says_so_where_it_is_fed() {
     assert_eq!(text.matches("does not say which addresses it holds").count(), 2, "{text}");
     assert!(text.contains("b.2.0.192.in-addr.arpa is neither this zone nor listed under reverse"), "{text}");
 }
+
+#[test]
+fn what_no_answer_has_room_for_is_left_out() {
+    let long = |n: u32| json!({"text": format!("{n}{}", "x".repeat(9_000))});
+    let mut fleet = Fleet::default();
+    let names: Vec<String> = (0..10).map(|n| format!("h{n}.example.com")).collect();
+    for (name, n) in names.iter().zip(0..) {
+        fleet = fleet.host(name, long(n));
+    }
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let text = fleet
+        .tag(
+            "dns/example.com",
+            json!({
+                "soa": soa(), "records": {"all": {"name": "all", "type": "TXT", "data": "{text}"}},
+                "static": [
+                    {"name": "all", "type": "TXT", "data": "y".repeat(9_000)},
+                    {"name": "huge", "type": "TXT", "data": "z".repeat(65_000)},
+                    {"name": "huge", "type": "A", "data": "192.0.2.1"},
+                ],
+            }),
+            &names,
+        )
+        .text();
+    assert_eq!(text.lines().filter(|line| line.starts_with("example.com/all ")).count(), 7);
+    let told: Vec<&str> = text.lines().filter(|line| line.contains("no answer has room for it")).collect();
+    assert_eq!(told.len(), 5, "{told:?}");
+    assert!(
+        told.iter().any(|line| line.contains("dns/example.com: static[1] (TXT of huge.example.com)")),
+        "{told:?}"
+    );
+    // The oldest stay.
+    for n in 6..10 {
+        assert!(told.iter().any(|line| line.contains(&format!("h{n}.example.com"))), "{told:?}");
+    }
+    assert!(text.contains("example.com/huge 3600 A 192.0.2.1"));
+}
+
+#[test]
+fn a_zone_is_not_led_away_from_its_own_name_servers() {
+    let of = |primary: &str| {
+        let statics = json!([{"type": "DNAME", "data": "example.net."}, {"name": "ns1", "type": "A", "data": "192.0.2.53"}]);
+        Fleet::default()
+            .tag("dns/example.com", json!({"soa": {"primary": primary}, "static": statics}), &[])
+            .text()
+    };
+    let inside = of("ns1");
+    assert!(inside.contains("the name server ns1.example.com. of dns/example.com below it"), "{inside}");
+    assert!(!inside.contains("example.com/@ 3600 DNAME"), "{inside}");
+    for elsewhere in ["ns.example.org.", "@"] {
+        let text = of(elsewhere);
+        assert!(text.contains("example.com/@ 3600 DNAME example.net."), "{text}");
+    }
+}
