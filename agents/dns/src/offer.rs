@@ -16,7 +16,7 @@ use crate::pattern::{As, fill};
 use crate::rdata::Rtype;
 use crate::record::Key;
 use crate::reverse::{self, Place};
-use crate::spec::{MemberRecord, Spec};
+use crate::spec::{MAX_TTL, MemberRecord, Spec};
 
 /// One record that a source wants.
 #[derive(Debug)]
@@ -100,11 +100,12 @@ impl Offers {
     fn apex(&mut self, spec: &Spec, zone: &Zone, apex: &Key) {
         if let Some(soa) = &spec.soa {
             let mut add = |rtype, data: &str, field: &str| {
+                let own = soa.ttl.filter(|_| rtype == Rtype::SOA);
                 self.records.push(Offer {
                     key: apex.clone(),
                     zone: zone.clone(),
                     rtype,
-                    ttl: spec.ttl(),
+                    ttl: own.map_or_else(|| spec.ttl(), |ttl| ttl.min(MAX_TTL)),
                     data: data.to_owned(),
                     field: field.to_owned(),
                 });

@@ -19,7 +19,7 @@ use crate::reverse::Reverse;
 /// The TTL where nobody says otherwise, in seconds.
 const TTL: u32 = 3600;
 /// The longest TTL ([RFC 2181, section 8](https://www.rfc-editor.org/rfc/rfc2181#section-8)).
-const MAX_TTL: u32 = i32::MAX.unsigned_abs();
+pub(crate) const MAX_TTL: u32 = i32::MAX.unsigned_abs();
 
 /// A DNS zone, and what each member contributes to it.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -94,6 +94,10 @@ pub struct Soa {
     /// How long the absence of a name may be remembered, in seconds.
     #[serde(default = "Soa::minimum")]
     pub minimum: u32,
+    /// The record's own TTL in seconds, where it is not the tag's.
+    #[serde(default)]
+    #[schemars(range(max = MAX_TTL))]
+    pub ttl: Option<u32>,
 }
 
 impl Soa {

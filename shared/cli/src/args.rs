@@ -14,7 +14,9 @@ pub(crate) use self::agents::{Approve, Pause, Status, Wait};
 pub(crate) use self::database::{Database, Work};
 pub(crate) use self::read::{Blame, Diff, Effective, Explain, Get, Log, Members, Parents, Show};
 pub(crate) use self::rewrite::rewrite;
-pub(crate) use self::write::{Apply, Import, ImportAnsible, ImportFrom, Mv, Put, Rm, Rollback, TagCommand};
+pub(crate) use self::write::{
+    Apply, Import, ImportAnsible, ImportFrom, ImportZone, Mv, Put, Rm, Rollback, TagCommand,
+};
 
 /// The whole command line.
 #[derive(Debug, Parser)]

@@ -143,6 +143,26 @@ pub(crate) struct Import {
 pub(crate) enum ImportFrom {
     /// An Ansible inventory, as `ansible-inventory --list` prints it
     Ansible(ImportAnsible),
+    /// A zone file, read by BIND's named-compilezone
+    Zone(ImportZone),
+}
+
+/// `import zone`
+#[derive(Args, Debug)]
+pub(crate) struct ImportZone {
+    /// The zone file
+    pub(crate) file: PathBuf,
+    /// The zone's name; without it, the name of the file (example.com, example.com.zone, db.example.com)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) zone: Option<String>,
+    /// Replace the tags of the zone that are there already
+    #[arg(long)]
+    pub(crate) replace: bool,
+    /// Show what would change, write nothing; exits with 3 if something would
+    #[arg(long)]
+    pub(crate) plan: bool,
+    #[command(flatten)]
+    pub(crate) sign: Sign,
 }
 
 /// `import ansible`

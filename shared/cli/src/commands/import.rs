@@ -1,14 +1,15 @@
 //! `shoal import`: the database side of [`crate::import`].
 
 use std::path::Path;
+use std::process::{Command, Output, Stdio};
 
 use shoal_core::{HostId, Proposal};
 use shoal_store::{StoreError, TransactError};
 
 use super::put::read;
-use crate::args::{Import, ImportAnsible, ImportFrom};
+use crate::args::{Import, ImportAnsible, ImportFrom, ImportZone};
 use crate::failure::{Failure, Outcome};
-use crate::import::{ansible, rows};
+use crate::import::{ansible, rows, zone};
 use crate::session::{Session, made, not_done};
 
 /// How often the rows are read again because somebody changed them meanwhile.
@@ -17,6 +18,7 @@ const TRIES: usize = 5;
 pub(crate) async fn run(session: &mut Session, args: Import) -> Outcome {
     match args.from {
         ImportFrom::Ansible(args) => from_ansible(session, args).await,
+        ImportFrom::Zone(args) => from_zone(session, args).await,
     }
 }
 
@@ -53,6 +55,86 @@ async fn from_ansible(session: &mut Session, args: ImportAnsible) -> Outcome {
             Err(error) => return Err(not_done(error)),
         }
     }
+}
+
+async fn from_zone(session: &mut Session, args: ImportZone) -> Outcome {
+    let place = args.file.display().to_string();
+    let failed = |why: String| Failure::Other(anyhow::anyhow!("nothing was imported from {place}: {why}"));
+    let name = args
+        .zone
+        .clone()
+        .or_else(|| named_after(&args.file))
+        .ok_or_else(|| failed("the file's name says no zone: give it with --zone".to_owned()))?;
+    let compiled = compile(&name, &args.file).map_err(failed)?;
+    let zone =
+        zone::read(&name, &compiled, args.replace, generic).map_err(|error| failed(error.to_string()))?;
+    if session.out.is_text() {
+        let left_out = match zone.left_out {
+            0 => String::new(),
+            n => format!("; {n} of signing are left to who signs"),
+        };
+        session.out.write(&format!("{} records of {name}{left_out}\n", zone.records))?;
+    }
+    session.write(&args.sign, args.plan, zone.edits).await
+}
+
+/// The zone that a file is named after: `example.com`, `example.com.zone`, `db.example.com`.
+fn named_after(file: &Path) -> Option<String> {
+    let name = file.file_name()?.to_str()?;
+    let name = name.strip_prefix("db.").unwrap_or(name);
+    let name = [".zone", ".db", ".hosts"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+    name.contains('.').then(|| name.to_owned())
+}
+
+/// The zone as complete records, one a line, by BIND: it knows zone files best. Nothing is checked but that it can be read.
+fn compile(zone: &str, file: &Path) -> Result<String, String> {
+    let lenient = "-i none -k ignore -n ignore -m ignore -M ignore -r ignore -S ignore -T ignore -W ignore -s full -o -";
+    let file = file.canonicalize().map_err(|e| e.to_string())?;
+    let mut command = Command::new("named-compilezone");
+    // $INCLUDE is relative to where the file is.
+    command
+        .current_dir(file.parent().unwrap_or(Path::new("/")))
+        .args(lenient.split(' '))
+        .arg(zone)
+        .arg(&file);
+    let output = output(command, "named-compilezone", "bind9-utils", "")?;
+    String::from_utf8(output.stdout).map_err(|e| e.to_string())
+}
+
+/// Data in the form of RFC 3597.
+fn generic(rtype: &str, data: &str) -> Result<String, String> {
+    let mut command = Command::new("named-rrchecker");
+    command.arg("-u");
+    let output = output(command, "named-rrchecker", "bind9", &format!("IN {rtype} {data}\n"))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.find("\\#").map(|at| text[at..].trim().to_owned()).ok_or(text)
+}
+
+/// Runs a program of BIND's to its end.
+fn output(mut command: Command, program: &str, package: &str, input: &str) -> Result<Output, String> {
+    use std::io::Write as _;
+
+    let missing = |e: std::io::Error| match e.kind() {
+        std::io::ErrorKind::NotFound => {
+            format!("{program} is not installed, which reads zone files: apt install {package}")
+        }
+        _ => format!("running {program}: {e}"),
+    };
+    // Debian keeps some of them where only root looks.
+    let path = std::env::var("PATH").unwrap_or_default();
+    command.env("PATH", format!("{path}:/usr/sbin:/sbin"));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(missing)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // One that does not read says why in its answer.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    let output = child.wait_with_output().map_err(|e| format!("running {program}: {e}"))?;
+    if output.status.success() {
+        return Ok(output);
+    }
+    let said = [output.stderr, output.stdout].concat();
+    Err(format!("{program} says: {}", String::from_utf8_lossy(&said).trim()))
 }
 
 fn text(path: &Path) -> Outcome<String> {

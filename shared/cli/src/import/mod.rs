@@ -6,3 +6,4 @@
 
 pub mod ansible;
 pub mod rows;
+pub mod zone;
