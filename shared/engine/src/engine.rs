@@ -141,6 +141,8 @@ impl<A: Agent> Engine<A> {
         if another {
             self.readers.clear();
         }
+        // What came and went since the last commit that was heard of, only the ledger knows.
+        self.listing = Listing::Start { after: None, at: Moment::MIN, fault: false };
         for (name, unit) in &mut self.units {
             if another {
                 // The ledger's pages say which epoch they are of.

@@ -51,6 +51,28 @@ fn what_another_host_blocks_is_woken_when_that_host_is_mended() {
 }
 
 #[test]
+fn what_came_and_went_while_nothing_was_heard_is_found_in_the_ledger() {
+    for epoch in [1, 7] {
+        let mut other = toys();
+        other.fleet("b", 2, "hi");
+        other.converge();
+        let mut world = toys();
+        world.fleet("a", 1, "hi");
+        world.converge();
+        // Another instance has made a unit and died; all that is heard of it is that its tag is gone.
+        world.ledger.append(&mut other.ledger);
+        world.place.1.items.append(&mut other.place.1.items);
+        world.set("toy/b", json!(null));
+        world.restore(shoal_core::Epoch(epoch));
+        world.set("approvals/toy", json!({"digest": "0000000000000007"}));
+        world.advance(70_000);
+        world.converge();
+        assert_eq!((world.at("a", 0), world.at("b", 0)), (Some("hi"), None));
+        assert!(!world.ledger.keys().any(|key| key.starts_with("toy/b/")));
+    }
+}
+
+#[test]
 fn a_source_that_cannot_be_understood_freezes_its_items_also_after_a_restart() {
     let mut world = toys();
     world.fleet("a", 2, "hi");
