@@ -283,6 +283,12 @@ impl<A: Agent> Context<'_, A> {
     /// The reason for a change, from what the database states now.
     fn because(&self, item: &Item<A>, wanted: &Wanted<A>) -> Result<Why, String> {
         let entry = item.entry.as_ref();
+        if entry.is_none()
+            && item.sight.have().is_some()
+            && let Some(what) = self.unread()
+        {
+            return Err(format!("what it was made from is not known, and {what} cannot be understood"));
+        }
         let newest = wanted.revision;
         let logic = self.agent.logic();
         let unchanged = |from: &[SourceId], since: Revision| {
@@ -306,16 +312,17 @@ impl<A: Agent> Context<'_, A> {
         })
     }
 
+    /// What may feed any item of this agent, as far as anybody knows.
+    fn unread(&self) -> Option<String> {
+        let row = self.fleet.unreadable_row(self.agent.namespace()).map(|row| format!("the row {row}"));
+        row.or_else(|| self.sources.unread().map(ToString::to_string))
+    }
+
     fn removal(&self, item: &Item<A>, newest: Revision) -> Result<Why, String> {
         if let Some(first) = item.sources.first() {
             return Ok(Why::Edited(first.to_string(), newest));
         }
         let Some(entry) = &item.entry else {
-            if let Some(row) = self.fleet.unreadable_tag(self.agent.namespace()) {
-                return Err(format!(
-                    "nothing is known to want it, but the row {row} cannot be understood and may"
-                ));
-            }
             return if self.options.nature.whole || self.options.nature.sole {
                 // The whole unit is Shoal's: somebody wrote into it, or it kept an old copy.
                 Ok(Why::Drift)

@@ -161,9 +161,10 @@ impl<A: Agent> Engine<A> {
             return;
         }
         self.count.add(|c| c.commits += 1);
+        let unclear = self.fleet.unreadable_row(self.namespace.as_str()).is_some();
         let touched = self.fleet.apply(revision, changes, self.namespace.as_str());
         self.saw(revision);
-        self.touched(touched, revision);
+        self.touched(touched, unclear, revision);
         self.reporter.changed();
     }
 
@@ -182,9 +183,10 @@ impl<A: Agent> Engine<A> {
         }
     }
 
-    fn touched(&mut self, touched: Touched, revision: Revision) {
+    /// `unclear`: there were rows that could not be read.
+    fn touched(&mut self, touched: Touched, unclear: bool, revision: Revision) {
         let mut again: BTreeSet<SourceId> = BTreeSet::new();
-        let tags = !touched.tags.is_empty();
+        let unknown = !touched.tags.is_empty() || unclear && !touched.hosts.is_empty();
         for tag in touched.tags {
             self.sources.forget_specs(&tag);
             again.extend(self.sources.of_tag(&tag));
@@ -197,7 +199,7 @@ impl<A: Agent> Engine<A> {
         let hosts = &touched.hosts;
         let gone =
             |id: &SourceId| again.contains(id) || id.1.as_ref().is_some_and(|host| hosts.contains(host));
-        self.wake_recorded(|id| gone(id) || again.contains(&SourceId(id.0.clone(), None)), tags, revision);
+        self.wake_recorded(|id| gone(id) || again.contains(&SourceId(id.0.clone(), None)), unknown, revision);
         for host in touched.hosts {
             for (unit, key) in self.readers.of(&host) {
                 if let Some(state) = self.units.get_mut(unit) {
@@ -264,18 +266,18 @@ impl<A: Agent> Engine<A> {
             }
         }
         if fed.thawed_or_frozen {
-            self.wake_recorded(|recorded| recorded == id, false, since);
+            self.wake_recorded(|recorded| recorded == id, true, since);
         }
     }
 
     /// Wakes the items that only the ledger still links to what was touched. They are never as they should be, so it is
-    /// enough to go through what is not. With `tags`, also what nothing is known of: a tag could be read again.
-    fn wake_recorded(&mut self, touched: impl Fn(&SourceId) -> bool, tags: bool, since: Revision) {
+    /// enough to go through what is not. With `unknown`, also what nothing is known of: a row could be read again.
+    fn wake_recorded(&mut self, touched: impl Fn(&SourceId) -> bool, unknown: bool, since: Revision) {
         for (name, unit) in &mut self.units {
             let items = &unit.items;
             let recorded = |key: &&A::Key| {
                 let item = items.get(*key).filter(|item| item.sources.is_empty());
-                item.is_some_and(|item| item.entry.as_ref().map_or(tags, |e| e.from.iter().any(&touched)))
+                item.is_some_and(|item| item.entry.as_ref().map_or(unknown, |e| e.from.iter().any(&touched)))
             };
             let keys: Vec<A::Key> = unit.open.keys().filter(recorded).cloned().collect();
             for key in keys {

@@ -220,10 +220,12 @@ impl Fleet {
         false
     }
 
-    /// A row of a tag of this namespace, or nested in one, that cannot be read: whom it feeds is not known.
-    pub(crate) fn unreadable_tag(&self, namespace: &str) -> Option<&Key> {
+    /// A row that cannot be read, of any host, or of a tag of this namespace or nested in one: what it feeds is not known.
+    pub(crate) fn unreadable_row(&self, namespace: &str) -> Option<&Key> {
         let mut rows = self.view.broken().map(|(key, _)| key);
         rows.find(|key| match key.kind() {
+            // One that could be read before is still known as it was.
+            Kind::Host(host) => self.host(host.as_str()).is_none(),
             Kind::Tag(tag) | Kind::Member(tag, _) => self.reaches(&tag, namespace),
             _ => false,
         })

@@ -91,6 +91,11 @@ impl<A: Agent> Sources<A> {
         ids.find_map(|id| self.frozen.get(id)).map(|q| &**q)
     }
 
+    /// One that never could be understood: which items it feeds is not known.
+    pub(crate) fn unread(&self) -> Option<&SourceId> {
+        self.frozen.keys().find(|id| self.get(id).is_none_or(|state| state.spec.is_none()))
+    }
+
     /// Those that cannot be understood now.
     pub(crate) fn quarantined(&self) -> impl Iterator<Item = (&SourceId, &Arc<Quarantined>)> {
         self.frozen.iter()

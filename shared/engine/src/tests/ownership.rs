@@ -175,6 +175,30 @@ fn a_line_that_nobody_wants_stays_while_a_tag_cannot_be_read() {
 }
 
 #[test]
+fn a_line_that_nobody_wants_stays_while_a_host_cannot_be_understood() {
+    for odd in [json!("rubbish"), host(1, json!({"garbled": true}))] {
+        let mut world = toys_of(Nature { whole: true, ..Nature::default() });
+        world.fleet("a", 2, "hi");
+        world.place.1.put(format!("a/{}", name(1)), &"x".to_owned());
+        // The ledger knows nothing of it, and what the host feeds nobody can say.
+        world.set(&format!("hosts/{}", name(1)), odd);
+        world.restart();
+        assert_eq!(world.run(), Verdict::Held);
+        assert_eq!((world.at("a", 0), world.at("a", 1)), (Some("hi"), Some("x")));
+        world.set(&format!("hosts/{}", name(7)), host(7, json!({})));
+        assert_eq!((world.run(), world.at("a", 1)), (Verdict::Held, Some("x")));
+        // It can be understood, and is in no tag: it is drift.
+        let member = format!("toy/a/members/{}", name(1));
+        world.commit(super::agent::rows(&[
+            (&format!("hosts/{}", name(1)), host(1, json!({}))),
+            (&member, serde_json::Value::Null),
+        ]));
+        world.converge();
+        assert_eq!(world.at("a", 1), None);
+    }
+}
+
+#[test]
 fn what_nobody_else_can_reach_is_put_right_even_where_drift_is_only_reported() {
     let mut world = toys_of(Nature { marks_own: true, sole: true, ..Nature::default() });
     world.options.drift = OnDrift::Report;
