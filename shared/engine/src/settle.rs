@@ -15,7 +15,9 @@ use crate::{Moment, work};
 impl<A: Agent> Engine<A> {
     /// Takes an answer in. One that the unit does not wait for any more is ignored.
     pub(crate) fn settle(&mut self, unit: &mut State<A>, id: u64, answer: Answer<A>, now: Moment) {
-        if unit.claiming == Some(id) {
+        if unit.ending.remove(&id) {
+            // What became of it, the ledger and a look will tell.
+        } else if unit.claiming == Some(id) {
             self.claimed(unit, answer, now);
         } else if unit.reading == Some(id) {
             unit.reading = None;

@@ -97,6 +97,9 @@ pub(crate) struct State<A: Agent> {
     /// Facts that targets told and that are not committed yet.
     pub(crate) facts: Due,
     pub(crate) committing: Option<(u64, Vec<Change>)>,
+    /// Writes and batches that were under way when what was known was forgotten. Nothing is begun before they are over: one
+    /// that lands late would write over what was written since, or change what was looked at.
+    pub(crate) ending: BTreeSet<u64>,
     pub(crate) timers: BTreeSet<(Moment, A::Key)>,
     pub(crate) retries: BTreeMap<A::Key, Retry>,
     /// Failures of the unit as a whole: nothing of it is tried before `at`.
@@ -144,6 +147,7 @@ impl<A: Agent> State<A> {
             flight: None,
             facts: Due::default(),
             committing: None,
+            ending: BTreeSet::new(),
             timers: BTreeSet::new(),
             retries: BTreeMap::new(),
             backoff: Retry::default(),
@@ -277,6 +281,9 @@ impl<A: Agent> State<A> {
         fresh.listed = true;
         fresh.backoff = backoff;
         fresh.hurry = self.hurry;
+        fresh.ending = std::mem::take(&mut self.ending);
+        fresh.ending.extend(self.flight.as_ref().map(|flight| flight.id));
+        fresh.ending.extend(self.committing.as_ref().map(|(id, _)| *id));
         fresh.items = items
             .into_iter()
             .filter(|(_, item)| !item.sources.is_empty())

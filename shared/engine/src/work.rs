@@ -73,7 +73,11 @@ impl<A: Agent> Engine<A> {
         self.hurry(unit, now);
         self.keep_claim(unit, now);
         let late = unit.least > self.seen;
-        if late || unit.number().is_none() || unit.backoff.at > now && unit.backoff.failures > 0 {
+        if late
+            || !unit.ending.is_empty()
+            || unit.number().is_none()
+            || unit.backoff.at > now && unit.backoff.failures > 0
+        {
             return false;
         }
         match unit.phase {

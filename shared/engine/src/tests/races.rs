@@ -83,6 +83,24 @@ fn answers_that_come_after_the_claim_was_lost_say_nothing() {
 }
 
 #[test]
+fn nothing_is_begun_anew_while_a_write_or_a_batch_of_before_is_under_way() {
+    for wanted in [is_apply, |act: &Act<Toy>| matches!(act, Act::WriteLedger { .. })] {
+        let mut world = toys();
+        world.fleet("a", 1, "hi");
+        let under_way = ask(&mut world, wanted);
+        // The claim passes through other hands, and comes back before it has ended.
+        world.steal_claim(&"a".into());
+        world.advance(59_000);
+        let reads = world.count("ReadLedger");
+        world.advance(20_000);
+        assert_eq!(world.count("ReadLedger"), reads, "{under_way:?}");
+        finish(&mut world, &under_way);
+        world.converge();
+        assert_eq!((world.count("ReadLedger"), world.at("a", 0)), (reads + 1, Some("hi")));
+    }
+}
+
+#[test]
 fn what_the_store_fences_off_is_not_begun() {
     let mut world = toys();
     world.fleet("a", 1, "hi");
