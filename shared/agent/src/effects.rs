@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use shoal_core::{Change, Commit, Revision};
+use shoal_core::{Change, Commit};
 use shoal_engine::{
     Act, Agent, Answer, Claimed, Clock, Effect, Fault, Fence, LedgerRow, Millis, Scope, Target, Unit,
 };
@@ -146,9 +146,9 @@ impl<T> Hands<T> {
                 let lasts = claim.ttl.unwrap_or(ttl);
                 // Taken for held only once it is known what the last holder may have acted on.
                 let head = match self.held(&unit, number) {
-                    Some(_) => Revision(0),
+                    Some(_) => None,
                     None => match self.store.head().await {
-                        Ok(head) => head.revision,
+                        Ok(head) => Some((head.epoch, head.revision)),
                         Err(error) => return failed("ask for the newest revision", error),
                     },
                 };

@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use shoal_core::{Change, Revision, Status};
+use shoal_core::{Change, Epoch, Revision, Status};
 
 use crate::agent::{Agent, Unit};
 use crate::target::{Applied, Batch, Fault, Observed};
@@ -133,9 +133,10 @@ pub enum Claimed {
         number: u64,
         /// When it ends unless renewed.
         until: Moment,
-        /// The database's newest revision after it was granted; for a renewal it does not matter. The last holder may
-        /// have acted on anything up to it, so nothing is done before it has been seen here.
-        head: Revision,
+        /// The database's epoch and newest revision after it was granted; for a renewal they do not matter. The last holder may
+        /// have acted on anything up to it, so nothing is done before it has been seen here; and nothing by what a database
+        /// said that another one has taken the place of.
+        head: Option<(Epoch, Revision)>,
     },
     /// Somebody else has it; ask again then.
     Taken {

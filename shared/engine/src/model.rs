@@ -328,12 +328,20 @@ impl<A: Agent, P: Place<A>> World<A, P> {
             Some((number, until)) if *until > now => {
                 let number = *number;
                 self.claims.insert(unit.clone(), (number, now + ttl));
-                Answer::Claim(Claimed::Held { number, until: now + ttl, head: Revision(0) })
+                Answer::Claim(Claimed::Held {
+                    number,
+                    until: now + ttl,
+                    head: Some((self.epoch, Revision(0))),
+                })
             }
             _ => {
                 self.numbers += 1;
                 self.claims.insert(unit.clone(), (self.numbers, now + ttl));
-                Answer::Claim(Claimed::Held { number: self.numbers, until: now + ttl, head: Revision(0) })
+                Answer::Claim(Claimed::Held {
+                    number: self.numbers,
+                    until: now + ttl,
+                    head: Some((self.epoch, Revision(0))),
+                })
             }
         }
     }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use shoal_core::Revision;
+use shoal_core::{Epoch, Revision};
 
 use crate::Moment;
 use crate::agent::{Agent, Unit};
@@ -156,9 +156,11 @@ impl<A: Agent> Engine<A> {
                 if unit.backoff.digest == "claim" || unit.backoff.failures == 0 {
                     unit.backoff = crate::retry::Retry::default();
                 }
-                if held != Some(number) && self.seen < head {
-                    unit.least = head;
-                    self.lagging.insert((head, unit.name.clone()));
+                if let Some(least) = head.filter(|_| held != Some(number)).map(|head| self.least(head))
+                    && self.seen < least
+                {
+                    unit.least = least;
+                    self.lagging.insert((least, unit.name.clone()));
                 }
                 let renew_at = now.max(until - self.options.ttl) + self.options.ttl / 3;
                 unit.claim = Claim::Held { number, until, renew_at };
@@ -182,6 +184,12 @@ impl<A: Agent> Engine<A> {
             }
         }
         self.reporter.changed();
+    }
+
+    /// What must have been seen of the database that granted a claim. Of another than the one that is followed no revision is
+    /// enough: once it is read, every unit begins anew.
+    fn least(&self, (epoch, head): (Epoch, Revision)) -> Revision {
+        if epoch == self.fleet.epoch() { head } else { Revision(u64::MAX) }
     }
 
     /// Wakes items whose time has come: they are looked at, then decided on.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_core::{Commit, Pre, Revision};
+use shoal_core::{Commit, Pre};
 use shoal_engine::{Act, Answer, Applied, Batch, Claimed, Edit, Fault, Moment, Outcome, Why};
 use shoal_store::{Claim, ClaimAnswer, ClaimRequest, LedgerWrite, StoreError};
 
@@ -147,11 +147,12 @@ impl Swarm {
         match self.store.memory.claim(&want, uptime(now)) {
             Ok(ClaimAnswer::Granted(claim)) => {
                 self.nodes[node].believes.insert(unit.to_owned(), claim.number);
-                Answer::Claim(Claimed::Held { number: claim.number, until, head: self.store.head().revision })
+                let head = self.store.head();
+                Answer::Claim(Claimed::Held { number: claim.number, until, head: Some((head.epoch, head.revision)) })
             }
             Ok(ClaimAnswer::Taken { look_again, .. }) => match self.nodes[node].believes.get(unit) {
                 Some(number) if ignores => {
-                    Answer::Claim(Claimed::Held { number: *number, until, head: Revision(0) })
+                    Answer::Claim(Claimed::Held { number: *number, until, head: None })
                 }
                 _ => {
                     let wait = look_again.map_or(1_000, |d| i64::try_from(d.as_millis()).unwrap_or(1_000));

@@ -1,7 +1,7 @@
 //! What crosses on the way: commits, answers and stops that meet effects under way. The simulator found these first.
 
 use serde_json::{Value, json};
-use shoal_core::Revision;
+use shoal_core::{Epoch, Revision};
 
 use super::agent::{Toy, Toys, host, name, rows, tag, toys};
 use crate::{Act, Answer, Applied, Claimed, Effect, Outcome, Verdict, Why};
@@ -138,7 +138,7 @@ fn a_process_that_is_told_to_end_before_it_read_anything_asks_for_nothing_after(
     world.fleet("a", 2, "hi");
     let mut engine = crate::Engine::new(world.agent.clone(), world.options.clone()).unwrap();
     engine.drain();
-    engine.load(shoal_core::Epoch(1), world.revision(), Vec::new());
+    engine.load(Epoch(1), world.revision(), Vec::new());
     let mut asked = Vec::new();
     while let Some(effect) = engine.poll(0) {
         asked.push(format!("{:?}", effect.act));
@@ -204,13 +204,41 @@ fn a_new_holder_waits_until_it_has_seen_what_the_last_one_may_have_acted_on() {
     world.fleet("a", 1, "hi");
     let claim = ask(&mut world, |act| matches!(act, Act::Claim { .. }));
     let until = world.now() + 60_000;
-    tell(&mut world, &claim, Answer::Claim(Claimed::Held { number: 1, until, head: Revision(3) }));
+    tell(
+        &mut world,
+        &claim,
+        Answer::Claim(Claimed::Held { number: 1, until, head: Some((Epoch(1), Revision(3))) }),
+    );
     let asks = |world: &mut Toys| world.effects().iter().any(|e| matches!(e.act, Act::ReadLedger { .. }));
     assert!(!asks(&mut world));
     world.engine().upto(Revision(2));
     assert!(!asks(&mut world));
     world.engine().upto(Revision(3));
     assert!(asks(&mut world));
+}
+
+#[test]
+fn nothing_is_done_by_a_database_that_another_one_has_taken_the_place_of() {
+    let mut world = toys();
+    world.fleet("a", 1, "hi");
+    world.converge();
+    world.crash();
+    world.set("toy/a", tag("yo"));
+    // Restored, and nobody has told it yet: the claim is the first that it hears of it.
+    let claim = ask(&mut world, |act| matches!(act, Act::Claim { .. }));
+    let until = world.now() + 60_000;
+    let head = Some((Epoch(7), Revision(1)));
+    tell(&mut world, &claim, Answer::Claim(Claimed::Held { number: 9, until, head }));
+    let reads = world.count("ReadLedger");
+    for _ in 0..2 {
+        world.run();
+        assert_eq!(world.count("ReadLedger"), reads);
+        world.engine().upto(Revision(99));
+    }
+    // Once it is read, it begins anew.
+    world.restore(Epoch(7));
+    world.advance(70_000);
+    assert_eq!((world.run(), world.at("a", 0)), (Verdict::Held, Some("hi")));
 }
 
 #[test]
