@@ -29,11 +29,13 @@ pub enum Breakage {
     FactsForgotten,
     /// Once a person agreed to something of a unit, all that is held of it later goes as well.
     ApprovalReplayed,
+    /// A restored database is taken for the one that it was.
+    EpochIgnored,
 }
 
 impl Breakage {
-    /// All eight.
-    pub const ALL: [Self; 8] = [
+    /// All nine.
+    pub const ALL: [Self; 9] = [
         Self::LedgerAfterEffect,
         Self::FenceIgnored,
         Self::AbsenceIsDelete,
@@ -42,6 +44,7 @@ impl Breakage {
         Self::StaleRead,
         Self::FactsForgotten,
         Self::ApprovalReplayed,
+        Self::EpochIgnored,
     ];
 
     /// The name as `SHOAL_SIM_BREAK` takes it.
@@ -56,6 +59,7 @@ impl Breakage {
             Self::StaleRead => "stale-read",
             Self::FactsForgotten => "facts-forgotten",
             Self::ApprovalReplayed => "approval-replayed",
+            Self::EpochIgnored => "epoch-ignored",
         }
     }
 }

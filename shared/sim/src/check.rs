@@ -11,7 +11,7 @@ use shoal_engine::{Batch, MaxChange, Moment, Why};
 
 use crate::agent::{ItemKey, Kind, SimAgent, Thing};
 use crate::oracle::{Expected, Oracle, Wish};
-use crate::store::{SimStore, time};
+use crate::store::{Entry, SimStore, time};
 use crate::word::Words;
 use crate::world::{Landed, World};
 
@@ -24,6 +24,8 @@ pub(crate) struct Checker {
     pub(crate) words: Words,
     /// Facts of what was settled, by unit: they have to arrive.
     pub(crate) owed: BTreeMap<Key, BTreeMap<String, Change>>,
+    /// Units that the ledger of a restored database speaks of, and that nobody let go by its new epoch yet.
+    pub(crate) unknown: BTreeSet<(Kind, String)>,
     /// How often `wait` would have returned.
     pub(crate) waits: u64,
 }
@@ -44,8 +46,29 @@ impl Checker {
         self.broken.get_or_insert_with(|| why.into());
     }
 
+    /// The database is one of an earlier time: what was said and told since is not known any more.
+    pub(crate) fn restored(&mut self, words: Words, owed: BTreeMap<Key, BTreeMap<String, Change>>) {
+        (self.words, self.owed, self.oracle) = (words, owed, Oracle::default());
+    }
+
+    /// The ledger of the unit was written. One that holds nothing knows of no epoch either.
+    pub(crate) fn written(&mut self, kind: Kind, unit: &str, ledger: &BTreeMap<ItemKey, Entry>) {
+        self.words.written(kind, unit, ledger);
+        if ledger.is_empty() {
+            self.unknown.remove(&(kind, unit.to_owned()));
+        }
+    }
+
+    /// Somebody lets the agent go by the database's new epoch.
+    pub(crate) fn goes_by_the_epoch(&mut self, kind: Kind) {
+        self.unknown.retain(|(of, _)| *of != kind);
+    }
+
     /// Asked before the first effect of a batch begins.
     pub(crate) fn begins(&mut self, sent: Sent<'_>, store: &SimStore) {
+        if self.unknown.contains(&(sent.kind, sent.unit.to_owned())) {
+            self.fail(format!("unit {} is changed after a restore, and nobody agreed", sent.unit));
+        }
         let ledger = store.ledger(sent.kind, sent.unit);
         let agreed = |key: &ItemKey| ledger.get(key).is_some_and(|entry| entry.agreed.is_some());
         if !self.words.has(sent.kind, sent.unit)
@@ -99,7 +122,9 @@ impl Checker {
         let reports = store.memory.reports();
         let reports: Vec<Status> =
             reports.into_iter().filter(|s| s.agent.as_str() == world.kind.namespace()).collect();
-        if !standing(&reports, head.epoch, head.revision, &[], time(now)).waiting.is_empty() {
+        let standing = standing(&reports, head.epoch, head.revision, &[], time(now));
+        // Who died is named and not waited for: what it had is as it left it.
+        if !standing.waiting.is_empty() || !standing.dead.is_empty() {
             return;
         }
         let said = self.oracle.at(world.kind, head.revision, store);
@@ -162,9 +187,11 @@ impl Checker {
             let recorded = ledger.get(&key).map_or(&[][..], |entry| &entry.from[..]);
             let refused = matches!(said.wish(&key), Wish::Is(thing) if refuses(thing));
             let excused = world.foreign.contains_key(&key)
-                || world.late.contains(&key) && !ledger.contains_key(&key)
+                || (world.late.contains(&key) || world.orphans.contains(&key)) && !ledger.contains_key(&key)
                 // What stands in a file that no tag and no ledger speaks of is nobody's business.
-                || world.tampered.contains(&key) && (!corrects || !known.contains(key.unit()))
+                // Nor what nobody can say that nothing wants.
+                || world.tampered.contains(&key)
+                    && (!corrects || !known.contains(key.unit()) || held && (said.has_broken_rows() || !said.frozen.is_empty()))
                 || held
                     && (said.is_paused(&key, kind, recorded)
                         || said.is_frozen(&key)
@@ -237,6 +264,11 @@ fn judge(
     if one.before.as_ref().is_some_and(|slot| slot.foreign) {
         return Err("somebody else made it".to_owned());
     }
+    // That the database says of what bears Shoal's mark that it should not be, is a reason; that it says nothing, is none.
+    let unspoken = !in_ledger && !said.from.contains_key(&one.key);
+    if world.orphans.contains(&one.key) && !world.nature.whole && unspoken {
+        return Err("neither the ledger nor the database knows anything of it".to_owned());
+    }
     if sent.late {
         return Ok(());
     }
@@ -261,7 +293,8 @@ fn judge(
     if *said.wish(&one.key) == Wish::Unclear {
         return Err("it was changed while nobody can say what it should be".to_owned());
     }
-    if said.is_paused(&one.key, sent.kind, recorded) {
+    // Whoever read the database anew does not know of a row that could be read before, nor whose part it was.
+    if said.is_paused(&one.key, sent.kind, recorded) && !said.murky(&one.key, sent.kind) {
         return Err("it was changed while it is paused".to_owned());
     }
     let wanted = match (said.wish(&one.key), &one.after) {

@@ -42,11 +42,13 @@ pub enum FaultKind {
     Meddle,
     /// Somebody else's things stand in the target.
     Foreign,
+    /// The database is restored from a backup: it is another life of itself, and of an earlier time.
+    Restore,
 }
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Crash,
         Self::Restart,
         Self::LostReply,
@@ -62,6 +64,7 @@ impl FaultKind {
         Self::StoreError,
         Self::Meddle,
         Self::Foreign,
+        Self::Restore,
     ];
 
     /// The name as `SHOAL_SIM_WITHOUT` takes it.
@@ -83,6 +86,7 @@ impl FaultKind {
             Self::StoreError => "store-error",
             Self::Meddle => "meddle",
             Self::Foreign => "foreign",
+            Self::Restore => "restore",
         }
     }
 }
@@ -143,6 +147,8 @@ impl Faults {
             FaultKind::PartialLook | FaultKind::FailedLook => 100,
             FaultKind::Refuse => 100,
             FaultKind::Meddle | FaultKind::Foreign => 250,
+            // Once in a run, at most.
+            FaultKind::Restore => 1_000,
         };
         let thrown = self.dice.chance(often * self.rough);
         thrown && !self.calm && self.on.contains(&kind)

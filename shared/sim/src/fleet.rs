@@ -24,6 +24,7 @@ const RULES: [&str; 4] = [
 ];
 
 /// The fleet as its people know it.
+#[derive(Clone)]
 pub(crate) struct Fleet {
     kinds: Vec<Kind>,
     dice: Dice,
@@ -108,6 +109,12 @@ impl Fleet {
             });
         }
         once(changes)
+    }
+
+    /// What they know is what they knew then. Chance goes on, and no id is given twice.
+    pub(crate) fn go_back_to(&mut self, then: Self) {
+        let now = std::mem::replace(self, then);
+        (self.dice, self.next_id) = (now.dice, now.next_id);
     }
 
     /// Resumes everything that is paused and mends all rubbish.

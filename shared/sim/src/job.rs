@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_core::{Commit, Pre};
+use serde::Deserialize;
+use shoal_core::{Change, Commit, Epoch, Pre};
 use shoal_engine::{Act, Answer, Applied, Batch, Claimed, Edit, Fault, Moment, Outcome, Why};
 use shoal_store::{Claim, ClaimAnswer, ClaimRequest, LedgerWrite, StoreError};
 
@@ -12,7 +13,7 @@ use crate::broken::{Breakage, absence_is_delete};
 use crate::check::Sent;
 use crate::faults::FaultKind;
 use crate::node::{Effect, Reply, boundary};
-use crate::store::{time, uptime};
+use crate::store::{FIRST, time, uptime};
 use crate::swarm::{Event, Swarm};
 use crate::world::Sight;
 
@@ -23,10 +24,22 @@ pub(crate) struct Job {
     batch: Arc<Batch<SimAgent>>,
     number: u64,
     not_after: Moment,
+    /// The life of the database that it was decided in.
+    epoch: Option<Epoch>,
     /// How many changes have landed, and how many are landing now.
     next: usize,
     some: usize,
     each: Vec<(ItemKey, Outcome)>,
+}
+
+/// The facts that these rows of a ledger hold.
+fn written_facts(rows: &[LedgerWrite]) -> Vec<Change> {
+    #[derive(Deserialize)]
+    struct Due {
+        facts: Vec<Change>,
+    }
+    let values = rows.iter().filter(|row| row.key.contains("/facts-")).filter_map(|row| row.value.as_ref());
+    values.filter_map(|value| serde_json::from_slice::<Due>(value).ok()).flat_map(|due| due.facts).collect()
 }
 
 fn down(what: &str) -> Reply {
@@ -45,7 +58,7 @@ impl Swarm {
         let name = boundary(&effect.act);
         let looks = matches!(effect.act, Act::Observe { .. });
         let it = &self.nodes[node];
-        if (looks && it.cut_target) || (!looks && it.cut_store) {
+        if (looks && it.cut_target) || (!looks && (it.cut_store || self.outage)) {
             return self.lose(node, life, effect.id, name);
         }
         let id = effect.id;
@@ -148,7 +161,10 @@ impl Swarm {
             Ok(ClaimAnswer::Granted(claim)) => {
                 self.nodes[node].believes.insert(unit.to_owned(), claim.number);
                 let head = self.store.head();
-                Answer::Claim(Claimed::Held { number: claim.number, until, head: Some((head.epoch, head.revision)) })
+                let ignores = self.setup.breakage == Some(Breakage::EpochIgnored);
+                let epoch = if ignores { FIRST } else { head.epoch };
+                let head = Some((epoch, head.revision));
+                Answer::Claim(Claimed::Held { number: claim.number, until, head })
             }
             Ok(ClaimAnswer::Taken { look_again, .. }) => match self.nodes[node].believes.get(unit) {
                 Some(number) if ignores => {
@@ -174,14 +190,18 @@ impl Swarm {
         if self.setup.breakage == Some(Breakage::FactsForgotten) {
             rows.retain(|row| !row.key.contains("/facts-"));
         }
-        let rows = rows.into_iter().map(|row| LedgerWrite { key: row.key, value: row.value }).collect();
+        let rows: Vec<_> =
+            rows.into_iter().map(|row| LedgerWrite { key: row.key, value: row.value }).collect();
         let held =
             Claim { name: self.claim_name(node, unit), slot: 0, holder: String::new(), number, ttl: None };
         let now = self.queue.now();
+        let mut facts = written_facts(&rows);
         let done = self.store.memory.write_ledger(rows, &held, uptime(now));
-        if done.is_ok() && self.awake(node, life).is_some() {
-            // From here on the facts outlive the process.
-            let facts = self.nodes[node].owing.remove(unit).unwrap_or_default();
+        if done.is_ok() {
+            // From here on the facts outlive the process: those that it took in, and those of one that has died since.
+            if self.awake(node, life).is_some() {
+                facts.extend(self.nodes[node].owing.remove(unit).unwrap_or_default());
+            }
             for fact in facts {
                 self.check.owed.entry(fact.key.clone()).or_default().insert(unit.to_owned(), fact);
             }
@@ -189,7 +209,7 @@ impl Swarm {
         let world = &mut self.worlds[self.nodes[node].world];
         let ledger = self.store.ledger(world.kind, unit);
         world.forget(unit, |key| ledger.contains_key(key), now);
-        self.check.words.written(world.kind, unit, &ledger);
+        self.check.written(world.kind, unit, &ledger);
         self.fenced(done)
     }
 
@@ -216,8 +236,17 @@ impl Swarm {
         } else {
             batch
         };
-        let job =
-            Job { id: effect.id, unit: unit.0, batch, number, not_after, next: 0, some: 0, each: Vec::new() };
+        let job = Job {
+            id: effect.id,
+            unit: unit.0,
+            batch,
+            number,
+            not_after,
+            epoch: self.nodes[node].follows,
+            next: 0,
+            some: 0,
+            each: Vec::new(),
+        };
         self.queue.after(delay, Event::Begin(node, self.nodes[node].life, Box::new(job)));
     }
 
@@ -241,6 +270,11 @@ impl Swarm {
             let (who, number) = (self.nodes[node].name(), job.number);
             self.check
                 .fail(format!("{who} began to change unit {} without the right to ({number})", job.unit));
+        }
+        if job.epoch.is_some_and(|epoch| epoch != self.store.head().epoch) {
+            let who = self.nodes[node].name();
+            self.check
+                .fail(format!("{who} began to change unit {} by a database that was replaced", job.unit));
         }
         let world = &self.worlds[self.nodes[node].world];
         if job.next == 0 {
@@ -278,9 +312,10 @@ impl Swarm {
                 continue;
             }
             world.late.remove(&one.key);
-            // Drift is behind no revision: until it is intended again, only the end has to be right.
-            let drift = |edit: &Edit<SimAgent>| edit.key == one.key && edit.because == Why::Drift;
-            if !job.batch.changes.iter().any(drift) {
+            // Drift is behind no revision, and what a file brings back unmeant is as it was seen before: until it is intended
+            // again, only the end has to be right.
+            let meant = |edit: &Edit<SimAgent>| edit.key == one.key && edit.because != Why::Drift;
+            if job.batch.changes.iter().any(meant) {
                 world.tampered.remove(&one.key);
             }
         }

@@ -29,6 +29,7 @@ mod job;
 mod node;
 mod oracle;
 mod queue;
+mod restore;
 mod setup;
 mod shrink;
 mod store;

@@ -16,6 +16,7 @@ use crate::broken::{Breakage, without_guard};
 use crate::dice::Dice;
 use crate::faults::FaultKind;
 use crate::queue::START;
+use crate::store::FIRST;
 use crate::swarm::{Event, Swarm};
 
 /// After how long an instance gives up waiting for an answer.
@@ -39,8 +40,10 @@ pub(crate) struct Node {
     pub(crate) cut_store: bool,
     pub(crate) cut_target: bool,
     pub(crate) stalled_until: Moment,
+    /// The life of the database that it last read.
+    pub(crate) follows: Option<Epoch>,
     /// How far its watch has delivered; `None`: it is still reading.
-    position: Option<Revision>,
+    position: Option<(Epoch, Revision)>,
     feeding: bool,
     wake_at: Option<Moment>,
     /// Effects without an answer.
@@ -81,6 +84,7 @@ impl Node {
             cut_store: false,
             cut_target: false,
             stalled_until: START,
+            follows: None,
             position: None,
             feeding: false,
             wake_at: None,
@@ -140,7 +144,8 @@ impl Swarm {
             Ok(engine) => it.engine = Some(engine),
             Err(why) => return self.check.fail(format!("no engine: {why}")),
         }
-        (it.position, it.feeding, it.wake_at, it.waiting, it.ending) = (None, false, None, 0, false);
+        (it.follows, it.position, it.feeding, it.wake_at, it.waiting, it.ending) =
+            (None, None, false, None, 0, false);
         it.held_back.clear();
         it.believes.clear();
         it.owing.clear();
@@ -155,6 +160,10 @@ impl Swarm {
         }
         let head = self.store.head();
         self.nodes[node].position = None;
+        if self.outage {
+            let life = self.nodes[node].life;
+            return self.queue.after(1_000, Event::Read(node, life));
+        }
         let limit = 1 + self.faults.dice.below(40);
         let stale = self.setup.breakage == Some(Breakage::StaleRead) && self.faults.dice.chance(300);
         let at = if stale { Revision(head.revision.0.saturating_sub(3)) } else { head.revision };
@@ -177,19 +186,22 @@ impl Swarm {
         }
         let Snapshot { epoch, at, rows } = *snapshot;
         self.note(|s| format!("{} has read everything at revision {at}", s.nodes[node].name()));
+        let ignores = self.setup.breakage == Some(Breakage::EpochIgnored);
         if let Some(engine) = &mut self.nodes[node].engine {
-            engine.load(epoch, at, rows);
+            engine.load(if ignores { FIRST } else { epoch }, at, rows);
         }
-        self.nodes[node].position = Some(at);
+        self.nodes[node].follows = Some(epoch);
+        self.nodes[node].position = Some((epoch, at));
         self.offer(node);
         self.pump(node);
     }
 
     /// If the watch has something new for the instance, it is on its way.
     pub(crate) fn offer(&mut self, node: usize) {
-        let head = self.store.head().revision;
+        let head = self.store.head();
         let it = &self.nodes[node];
-        if it.engine.is_none() || it.feeding || it.cut_store || it.position.is_none_or(|at| at >= head) {
+        let news = it.position.is_some_and(|(epoch, at)| epoch != head.epoch || at < head.revision);
+        if it.engine.is_none() || it.feeding || it.cut_store || self.outage || !news {
             return;
         }
         let life = it.life;
@@ -204,11 +216,11 @@ impl Swarm {
             return self.queue.at(at, Event::Feed(node, life));
         }
         self.nodes[node].feeding = false;
-        let Some(position) = self.nodes[node].position else { return };
-        if self.nodes[node].cut_store {
+        let Some((epoch, position)) = self.nodes[node].position else { return };
+        if self.nodes[node].cut_store || self.outage {
             return;
         }
-        if self.faults.strikes(FaultKind::WatchReset) {
+        if epoch != self.store.head().epoch || self.faults.strikes(FaultKind::WatchReset) {
             self.note(|s| format!("{} has lost its place", s.nodes[node].name()));
             return self.reread(node);
         }
@@ -217,7 +229,7 @@ impl Swarm {
             if let Some(engine) = &mut self.nodes[node].engine {
                 engine.apply(entry.info.revision, &entry.changes);
             }
-            self.nodes[node].position = Some(entry.info.revision);
+            self.nodes[node].position = Some((epoch, entry.info.revision));
         }
         self.offer(node);
         self.pump(node);

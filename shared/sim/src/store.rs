@@ -12,8 +12,11 @@ use shoal_core::{Change, Commit, Committed, Epoch, Range, Revision, Row, View};
 use shoal_engine::Moment;
 use shoal_store::{Claim, Head, Memory, Query, StoreError};
 
-use crate::agent::{ItemKey, Kind};
+use crate::agent::{ItemKey, Kind, Thing};
 use crate::queue::START;
+
+/// Which life of the database every run begins in.
+pub(crate) const FIRST: Epoch = Epoch(7);
 
 /// The database.
 pub(crate) struct SimStore {
@@ -25,6 +28,8 @@ pub(crate) struct SimStore {
 /// What the ledger says of one item, as far as the checker reads it.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Entry {
+    #[serde(default)]
+    pub(crate) last: Option<Thing>,
     pub(crate) from: Vec<(String, Option<String>)>,
     pub(crate) stage: serde_json::Value,
     #[serde(default)]
@@ -52,9 +57,18 @@ pub(crate) fn time(now: Moment) -> Timestamp {
     Timestamp::from_millisecond(now).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
+impl Entry {
+    /// Whether an engine that finds this where the ledger has the entry takes it for its own.
+    pub(crate) fn knows(&self, thing: &Thing) -> bool {
+        let Some(creating) = self.stage.get("creating") else { return true };
+        let tried: Vec<Thing> = serde_json::from_value(creating["tried"].clone()).unwrap_or_default();
+        creating["begun"] == true || tried.contains(thing)
+    }
+}
+
 impl SimStore {
     pub(crate) fn new() -> Self {
-        Self { memory: Memory::new(Epoch(7)), views: vec![View::new()] }
+        Self { memory: Memory::new(FIRST), views: vec![View::new()] }
     }
 
     pub(crate) fn head(&self) -> Head {
@@ -125,6 +139,13 @@ impl SimStore {
     /// The claim itself.
     pub(crate) fn claim(&self, name: &str, number: u64, now: Moment) -> Option<Claim> {
         self.memory.claims(name, uptime(now)).into_iter().find(|c| c.name == name && c.number == number)
+    }
+
+    /// A backup takes the place of what is there, as another life of it.
+    pub(crate) fn restore(&mut self, backup: &Memory) {
+        let epoch = Epoch(self.head().epoch.0 + 1);
+        self.memory = backup.restored(&self.memory, epoch);
+        self.views.truncate(usize::try_from(self.head().revision.0).unwrap_or(usize::MAX).saturating_add(1));
     }
 
     /// Every ledger row under the prefix.

@@ -18,6 +18,7 @@ use crate::fleet::Fleet;
 use crate::job::Job;
 use crate::node::{Effect, Node, Reply};
 use crate::queue::{Queue, START};
+use crate::restore::{Backup, Plan};
 use crate::setup::{Failure, Setup, Summary};
 use crate::store::{SimStore, time};
 use crate::word::Asked;
@@ -42,6 +43,10 @@ pub(crate) enum Event {
     Wake(usize, u64),
     /// The watch has something for an instance.
     Feed(usize, u64),
+    /// An instance reads everything anew.
+    Read(usize, u64),
+    /// The database is there again, as of a backup.
+    Restored,
     /// The rows of the first reading, or after a reset, reach an instance.
     Loaded(usize, u64, Box<crate::node::Snapshot>),
     /// An effect that was sent at that time reaches the store or the target.
@@ -71,9 +76,14 @@ pub(crate) struct Swarm {
     pub(crate) check: Checker,
     pub(crate) summary: Summary,
     pub(crate) corrects: bool,
-    fleet: Fleet,
+    pub(crate) fleet: Fleet,
     people: Dice,
-    steps: usize,
+    /// How many commits of people are still to come.
+    pub(crate) steps: usize,
+    /// Nobody reaches the store: it is being restored.
+    pub(crate) outage: bool,
+    pub(crate) plan: Option<Plan>,
+    pub(crate) backup: Option<Backup>,
     /// People agree to everything at once.
     agreeable: bool,
     trace: VecDeque<String>,
@@ -109,6 +119,9 @@ impl Swarm {
             fleet: Fleet::new(setup.kinds.clone(), Dice::new(seed, "fleet")),
             people: Dice::new(seed, "people"),
             steps: setup.steps,
+            outage: false,
+            plan: Some(Plan::new(setup.steps, &mut Dice::new(seed, "restore"))),
+            backup: None,
             agreeable: false,
             trace: VecDeque::new(),
             worlds,
@@ -139,7 +152,7 @@ impl Swarm {
         self.queue.after(5_000, Event::Operator);
         self.queue.after(3_000, Event::Trouble);
         self.queue.after(2_000, Event::Audit);
-        while self.steps > 0 {
+        while self.steps > 0 || self.outage {
             self.turn(Moment::MAX)?;
         }
         let end = self.queue.now() + self.people.between(1_000, 90_000);
@@ -182,12 +195,18 @@ impl Swarm {
             Event::Operator => self.somebody_agrees(),
             Event::Trouble => self.trouble(),
             Event::Audit => {
-                for world in &self.worlds {
+                for world in self.worlds.iter().filter(|_| !self.outage) {
                     self.check.waited(world, &self.store, self.queue.now());
                 }
                 self.queue.after(1_700, Event::Audit);
             }
             Event::Start(node) => self.start(node),
+            Event::Read(node, life) => {
+                if self.awake(node, life).is_some() {
+                    self.reread(node);
+                }
+            }
+            Event::Restored => self.restored(),
             Event::Wake(node, life) => self.wake(node, life),
             Event::Feed(node, life) => self.feed(node, life),
             Event::Loaded(node, life, snapshot) => self.loaded(node, life, snapshot),
@@ -289,7 +308,14 @@ impl Swarm {
         if self.steps == 0 {
             return;
         }
+        if self.outage {
+            return self.queue.after(1_000, Event::People);
+        }
         self.steps -= 1;
+        self.before_the_next_commit();
+        if self.outage {
+            return self.queue.after(1_000, Event::People);
+        }
         let changes = self.fleet.step();
         self.commit("ann", changes);
         let pause = match self.people.below(20) {
@@ -304,7 +330,7 @@ impl Swarm {
     fn somebody_agrees(&mut self) {
         let pause = if self.agreeable { 3_000 } else { self.people.between(5_000, 60_000) };
         self.queue.after(pause, Event::Operator);
-        if !self.agreeable && !self.people.chance(400) {
+        if !self.agreeable && !self.people.chance(400) || self.outage {
             return;
         }
         let now = self.queue.now();
@@ -316,15 +342,20 @@ impl Swarm {
             for (unit, hold) in
                 status.units.iter().filter_map(|(name, unit)| Some((name, unit.held.as_ref()?)))
             {
-                let Ok(key) = Key::approval(&status.agent, Some(unit)) else { continue };
+                let epoch = hold.digest == format!("{:016x}", self.store.head().epoch.0);
+                let scope = Some(unit.as_str()).filter(|_| !epoch);
+                let Ok(key) = Key::approval(&status.agent, scope) else { continue };
                 // What was looked at a while ago and is not held any more is not agreed to.
                 let Some((kind, changes)) = self.asked(status.agent.as_str(), unit, &hold.digest) else {
                     continue;
                 };
                 let value = Document::from(serde_json::json!({ "digest": hold.digest }));
+                if epoch {
+                    self.check.goes_by_the_epoch(kind);
+                }
                 let replayed = self.setup.breakage == Some(Breakage::ApprovalReplayed);
-                if !replayed || !self.check.words.has(kind, unit) {
-                    self.check.words.agree(kind, unit, changes);
+                if !epoch && (!replayed || !self.check.words.has(kind, unit)) {
+                    self.check.words.agree(kind, unit, &hold.digest, changes);
                 }
                 agreed.push(Change::put(key, value));
             }

@@ -11,15 +11,18 @@ use crate::store::Entry;
 pub(crate) type Asked = Vec<(String, Option<Value>)>;
 
 /// One change that a person agreed to.
+#[derive(Clone)]
 struct Word {
     /// What the item becomes; `None`: it goes.
     to: Option<Value>,
+    /// Which approval says it.
+    digest: String,
     /// The ledger has said that it was agreed to. When it does not any more, it is over.
     noted: bool,
 }
 
 /// The words of all people, by unit. A unit of which anybody ever agreed to anything stays here.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Words(BTreeMap<(Kind, String), BTreeMap<String, Word>>);
 
 impl Words {
@@ -28,11 +31,12 @@ impl Words {
         self.0.contains_key(&(kind, unit.to_owned()))
     }
 
-    /// Somebody agrees to these changes. What was agreed to before and not begun is agreed to no more.
-    pub(crate) fn agree(&mut self, kind: Kind, unit: &str, changes: Asked) {
+    /// Somebody agrees to these changes. What another approval said before and was not begun is agreed to no more.
+    pub(crate) fn agree(&mut self, kind: Kind, unit: &str, digest: &str, changes: Asked) {
         let words = self.0.entry((kind, unit.to_owned())).or_default();
-        words.retain(|_, word| word.noted);
-        words.extend(changes.into_iter().map(|(key, to)| (key, Word { to, noted: false })));
+        words.retain(|_, word| word.noted || word.digest == digest);
+        let word = |to| Word { to, digest: digest.to_owned(), noted: false };
+        words.extend(changes.into_iter().map(|(key, to)| (key, word(to))));
     }
 
     /// Whether somebody agreed to exactly this, and it is not over.

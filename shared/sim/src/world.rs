@@ -12,6 +12,7 @@ use shoal_engine::{Batch, Edit, Fault, Line, Moment, Nature, Observed, Outcome, 
 
 use crate::agent::{Have, ItemKey, Kind, PEEK, SimAgent, Thing};
 use crate::dice::Dice;
+use crate::store::Entry;
 
 /// The target of one agent.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(crate) struct World {
     pub(crate) tampered: BTreeSet<ItemKey>,
     /// What landed after the right to do it may have ended: nobody needs to know that it is there.
     pub(crate) late: BTreeSet<ItemKey>,
+    /// What was there when the database was restored, and that its ledger knows nothing of.
+    pub(crate) orphans: BTreeSet<ItemKey>,
     /// Names that the target refuses until they are taken out of here.
     pub(crate) refused: BTreeSet<String>,
     fences: BTreeMap<String, u64>,
@@ -77,6 +80,7 @@ impl World {
             foreign: BTreeMap::new(),
             tampered: BTreeSet::new(),
             late: BTreeSet::new(),
+            orphans: BTreeSet::new(),
             refused: BTreeSet::new(),
             fences: BTreeMap::new(),
             tokens: BTreeMap::new(),
@@ -157,7 +161,10 @@ impl World {
         dice: &mut Dice,
         landed: &mut Vec<Landed>,
     ) -> Outcome {
-        let before = self.slots.get(&edit.key).cloned();
+        let again = self.tokens.get(&edit.token) == Some(&edit.key);
+        // A second machine, where nobody knows of the first: what is here from now on is the second.
+        let nobodys = |slot: &&Slot| slot.forgotten && edit.from.is_none() && self.kind == Kind::Vm && !again;
+        let before = self.slots.get(&edit.key).filter(|slot| !nobodys(slot)).cloned();
         let mut note = |before: Option<Slot>, twice| {
             landed.push(Landed { key: edit.key.clone(), before, after: edit.to.clone(), twice });
         };
@@ -181,12 +188,11 @@ impl World {
                 if self.kind != Kind::Vm || slot.foreign {
                     return Outcome::Stale;
                 }
-                if self.tokens.get(&edit.token) == Some(&edit.key) {
+                if again {
                     let same = slot.thing == *thing;
                     return if same { begun(slot.ready_at, slot.visible_at, now) } else { Outcome::Stale };
                 }
-                let twice = !slot.forgotten;
-                note(Some(slot), twice);
+                note(Some(slot), true);
                 Outcome::Done
             }
             (Some(slot), _) if edit.from.as_ref().is_some_and(|from| from.id != 0 && from.id != slot.id) => {
@@ -286,6 +292,30 @@ impl World {
             Some(Change::put(place, Document::of(&serde_json::json!({ "id": id })).ok()?))
         };
         keys.iter().filter(|key| !key.is_shared() && !key.is_fixed()).filter_map(fact).collect()
+    }
+
+    /// The ledger is one of an earlier time: what it does not know, and the target does not mark, is somebody else's from now
+    /// on, and what differs from it is as if somebody had changed it by hand. Whatever stands where the ledger has an item is
+    /// Shoal's: nobody could tell.
+    pub(crate) fn restored(&mut self, ledger: &BTreeMap<ItemKey, Entry>) {
+        for (key, slot) in &mut self.slots {
+            let entry = ledger.get(key);
+            let ours = entry.map_or(self.nature.marks_own, |entry| entry.knows(&slot.thing));
+            if entry.is_none() && !slot.foreign {
+                self.orphans.insert(key.clone());
+            }
+            if entry.and_then(|entry| entry.last.as_ref()) != Some(&slot.thing) {
+                self.tampered.insert(key.clone());
+            }
+            if entry.is_some() && ours && slot.foreign {
+                slot.foreign = false;
+                self.foreign.remove(key);
+            } else if !ours && !self.nature.marks_own && !slot.foreign {
+                slot.foreign = true;
+                self.foreign.insert(key.clone(), slot.thing.clone());
+            }
+        }
+        self.tampered.extend(ledger.keys().filter(|key| !self.slots.contains_key(*key)).cloned());
     }
 
     /// Somebody else puts something there. Only where nothing is.

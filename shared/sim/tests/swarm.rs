@@ -59,6 +59,7 @@ fn the_engine_holds_what_it_promises() {
         all.landed += one.landed;
         all.agreed += one.agreed;
         all.waited += one.waited;
+        all.restores += one.restores;
         all.crashes.extend(one.crashes);
     });
     if let Some(failure) = failure {
@@ -73,7 +74,10 @@ fn the_engine_holds_what_it_promises() {
                 assert!(all.crashes.contains(&place), "nobody ever died {place}: {:?}", all.crashes);
             }
         }
-        assert!(all.landed > 10_000 && all.agreed > 100 && all.waited > 1_000, "{all:?}");
+        assert!(
+            all.landed > 10_000 && all.agreed > 100 && all.waited > 1_000 && all.restores > 50,
+            "{all:?}"
+        );
     }
 }
 
@@ -116,6 +120,11 @@ fn a_stale_read_is_caught() {
 #[test]
 fn a_replayed_approval_is_caught() {
     is_caught(Breakage::ApprovalReplayed);
+}
+
+#[test]
+fn an_ignored_epoch_is_caught() {
+    is_caught(Breakage::EpochIgnored);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::{Claim, ClaimAnswer, ClaimRequest};
 
 /// All claims. Time is whatever the caller measures it in, as long as it does not fall.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Claims {
     /// By name and slot; the moment is when it expires.
     held: BTreeMap<(String, u32), (Claim, Option<Duration>)>,
@@ -55,6 +55,13 @@ impl Claims {
         };
         self.held.insert((want.name.clone(), slot), (claim.clone(), expires));
         ClaimAnswer::Granted(claim)
+    }
+
+    /// Those of a backup that takes the place of `replaced`: no lease, and no number that either gave out is given again.
+    pub(super) fn restored(&self, replaced: &Self) -> Self {
+        let mut held = self.held.clone();
+        held.retain(|_, (_, expires)| expires.is_none());
+        Self { held, last: self.last.max(replaced.last) }
     }
 
     pub(super) fn release(&mut self, claim: &Claim) {

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// A database in memory, without tasks, clocks or locks.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Memory {
     epoch: Epoch,
     /// Every key that was ever written, with its versions, oldest first.
@@ -35,7 +35,7 @@ pub struct Memory {
     reports: BTreeMap<(String, String), Status>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Version {
     pub(super) revision: Revision,
     pub(super) value: Option<Document>,
@@ -43,7 +43,7 @@ pub(super) struct Version {
 }
 
 /// The idempotency keys of the newest commits.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Remembered {
     by_key: HashMap<Arc<str>, ([u8; 32], Committed)>,
     order: VecDeque<Arc<str>>,
@@ -75,6 +75,13 @@ impl Memory {
     /// Makes this another life of the database.
     pub fn set_epoch(&mut self, epoch: Epoch) {
         self.epoch = epoch;
+    }
+
+    /// This backup as another life of the database `replaced`: with a new epoch, with no claim that could be held, and with
+    /// fencing numbers that were never given out. A backup is a clone.
+    #[must_use]
+    pub fn restored(&self, replaced: &Self, epoch: Epoch) -> Self {
+        Self { epoch, claims: self.claims.restored(&replaced.claims), ..self.clone() }
     }
 
     /// See [`Store::read`](crate::Store::read).
@@ -354,5 +361,34 @@ impl Remembered {
         {
             self.by_key.remove(&oldest);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restored_backup_is_another_life_without_leases_and_with_new_numbers() {
+        let want = |name: &str, ttl: Option<u64>| ClaimRequest {
+            name: name.into(),
+            of: 1,
+            holder: "a".into(),
+            ttl: ttl.map(Duration::from_secs),
+        };
+        let number = |db: &mut Memory, name: &str, ttl| match db.claim(&want(name, ttl), Duration::ZERO) {
+            Ok(ClaimAnswer::Granted(claim)) => claim.number,
+            other => panic!("{other:?}"),
+        };
+        let mut db = Memory::new(Epoch(1));
+        number(&mut db, "slot/x", None);
+        number(&mut db, "unit/x", Some(60));
+        let backup = db.clone();
+        let newest = number(&mut db, "unit/y", Some(60));
+        let mut restored = backup.restored(&db, Epoch(2));
+        assert_eq!(restored.head(), Head { epoch: Epoch(2), revision: Revision(0) });
+        let held: Vec<_> = restored.claims("", Duration::ZERO).into_iter().map(|c| c.name).collect();
+        assert_eq!(held, ["slot/x"]);
+        assert!(number(&mut restored, "unit/x", Some(60)) > newest);
     }
 }
