@@ -218,8 +218,14 @@ impl<A: Agent> Engine<A> {
             match each.remove(&edit.key) {
                 Some(Outcome::Done) => self.made(unit, edit, now),
                 Some(Outcome::Running { memo, look_again }) => {
+                    let planned = unit.open.get(&edit.key).and_then(|open| open.planned.as_ref());
+                    let sources = planned.map(|planned| planned.sources.clone()).unwrap_or_default();
                     if let Some(entry) = unit.items.get_mut(&edit.key).and_then(|i| i.entry.as_mut()) {
                         entry.memo = memo;
+                        // It is being made from these as well: if it is to go before it is done, each needs its reason.
+                        entry.from.extend(sources);
+                        entry.from.sort_unstable();
+                        entry.from.dedup();
                         if let Stage::Creating { begun, .. } = &mut entry.stage {
                             *begun = true;
                         }

@@ -264,6 +264,32 @@ fn what_was_begun_is_ours_whatever_it_looks_like_also_for_the_next_process() {
 }
 
 #[test]
+fn what_goes_on_by_itself_is_known_to_come_from_all_its_sources() {
+    let key = format!("a/{}", name(0));
+    let mut world = toys();
+    world.fleet("a", 1, "hi");
+    world.converge();
+    world.commit(rows(&[
+        ("toy/second", json!({"document": {"text": "two", "unit": "a"}})),
+        (&format!("toy/second/members/{}", name(0)), json!({})),
+    ]));
+    let apply = ask(&mut world, is_apply);
+    world.place.1.put(key.clone(), &"hi;two".to_owned());
+    let running = Outcome::Running { memo: Value::Null, look_again: world.now() + 5_000 };
+    tell(&mut world, &apply, Answer::Applied(Applied { each: vec![(key, running)], facts: Vec::new() }));
+    world.run();
+    // Before it is done, neither tag wants it there any more, and of one nobody can say what it wants.
+    world.commit(rows(&[
+        ("toy/a", json!({"document": {"text": "hi", "unit": "b"}})),
+        ("toy/second", json!({"document": {"text": "two", "unit": "b"}})),
+    ]));
+    world.set("toy/second", json!({"document": {"txt": "slip"}}));
+    world.advance(10_000);
+    assert_eq!(world.run(), Verdict::Held);
+    assert_eq!(world.at("a", 0), Some("hi;two"));
+}
+
+#[test]
 fn what_a_batch_took_along_is_behind_at_once_and_decided_on_again() {
     let mut world = toys();
     world.fleet("a", 3, "hi");
