@@ -21,11 +21,12 @@ const FUNCTION_LINES: usize = 80;
 const SKIP: [&str; 4] = ["target", ".git", ".shoal", "node_modules"];
 
 /// Crates in layers; each may depend on those that stand before it in its own list, and on nothing else of ours.
-const LAYERS: [(&str, &[&str]); 11] = [
+const LAYERS: [(&str, &[&str]); 12] = [
     ("shared/core", &[]),
     ("shared/engine", &["shoal-core"]),
     ("shared/store", &["shoal-core"]),
     ("shared/store-sqlite", &["shoal-core", "shoal-store"]),
+    ("shared/store-etcd", &["shoal-core", "shoal-store"]),
     ("shared/client", &["shoal-core", "shoal-store"]),
     ("shared/agent", &["shoal-client", "shoal-core", "shoal-engine", "shoal-store", "shoal-store-sqlite"]),
     ("shared/sim", &["shoal-core", "shoal-engine", "shoal-store"]),

@@ -1,0 +1,284 @@
+//! What stands in the database as far as some commits ask: read as of one moment, so that they can be judged without
+//! asking again.
+
+use std::collections::{BTreeSet, HashMap};
+
+use etcd_client::{GetOptions, TxnOp};
+use shoal_core::{Commit, Key, Pre, Range, Revision};
+use shoal_store::parts::Where;
+use shoal_store::{REMEMBERED, Result};
+
+use crate::fault::is_compacted;
+use crate::keys::{Keys, Span, revision_of};
+use crate::link::{Found, Link, OPS, first, get, names};
+use crate::record::{Identity, Remembered, RowRecord, parse};
+
+/// What some commits ask for.
+#[derive(Debug)]
+pub(crate) struct Known {
+    /// The identity, and etcd's revision that wrote it.
+    pub(crate) head: Identity,
+    pub(crate) head_at: i64,
+    pub(crate) rows: HashMap<Key, RowRecord>,
+    /// Who last wrote in a range; rows that are known by themselves are not here.
+    pub(crate) last: HashMap<Range, Option<Revision>>,
+    pub(crate) done: HashMap<String, Remembered>,
+    /// The idempotency keys by their order, where they are due to be forgotten.
+    pub(crate) order: HashMap<u64, String>,
+    /// The places of a claim: its key in etcd, and its number.
+    pub(crate) claims: HashMap<String, Vec<(Vec<u8>, u64)>>,
+    /// What was judged since, and is not written yet.
+    pub(crate) written: Vec<(Key, Revision)>,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Want {
+    Row(Key),
+    Scope(String),
+    Done(String),
+    Claim(String),
+}
+
+/// Reads what the commits ask for. `None` while a large commit is being carried out: nothing may be decided then.
+pub(crate) async fn known<'a>(
+    link: &Link,
+    keys: &Keys,
+    commits: impl Iterator<Item = &'a Commit> + Clone,
+) -> Result<Option<Known>> {
+    loop {
+        match attempt(link, keys, commits.clone()).await {
+            Err(error) if is_compacted(&error) => {}
+            other => return other,
+        }
+    }
+}
+
+async fn attempt<'a>(
+    link: &Link,
+    keys: &Keys,
+    commits: impl Iterator<Item = &'a Commit> + Clone,
+) -> Result<Option<Known>> {
+    let wants: Vec<Want> = commits.clone().flat_map(wants).collect::<BTreeSet<_>>().into_iter().collect();
+    let ask = "reading what a commit rests on";
+    let (now, later) = wants.split_at(wants.len().min(OPS - 2));
+    let mut ops = vec![get(keys.head()), get(keys.applying_commit())];
+    ops.extend(now.iter().map(|want| want.op(keys, None)));
+    let mut answer = link.read(ask, ops).await?;
+    let at = answer.revision;
+    if answer.one(1).is_some() {
+        return Ok(None);
+    }
+    let (head, head_at) = identity(link, keys, answer.one(0))?;
+    let mut known = Known {
+        head,
+        head_at,
+        rows: HashMap::new(),
+        last: HashMap::new(),
+        done: HashMap::new(),
+        order: HashMap::new(),
+        claims: HashMap::new(),
+        written: Vec::new(),
+    };
+    for (n, want) in now.iter().enumerate() {
+        known.take(link, keys, want, answer.take(n + 2))?;
+    }
+    for some in later.chunks(OPS) {
+        let ops = some.iter().map(|want| want.op(keys, Some(at))).collect();
+        let mut answer = link.read(ask, ops).await?;
+        for (n, want) in some.iter().enumerate() {
+            known.take(link, keys, want, answer.take(n))?;
+        }
+    }
+    for pre in commits.clone().flat_map(|commit| &commit.pre) {
+        if let Pre::Unchanged(range, _) = pre
+            && !known.last.contains_key(range)
+            && let Some(last) = walked(link, keys, range, at).await?
+        {
+            known.last.insert(range.clone(), last);
+        }
+    }
+    known.due(link, keys, commits.filter(|c| c.idempotency.is_some()).count() as u64, at).await?;
+    Ok(Some(known))
+}
+
+/// The identity that was found at the head's key.
+pub(crate) fn identity(
+    link: &Link,
+    keys: &Keys,
+    found: Option<etcd_client::KeyValue>,
+) -> Result<(Identity, i64)> {
+    let Some(found) = found else {
+        let why = "it is gone, and was there when the database was opened";
+        return Err(crate::record::damaged(&link.place, &keys.head(), &why));
+    };
+    Ok((parse(&link.place, found.key(), found.value())?, found.mod_revision()))
+}
+
+fn wants(commit: &Commit) -> impl Iterator<Item = Want> + '_ {
+    let changed = commit.changes.iter().map(|change| Want::Row(change.key.clone()));
+    let relied = commit.pre.iter().filter_map(|pre| match pre {
+        Pre::At(key, _) | Pre::Exists(key) | Pre::Absent(key) => Some(Want::Row(key.clone())),
+        Pre::Held { name, .. } => Some(Want::Claim(name.clone())),
+        Pre::Unchanged(range, _) => match (range, Where::of(range)) {
+            (_, Where::Key(key)) => Some(Want::Row(key)),
+            (Range::Prefix(_), Where::Scope(scope)) => Some(Want::Scope(scope)),
+            _ => None,
+        },
+    });
+    changed.chain(relied).chain(commit.idempotency.iter().cloned().map(Want::Done))
+}
+
+impl Want {
+    /// The question, as of a revision of etcd or now.
+    fn op(&self, keys: &Keys, at: Option<i64>) -> TxnOp {
+        let at = at.unwrap_or(0);
+        let one = GetOptions::new().with_revision(at);
+        match self {
+            Self::Row(key) => TxnOp::get(keys.row(key.as_str()), Some(one)),
+            Self::Done(key) => TxnOp::get(keys.done(key), Some(one)),
+            Self::Claim(name) => {
+                let (from, to) = keys.places(name);
+                TxnOp::get(from, Some(one.with_range(to).with_keys_only()))
+            }
+            Self::Scope(scope) => {
+                let (from, to) = keys.scopes(scope, Revision(u64::MAX));
+                TxnOp::get(from, Some(one.with_range(to).with_keys_only().with_limit(1)))
+            }
+        }
+    }
+}
+
+impl Known {
+    fn take(&mut self, link: &Link, keys: &Keys, want: &Want, mut found: Found) -> Result<()> {
+        match want {
+            Want::Row(key) => {
+                if let Some(kv) = found.kvs.pop() {
+                    self.rows.insert(key.clone(), parse(&link.place, kv.key(), kv.value())?);
+                }
+            }
+            Want::Done(key) => {
+                if let Some(kv) = found.kvs.pop() {
+                    self.done.insert(key.clone(), parse(&link.place, kv.key(), kv.value())?);
+                }
+            }
+            Want::Scope(scope) => {
+                let last = found.kvs.first().and_then(|kv| revision_of(kv.key()));
+                self.last.insert(Range::Prefix(scope.clone()), last);
+            }
+            Want::Claim(name) => {
+                let own =
+                    found.kvs.iter().filter(|kv| keys.of_claim(kv.key()).is_some_and(|(of, _)| of == *name));
+                let own = own.map(|kv| (kv.key().to_vec(), kv.create_revision().unsigned_abs()));
+                self.claims.insert(name.clone(), own.collect());
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads which idempotency keys are due to be forgotten when so many new ones are used.
+    async fn due(&mut self, link: &Link, keys: &Keys, new: u64, at: i64) -> Result<()> {
+        let last = (self.head.remembered + new).saturating_sub(REMEMBERED as u64);
+        if new == 0 || last == 0 {
+            return Ok(());
+        }
+        let from = keys.order(last.saturating_sub(new) + 1);
+        let options = GetOptions::new().with_range(keys.order(last + 1)).with_revision(at);
+        let mut answer =
+            link.read("reading old idempotency keys", vec![TxnOp::get(from, Some(options))]).await?;
+        for kv in answer.take(0).kvs {
+            let hex = kv.key().last_chunk::<16>().and_then(|hex| std::str::from_utf8(hex).ok());
+            if let Some(n) = hex.and_then(|hex| u64::from_str_radix(hex, 16).ok()) {
+                self.order.insert(n, String::from_utf8_lossy(kv.value()).into_owned());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Who last wrote in a range that no index answers for; `None` where it is not such a range. Costs its rows.
+async fn walked(link: &Link, keys: &Keys, range: &Range, at: i64) -> Result<Option<Option<Revision>>> {
+    let newest = |found: Vec<etcd_client::KeyValue>, mut last: Option<Revision>| -> Result<_> {
+        for kv in found {
+            let row: RowRecord = parse(&link.place, kv.key(), kv.value())?;
+            last = last.max(Some(row.revision));
+        }
+        Ok(last)
+    };
+    match (range, Where::of(range)) {
+        (Range::Naming(member), _) => {
+            let rows = naming(link, keys, member.as_str(), "").await?;
+            let mut last = None;
+            for some in rows.chunks(OPS) {
+                let at = GetOptions::new().with_revision(at);
+                let ops =
+                    some.iter().map(|key| TxnOp::get(keys.row(key.as_str()), Some(at.clone()))).collect();
+                let mut answer = link.read("reading member rows", ops).await?;
+                for n in 0..some.len() {
+                    last = newest(answer.take(n).kvs, last)?;
+                }
+            }
+            Ok(Some(last))
+        }
+        (Range::Prefix(prefix), Where::Within(_)) => {
+            let mut last = None;
+            each(link, keys.rows(prefix), Some(at), |kvs| {
+                last = newest(kvs, last)?;
+                Ok(true)
+            })
+            .await?;
+            Ok(Some(last))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The member rows that ever named a member, in order, after `after`.
+pub(crate) async fn naming(link: &Link, keys: &Keys, member: &str, after: &str) -> Result<Vec<Key>> {
+    let (mut from, to) = keys.all_naming(member);
+    let skip = from.len();
+    from.extend(after.as_bytes());
+    if !after.is_empty() {
+        from.push(0);
+    }
+    let mut rows = Vec::new();
+    let mut more = true;
+    while more {
+        let ops = vec![names((from.clone(), to.clone()), 1000)];
+        let found = link.read("reading member rows", ops).await?.take(0);
+        more = found.more;
+        for kv in found.kvs {
+            from = kv.key().to_vec();
+            from.push(0);
+            let text = String::from_utf8_lossy(&kv.key()[skip..]).into_owned();
+            rows.push(text.parse().map_err(|e| crate::record::damaged(&link.place, kv.key(), &e))?);
+        }
+    }
+    Ok(rows)
+}
+
+/// Calls `f` with the keys of a range, some at a time, for as long as it answers yes; as of a revision of etcd, or now.
+pub(crate) async fn each(
+    link: &Link,
+    (mut from, to): Span,
+    at: Option<i64>,
+    mut f: impl FnMut(Vec<etcd_client::KeyValue>) -> Result<bool>,
+) -> Result<()> {
+    loop {
+        let op = match at {
+            None => first((from.clone(), to.clone()), 500),
+            Some(at) => {
+                let options = GetOptions::new().with_range(to.clone()).with_limit(500).with_revision(at);
+                TxnOp::get(from.clone(), Some(options))
+            }
+        };
+        let found = link.read("reading a range", vec![op]).await?.take(0);
+        if let Some(last) = found.kvs.last() {
+            from = last.key().to_vec();
+            from.push(0);
+        }
+        if !f(found.kvs)? || !found.more {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! What stands in etcd at each key: JSON, so that `etcdctl` shows a person what there is.
+
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+use shoal_core::{Change, CommitInfo, Committed, Document, Epoch, Key, LogEntry, Revision};
+use shoal_store::{Head, Result, StoreError};
+
+/// The version of the layout that this program reads and writes.
+pub(crate) const VERSION: u32 = 1;
+/// Larger values stand in the log alone, and the row points there: pages of rows stay small enough to ask for by the
+/// thousand, and one large value fits in a request with its commit.
+pub(crate) const INLINE: usize = 8 << 10;
+
+/// At `log`: which database this is and how far it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    /// The version of the layout; also says whose it is.
+    pub(crate) shoal: u32,
+    /// Which life of the database.
+    pub(crate) epoch: Epoch,
+    /// The newest revision.
+    pub(crate) revision: Revision,
+    /// How many idempotency keys were ever used.
+    pub(crate) remembered: u64,
+}
+
+impl Identity {
+    pub(crate) fn head(&self) -> Head {
+        Head { epoch: self.epoch, revision: self.revision }
+    }
+}
+
+/// A value as it is kept: text that is passed through as it stands, so that a `null` is a value, too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub(crate) struct Text(pub(crate) Document);
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        Ok(Self(Document::trusted(raw.get())))
+    }
+}
+
+/// What is there is a value, even `null`.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Text>, D::Error> {
+    Text::deserialize(deserializer).map(Some)
+}
+
+/// At `row/<key>`: what stands there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RowRecord {
+    /// Who wrote it.
+    pub(crate) revision: Revision,
+    /// The value, if it is not too large.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub(crate) value: Option<Text>,
+    /// The digest of a value that stands in the log alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) large: Option<String>,
+    /// Where it went or came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) moved: Option<Key>,
+}
+
+impl RowRecord {
+    pub(crate) fn of(change: &Change, revision: Revision) -> Self {
+        let (mut value, mut large) = (change.value.clone().map(Text), None);
+        if let Some(text) = value.take_if(|text| text.0.as_str().len() > INLINE) {
+            large = Some(digest(text.0.as_str()));
+        }
+        Self { revision, value, large, moved: change.moved.clone() }
+    }
+
+    pub(crate) fn is_live(&self) -> bool {
+        self.value.is_some() || self.large.is_some()
+    }
+
+    /// Whether it says the same.
+    pub(crate) fn says(&self, value: Option<&Document>) -> bool {
+        match (value, &self.value, &self.large) {
+            (None, None, None) => true,
+            (Some(value), Some(text), _) => *value == text.0,
+            (Some(value), None, Some(large)) => {
+                value.as_str().len() > INLINE && digest(value.as_str()) == *large
+            }
+            _ => false,
+        }
+    }
+}
+
+fn digest(text: &str) -> String {
+    data_encoding::HEXLOWER.encode(&Sha256::digest(text))
+}
+
+/// A change in the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stored {
+    key: Key,
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    value: Option<Text>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    moved: Option<Key>,
+}
+
+impl From<Change> for Stored {
+    fn from(change: Change) -> Self {
+        Self { key: change.key, value: change.value.map(Text), moved: change.moved }
+    }
+}
+
+impl From<Stored> for Change {
+    fn from(stored: Stored) -> Self {
+        Self { key: stored.key, value: stored.value.map(|text| text.0), moved: stored.moved }
+    }
+}
+
+/// Where the changes of a large commit are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Parts {
+    /// The name of all parts.
+    pub(crate) id: String,
+    /// The first key of each: so that what one key became is found without reading all.
+    pub(crate) firsts: Vec<Key>,
+}
+
+/// At `log/<revision>`: a commit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    pub(crate) revision: Revision,
+    pub(crate) author: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) principal: Option<String>,
+    pub(crate) message: String,
+    pub(crate) time: Timestamp,
+    /// Tells this attempt from every other: who lost the answer looks here whether it was done.
+    pub(crate) attempt: String,
+    /// The changes in key order; none where they stand in parts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) changes: Vec<Stored>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) parts: Option<Parts>,
+}
+
+impl Entry {
+    pub(crate) fn info(&self) -> CommitInfo {
+        CommitInfo {
+            revision: self.revision,
+            author: self.author.clone(),
+            principal: self.principal.clone(),
+            message: self.message.clone(),
+            time: self.time,
+        }
+    }
+
+    /// The whole, where it is not in parts.
+    pub(crate) fn into_log(self) -> LogEntry {
+        let info = self.info();
+        LogEntry { info, changes: self.changes.into_iter().map(Change::from).collect() }
+    }
+}
+
+/// At `done/<idempotency key>`: what it was used for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Remembered {
+    pub(crate) digest: String,
+    pub(crate) revision: Revision,
+    pub(crate) changed: usize,
+}
+
+impl Remembered {
+    pub(crate) fn of(digest: [u8; 32], done: Committed) -> Self {
+        Self {
+            digest: data_encoding::HEXLOWER.encode(&digest),
+            revision: done.revision,
+            changed: done.changed,
+        }
+    }
+}
+
+/// At `claim/<name>\0<slot>`. The number is the revision of etcd that made the key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ClaimRecord {
+    pub(crate) holder: String,
+    pub(crate) ttl: Option<std::time::Duration>,
+}
+
+/// A ledger row in a part: the value in base 64.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LedgerRecord {
+    pub(crate) key: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) value: Option<String>,
+}
+
+/// The text of a record.
+///
+/// # Errors
+/// [`StoreError::Invalid`] for a value that is no JSON.
+pub(crate) fn write<T: Serialize>(record: &T) -> Result<Vec<u8>> {
+    serde_json::to_vec(record).map_err(|e| StoreError::Invalid(format!("a value that is not JSON: {e}")))
+}
+
+/// The record of a text.
+///
+/// # Errors
+/// [`StoreError::Corrupt`]: whatever stands there, we did not write it.
+pub(crate) fn parse<T: DeserializeOwned>(place: &str, key: &[u8], text: &[u8]) -> Result<T> {
+    serde_json::from_slice(text).map_err(|error| damaged(place, key, &error))
+}
+
+/// What stands at `key` cannot stand there.
+pub(crate) fn damaged(place: &str, key: &[u8], why: &dyn std::fmt::Display) -> StoreError {
+    let key = String::from_utf8_lossy(key).replace('\0', "\\0");
+    StoreError::Corrupt { place: place.to_owned(), why: format!("at its key {key:?}: {why}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_pass_through_as_they_stand() {
+        for text in ["null", "{\"b\":1.0,\"a\":1e3}", "\"x\""] {
+            let change = Change::put("lb/a".parse().unwrap(), Document::trusted(text));
+            let row = RowRecord::of(&change, Revision(3));
+            let back: RowRecord = parse("here", b"k", &write(&row).unwrap()).unwrap();
+            assert_eq!(back, row);
+            assert!(back.is_live() && back.says(change.value.as_ref()) && !back.says(None));
+            let stored = Stored::from(change.clone());
+            let back: Stored = parse("here", b"k", &write(&stored).unwrap()).unwrap();
+            assert_eq!(Change::from(back), change);
+        }
+    }
+
+    #[test]
+    fn large_values_are_known_by_their_digest() {
+        let value = |c: &str| Document::trusted(&format!("\"{}\"", c.repeat(INLINE)));
+        let row = RowRecord::of(&Change::put("lb/a".parse().unwrap(), value("x")), Revision(3));
+        assert!(row.value.is_none() && row.is_live());
+        assert!(row.says(Some(&value("x"))) && !row.says(Some(&value("y"))) && !row.says(None));
+        let gone = RowRecord::of(&Change::delete("lb/a".parse().unwrap()), Revision(3));
+        assert!(!gone.is_live() && gone.says(None) && !gone.says(Some(&value("x"))));
+    }
+
+    #[test]
+    fn rubbish_is_called_damage() {
+        let error = parse::<Identity>("etcd at h1", b"shoal/log", b"{}").unwrap_err().to_string();
+        assert!(error.contains("etcd at h1 is damaged") && error.contains("shoal/log"), "{error}");
+    }
+}

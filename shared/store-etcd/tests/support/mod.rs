@@ -1,0 +1,167 @@
+//! A real etcd on free ports of this machine, in a scratch folder; it ends with the process that started it, however
+//! that ends.
+
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "what helps tests fails as tests do, and what cannot be tested is said"
+)]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use shoal_core::{Change, Commit, Document, Key};
+use shoal_store_etcd::EtcdStore;
+use tempfile::TempDir;
+
+/// Starts etcd, and ends it when its own input ends: so nothing is left of it, also when the test is killed.
+const KEEPER: &str = r#"etcd "$@" </dev/null >"$LOG" 2>&1 & echo $!; read -r _; kill -9 $!; wait"#;
+
+/// One etcd.
+pub(crate) struct Etcd {
+    folder: TempDir,
+    port: u16,
+    peer: u16,
+    keeper: Option<Child>,
+    pid: Option<Pid>,
+}
+
+/// Whether there is an etcd to test with; says that `test` is skipped where there is none.
+pub(crate) fn installed(test: &str) -> bool {
+    let there = Command::new("etcd").arg("--version").output().is_ok();
+    if !there {
+        println!("SKIPPED: {test}: etcd is not installed (apt install etcd-server)");
+    }
+    there
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Etcd {
+    /// A new one, which answers.
+    pub(crate) fn start() -> Self {
+        let mut etcd = Self {
+            folder: tempfile::Builder::new().prefix("shoal-etcd.").tempdir().unwrap(),
+            port: free_port(),
+            peer: free_port(),
+            keeper: None,
+            pid: None,
+        };
+        etcd.run();
+        etcd
+    }
+
+    /// Starts it, again on the same data.
+    pub(crate) fn run(&mut self) {
+        let (client, peer) =
+            (format!("http://127.0.0.1:{}", self.port), format!("http://127.0.0.1:{}", self.peer));
+        let mut keeper = Command::new("sh")
+            .args(["-c", KEEPER, "sh", "--name", "n1", "--data-dir"])
+            .arg(self.folder.path().join("data"))
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("n1={peer}"), "--log-level", "warn", "--logger", "zap"])
+            .env("LOG", self.folder.path().join("log"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(keeper.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        self.pid = Pid::from_raw(line.trim().parse().unwrap());
+        self.keeper = Some(keeper);
+        let begun = Instant::now();
+        while !self.answers() {
+            let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+            assert!(begun.elapsed() < Duration::from_secs(60), "etcd does not start:\n{log}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Whether it leads itself, and so can be written to.
+    fn answers(&self) -> bool {
+        let mut said = String::new();
+        let asked = TcpStream::connect(("127.0.0.1", self.port)).and_then(|mut tcp| {
+            tcp.set_read_timeout(Some(Duration::from_secs(2)))?;
+            tcp.write_all(b"GET /health HTTP/1.0\r\n\r\n")?;
+            tcp.read_to_string(&mut said)
+        });
+        asked.is_ok() && said.contains(r#""health":"true""#)
+    }
+
+    /// Kills it as a power cut would.
+    pub(crate) fn kill(&mut self) {
+        if let Some(pid) = self.pid.take() {
+            kill_process(pid, Signal::KILL).unwrap();
+        }
+        if let Some(mut keeper) = self.keeper.take() {
+            drop(keeper.stdin.take());
+            keeper.wait().unwrap();
+        }
+    }
+
+    /// The address of a database.
+    pub(crate) fn address(&self, name: &str) -> String {
+        format!("etcd://127.0.0.1:{}/{name}", self.port)
+    }
+
+    /// Where it listens.
+    pub(crate) fn endpoint(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The etcd that the tests of one process share.
+pub(crate) fn shared() -> &'static Etcd {
+    static SHARED: OnceLock<Etcd> = OnceLock::new();
+    SHARED.get_or_init(Etcd::start)
+}
+
+/// The name of a database that nobody else has.
+pub(crate) fn name() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("t{}", COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A new, empty database in the shared etcd.
+pub(crate) async fn new_store() -> EtcdStore {
+    EtcdStore::open(&shared().address(&name())).await.unwrap()
+}
+
+/// The key of this text.
+pub(crate) fn key(text: &str) -> Key {
+    text.parse().unwrap()
+}
+
+/// A change that puts a number at a key.
+pub(crate) fn put(at: &str, n: u64) -> Change {
+    Change::put(key(at), Document::trusted(&n.to_string()))
+}
+
+/// A commit of these changes by Ann.
+pub(crate) fn commit(changes: impl IntoIterator<Item = Change>) -> Commit {
+    Commit {
+        pre: Vec::new(),
+        changes: changes.into_iter().collect(),
+        author: "ann".into(),
+        principal: None,
+        message: "because".into(),
+        idempotency: None,
+        intent: None,
+    }
+}
