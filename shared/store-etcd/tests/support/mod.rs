@@ -9,6 +9,7 @@
     reason = "what helps tests fails as tests do, and what cannot be tested is said"
 )]
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -17,7 +18,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use shoal_core::{Change, Commit, Document, Key};
+use shoal_core::{Change, Commit, Document, Key, LogEntry, Range, Row};
+use shoal_store::{Query, Store};
 use shoal_store_etcd::EtcdStore;
 use tempfile::TempDir;
 
@@ -114,6 +116,18 @@ impl Etcd {
         format!("etcd://127.0.0.1:{}/{name}", self.port)
     }
 
+    /// A client of its own, for what a store does not do.
+    pub(crate) async fn client(&self) -> etcd_client::Client {
+        etcd_client::Client::connect([self.endpoint()], None).await.unwrap()
+    }
+
+    /// Makes etcd forget its own history.
+    pub(crate) async fn compact(&self) {
+        let mut client = self.client().await;
+        let now = client.get("x", None).await.unwrap().header().unwrap().revision();
+        client.compact(now, None).await.unwrap();
+    }
+
     /// Where it listens.
     pub(crate) fn endpoint(&self) -> String {
         format!("127.0.0.1:{}", self.port)
@@ -164,4 +178,52 @@ pub(crate) fn commit(changes: impl IntoIterator<Item = Change>) -> Commit {
         idempotency: None,
         intent: None,
     }
+}
+
+/// Every commit, oldest first.
+pub(crate) async fn whole_log(store: &dyn Store) -> Vec<LogEntry> {
+    let (mut all, mut before) = (Vec::new(), None);
+    loop {
+        let page = store.log(&Range::All, before, 1000).await.unwrap();
+        let Some(last) = page.last() else { break };
+        before = Some(last.info.revision);
+        all.extend(page);
+    }
+    all.reverse();
+    all
+}
+
+/// Every row that stands, as of one revision.
+pub(crate) async fn all_rows(store: &dyn Store, range: Range) -> Vec<Row> {
+    let (mut all, mut query) = (Vec::new(), Query::new(range));
+    loop {
+        let page = store.read(&query).await.unwrap();
+        query.at = Some(page.at);
+        all.extend(page.rows);
+        match page.next {
+            Some(next) => query.after = Some(next),
+            None => return all,
+        }
+    }
+}
+
+/// What a fold of the whole log leaves standing: it has to be what is read.
+pub(crate) async fn check_rows(store: &dyn Store) {
+    let mut rows = BTreeMap::new();
+    for entry in whole_log(store).await {
+        for change in entry.changes {
+            rows.insert(change.key, (change.value, entry.info.revision));
+        }
+    }
+    let expected: Vec<_> = rows.into_iter().filter(|(_, (value, _))| value.is_some()).collect();
+    let found = all_rows(store, Range::All).await;
+    let found: Vec<_> = found.into_iter().map(|row| (row.key, (row.value, row.revision))).collect();
+    assert!(found == expected, "{} rows stand, {} should", found.len(), expected.len());
+}
+
+/// How many keys etcd holds under a prefix, without the store's help.
+pub(crate) async fn count(etcd: &Etcd, prefix: &str) -> i64 {
+    let mut client = etcd.client().await;
+    let options = etcd_client::GetOptions::new().with_prefix().with_count_only();
+    client.get(prefix, Some(options)).await.unwrap().count()
 }
