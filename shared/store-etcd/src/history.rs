@@ -73,21 +73,48 @@ async fn older(
     if end.0 <= 1 {
         return Ok(None);
     }
-    let upto = Revision(end.0 - 1);
-    let spans = match Where::of(range) {
-        Where::All => {
-            // Numbers stand close together, and where one was skipped the stretch is only shorter.
-            let from = Revision(end.0.saturating_sub(some as u64).max(1));
-            let ops = vec![first(keys.entries(from, end), some)];
-            let found = link.read("reading the log", ops).await?.take(0).kvs;
-            let entries = found.iter().rev().map(|kv| parse(&link.place, kv.key(), kv.value()));
-            return Ok(Some((entries.collect::<Result<_>>()?, from)));
+    if Where::of(range) == Where::All {
+        // Numbers stand close together, and where one was skipped the stretch is only shorter.
+        let from = Revision(end.0.saturating_sub(some as u64).max(1));
+        let found =
+            link.read("reading the log", vec![first(keys.entries(from, end), some)]).await?.take(0).kvs;
+        let entries = found.iter().rev().map(|kv| parse(&link.place, kv.key(), kv.value()));
+        return Ok(Some((entries.collect::<Result<_>>()?, from)));
+    }
+    // Etcd counts a range to its end, so it is looked in stretches, each longer than the one before: what is looked at in vain
+    // is some times what is found.
+    let (mut upto, mut stretch) = (end, 64_u64);
+    let mut revisions = Vec::new();
+    while upto.0 > 1 && revisions.len() < some {
+        let from = Revision(upto.0.saturating_sub(stretch).max(1));
+        let found = wrote(link, keys, range, members, from, upto, some).await?;
+        revisions.extend(found.into_iter().rev());
+        (upto, stretch) = (from, stretch.saturating_mul(8));
+    }
+    revisions.truncate(some);
+    let Some(last) = revisions.last().copied() else { return Ok(None) };
+    Ok(Some((entries(link, keys, &revisions).await?, last)))
+}
+
+/// The newest revisions of `from..to` that may have written in the range: some of them at least, if there are some.
+async fn wrote(
+    link: &Link,
+    keys: &Keys,
+    range: &Range,
+    members: &[Key],
+    from: Revision,
+    to: Revision,
+    some: usize,
+) -> Result<BTreeSet<Revision>> {
+    let (newest, before) = (Revision(to.0 - 1), Revision(from.0 - 1));
+    let version = |key: &Key| (keys.version(key, newest), keys.version(key, before));
+    let spans = match (range, Where::of(range)) {
+        (Range::Naming(_), _) => members.iter().map(version).collect(),
+        (_, Where::Key(key)) => vec![version(&key)],
+        (_, Where::Scope(scope) | Where::Within(scope)) => {
+            vec![(keys.scope(&scope, newest), keys.scope(&scope, before))]
         }
-        Where::Key(key) => vec![keys.versions(&key, upto)],
-        Where::Scope(_) if matches!(range, Range::Naming(_)) => {
-            members.iter().map(|key| keys.versions(key, upto)).collect()
-        }
-        Where::Scope(scope) | Where::Within(scope) => vec![keys.scopes(&scope, upto)],
+        (_, Where::All) => Vec::new(),
     };
     let mut revisions = BTreeSet::new();
     for some_spans in spans.chunks(AT_ONCE) {
@@ -97,9 +124,7 @@ async fn older(
             revisions.extend(answer.take(n).kvs.iter().filter_map(|kv| revision_of(kv.key())));
         }
     }
-    let revisions: Vec<_> = revisions.into_iter().rev().take(some).collect();
-    let Some(last) = revisions.last().copied() else { return Ok(None) };
-    Ok(Some((entries(link, keys, &revisions).await?, last)))
+    Ok(revisions)
 }
 
 /// The commits of these revisions, all of which there are.
@@ -174,10 +199,11 @@ pub(crate) async fn after(
 ) -> Result<Vec<Arc<LogEntry>>> {
     let (mut log, mut bytes, mut from) = (Vec::new(), 0, Revision(after.0 + 1));
     while log.len() < BATCH && bytes < BATCH_BYTES && from <= newest {
-        let ops = vec![first(keys.entries(from, Revision(newest.0 + 1)), AT_ONCE)];
-        let found = link.read("reading the log", ops).await?.take(0).kvs;
-        let Some(last) = found.last() else { break };
-        from = Revision(parse::<Entry>(&link.place, last.key(), last.value())?.revision.0 + 1);
+        // No further than is wanted: etcd counts a range to its end.
+        let to = Revision((from.0 + AT_ONCE as u64).min(newest.0 + 1));
+        let found =
+            link.read("reading the log", vec![first(keys.entries(from, to), AT_ONCE)]).await?.take(0).kvs;
+        from = to;
         for kv in found {
             bytes += kv.value().len();
             let entry: Entry = parse(&link.place, kv.key(), kv.value())?;

@@ -218,14 +218,13 @@ pub(crate) fn lay(keys: &Keys, change: &Change, revision: Revision, ops: &mut Op
     // That a member was named is found by its rows: one key less for each row of a member.
     for scope in scopes(key).filter(|scope| !scope.starts_with('*')) {
         ops.insert(keys.scope(&scope, revision), Some(Vec::new()));
+        ops.insert(keys.last(&scope), Some(revision.0.to_string().into_bytes()));
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
     use shoal_core::{Document, Epoch};
 
     use super::*;
@@ -233,16 +232,7 @@ mod tests {
 
     fn known() -> Known {
         let head = Identity { shoal: VERSION, epoch: Epoch(7), revision: Revision(4), remembered: 0 };
-        Known {
-            head,
-            head_at: 100,
-            rows: HashMap::new(),
-            last: HashMap::new(),
-            done: HashMap::new(),
-            order: HashMap::new(),
-            claims: HashMap::new(),
-            written: Vec::new(),
-        }
+        Known::new(head, 100)
     }
 
     fn commit(pre: Vec<Pre>, at: &str) -> Commit {

@@ -81,9 +81,9 @@ impl Keys {
         self.at(format_args!("scope/{scope}\0{:016x}", newest_first(revision)))
     }
 
-    /// The revisions that wrote in a scope up to `revision`, the newest first.
-    pub(crate) fn scopes(&self, scope: &str, revision: Revision) -> Span {
-        (self.scope(scope, revision), self.at(format_args!("scope/{scope}\u{1}")))
+    /// The newest revision that wrote in a scope.
+    pub(crate) fn last(&self, scope: &str) -> Vec<u8> {
+        self.at(format_args!("last/{scope}"))
     }
 
     /// A part of what is too large for one request.
@@ -187,7 +187,7 @@ impl Keys {
     }
 }
 
-/// etcd sorts backwards only by reading all there is: so what is wanted newest first is named that way.
+/// Etcd sorts backwards only by reading all there is: so what is wanted newest first is named that way.
 fn newest_first(revision: Revision) -> u64 {
     u64::MAX - revision.0
 }

@@ -6,11 +6,11 @@ use std::collections::{BTreeSet, HashMap};
 use etcd_client::{GetOptions, TxnOp};
 use shoal_core::{Commit, Key, Pre, Range, Revision};
 use shoal_store::parts::Where;
-use shoal_store::{REMEMBERED, Result};
+use shoal_store::{MAX_PAGE, REMEMBERED, Result};
 
 use crate::fault::is_compacted;
-use crate::keys::{Keys, Span, revision_of};
-use crate::link::{Found, Link, OPS, first, get, names};
+use crate::keys::{Keys, Span};
+use crate::link::{Answer, Found, Link, OPS, first, get, names};
 use crate::record::{Identity, Remembered, RowRecord, parse};
 
 /// What some commits ask for.
@@ -40,66 +40,72 @@ enum Want {
     Claim(String),
 }
 
-/// Reads what the commits ask for. `None` while a large commit is being carried out: nothing may be decided then.
-pub(crate) async fn known<'a>(
-    link: &Link,
-    keys: &Keys,
-    commits: impl Iterator<Item = &'a Commit> + Clone,
-) -> Result<Option<Known>> {
-    loop {
-        match attempt(link, keys, commits.clone()).await {
-            Err(error) if is_compacted(&error) => {}
-            other => return other,
-        }
-    }
+/// What a group of commits asks for, to be asked in a transaction of its own or in one that could not be done.
+pub(crate) struct Questions<'a> {
+    commits: Vec<&'a Commit>,
+    wants: Vec<Want>,
 }
 
-async fn attempt<'a>(
-    link: &Link,
-    keys: &Keys,
-    commits: impl Iterator<Item = &'a Commit> + Clone,
-) -> Result<Option<Known>> {
-    let wants: Vec<Want> = commits.clone().flat_map(wants).collect::<BTreeSet<_>>().into_iter().collect();
-    let ask = "reading what a commit rests on";
-    let (now, later) = wants.split_at(wants.len().min(OPS - 2));
-    let mut ops = vec![get(keys.head()), get(keys.applying_commit())];
-    ops.extend(now.iter().map(|want| want.op(keys, None)));
-    let mut answer = link.read(ask, ops).await?;
-    let at = answer.revision;
-    if answer.one(1).is_some() {
-        return Ok(None);
+impl<'a> Questions<'a> {
+    pub(crate) fn of(commits: impl Iterator<Item = &'a Commit>) -> Self {
+        let commits: Vec<_> = commits.collect();
+        let wants = commits.iter().flat_map(|commit| wants(commit)).collect::<BTreeSet<_>>();
+        Self { commits, wants: wants.into_iter().collect() }
     }
-    let (head, head_at) = identity(link, keys, answer.one(0))?;
-    let mut known = Known {
-        head,
-        head_at,
-        rows: HashMap::new(),
-        last: HashMap::new(),
-        done: HashMap::new(),
-        order: HashMap::new(),
-        claims: HashMap::new(),
-        written: Vec::new(),
-    };
-    for (n, want) in now.iter().enumerate() {
-        known.take(link, keys, want, answer.take(n + 2))?;
+
+    /// As much as fits in one transaction.
+    pub(crate) fn ops(&self, keys: &Keys) -> Vec<TxnOp> {
+        let first = [get(keys.head()), get(keys.applying_commit())];
+        first.into_iter().chain(self.wants.iter().take(OPS - 2).map(|want| want.op(keys, None))).collect()
     }
-    for some in later.chunks(OPS) {
-        let ops = some.iter().map(|want| want.op(keys, Some(at))).collect();
-        let mut answer = link.read(ask, ops).await?;
-        for (n, want) in some.iter().enumerate() {
-            known.take(link, keys, want, answer.take(n))?;
+
+    /// Asks anew. `None` while a large commit is being carried out: nothing may be decided then.
+    pub(crate) async fn ask(&self, link: &Link, keys: &Keys) -> Result<Option<Known>> {
+        loop {
+            let answer = link.read("reading what a commit rests on", self.ops(keys)).await?;
+            match self.take_up(link, keys, answer).await {
+                Err(error) if is_compacted(&error) => {}
+                other => return other,
+            }
         }
     }
-    for pre in commits.clone().flat_map(|commit| &commit.pre) {
-        if let Pre::Unchanged(range, _) = pre
-            && !known.last.contains_key(range)
-            && let Some(last) = walked(link, keys, range, at).await?
-        {
-            known.last.insert(range.clone(), last);
+
+    /// Takes up an answer to [`Questions::ops`], and asks for the rest as of the same moment.
+    pub(crate) async fn take_up(
+        &self,
+        link: &Link,
+        keys: &Keys,
+        mut answer: Answer,
+    ) -> Result<Option<Known>> {
+        let at = answer.revision;
+        if answer.one(1).is_some() {
+            return Ok(None);
         }
+        let (head, head_at) = identity(link, keys, answer.one(0))?;
+        let mut known = Known::new(head, head_at);
+        let (now, later) = self.wants.split_at(self.wants.len().min(OPS - 2));
+        for (n, want) in now.iter().enumerate() {
+            known.take(link, keys, want, answer.take(n + 2))?;
+        }
+        for some in later.chunks(OPS) {
+            let ops = some.iter().map(|want| want.op(keys, Some(at))).collect();
+            let mut answer = link.read("reading what a commit rests on", ops).await?;
+            for (n, want) in some.iter().enumerate() {
+                known.take(link, keys, want, answer.take(n))?;
+            }
+        }
+        for pre in self.commits.iter().flat_map(|commit| &commit.pre) {
+            if let Pre::Unchanged(range, _) = pre
+                && !known.last.contains_key(range)
+                && let Some(last) = walked(link, keys, range, at).await?
+            {
+                known.last.insert(range.clone(), last);
+            }
+        }
+        let new = self.commits.iter().filter(|commit| commit.idempotency.is_some()).count();
+        known.due(link, keys, new as u64, at).await?;
+        Ok(Some(known))
     }
-    known.due(link, keys, commits.filter(|c| c.idempotency.is_some()).count() as u64, at).await?;
-    Ok(Some(known))
 }
 
 /// The identity that was found at the head's key.
@@ -141,15 +147,25 @@ impl Want {
                 let (from, to) = keys.places(name);
                 TxnOp::get(from, Some(one.with_range(to).with_keys_only()))
             }
-            Self::Scope(scope) => {
-                let (from, to) = keys.scopes(scope, Revision(u64::MAX));
-                TxnOp::get(from, Some(one.with_range(to).with_keys_only().with_limit(1)))
-            }
+            Self::Scope(scope) => TxnOp::get(keys.last(scope), Some(one)),
         }
     }
 }
 
 impl Known {
+    pub(crate) fn new(head: Identity, head_at: i64) -> Self {
+        Self {
+            head,
+            head_at,
+            rows: HashMap::new(),
+            last: HashMap::new(),
+            done: HashMap::new(),
+            order: HashMap::new(),
+            claims: HashMap::new(),
+            written: Vec::new(),
+        }
+    }
+
     fn take(&mut self, link: &Link, keys: &Keys, want: &Want, mut found: Found) -> Result<()> {
         match want {
             Want::Row(key) => {
@@ -163,7 +179,7 @@ impl Known {
                 }
             }
             Want::Scope(scope) => {
-                let last = found.kvs.first().and_then(|kv| revision_of(kv.key()));
+                let last = found.kvs.pop().map(|kv| parse(&link.place, kv.key(), kv.value())).transpose()?;
                 self.last.insert(Range::Prefix(scope.clone()), last);
             }
             Want::Claim(name) => {
@@ -244,7 +260,7 @@ pub(crate) async fn naming(link: &Link, keys: &Keys, member: &str, after: &str) 
     let mut rows = Vec::new();
     let mut more = true;
     while more {
-        let ops = vec![names((from.clone(), to.clone()), 1000)];
+        let ops = vec![names((from.clone(), to.clone()), MAX_PAGE)];
         let found = link.read("reading member rows", ops).await?.take(0);
         more = found.more;
         for kv in found.kvs {
@@ -257,6 +273,9 @@ pub(crate) async fn naming(link: &Link, keys: &Keys, member: &str, after: &str) 
     Ok(rows)
 }
 
+/// How many keys of a range are asked for at once. Etcd counts a range to its end for every page of it, so pages are large.
+const AT_ONCE: usize = 2000;
+
 /// Calls `f` with the keys of a range, some at a time, for as long as it answers yes; as of a revision of etcd, or now.
 pub(crate) async fn each(
     link: &Link,
@@ -266,9 +285,10 @@ pub(crate) async fn each(
 ) -> Result<()> {
     loop {
         let op = match at {
-            None => first((from.clone(), to.clone()), 500),
+            None => first((from.clone(), to.clone()), AT_ONCE),
             Some(at) => {
-                let options = GetOptions::new().with_range(to.clone()).with_limit(500).with_revision(at);
+                let options =
+                    GetOptions::new().with_range(to.clone()).with_limit(AT_ONCE as i64).with_revision(at);
                 TxnOp::get(from.clone(), Some(options))
             }
         };

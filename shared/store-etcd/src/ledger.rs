@@ -18,8 +18,10 @@ use crate::large::{ApplyingLedger, Stage, as_ops, carry_out_ledger, ledger_parts
 use crate::link::{BYTES, Link, OPS, Pause, absent, first, get, made, put};
 use crate::record::{damaged, parse, write};
 
-/// How many rows are asked for at once: each may have a megabyte.
-const AT_ONCE: usize = 32;
+/// How many rows are asked for first: each may have a megabyte.
+const AT_FIRST: usize = 32;
+/// About how many octets are asked for at once, when it is seen how large rows are.
+const AT_ONCE: usize = 4 << 20;
 /// How often reports that expired long ago are looked for.
 const CLEAN: Duration = Duration::from_secs(60);
 
@@ -40,7 +42,9 @@ pub(crate) async fn page(
     let (mut page, mut bytes) = (LedgerPage { rows: Vec::new(), more: false }, 0);
     let limit = limit.clamp(1, MAX_PAGE);
     while from < to {
-        let some = (limit - page.rows.len() + 1).min(AT_ONCE);
+        let fit = AT_ONCE / (1 + bytes / (page.rows.len() + 1));
+        let fit = if page.rows.is_empty() { AT_FIRST } else { fit.max(AT_FIRST) };
+        let some = (limit - page.rows.len() + 1).min(fit);
         let ops = vec![get(keys.applying_ledger()), first((from.clone(), to.clone()), some)];
         let mut answer = link.read("reading the ledger", ops).await?;
         if answer.one(0).is_some() {

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use shoal_core::{Document, Key, Range, Revision, Row};
-use shoal_store::{MAX_PAGE_BYTES, Page, Query, Result, StoreError};
+use shoal_store::{MAX_PAGE, MAX_PAGE_BYTES, Page, Query, Result, StoreError};
 
 use crate::history::{self, Past};
 use crate::keys::{Keys, Span, revision_of};
@@ -14,8 +14,8 @@ use crate::known::naming;
 use crate::link::{Link, OPS, first, get, names};
 use crate::record::{RowRecord, damaged, parse};
 
-/// How many rows are asked for at once.
-const AT_ONCE: usize = 500;
+/// The most rows that are asked for at once. Etcd counts a range to its end for every page of it, so pages are large.
+const AT_ONCE: usize = MAX_PAGE;
 /// For how many rows the past is asked at once.
 const PAST: usize = 16;
 

@@ -12,7 +12,7 @@ use shoal_store::{Head, Result, StoreError};
 pub(crate) const VERSION: u32 = 1;
 /// Larger values stand in the log alone, and the row points there: pages of rows stay small enough to ask for by the
 /// thousand, and one large value fits in a request with its commit.
-pub(crate) const INLINE: usize = 8 << 10;
+pub(crate) const INLINE: usize = 4 << 10;
 
 /// At `log`: which database this is and how far it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

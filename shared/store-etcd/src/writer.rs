@@ -15,9 +15,10 @@ use shoal_store::{Result, StoreError};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::decide::commit_large;
+use crate::fault::is_compacted;
 use crate::judge::{HELD, Ops, Verdict, octets};
 use crate::keys::Keys;
-use crate::known::{Known, known};
+use crate::known::{Known, Questions};
 use crate::large::{as_ops, settle};
 use crate::link::{BYTES, Link, OPS, Pause, absent, get, made, put, unmoved};
 use crate::record::{Entry, parse, write};
@@ -130,8 +131,18 @@ async fn commit_some(link: &Link, keys: &Keys, mut group: Vec<Task>) -> Vec<Task
 async fn try_some(link: &Link, keys: &Keys, group: &[Task]) -> Result<Vec<Result<Committed>>> {
     let mut pause = Pause::new();
     let mut tried: Vec<Tried> = Vec::new();
+    let questions = Questions::of(group.iter().map(|task| &task.commit));
+    let mut answer = None;
     loop {
-        let Some(mut known) = known(link, keys, group.iter().map(|task| &task.commit)).await? else {
+        let known = match answer.take() {
+            // What it failed by comes with the failure.
+            Some(answer) => match questions.take_up(link, keys, answer).await {
+                Err(error) if is_compacted(&error) => continue,
+                other => other?,
+            },
+            None => questions.ask(link, keys).await?,
+        };
+        let Some(mut known) = known else {
             settle(link, keys).await?;
             continue;
         };
@@ -161,9 +172,10 @@ async fn try_some(link: &Link, keys: &Keys, group: &[Task]) -> Result<Vec<Result
         conditions.extend(plan.held.into_iter().map(|(key, number)| made(key, number)));
         let mut ops = as_ops(plan.ops);
         ops.push(put(keys.head(), write(&plan.head)?));
-        match link.once("committing", Txn::new().when(conditions).and_then(ops)).await {
-            Ok(answer) if answer.done => return Ok(plan.answers),
-            Ok(_) => {}
+        let txn = Txn::new().when(conditions).and_then(ops).or_else(questions.ops(keys));
+        match link.once("committing", txn).await {
+            Ok(done) if done.done => return Ok(plan.answers),
+            Ok(refused) => answer = Some(refused),
             Err(error) if error.is_transient() => {
                 if let Some((revision, attempt)) = plan.first {
                     tried.push(Tried { revision, attempt, answers: plan.answers });

@@ -30,7 +30,7 @@ fn step(writer: u64, n: u64, last: Option<Revision>) -> Commit {
         None => Pre::Absent(own),
     }];
     // Half of them rely on the store alone.
-    commit.idempotency = (writer % 2 == 0).then(|| format!("{writer} {n}"));
+    commit.idempotency = writer.is_multiple_of(2).then(|| format!("{writer} {n}"));
     commit
 }
 
