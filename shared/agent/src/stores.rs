@@ -27,7 +27,8 @@ pub(crate) enum Missing {
 pub(crate) struct Stores(BTreeMap<String, Opener>);
 
 impl Stores {
-    /// `sqlite:PATH`, `http://HOST:PORT` and `unix:/PATH` of a server, and `memory:` for trying things out.
+    /// `sqlite:PATH`, `http://HOST:PORT` and `unix:/PATH` of a server, `etcd://HOST,HOST` where it is built in, and `memory:`
+    /// for trying things out.
     pub(crate) fn new() -> Self {
         let mut stores = Self(BTreeMap::new());
         stores.0.insert("sqlite".to_owned(), Arc::new(|path, missing| Box::pin(sqlite(path, missing))));
@@ -39,6 +40,8 @@ impl Stores {
                     .map_err(|e| Fault::new("open the host database", e))
             });
         }
+        #[cfg(feature = "etcd")]
+        stores.0.insert("etcd".to_owned(), Arc::new(|rest, missing| Box::pin(etcd(rest, missing))));
         stores.add("memory", |_| async { Ok(Arc::new(MemoryStore::new()) as Arc<dyn Store>) });
         stores
     }
@@ -61,7 +64,10 @@ impl Stores {
         let known = self.0.keys().filter(|scheme| *scheme != "https").map(|scheme| format!("{scheme}:"));
         let known = known.collect::<Vec<_>>().join(", ");
         Err(Failure::Usage(if url.starts_with("etcd:") {
-            format!("{url}: this program cannot open etcd yet; known are {known}")
+            format!(
+                "{url}: this program was built without etcd; build it with `cargo build --features etcd` (which needs \
+                 protoc: apt install protobuf-compiler libprotobuf-dev), or give another store; known are {known}"
+            )
         } else {
             format!("the store {url:?} is of no known kind; known are {known}")
         }))
@@ -87,6 +93,19 @@ async fn sqlite(path: String, missing: Missing) -> Result<Arc<dyn Store>, Fault>
     Ok(Arc::new(store))
 }
 
+#[cfg(feature = "etcd")]
+async fn etcd(address: String, missing: Missing) -> Result<Arc<dyn Store>, Fault> {
+    use shoal_store_etcd::{EtcdStore, Missing as There};
+    let missing = match missing {
+        Missing::Make => There::Make,
+        Missing::Refuse => There::Refuse,
+    };
+    let opened = EtcdStore::open_with(&format!("etcd:{address}"), missing).await;
+    opened
+        .map(|store| Arc::new(store) as Arc<dyn Store>)
+        .map_err(|e| Fault::new(format!("open the database etcd:{address}"), e))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,8 +114,9 @@ mod tests {
     async fn what_cannot_be_opened_is_called_what_it_is() {
         let stores = Stores::new();
         let why = async |url| stores.open(url, Missing::Refuse).await.map(drop).unwrap_err().to_string();
-        let etcd = why("etcd://h1,h2").await;
-        assert!(etcd.contains("cannot open etcd yet"), "{etcd}");
+        let etcd = why("etcd://h1,,h2").await;
+        let expected = if cfg!(feature = "etcd") { "open the database" } else { "build it with" };
+        assert!(etcd.contains(expected), "{etcd}");
         let unknown = why("shoal.db").await;
         assert!(unknown.contains("no known kind") && unknown.contains("sqlite:"), "{unknown}");
         assert!(!unknown.contains("https:") && !etcd.contains("https:"), "it would be refused: {unknown}");

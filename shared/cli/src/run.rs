@@ -45,15 +45,23 @@ fn real(cli: Cli) -> Outcome {
         .context("cannot start the runtime")?;
     there(&cli)?;
     runtime.block_on(async {
-        let store = shoal_hostdb::open_store(&cli.store).await?;
+        let store = match makes(&cli) {
+            true => shoal_hostdb::open_store(&cli.store).await?,
+            false => shoal_hostdb::open_existing(&cli.store).await?,
+        };
         let mut session = Session { store, out: Out::stdout(cli.output), env: Env::real() };
         commands::run(&mut session, cli.command).await
     })
 }
 
+/// Whether the command may mean to begin a new database.
+fn makes(cli: &Cli) -> bool {
+    matches!(cli.command, Command::Put(_) | Command::Apply(_) | Command::Import(_))
+}
+
 /// Refuses to make a database for a command that cannot mean to: a mistyped path is told, not filled.
 fn there(cli: &Cli) -> Outcome {
-    if matches!(cli.command, Command::Put(_) | Command::Apply(_) | Command::Import(_)) {
+    if makes(cli) {
         return Ok(());
     }
     match cli.store.strip_prefix("sqlite:").map(Path::new) {

@@ -41,5 +41,5 @@ mod watch;
 pub use args::{DEFAULT_STORE, ServeArgs, main, run};
 pub use limits::Limits;
 pub use listen::{Listen, ListenError, Listener};
-pub use open::{OpenError, open_store};
+pub use open::{OpenError, open_existing, open_store};
 pub use server::{Server, ServerError};

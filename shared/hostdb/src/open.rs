@@ -13,17 +13,19 @@ pub enum OpenError {
     /// Not a store's URL.
     #[error(
         "{0:?} is not a store: write sqlite:PATH (such as sqlite:/var/lib/shoal/shoal.db), http://HOST:PORT or unix:/PATH \
-         of a server, or memory: to try things out"
+         of a server, etcd://HOST:PORT where that is built in, or memory: to try things out"
     )]
     Unknown(String),
     /// Not the address of a server.
     #[error(transparent)]
     Address(#[from] BadAddress),
-    /// A store that this program does not have yet.
+    /// A store that this program was built without.
     #[error(
-        "{0}: this program cannot open etcd yet; write sqlite:PATH, or http://HOST:PORT or unix:/PATH of a server"
+        "{0}: this program was built without etcd; build it with `cargo build --features etcd` (which needs protoc: \
+         apt install protobuf-compiler libprotobuf-dev), or write sqlite:PATH, or http://HOST:PORT or unix:/PATH of a \
+         server"
     )]
-    NotYet(String),
+    Without(String),
     /// The store refused.
     #[error("cannot open {url}")]
     Store {
@@ -36,17 +38,32 @@ pub enum OpenError {
 }
 
 /// Opens the store of this URL: `sqlite:PATH`, `memory:`, or the addresses of servers of one database with commas between,
-/// each `http://HOST:PORT` or `unix:/PATH`. A server is connected to when it is first asked.
+/// each `http://HOST:PORT` or `unix:/PATH`. A server is connected to when it is first asked. With the cargo feature `etcd` also
+/// `etcd://HOST:PORT[,HOST:PORT…][/NAME]`.
+///
+/// A file or a database in etcd is made where there is none.
 ///
 /// # Errors
 /// Not a URL of a store, a store that is not there yet, or what the store says.
 pub async fn open_store(url: &str) -> Result<Arc<dyn Store>, OpenError> {
+    open(url, true).await
+}
+
+/// [`open_store`], but that no database is made in etcd where there is none: a mistyped address is told, not filled.
+///
+/// # Errors
+/// As there.
+pub async fn open_existing(url: &str) -> Result<Arc<dyn Store>, OpenError> {
+    open(url, false).await
+}
+
+async fn open(url: &str, make: bool) -> Result<Arc<dyn Store>, OpenError> {
     let (scheme, rest) = url.split_once(':').ok_or_else(|| OpenError::Unknown(url.to_owned()))?;
     match (scheme, rest) {
         ("memory", "") => Ok(Arc::new(MemoryStore::new())),
         ("sqlite", path) if !path.is_empty() => open_sqlite(url, path.into()).await,
         ("http" | "https" | "unix", _) => Ok(Arc::new(HttpStore::new(url)?)),
-        ("etcd", _) => Err(OpenError::NotYet(url.to_owned())),
+        ("etcd", _) => open_etcd(url, make).await,
         _ => Err(OpenError::Unknown(url.to_owned())),
     }
 }
@@ -56,6 +73,21 @@ async fn open_sqlite(url: &str, path: PathBuf) -> Result<Arc<dyn Store>, OpenErr
         Ok(store) => Ok(Arc::new(store)),
         Err(error) => Err(OpenError::Store { url: url.to_owned(), error }),
     }
+}
+
+#[cfg(feature = "etcd")]
+async fn open_etcd(url: &str, make: bool) -> Result<Arc<dyn Store>, OpenError> {
+    use shoal_store_etcd::{EtcdStore, Missing};
+    let missing = if make { Missing::Make } else { Missing::Refuse };
+    match EtcdStore::open_with(url, missing).await {
+        Ok(store) => Ok(Arc::new(store)),
+        Err(error) => Err(OpenError::Store { url: url.to_owned(), error }),
+    }
+}
+
+#[cfg(not(feature = "etcd"))]
+async fn open_etcd(url: &str, _make: bool) -> Result<Arc<dyn Store>, OpenError> {
+    Err(OpenError::Without(url.to_owned()))
 }
 
 #[cfg(test)]
@@ -72,6 +104,10 @@ mod tests {
         open_store("http://127.0.0.1:1,unix:/nowhere").await.unwrap();
         assert!(why("https://hostdb.example").await.contains("no TLS yet"));
         assert!(why("http://127.0.0.1:1,x").await.contains("\"x\""));
-        assert!(why("etcd://h1,h2").await.contains("etcd"));
+        let etcd = why("etcd://h1,,h2").await;
+        assert!(
+            etcd.contains(if cfg!(feature = "etcd") { "cannot open" } else { "--features etcd" }),
+            "{etcd}"
+        );
     }
 }

@@ -8,6 +8,7 @@
 //! * A commit that is larger than etcd's limits happens as one (see [`large`]); readers see all or nothing of it, and
 //!   never wait for it.
 //! * History, logs and old revisions are kept in keys of our own. Etcd may compact its history whenever it likes.
+//! * Of several addresses one is enough, at first and later.
 //! * A restart of etcd that is over within ten seconds passes unnoticed; nothing is done twice for it, also
 //!   without an idempotency key. After that, calls and watches end with an error.
 //! * Claims with an end are etcd's leases: etcd counts their time, so no clock of ours is trusted. Etcd's shortest lease is two seconds

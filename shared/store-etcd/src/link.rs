@@ -22,6 +22,8 @@ use crate::keys::Span;
 const REQUEST: Duration = Duration::from_secs(5);
 /// For how long what can be sent again is sent again: a restart passes unnoticed, a longer outage is the caller's business.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// For how long it is tried to reach any of several addresses at first.
+const FIRST: Duration = Duration::from_secs(2);
 /// Larger answers than the client takes by default: a page of rows, some large commits.
 const ANSWER: usize = 1 << 30;
 /// The most operations of one transaction, less than etcd's 128 by default.
@@ -39,6 +41,8 @@ pub(crate) struct Link {
     pub(crate) place: Arc<str>,
     /// The newest revision of etcd that an answer was of.
     seen: Arc<AtomicI64>,
+    /// Whether there is more than one address.
+    several: bool,
 }
 
 /// What a transaction answered.
@@ -89,6 +93,7 @@ impl Link {
             watch: client.watch_client().max_decoding_message_size(ANSWER),
             place,
             seen: Arc::new(AtomicI64::new(0)),
+            several: address.hosts.len() > 1,
         })
     }
 
@@ -112,6 +117,21 @@ impl Link {
         Ok(Answer { revision, done: answer.succeeded(), found: found.collect() })
     }
 
+    /// Runs the first transaction. One address that nobody answers at is most likely a wrong one, and a person waits; of
+    /// several one may be down, and chance decides which is asked.
+    pub(crate) async fn at_first(&self, attempted: &str, txn: Txn) -> Result<Answer> {
+        let (begun, mut pause) = (Instant::now(), Pause::new());
+        loop {
+            match self.once(attempted, txn.clone()).await {
+                Err(error) if error.is_transient() && self.several && begun.elapsed() < FIRST => {
+                    tracing::debug!(%error, "asking again, maybe at another address");
+                    pause.wait().await;
+                }
+                other => return other,
+            }
+        }
+    }
+
     /// Runs a transaction that says the same twice, again and again while etcd cannot be reached.
     pub(crate) async fn again(&self, attempted: &str, txn: Txn) -> Result<Answer> {
         let mut pause = Pause::new();
@@ -131,9 +151,16 @@ impl Link {
     /// A lease of at least so long; etcd counts whole seconds, and has a shortest one.
     pub(crate) async fn grant(&self, ttl: Duration) -> Result<i64> {
         let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
-        let mut lease = self.lease.clone();
         let seconds = i64::try_from(seconds.max(1)).unwrap_or(i64::MAX).min(MOST_SECONDS);
-        Ok(self.within("asking for a lease", lease.grant(seconds, None)).await?.id())
+        let (mut lease, mut pause) = (self.lease.clone(), Pause::new());
+        loop {
+            match self.within("asking for a lease", lease.grant(seconds, None)).await {
+                Ok(granted) => return Ok(granted.id()),
+                // One whose answer was lost ends by itself.
+                Err(error) if error.is_transient() => pause.after(error).await?,
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Ends a lease, and what hangs on it. One that ended by itself is no error; nor is one that could not be ended,

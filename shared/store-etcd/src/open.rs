@@ -19,9 +19,8 @@ struct Mark {
 
 /// Sees whose the database is and which version, and makes it where there is none and `missing` says so.
 pub(crate) async fn open(link: &Link, keys: &Keys, name: &str, missing: Missing) -> Result<Identity> {
-    // Tried once: an address that nobody answers at is most likely a wrong one, and a person waits.
     let ask = format!("opening the database {name:?}");
-    let mut answer = link.once(&ask, Txn::new().and_then(vec![get(keys.head())])).await?;
+    let mut answer = link.at_first(&ask, Txn::new().and_then(vec![get(keys.head())])).await?;
     let Some(found) = answer.one(0) else {
         if missing == Missing::Refuse {
             return Err(StoreError::Invalid(format!(
