@@ -22,6 +22,7 @@ use shoal_core::{Change, Commit, Document, Key, LogEntry, Range, Row};
 use shoal_store::{Query, Store};
 use shoal_store_etcd::EtcdStore;
 use tempfile::TempDir;
+use tokio::sync::watch;
 
 /// Starts etcd, and ends it when its own input ends: so nothing is left of it, also when the test is killed.
 const KEEPER: &str = r#"etcd "$@" </dev/null >"$LOG" 2>&1 & echo $!; read -r _; kill -9 $!; wait"#;
@@ -226,4 +227,45 @@ pub(crate) async fn count(etcd: &Etcd, prefix: &str) -> i64 {
     let mut client = etcd.client().await;
     let options = etcd_client::GetOptions::new().with_prefix().with_count_only();
     client.get(prefix, Some(options)).await.unwrap().count()
+}
+
+/// A way to etcd that can be cut.
+pub(crate) struct Way {
+    port: u16,
+    open: watch::Sender<bool>,
+}
+
+impl Way {
+    pub(crate) async fn to(etcd: &Etcd) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (open, gate) = watch::channel(true);
+        let target = etcd.endpoint();
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let (target, mut gate) = (target.clone(), gate.clone());
+                tokio::spawn(async move {
+                    if !*gate.borrow() {
+                        return;
+                    }
+                    let Ok(mut far) = tokio::net::TcpStream::connect(target).await else { return };
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                        _ = gate.wait_for(|open| !open) => {}
+                    }
+                });
+            }
+        });
+        Self { port, open }
+    }
+
+    /// Cuts it, or mends it.
+    pub(crate) fn set(&self, open: bool) {
+        self.open.send_replace(open);
+    }
+
+    /// The address of a database through it.
+    pub(crate) fn address(&self, name: &str) -> String {
+        format!("etcd://127.0.0.1:{}/{name}", self.port)
+    }
 }
