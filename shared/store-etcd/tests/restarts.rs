@@ -72,14 +72,9 @@ async fn follow(store: &EtcdStore, from: Head, upto: impl Fn() -> Option<Revisio
     seen
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn commits_and_watches_survive_kills_of_etcd() {
-    if !installed("commits_and_watches_survive_kills_of_etcd") {
-        return;
-    }
-    let mut etcd = Etcd::start();
-    let address = etcd.address("kills");
-    let stores = [EtcdStore::open(&address).await.unwrap(), EtcdStore::open(&address).await.unwrap()];
+/// Commits and follows while somebody does harm, and checks that what stands there is what was acknowledged.
+async fn survives(address: &str, mut harm: impl AsyncFnMut(usize)) {
+    let stores = [EtcdStore::open(address).await.unwrap(), EtcdStore::open(address).await.unwrap()];
     let start = stores[0].head().await.unwrap();
     let (done, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let writers: Vec<_> = (0..WRITERS)
@@ -103,10 +98,7 @@ async fn commits_and_watches_survive_kills_of_etcd() {
             assert!(begun.elapsed() < Duration::from_secs(30), "nothing is acknowledged any more");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        tokio::task::block_in_place(|| {
-            etcd.kill();
-            etcd.run();
-        });
+        harm(kill).await;
     }
     done.store(true, Ordering::SeqCst);
     let mut by_writer = BTreeMap::new();
@@ -125,6 +117,51 @@ async fn commits_and_watches_survive_kills_of_etcd() {
     let revisions: Vec<_> = log.iter().map(|entry| entry.info.revision).collect();
     assert_eq!(follower.await.unwrap(), revisions);
     check_rows(&stores[0]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commits_and_watches_survive_kills_of_etcd() {
+    if !installed("commits_and_watches_survive_kills_of_etcd") {
+        return;
+    }
+    let mut etcd = Etcd::start();
+    let address = etcd.address("kills");
+    survives(&address, async |_| {
+        tokio::task::block_in_place(|| {
+            etcd.kill();
+            etcd.run();
+        });
+    })
+    .await;
+}
+
+/// The leader dies each time, and comes back when the others have gone on without it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_goes_on_without_its_leader() {
+    if !installed("a_cluster_goes_on_without_its_leader") {
+        return;
+    }
+    let mut members = Etcd::cluster(3);
+    let hosts: Vec<_> = members.iter().map(Etcd::endpoint).collect();
+    let (mut down, mut deaths): (Option<usize>, _) = (None, 0);
+    survives(&format!("etcd://{}/cluster", hosts.join(",")), async |_| {
+        if let Some(member) = down.take() {
+            tokio::task::block_in_place(|| members[member].run());
+        }
+        let mut leader = None;
+        for (n, member) in members.iter().enumerate() {
+            let status = member.client().await.status().await.unwrap();
+            let own = status.header().unwrap().member_id();
+            leader = leader.or((status.leader() == own).then_some(n));
+        }
+        if let Some(leader) = leader {
+            tokio::task::block_in_place(|| members[leader].kill());
+            down = Some(leader);
+            deaths += 1;
+        }
+    })
+    .await;
+    assert!(deaths > KILLS / 2, "a leader was found {deaths} times");
 }
 
 /// What etcd compacts is its own history: ours is read as before, and watches go on.

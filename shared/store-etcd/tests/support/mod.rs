@@ -32,6 +32,9 @@ pub(crate) struct Etcd {
     folder: TempDir,
     port: u16,
     peer: u16,
+    /// The members of its cluster, by number.
+    number: usize,
+    peers: Vec<u16>,
     keeper: Option<Child>,
     pid: Option<Pid>,
 }
@@ -52,27 +55,44 @@ fn free_port() -> u16 {
 impl Etcd {
     /// A new one, which answers.
     pub(crate) fn start() -> Self {
-        let mut etcd = Self {
+        Self::cluster(1).remove(0)
+    }
+
+    /// Several new ones that are one cluster, which answers.
+    pub(crate) fn cluster(members: usize) -> Vec<Self> {
+        let peers: Vec<u16> = (0..members).map(|_| free_port()).collect();
+        let member = |(number, peer): (usize, &u16)| Self {
             folder: tempfile::Builder::new().prefix("shoal-etcd.").tempdir().unwrap(),
             port: free_port(),
-            peer: free_port(),
+            peer: *peer,
+            number,
+            peers: peers.clone(),
             keeper: None,
             pid: None,
         };
-        etcd.run();
-        etcd
+        let mut all: Vec<_> = peers.iter().enumerate().map(member).collect();
+        all.iter_mut().for_each(Self::launch);
+        all.iter().for_each(Self::wait);
+        all
     }
 
     /// Starts it, again on the same data.
     pub(crate) fn run(&mut self) {
+        self.launch();
+        self.wait();
+    }
+
+    fn launch(&mut self) {
+        let cluster = self.peers.iter().enumerate();
+        let cluster = cluster.map(|(n, peer)| format!("n{n}=http://127.0.0.1:{peer}")).collect::<Vec<_>>();
         let (client, peer) =
             (format!("http://127.0.0.1:{}", self.port), format!("http://127.0.0.1:{}", self.peer));
         let mut keeper = Command::new("sh")
-            .args(["-c", KEEPER, "sh", "--name", "n1", "--data-dir"])
+            .args(["-c", KEEPER, "sh", "--name", &format!("n{}", self.number), "--data-dir"])
             .arg(self.folder.path().join("data"))
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("n1={peer}"), "--log-level", "warn", "--logger", "zap"])
+            .args(["--initial-cluster", &cluster.join(","), "--log-level", "warn", "--logger", "zap"])
             .env("LOG", self.folder.path().join("log"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -82,6 +102,9 @@ impl Etcd {
         BufReader::new(keeper.stdout.take().unwrap()).read_line(&mut line).unwrap();
         self.pid = Pid::from_raw(line.trim().parse().unwrap());
         self.keeper = Some(keeper);
+    }
+
+    fn wait(&self) {
         let begun = Instant::now();
         while !self.answers() {
             let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
@@ -90,7 +113,7 @@ impl Etcd {
         }
     }
 
-    /// Whether it leads itself, and so can be written to.
+    /// Whether its cluster has a leader, and so can be written to.
     fn answers(&self) -> bool {
         let mut said = String::new();
         let asked = TcpStream::connect(("127.0.0.1", self.port)).and_then(|mut tcp| {
