@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use etcd_client::Txn;
+use etcd_client::{Txn, TxnOp};
 use shoal_core::{Commit, Committed, Key, Pre, Revision};
 use shoal_store::parts::digest;
 use shoal_store::{REMEMBERED, Result, StoreError};
@@ -13,8 +13,8 @@ use crate::judge::{Verdict, remember};
 use crate::keys::Keys;
 use crate::known::{Known, identity};
 use crate::large::{ApplyingCommit, Stage, carry_out_commit, parts_of, settle};
-use crate::link::{Link, Pause, absent, get, made, put, unmoved};
-use crate::record::{Entry, Parts, parse, write};
+use crate::link::{Answer, Link, Pause, absent, get, made, put, unmoved};
+use crate::record::{Entry, Identity, Parts, parse, write};
 
 /// For how long it is tried to come behind the commits of others without judging anew.
 const TRY: Duration = Duration::from_secs(60);
@@ -102,36 +102,48 @@ impl Large {
         held: &[(Vec<u8>, u64)],
         commit: &Commit,
     ) -> Result<Decision> {
-        let (begun, mut pause) = (Instant::now(), Pause::new());
+        let (begun, mut pause, mut doubt) = (Instant::now(), Pause::new(), false);
         loop {
             let mut conditions =
                 vec![unmoved(keys.head(), self.at), absent(keys.applying_commit()), stage.stands(keys)];
             conditions.extend(held.iter().map(|(key, number)| made(key.clone(), *number)));
             conditions.extend(commit.idempotency.iter().map(|key| absent(keys.done(key))));
-            let ops = vec![put(keys.applying_commit(), write(&self.applying)?), stage.decided(keys)];
-            let answer =
-                link.once("deciding a large commit", Txn::new().when(conditions).and_then(ops)).await;
-            let lost = match answer {
+            let ops = vec![
+                put(keys.applying_commit(), write(&self.applying)?),
+                stage.decided(keys),
+                TxnOp::delete(keys.turn(), None),
+            ];
+            let txn = Txn::new().when(conditions).and_then(ops);
+            let answer = link.once("deciding a large commit", txn.or_else(vec![get(keys.head())])).await;
+            let (lost, mut refused) = match answer {
                 Ok(answer) if answer.done => return Ok(Decision::Taken(answer.revision)),
-                Ok(_) => None,
-                Err(error) if error.is_transient() => Some(error),
+                Ok(refused) => (None, refused),
+                Err(error) if error.is_transient() => (Some(error), Answer::default()),
                 Err(error) => return Err(error),
             };
-            if let Some(decision) = self.was_decided(link, keys).await? {
+            doubt |= lost.is_some();
+            if doubt && let Some(decision) = self.was_decided(link, keys).await? {
                 return Ok(decision);
             }
-            match lost {
-                Some(error) => pause.after(error).await?,
-                None => {
-                    settle(link, keys).await?;
-                    let before = self.at;
-                    let still = self.moves_up(link, keys, commit).await?;
-                    // The head is as it was: then it is something else that is not so any more.
-                    if !still || self.at == before || begun.elapsed() > TRY {
-                        return Ok(Decision::Again);
-                    }
-                }
+            if let Some(error) = lost {
+                pause.after(error).await?;
+                continue;
             }
+            let (now, at) = identity(link, keys, refused.one(0))?;
+            let moved = at != self.at;
+            // The head is as it was, and nothing is being carried out: then something else is not so any more.
+            if !self.moves_up(link, keys, commit, now, at).await? || begun.elapsed() > TRY {
+                return Ok(Decision::Again);
+            }
+            if !moved {
+                let before =
+                    link.read("looking for a large commit", vec![get(keys.applying_commit())]).await?.one(0);
+                if before.is_none() {
+                    return Ok(Decision::Again);
+                }
+                settle(link, keys).await?;
+            }
+            stage.ask_for_turn(link, keys).await?;
         }
     }
 
@@ -151,9 +163,14 @@ impl Large {
 
     /// Whether the commits that came in between leave alone all that this one was judged by; then it moves up behind
     /// them.
-    async fn moves_up(&mut self, link: &Link, keys: &Keys, commit: &Commit) -> Result<bool> {
-        let mut answer = link.read("reading the newest revision", vec![get(keys.head())]).await?;
-        let (now, at) = identity(link, keys, answer.one(0))?;
+    async fn moves_up(
+        &mut self,
+        link: &Link,
+        keys: &Keys,
+        commit: &Commit,
+        now: Identity,
+        at: i64,
+    ) -> Result<bool> {
         // With so many, old ones are due, and which has to be read.
         if now.epoch != self.applying.head.epoch || now.remembered >= REMEMBERED as u64 {
             return Ok(false);

@@ -112,6 +112,11 @@ impl Keys {
         self.at(format_args!("alive/{id}"))
     }
 
+    /// That a large commit waits for its turn to be decided.
+    pub(crate) fn turn(&self) -> Vec<u8> {
+        self.at(format_args!("turn"))
+    }
+
     /// The commit in parts that was decided and is not carried out yet.
     pub(crate) fn applying_commit(&self) -> Vec<u8> {
         self.at(format_args!("applying/commit"))

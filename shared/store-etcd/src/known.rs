@@ -27,6 +27,8 @@ pub(crate) struct Known {
     pub(crate) order: HashMap<u64, String>,
     /// The places of a claim: its key in etcd, and its number.
     pub(crate) claims: HashMap<String, Vec<(Vec<u8>, u64)>>,
+    /// Whether a large commit waits for its turn.
+    pub(crate) turn: bool,
     /// What was judged since, and is not written yet.
     pub(crate) written: Vec<(Key, Revision)>,
 }
@@ -39,6 +41,9 @@ enum Want {
     Done(String),
     Claim(String),
 }
+
+/// How much of it is asked for at first, beside the head and what large commits are under way.
+const FIRST: usize = OPS - 3;
 
 /// What a group of commits asks for, to be asked in a transaction of its own or in one that could not be done.
 pub(crate) struct Questions<'a> {
@@ -55,8 +60,8 @@ impl<'a> Questions<'a> {
 
     /// As much as fits in one transaction.
     pub(crate) fn ops(&self, keys: &Keys) -> Vec<TxnOp> {
-        let first = [get(keys.head()), get(keys.applying_commit())];
-        first.into_iter().chain(self.wants.iter().take(OPS - 2).map(|want| want.op(keys, None))).collect()
+        let first = [get(keys.head()), get(keys.applying_commit()), get(keys.turn())];
+        first.into_iter().chain(self.wants.iter().take(FIRST).map(|want| want.op(keys, None))).collect()
     }
 
     /// Asks anew. `None` while a large commit is being carried out: nothing may be decided then.
@@ -82,10 +87,10 @@ impl<'a> Questions<'a> {
             return Ok(None);
         }
         let (head, head_at) = identity(link, keys, answer.one(0))?;
-        let mut known = Known::new(head, head_at);
-        let (now, later) = self.wants.split_at(self.wants.len().min(OPS - 2));
+        let mut known = Known { turn: answer.one(2).is_some(), ..Known::new(head, head_at) };
+        let (now, later) = self.wants.split_at(self.wants.len().min(FIRST));
         for (n, want) in now.iter().enumerate() {
-            known.take(link, keys, want, answer.take(n + 2))?;
+            known.take(link, keys, want, answer.take(n + 3))?;
         }
         for some in later.chunks(OPS) {
             let ops = some.iter().map(|want| want.op(keys, Some(at))).collect();
@@ -162,6 +167,7 @@ impl Known {
             done: HashMap::new(),
             order: HashMap::new(),
             claims: HashMap::new(),
+            turn: false,
             written: Vec::new(),
         }
     }

@@ -138,6 +138,12 @@ impl Stage {
         Compare::version(keys.stage(&self.id), etcd_client::CompareOp::Greater, 0)
     }
 
+    /// Asks others to give way. Ends with the lease, or with the decision.
+    pub(crate) async fn ask_for_turn(&self, link: &Link, keys: &Keys) -> Result<()> {
+        let turn = TxnOp::put(keys.turn(), "", Some(PutOptions::new().with_lease(self.lease)));
+        link.again("asking for a turn", Txn::new().and_then(vec![turn])).await.map(drop)
+    }
+
     /// What a decision does to it.
     pub(crate) fn decided(&self, keys: &Keys) -> TxnOp {
         TxnOp::delete(keys.stage(&self.id), None)

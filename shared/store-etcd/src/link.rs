@@ -46,7 +46,7 @@ pub(crate) struct Link {
 }
 
 /// What a transaction answered.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Answer {
     /// Etcd's own revision at which it was read or written.
     pub(crate) revision: i64,

@@ -8,6 +8,7 @@
 //! looks there, and nothing is done twice, also without an idempotency key.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
 
 use etcd_client::Txn;
 use shoal_core::{Commit, Committed, Revision};
@@ -29,6 +30,9 @@ const GROUP: usize = 24;
 const SMALL: usize = 50;
 /// The longest queue; whoever comes later waits.
 const QUEUE: usize = 256;
+
+/// How long a commit gives way to a large one that waits for its turn.
+const TURN: Duration = Duration::from_millis(50);
 
 /// A commit that somebody waits for.
 pub(crate) struct Task {
@@ -132,7 +136,7 @@ async fn try_some(link: &Link, keys: &Keys, group: &[Task]) -> Result<Vec<Result
     let mut pause = Pause::new();
     let mut tried: Vec<Tried> = Vec::new();
     let questions = Questions::of(group.iter().map(|task| &task.commit));
-    let mut answer = None;
+    let (mut answer, mut gave_way) = (None, false);
     loop {
         let known = match answer.take() {
             // What it failed by comes with the failure.
@@ -146,6 +150,12 @@ async fn try_some(link: &Link, keys: &Keys, group: &[Task]) -> Result<Vec<Result
             settle(link, keys).await?;
             continue;
         };
+        if known.turn && !gave_way {
+            // Once: or who commits all the time would never let a large commit come to its decision.
+            gave_way = true;
+            tokio::time::sleep(TURN).await;
+            continue;
+        }
         // What is not there by now never will be: it was conditional on an older head.
         for one in std::mem::take(&mut tried) {
             if one.revision <= known.head.revision && was_done(link, keys, one.revision, &one.attempt).await?

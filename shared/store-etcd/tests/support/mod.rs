@@ -24,8 +24,10 @@ use shoal_store_etcd::EtcdStore;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-/// Starts etcd, and ends it when its own input ends: so nothing is left of it, also when the test is killed.
-const KEEPER: &str = r#"etcd "$@" </dev/null >"$LOG" 2>&1 & echo $!; read -r _; kill -9 $!; wait"#;
+/// Starts etcd, and ends it when its own input ends: so nothing is left of it, also when the test is killed. Its data stay
+/// where somebody says so.
+const KEEPER: &str = r#"etcd "$@" </dev/null >"$DIR/log" 2>&1 & echo $!
+read -r word; kill -9 $!; wait; [ "$word" = keep ] || rm -rf "$DIR""#;
 
 /// One etcd.
 pub(crate) struct Etcd {
@@ -93,7 +95,7 @@ impl Etcd {
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &cluster.join(","), "--log-level", "warn", "--logger", "zap"])
-            .env("LOG", self.folder.path().join("log"))
+            .env("DIR", self.folder.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -130,7 +132,9 @@ impl Etcd {
             kill_process(pid, Signal::KILL).unwrap();
         }
         if let Some(mut keeper) = self.keeper.take() {
-            drop(keeper.stdin.take());
+            if let Some(mut input) = keeper.stdin.take() {
+                input.write_all(b"keep\n").unwrap();
+            }
             keeper.wait().unwrap();
         }
     }
