@@ -4,8 +4,8 @@
 //!
 //! * All of the contract. An acknowledged commit was agreed on by a quorum of etcd's members and synced by them.
 //! * Commits from any number of processes and machines, in one order. What a commit rests on is compared in the very
-//!   transaction that writes it (see [`judge`], [`writer`]).
-//! * A commit that is larger than etcd's limits happens as one (see [`large`]); readers see all or nothing of it, and
+//!   transaction that writes it (see `judge` and `writer`).
+//! * A commit that is larger than etcd's limits happens as one (see `large`); readers see all or nothing of it, and
 //!   never wait for it.
 //! * History, logs and old revisions are kept in keys of our own. Etcd may compact its history whenever it likes.
 //! * Of several addresses one is enough, at first and later.
