@@ -6,6 +6,7 @@ use shoal_agent::{Agent, At, Blocked, Desired, Look, Moment, Seen, Source, Step,
 
 use crate::merge;
 use crate::offer::Offers;
+use crate::rdata::Rtype;
 use crate::record::{Have, Key, Node};
 use crate::spec::{Override, Spec};
 
@@ -53,6 +54,11 @@ impl Agent for Dns {
 
     fn part(&self, key: &Key, have: &Have, known: &[&Node]) -> Seen<Have> {
         have.part(key, known)
+    }
+
+    fn takes_unit(&self, key: &Key, have: &Have, to: Option<&Node>) -> bool {
+        let begins = |node: &Node| node.set(Rtype::SOA).is_some();
+        key.is_apex() && begins(&have.records) && !to.is_some_and(begins)
     }
 
     fn step(&self, key: &Key, at: At<'_, Self>, _now: Moment) -> Step {

@@ -48,6 +48,13 @@ fn commit(value: serde_json::Value) -> Vec<Edit> {
     vec![serde_json::from_value(value).unwrap()]
 }
 
+/// Deletes the tag of the zone, and agrees that what others feed into it goes along.
+async fn undeclare(scratch: &Scratch) {
+    scratch.commit(commit(json!({"edit": "delete", "key": "dns/2.0.192.in-addr.arpa"}))).await;
+    until_async(async || stands(scratch).await.flatten().is_some_and(|unit| unit.held.is_some())).await;
+    scratch.approve(REVERSE).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_other_tags_feed_into_a_zone_that_went_waits_and_says_for_what() {
     for config in ["[agent.server]\nlisten = '127.0.0.1:0'\n", FILES] {
@@ -55,7 +62,7 @@ async fn what_other_tags_feed_into_a_zone_that_went_waits_and_says_for_what() {
         scratch.apply(&format!("{FLEET}---\n{DECLARED}")).await;
         let _daemon = Daemon::start(&scratch);
         done(&scratch).await;
-        scratch.commit(commit(json!({"edit": "delete", "key": "dns/2.0.192.in-addr.arpa"}))).await;
+        undeclare(&scratch).await;
         let says = |unit: &UnitStatus, key: &str| {
             let why = format!("no tag declares the zone {REVERSE}");
             unit.behind.iter().any(|b| b.key == format!("{REVERSE}/{key}") && b.why.contains(&why))
@@ -82,7 +89,7 @@ async fn what_other_tags_feed_into_a_zone_that_went_waits_and_says_for_what() {
         done(&scratch).await;
         assert!(start.elapsed().as_secs() < 3, "{config}: {:?}", start.elapsed());
         // What is not there is no removal that somebody would have to agree to.
-        scratch.commit(commit(json!({"edit": "delete", "key": "dns/2.0.192.in-addr.arpa"}))).await;
+        undeclare(&scratch).await;
         until_async(async || stands(&scratch).await.flatten().is_some_and(|unit| says(&unit, "2"))).await;
         let all = ["web1", "web2", "web7"].map(|name| format!("{name}.example.com"));
         scratch

@@ -56,6 +56,12 @@ fn line(out: &mut String, step: &PlannedStep) {
         let _ = write!(out, ", {}", step.fields.join(", "));
     }
     out.push(')');
+    if step.takes_total > 0 {
+        let more = step.takes_total.saturating_sub(step.takes.len() as u64);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let _ =
+            write!(out, " takes {} more items with it: {}{more}", step.takes_total, step.takes.join(", "));
+    }
     if let Some(held) = &step.held {
         let _ = write!(out, " not now: {held}");
     }

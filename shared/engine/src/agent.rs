@@ -88,6 +88,13 @@ pub trait Agent: Send + Sync + Sized + 'static {
         Seen::There(have.clone())
     }
 
+    /// Whether this change of what is there takes everything else of the unit with it: a zone without its start of authority
+    /// is none. The guard then counts the whole unit as removed, and nothing of the kind is done while a person holds any of it.
+    fn takes_unit(&self, key: &Self::Key, have: &Self::Have, to: Option<&Self::Item>) -> bool {
+        let _ = (key, have, to);
+        false
+    }
+
     /// What to do next about one item. Most agents keep the default: create, update, remove.
     fn step(&self, key: &Self::Key, at: At<'_, Self>, now: Moment) -> Step {
         let _ = (key, now);

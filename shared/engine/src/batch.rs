@@ -10,7 +10,7 @@ use crate::agent::Agent;
 use crate::decide::hex;
 use crate::effect::{Act, LedgerRow};
 use crate::engine::Engine;
-use crate::guard::{Gate, gate};
+use crate::guard::{Gate, Said, falls, gate, takers};
 use crate::item::{Item, Kind, Planned, Sight, Trouble};
 use crate::ledger::{Entry, MAX_TRIED, Stage};
 use crate::target::{Batch, Edit, Fault, Line};
@@ -86,7 +86,14 @@ impl<A: Agent> Engine<A> {
     fn let_through(&mut self, unit: &mut State<A>) -> Vec<A::Key> {
         let before = unit.hold.take();
         let mut keys: Vec<A::Key> = unit.ready.iter().cloned().collect();
-        match gate(&self.context(), unit) {
+        let Said { withheld, gate } = gate(&self.context(), unit);
+        for (key, why) in withheld {
+            if let Some(open) = unit.open.get_mut(&key) {
+                open.trouble = Trouble::Held(why);
+            }
+            keys.retain(|one| *one != key);
+        }
+        match gate {
             Gate::Open => {}
             Gate::Agreed(agreed, digest) => {
                 for key in agreed {
@@ -127,6 +134,7 @@ impl<A: Agent> Engine<A> {
     }
 
     fn make_batch(&mut self, unit: &mut State<A>, keys: &[A::Key], number: u64) -> Batch<A> {
+        self.intend_to_take(unit, keys);
         let mut changes = Vec::with_capacity(keys.len());
         for key in keys {
             let State { open, items, pages, entries, name, .. } = unit;
@@ -158,6 +166,20 @@ impl<A: Agent> Engine<A> {
         let after = if self.options.nature.whole { after(unit, keys) } else { Vec::new() };
         self.count.add(|c| c.lines += after.len() as u64);
         Batch { changes, after, revision: self.seen }
+    }
+
+    /// What a change takes with it is removed as well, and the ledger is to say so before: what is missing from then on was
+    /// not lost.
+    fn intend_to_take(&self, unit: &mut State<A>, keys: &[A::Key]) {
+        let by = takers(&self.context(), unit, keys).next();
+        let why = by.and_then(|key| Some(unit.open.get(key)?.planned.as_ref()?.because.clone()));
+        let Some(why) = why else { return };
+        for key in falls(unit, keys).into_iter().filter(|key| keys.binary_search(key).is_err()) {
+            if let Some(entry) = unit.items.get_mut(&key).and_then(|item| item.entry.as_mut()) {
+                entry.stage = Stage::Removing { why: why.clone() };
+                unit.pages.touch(&key);
+            }
+        }
     }
 
     /// The ledger rows that are to be written now.

@@ -130,7 +130,8 @@ impl<A: Agent> Context<'_, A> {
         Some(format!("{}: {}", state.what, state.why))
     }
 
-    fn paused(&self, item: &Item<A>) -> Option<String> {
+    /// Who holds the item as it is, and why.
+    pub(crate) fn paused(&self, item: &Item<A>) -> Option<String> {
         let recorded = item.entry.iter().flat_map(|entry| &entry.from);
         let mut sources = item.sources.iter().chain(recorded);
         self.fleet

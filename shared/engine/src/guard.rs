@@ -6,10 +6,16 @@
 //! * all of them, when they would change or remove more than a share of the unit's items and more than
 //!   [`MaxChange::ALWAYS`](crate::MaxChange::ALWAYS), or remove every one of several items while a tag still stands.
 //!
-//! What is asked for has a digest: the keys with exactly the changes, the creation that each item stems from, and the last
-//! approval that was used. An approval that repeats it lets exactly these through, this once: the ledger keeps that they
-//! were agreed to, so that a stop half way does not ask again, and that the approval is spent, so that the same changes at
-//! another time do. One that nothing is left for is spent as well. The digest stays as it is for as long as the hold does.
+//! One change may take the whole unit with it ([`Agent::takes_unit`]). Then everything of the unit counts as removed, whoever
+//! wants it still; and while a person holds any of it, or nobody can say what it should be, it is not done at all.
+//!
+//! What is asked for has a digest: the keys with exactly the changes, the creation that each item stems from, what else
+//! would go, and the last approval that was used. An approval that repeats it lets exactly these through, this once: the
+//! ledger keeps that they were agreed to, so that a stop half way does not ask again, and that the approval is spent, so that
+//! the same changes at another time do. One that nothing is left for is spent as well. The digest stays as it is for as long
+//! as the hold does.
+
+use std::collections::BTreeSet;
 
 use shoal_core::Hold;
 
@@ -17,12 +23,20 @@ use sha2::{Digest, Sha256};
 
 use crate::agent::Agent;
 use crate::decide::{Context, hex};
-use crate::item::{Kind, Planned};
+use crate::item::{Item, Kind, Planned, Trouble};
 use crate::options::MaxChange;
 use crate::target::Why;
 use crate::unit::State;
 
-/// What the guard says of the changes that are ready.
+/// What is said of the changes that are ready.
+pub(crate) struct Said<K> {
+    /// Changes that would take what somebody holds with them, and why they wait.
+    pub(crate) withheld: Vec<(K, String)>,
+    /// What the guard says of all others.
+    pub(crate) gate: Gate<K>,
+}
+
+/// What the guard says.
 pub(crate) enum Gate<K> {
     /// All may go.
     Open,
@@ -35,8 +49,23 @@ pub(crate) enum Gate<K> {
 /// How many of a held batch are shown to people.
 const SAMPLE: usize = 10;
 
+/// What the changes that are ready and not agreed to yet come to.
+struct Toll<K> {
+    changed: usize,
+    removed: usize,
+    /// Of how many.
+    of: usize,
+    /// A tag stands that wants, or made, some of what is removed.
+    stands: bool,
+    new_logic: Vec<K>,
+    /// What takes the whole unit with it.
+    taker: Option<K>,
+    /// What goes with it.
+    falls: Vec<K>,
+}
+
 /// Looks at what is ready.
-pub(crate) fn gate<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>) -> Gate<A::Key> {
+pub(crate) fn gate<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>) -> Said<A::Key> {
     if let Some(epoch) = unit.other_epoch {
         let digest = format!("{:016x}", ctx.fleet.epoch().0);
         if ctx.fleet.approval(ctx.agent.namespace(), None) != Some(digest.as_str()) {
@@ -45,48 +74,150 @@ pub(crate) fn gate<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>) -> Gate<A::K
                 ctx.fleet.epoch().0,
                 epoch.0
             );
-            return Gate::Ask(unit.ready.iter().cloned().collect(), hold(unit, &unit.ready, digest, why));
+            let ready: Vec<A::Key> = unit.ready.iter().cloned().collect();
+            let falls = takers(ctx, unit, &ready).next().map_or_else(Vec::new, |_| falls(unit, &ready));
+            let hold = hold(unit, &ready, &falls, of(unit, &ready), (digest, why));
+            return Said { withheld: Vec::new(), gate: Gate::Ask(ready, hold) };
         }
     }
-    let mut changed = 0;
-    let mut removed = 0;
-    let mut stands = false;
-    let mut new_logic = Vec::new();
-    for (key, planned) in unit.ready.iter().filter_map(|key| Some((key, planned(unit, key)?))) {
+    let mut ready: Vec<A::Key> = unit.ready.iter().cloned().collect();
+    let takers: BTreeSet<A::Key> = takers(ctx, unit, &ready).cloned().collect();
+    let mut withheld = Vec::new();
+    if let Some(why) = (!takers.is_empty()).then(|| keeps(ctx, unit)).flatten() {
+        ready.retain(|key| !takers.contains(key));
+        let say = |key: A::Key| {
+            let why = format!("{key} takes the whole unit with it, and {why}");
+            (key, why)
+        };
+        withheld.extend(takers.into_iter().map(say));
+    }
+    Said { gate: weigh(ctx, unit, ready), withheld }
+}
+
+fn weigh<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>, ready: Vec<A::Key>) -> Gate<A::Key> {
+    let Toll { changed, removed, of, stands, new_logic, taker, falls } = toll(ctx, unit, &ready);
+    let limit = limit(ctx, unit);
+    let too_many = !limit.allows(changed + removed, of);
+    let all = removed > 1 && removed >= of && stands;
+    let why = match (&taker, too_many, all) {
+        (Some(key), _, true) => {
+            format!(
+                "{key} takes the whole unit with it: all {removed} items, while a tag still stands that wants them"
+            )
+        }
+        (Some(key), true, _) => {
+            format!("{key} takes the whole unit with it: all {removed} items, more than {limit}")
+        }
+        (None, true, _) => {
+            format!("it would change {changed} and remove {removed} of {of} items, more than {limit}")
+        }
+        (None, _, true) => format!("it would remove all {removed} items while their tag still stands"),
+        (_, false, false) if !new_logic.is_empty() => {
+            format!(
+                "another version of the agent decides differently about {} unchanged items",
+                new_logic.len()
+            )
+        }
+        _ => return Gate::Open,
+    };
+    let (asking, falls) = if too_many || all { (ready, falls) } else { (new_logic, Vec::new()) };
+    let digest = digest(unit, &asking, &falls);
+    if ctx.fleet.approval(ctx.agent.namespace(), Some(&unit.name)) == Some(digest.as_str()) {
+        return Gate::Agreed(asking, digest);
+    }
+    let hold = hold(unit, &asking, &falls, of, (digest, why));
+    Gate::Ask(asking, hold)
+}
+
+fn toll<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>, ready: &[A::Key]) -> Toll<A::Key> {
+    let mut toll = Toll {
+        changed: 0,
+        removed: 0,
+        of: of(unit, ready),
+        stands: false,
+        new_logic: Vec::new(),
+        taker: None,
+        falls: Vec::new(),
+    };
+    for (key, planned) in ready.iter().filter_map(|key| Some((key, planned(unit, key)?))) {
         if unit.agreed(key).is_some_and(|agreed| *agreed == planned.digest()) {
             continue;
         }
         if matches!(planned.because, Why::NewLogic { .. }) {
-            new_logic.push(key.clone());
+            toll.new_logic.push(key.clone());
+        }
+        if takes(ctx, key, planned) {
+            toll.taker = Some(key.clone());
+            toll.stands |= !matches!(planned.because, Why::TagGone(..));
         }
         match planned.kind() {
             Kind::Create => {}
-            Kind::Update => changed += 1,
+            Kind::Update => toll.changed += 1,
             Kind::Remove => {
-                removed += 1;
-                stands |= !matches!(planned.because, Why::TagGone(..));
+                toll.removed += 1;
+                toll.stands |= !matches!(planned.because, Why::TagGone(..));
             }
         }
     }
-    let limit = limit(ctx, unit);
-    let of = unit.entries;
-    let why = if !limit.allows(changed + removed, of) {
-        format!("it would change {changed} and remove {removed} of {of} items, more than {limit}")
-    } else if removed > 1 && removed >= of && stands {
-        format!("it would remove all {of} items while their tag still stands")
-    } else if !new_logic.is_empty() {
-        format!("another version of the agent decides differently about {} unchanged items", new_logic.len())
-    } else {
-        return Gate::Open;
-    };
-    let all = !limit.allows(changed + removed, of) || (removed > 1 && removed >= of && stands);
-    let asking = if all { unit.ready.iter().cloned().collect() } else { new_logic };
-    let digest = digest(unit, &asking);
-    if ctx.fleet.approval(ctx.agent.namespace(), Some(&unit.name)) == Some(digest.as_str()) {
-        return Gate::Agreed(asking, digest);
+    if toll.taker.is_some() {
+        toll.falls = falls(unit, ready);
+        toll.of = unit.items.values().filter(|item| stands(item)).count();
+        (toll.changed, toll.removed) = (0, toll.of);
+        let wanted = |key: &A::Key| unit.items.get(key).is_some_and(|item| item.want.is_some());
+        toll.stands |= toll.falls.iter().any(wanted);
     }
-    let hold = hold(unit, &asking, digest, why);
-    Gate::Ask(asking, hold)
+    toll
+}
+
+/// How many items there are: those that the ledger knows, and those that these changes found beside them.
+fn of<A: Agent>(unit: &State<A>, ready: &[A::Key]) -> usize {
+    let beside = |key: &&A::Key| {
+        let item = unit.items.get(*key);
+        item.is_some_and(|item| item.entry.is_none() && item.sight.have().is_some())
+    };
+    unit.entries + ready.iter().filter(beside).count()
+}
+
+/// Whether it is there, as far as the ledger or a look knows.
+fn stands<A: Agent>(item: &Item<A>) -> bool {
+    item.entry.is_some() || item.sight.have().is_some()
+}
+
+fn takes<A: Agent>(ctx: &Context<'_, A>, key: &A::Key, planned: &Planned<A>) -> bool {
+    planned.from.as_ref().is_some_and(|have| ctx.agent.takes_unit(key, have, planned.to.as_deref()))
+}
+
+/// Those of these changes that take the whole unit with them.
+pub(crate) fn takers<'k, A: Agent>(
+    ctx: &Context<'_, A>,
+    unit: &State<A>,
+    keys: &'k [A::Key],
+) -> impl Iterator<Item = &'k A::Key> {
+    keys.iter().filter(|key| planned(unit, key).is_some_and(|planned| takes(ctx, key, planned)))
+}
+
+/// What goes with a change that takes the whole unit, beside what these changes remove themselves.
+pub(crate) fn falls<A: Agent>(unit: &State<A>, changes: &[A::Key]) -> Vec<A::Key> {
+    let goes = |key: &A::Key| {
+        let changes = changes.binary_search(key).is_ok();
+        changes && planned(unit, key).is_some_and(|planned| planned.kind() == Kind::Remove)
+    };
+    let left = unit.items.iter().filter(|(key, item)| stands(item) && !goes(key));
+    left.map(|(key, _)| key.clone()).collect()
+}
+
+/// Why the unit must not go as a whole: a person holds some of it, or nobody can say what it should be.
+fn keeps<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>) -> Option<String> {
+    unit.items.iter().filter(|(_, item)| stands(item)).find_map(|(key, item)| {
+        if let Some(why) = ctx.paused(item) {
+            return Some(format!("{key} is paused: {why}"));
+        }
+        let open = unit.open.get(key).filter(|_| !unit.ready.contains(key))?;
+        match &open.trouble {
+            trouble @ (Trouble::Held(_) | Trouble::Blocked(_)) => Some(format!("{key} is {trouble}")),
+            _ => None,
+        }
+    })
 }
 
 fn planned<'u, A: Agent>(unit: &'u State<A>, key: &A::Key) -> Option<&'u Planned<A>> {
@@ -105,7 +236,7 @@ fn limit<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>) -> MaxChange {
     tags.filter_map(|tag| by_tag.get(tag)).copied().fold(least, MaxChange::max)
 }
 
-fn digest<A: Agent>(unit: &State<A>, keys: &[A::Key]) -> String {
+fn digest<A: Agent>(unit: &State<A>, keys: &[A::Key], falls: &[A::Key]) -> String {
     let mut hash = Sha256::new();
     hash.update(unit.pages.spent());
     for key in keys {
@@ -114,21 +245,27 @@ fn digest<A: Agent>(unit: &State<A>, keys: &[A::Key]) -> String {
         let made = unit.items.get(key).and_then(|item| item.entry.as_ref()).map_or("", |entry| &entry.token);
         hash.update(format!("{}\0{key}\0{change}\0{made}\n", unit.name));
     }
+    for key in falls {
+        hash.update(format!("{}\0{key}\n", unit.name));
+    }
     hex(&hash.finalize()[..8])
 }
 
-fn hold<'k, A: Agent>(
+fn hold<A: Agent>(
     unit: &State<A>,
-    keys: impl IntoIterator<Item = &'k A::Key>,
-    digest: String,
-    why: String,
+    keys: &[A::Key],
+    falls: &[A::Key],
+    of: usize,
+    (digest, why): (String, String),
 ) -> Hold {
-    let (mut create, mut update, mut remove) = (0, 0, 0);
+    let (mut create, mut update, mut remove) = (0, 0, falls.len() as u64);
     let mut sample = Vec::new();
     for key in keys {
         let Some(planned) = planned(unit, key) else { continue };
         match planned.kind() {
             Kind::Create => create += 1,
+            // What falls is counted already.
+            Kind::Update if falls.binary_search(key).is_ok() => {}
             Kind::Update => update += 1,
             Kind::Remove => remove += 1,
         }
@@ -136,5 +273,8 @@ fn hold<'k, A: Agent>(
             sample.push(format!("{} {key}: {}", planned.verb, planned.because));
         }
     }
-    Hold { digest, why, create, update, remove, of: unit.entries as u64, sample }
+    let room = SAMPLE.saturating_sub(sample.len());
+    let beside = falls.iter().filter(|key| keys.binary_search(key).is_err());
+    sample.extend(beside.take(room).map(|key| format!("{key} goes with it")));
+    Hold { digest, why, create, update, remove, of: of as u64, sample }
 }

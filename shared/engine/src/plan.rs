@@ -1,18 +1,22 @@
 //! What would be done, and why; and why nothing is.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::Serialize;
 use serde_json::Value;
 use shoal_core::{Hold, HostName, LeftOut, Revision};
 
 use crate::agent::Agent;
 use crate::engine::Engine;
-use crate::guard::{Gate, gate};
+use crate::guard::{Gate, Said, falls, gate, takers};
 use crate::item::{Kind, Open, Trouble};
 use crate::target::Why;
 use crate::unit::State;
 
 /// How many differing fields of an item are named.
 const MAX_FIELDS: usize = 8;
+/// How many items that a change takes with it are named.
+const MAX_TAKEN: usize = 10;
 
 /// What one agent would do now.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -75,6 +79,17 @@ pub struct PlannedStep {
     /// Why it is not done now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held: Option<String>,
+    /// Some of the items that go with it, because it takes the whole unit, and that no other change of the plan names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub takes: Vec<String>,
+    /// How many these are in all.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub takes_total: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// One item about which nothing would be done.
@@ -115,23 +130,36 @@ impl<A: Agent> Engine<A> {
 
     fn unit_plan(&self, unit: &State<A>) -> UnitPlan {
         let mut hold = unit.hold.clone();
-        let mut asked = Vec::new();
-        if !unit.ready.is_empty()
-            && let Gate::Ask(keys, asks) = gate(&self.context(), unit)
-        {
-            (asked, hold) = (keys, Some(asks));
+        let (mut asked, mut kept) = (Vec::new(), BTreeMap::new());
+        if !unit.ready.is_empty() {
+            let Said { withheld, gate } = gate(&self.context(), unit);
+            kept.extend(withheld);
+            if let Gate::Ask(keys, asks) = gate {
+                (asked, hold) = (keys, Some(asks));
+            }
         }
+        let planned: Vec<A::Key> = unit.open.keys().cloned().collect();
+        let takers: BTreeSet<&A::Key> = takers(&self.context(), unit, &planned).collect();
+        let taken = if takers.is_empty() { Vec::new() } else { falls(unit, &planned) };
         let mut steps = Vec::new();
         let mut idle = Vec::new();
         for (key, open) in &unit.open {
             let guarded = || format!("guard: {}", hold.as_ref().map_or("", |h| h.why.as_str()));
             let held = match &open.trouble {
                 _ if asked.binary_search(key).is_ok() => Some(guarded()),
+                _ if kept.contains_key(key) => kept.get(key).map(|why| format!("held: {why}")),
                 Trouble::Dirty | Trouble::Changing => None,
                 other => Some(other.to_string()),
             };
             match self.step(unit, key, open, held.clone()) {
-                Some(step) => steps.push(step),
+                Some(mut step) => {
+                    if takers.contains(key) {
+                        let taken = taken.iter().filter(|one| planned.binary_search(one).is_err());
+                        step.takes_total = taken.clone().count() as u64;
+                        step.takes = taken.take(MAX_TAKEN).map(ToString::to_string).collect();
+                    }
+                    steps.push(step);
+                }
                 None => idle.push(Idle {
                     key: key.to_string(),
                     why: held.unwrap_or_else(|| open.trouble.to_string()),
@@ -179,6 +207,8 @@ impl<A: Agent> Engine<A> {
             from,
             to,
             held,
+            takes: Vec::new(),
+            takes_total: 0,
         })
     }
 

@@ -192,6 +192,13 @@ impl<A: Agent> Engine<A> {
     }
 
     fn applied(&mut self, unit: &mut State<A>, batch: &Batch<A>, answer: Answer<A>, now: Moment) {
+        let taken = |edit: &Edit<A>| {
+            edit.from.as_ref().is_some_and(|have| self.agent.takes_unit(&edit.key, have, edit.to.as_ref()))
+        };
+        if batch.changes.iter().any(taken) {
+            // Done or not, what else there was is not known any more to be what it was.
+            unit.look_all = true;
+        }
         let Applied { each, facts } = match answer {
             Answer::Applied(applied) => applied,
             other => {

@@ -12,4 +12,5 @@ mod proportional;
 mod races;
 mod selection;
 mod status;
+mod taking;
 mod waking;

@@ -3,7 +3,7 @@
 //! | kind | its target | what it is there to try |
 //! |---|---|---|
 //! | [`Kind::Pool`] | items that stand alone | a removal that waits with a memo, items fed by many sources |
-//! | [`Kind::Zone`] | a file that is written as a whole | what is held stays in the file, several tags feed one unit |
+//! | [`Kind::Zone`] | a file that is written as a whole, and goes with its head | what is held stays in the file, several tags feed one unit, one change takes all of it |
 //! | [`Kind::Vm`] | a provider of machines | long effects, ids that nobody asked for, tokens, facts |
 //!
 //! An item is a [`Thing`]: for every source that feeds it, what that source says. So the simulator sees of every
@@ -48,6 +48,15 @@ impl Kind {
 #[derive(Clone, Debug)]
 pub(crate) struct SimAgent {
     pub(crate) kind: Kind,
+    /// It does not say which of its changes take a whole unit with them.
+    pub(crate) blind: bool,
+}
+
+impl SimAgent {
+    /// As it should be.
+    pub(crate) fn of(kind: Kind) -> Self {
+        Self { kind, blind: false }
+    }
 }
 
 /// A tag's document.
@@ -92,6 +101,11 @@ impl ItemKey {
     /// Whether several hosts may feed it.
     pub(crate) fn is_shared(&self) -> bool {
         self.name().starts_with("shared-")
+    }
+
+    /// Whether a file of which this goes is none any more.
+    pub(crate) fn is_head(&self) -> bool {
+        self.name() == "fixed-a"
     }
 
     /// Whether the tag itself feeds it.
@@ -215,6 +229,10 @@ impl Agent for SimAgent {
     fn made(&self, item: &Thing) -> Option<Have> {
         // A provider gives ids: only a look shows them.
         (self.kind != Kind::Vm).then(|| Have { thing: item.clone(), id: 0, building: false })
+    }
+
+    fn takes_unit(&self, key: &ItemKey, _: &Have, to: Option<&Thing>) -> bool {
+        self.kind == Kind::Zone && key.is_head() && to.is_none() && !self.blind
     }
 
     fn step(&self, _: &ItemKey, at: At<'_, Self>, now: Moment) -> Step {

@@ -31,11 +31,13 @@ pub enum Breakage {
     ApprovalReplayed,
     /// A restored database is taken for the one that it was.
     EpochIgnored,
+    /// A change that takes a whole unit with it is counted as one.
+    TakingUncounted,
 }
 
 impl Breakage {
-    /// All nine.
-    pub const ALL: [Self; 9] = [
+    /// All ten.
+    pub const ALL: [Self; 10] = [
         Self::LedgerAfterEffect,
         Self::FenceIgnored,
         Self::AbsenceIsDelete,
@@ -45,6 +47,7 @@ impl Breakage {
         Self::FactsForgotten,
         Self::ApprovalReplayed,
         Self::EpochIgnored,
+        Self::TakingUncounted,
     ];
 
     /// The name as `SHOAL_SIM_BREAK` takes it.
@@ -60,6 +63,7 @@ impl Breakage {
             Self::FactsForgotten => "facts-forgotten",
             Self::ApprovalReplayed => "approval-replayed",
             Self::EpochIgnored => "epoch-ignored",
+            Self::TakingUncounted => "taking-uncounted",
         }
     }
 }

@@ -7,13 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_core::{Change, Key, Status, standing};
-use shoal_engine::{Batch, MaxChange, Moment, Why};
+use shoal_engine::{Batch, Edit, MaxChange, Moment, Why};
 
 use crate::agent::{ItemKey, Kind, SimAgent, Thing};
 use crate::oracle::{Expected, Oracle, Wish};
 use crate::store::{Entry, SimStore, time};
 use crate::word::Words;
-use crate::world::{Landed, World};
+use crate::world::{Landed, World, takes};
 
 /// What went wrong first.
 #[derive(Default)]
@@ -84,6 +84,15 @@ impl Checker {
             changed += usize::from(edit.from.is_some() && edit.to.is_some());
             removed += usize::from(edit.to.is_none());
             stands |= edit.to.is_none() && !matches!(edit.because, Why::TagGone(..));
+        }
+        let asks = |edit: &Edit<SimAgent>| !self.words.cover(sent.kind, &edit.key, edit.to.as_ref());
+        if takes(sent.kind, sent.batch)
+            && sent.batch.changes.iter().any(|edit| edit.key.is_head() && asks(edit))
+        {
+            // Whoever wants it still.
+            let said = self.oracle.at(sent.kind, sent.batch.revision, store);
+            (changed, removed) = (0, ledger.len());
+            stands |= ledger.keys().any(|key| matches!(said.wish(key), Wish::Is(_)));
         }
         if !MaxChange::default().allows(changed + removed, ledger.len()) {
             self.fail(format!(
@@ -182,20 +191,28 @@ impl Checker {
                 wrong.push(format!("{key}: somebody else made it, and it is not as it was"));
             }
         }
-        for key in keys(&said, world) {
-            let Err(why) = settled(&key, &said, world, now) else { continue };
-            let recorded = ledger.get(&key).map_or(&[][..], |entry| &entry.from[..]);
-            let refused = matches!(said.wish(&key), Wish::Is(thing) if refuses(thing));
-            let excused = world.foreign.contains_key(&key)
-                || (world.late.contains(&key) || world.orphans.contains(&key)) && !ledger.contains_key(&key)
+        let kept = |key: &ItemKey| {
+            let recorded = ledger.get(key).map_or(&[][..], |entry| &entry.from[..]);
+            said.is_paused(key, kind, recorded) || said.is_frozen(key) || *said.wish(key) == Wish::Unclear
+        };
+        // A file with anything in it that somebody holds does not go.
+        let all = keys(&said, world);
+        let keeping: BTreeSet<&str> = all.iter().filter(|key| kept(key)).map(ItemKey::unit).collect();
+        for key in &all {
+            let Err(why) = settled(key, &said, world, now) else { continue };
+            let recorded = ledger.get(key).map_or(&[][..], |entry| &entry.from[..]);
+            let refused = matches!(said.wish(key), Wish::Is(thing) if refuses(thing));
+            let excused = world.foreign.contains_key(key)
+                || (world.late.contains(key) || world.orphans.contains(key)) && !ledger.contains_key(key)
                 // What stands in a file that no tag and no ledger speaks of is nobody's business.
                 // Nor what nobody can say that nothing wants.
-                || world.tampered.contains(&key)
+                || world.tampered.contains(key)
                     && (!corrects || !known.contains(key.unit()) || held && (said.has_broken_rows() || !said.frozen.is_empty()))
                 || held
-                    && (said.is_paused(&key, kind, recorded)
-                        || said.is_frozen(&key)
-                        || said.murky(&key, kind)
+                    && (said.is_paused(key, kind, recorded)
+                        || said.is_frozen(key)
+                        || said.murky(key, kind)
+                        || key.is_head() && keeping.contains(key.unit())
                         || asking.contains(key.unit())
                         || refused);
             if !excused {
@@ -258,6 +275,7 @@ fn judge(
 ) -> Result<(), String> {
     let meant = sent.batch.changes.iter().any(|edit| edit.key == one.key);
     let tampered = world.tampered.contains(&one.key);
+    let taken = one.after.is_none() && takes(sent.kind, sent.batch);
     if one.twice {
         return Err("it was made a second time".to_owned());
     }
@@ -272,7 +290,7 @@ fn judge(
     if sent.late {
         return Ok(());
     }
-    if !meant {
+    if !meant && !taken {
         // A file is written from what was seen; what changed since then is lost with any such target.
         return if tampered { Ok(()) } else { Err("nobody meant to change it".to_owned()) };
     }
@@ -284,7 +302,8 @@ fn judge(
         one.before.as_ref().map_or(&empty, |slot| &slot.thing.parts),
         one.after.as_ref().map_or(&empty, |thing| &thing.parts),
     );
-    if let Some(part) = before.keys().find(|part| !after.contains_key(*part) && said.stands(&one.key, part)) {
+    let stood = |part: &&String| !after.contains_key(*part) && said.stands(&one.key, part);
+    if let Some(part) = before.keys().find(|part| !taken && stood(part)) {
         return Err(format!("the part of {part} went without a reason"));
     }
     if let Some(part) = before.keys().find(|part| said.frozen.contains(*part)) {
@@ -296,6 +315,9 @@ fn judge(
     // Whoever read the database anew does not know of a row that could be read before, nor whose part it was.
     if said.is_paused(&one.key, sent.kind, recorded) && !said.murky(&one.key, sent.kind) {
         return Err("it was changed while it is paused".to_owned());
+    }
+    if taken {
+        return Ok(());
     }
     let wanted = match (said.wish(&one.key), &one.after) {
         (Wish::Is(thing), Some(after)) => thing == after,

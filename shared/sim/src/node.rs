@@ -140,7 +140,8 @@ impl Swarm {
         if self.setup.breakage == Some(Breakage::GuardSkipped) {
             without_guard(&mut options);
         }
-        match Engine::new(Arc::new(SimAgent { kind }), options) {
+        let blind = self.setup.breakage == Some(Breakage::TakingUncounted);
+        match Engine::new(Arc::new(SimAgent { kind, blind }), options) {
             Ok(engine) => it.engine = Some(engine),
             Err(why) => return self.check.fail(format!("no engine: {why}")),
         }

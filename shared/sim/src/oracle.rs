@@ -193,7 +193,7 @@ impl Oracle {
         }
         self.known
             .entry((kind, revision))
-            .or_insert_with(|| std::rc::Rc::new(expected(&SimAgent { kind }, store.view(revision))))
+            .or_insert_with(|| std::rc::Rc::new(expected(&SimAgent::of(kind), store.view(revision))))
             .clone()
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use shoal_core::{Change, Document, Key};
-use shoal_engine::{Batch, Edit, Fault, Line, Moment, Nature, Observed, Outcome, Seen};
+use shoal_engine::{Agent, Batch, Edit, Fault, Line, Moment, Nature, Observed, Outcome, Seen};
 
 use crate::agent::{Have, ItemKey, Kind, PEEK, SimAgent, Thing};
 use crate::dice::Dice;
@@ -231,8 +231,17 @@ impl World {
             self.next_id += 1;
             file.insert(key.clone(), Slot::new(thing, id, now));
         }
+        let taken = takes(self.kind, batch);
+        if taken {
+            file.clear();
+        }
         let mut each = Vec::new();
         for edit in &batch.changes {
+            if taken {
+                let outcome = if edit.to.is_none() { Outcome::Done } else { Outcome::Stale };
+                each.push((edit.key.clone(), outcome));
+                continue;
+            }
             let fault = refusal(&self.refused, edit);
             if fault.is_some() {
                 match self.slots.get(&edit.key) {
@@ -251,6 +260,9 @@ impl World {
             if changed {
                 let after = after.as_ref().map(|s| s.thing.clone());
                 landed.push(Landed { key: key.clone(), before, after, twice: false });
+            }
+            if taken && batch.changes.iter().all(|edit| edit.key != key) {
+                each.push((key.clone(), Outcome::Stale));
             }
             if let Some(slot) = after {
                 self.slots.insert(key, slot);
@@ -361,6 +373,15 @@ impl Slot {
     pub(crate) fn have(&self, now: Moment) -> Have {
         Have { thing: self.thing.clone(), id: self.id, building: now < self.ready_at }
     }
+}
+
+/// Whether a change of this batch takes the whole unit with it.
+pub(crate) fn takes(kind: Kind, batch: &Batch<SimAgent>) -> bool {
+    batch.changes.iter().any(|edit| {
+        edit.from
+            .as_ref()
+            .is_some_and(|have| SimAgent::of(kind).takes_unit(&edit.key, have, edit.to.as_ref()))
+    })
 }
 
 /// What is said of something that was begun.

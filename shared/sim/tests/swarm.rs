@@ -128,6 +128,11 @@ fn an_ignored_epoch_is_caught() {
 }
 
 #[test]
+fn a_change_that_takes_a_unit_and_counts_as_one_is_caught() {
+    is_caught(Breakage::TakingUncounted);
+}
+
+#[test]
 fn forgotten_facts_are_caught() {
     is_caught(Breakage::FactsForgotten);
 }

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use shoal_core::{Edit, Proposal};
+use shoal_core::{Document, Edit, Expect, Key, Proposal};
 use shoal_store::{Database, Store};
 use shoal_store_sqlite::SqliteStore;
 use tempfile::TempDir;
@@ -62,6 +62,16 @@ impl Scratch {
     pub(crate) async fn status(&self) -> String {
         let store = SqliteStore::open(self.path().join("db")).await.unwrap();
         serde_json::to_string(&store.reports().await.unwrap()).unwrap()
+    }
+
+    /// Agrees to what is held of this zone.
+    pub(crate) async fn approve(&self, zone: &str) {
+        let store = SqliteStore::open(self.path().join("db")).await.unwrap();
+        let reports = store.reports().await.unwrap();
+        let hold = reports.iter().find_map(|report| report.units.get(zone)?.held.clone()).unwrap();
+        let key = Key::approval(&"dns".parse().unwrap(), Some(zone)).unwrap();
+        let value = Document::from(json!({"digest": hold.digest}));
+        self.commit(vec![Edit::Write { key, value, expect: Expect::Any }]).await;
     }
 
     pub(crate) fn zone(&self, name: &str) -> String {

@@ -142,6 +142,23 @@ impl<A: Agent> Place<A> for (Arc<A>, Model<A>) {
             return Err(fault.clone());
         }
         let mut applied = Applied { each: Vec::new(), facts: Vec::new() };
+        let takes = |edit: &Edit<A>| {
+            edit.from.as_ref().is_some_and(|have| agent.takes_unit(&edit.key, have, edit.to.as_ref()))
+        };
+        if batch.changes.iter().any(takes) {
+            fence.check()?;
+            let of_unit = |key: &&A::Key| agent.unit(key) == *unit;
+            let named = |key: &&A::Key| batch.changes.binary_search_by(|edit| edit.key.cmp(key)).is_ok();
+            let others: Vec<A::Key> =
+                model.items.keys().filter(|key| of_unit(key) && !named(key)).cloned().collect();
+            model.items.retain(|key, _| agent.unit(key) != *unit);
+            applied = Applied::all(batch);
+            for edit in batch.changes.iter().filter(|edit| takes(edit)) {
+                edit.to.iter().for_each(|to| model.put(edit.key.clone(), to));
+            }
+            applied.each.extend(others.into_iter().map(|key| (key, Outcome::Stale)));
+            return Ok(applied);
+        }
         if model.nature.whole {
             fence.check()?;
             model.replace(batch, |key| agent.unit(key) == *unit);

@@ -84,6 +84,10 @@ impl Agent for Toy {
         let item = (!text.is_empty()).then(|| text.join(";") + self.suffix);
         Ok(Desired { item, left_out })
     }
+    /// `@` is the head of its unit.
+    fn takes_unit(&self, key: &String, _: &String, to: Option<&String>) -> bool {
+        key.ends_with("/@") && to.is_none_or(|to| to.contains("headless"))
+    }
     /// Where others write as well, what they write begins with `theirs`.
     fn part(&self, _: &String, have: &String, known: &[&String]) -> Seen<String> {
         assert!(!known.is_empty(), "nothing is known to be asked about");
