@@ -295,7 +295,6 @@ fn a_delete_leaves_nothing_that_names_it() {
 facts/vm/web1 = -
 hosts/web1 = -
 lb/eu/members/web1 = -
-pauses/host/web1 = -
 ");
     let follow = Edit::Delete { key: key("lb/eu"), follow: true, expect: Expect::Any };
     insta::assert_snapshot!(rows(&fleet.change(vec![follow])), @r"

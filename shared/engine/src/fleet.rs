@@ -3,13 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_core::{
-    APPROVALS, Approval, Change, Document, Epoch, Host, HostName, Key, Kind, Namespace, PAUSES, Pause,
+    APPROVALS, Approval, Change, Document, Epoch, HOSTS, Host, HostName, Key, Kind, Namespace, PAUSES, Pause,
     Quarantined, Revision, Row, TagName, View,
 };
 
 use crate::agent::Unit;
 use crate::options::Options;
 use crate::target::Why;
+
+/// How many renames of one host or tag are followed. Back and forth they could go in circles.
+const RENAMES: usize = 16;
 
 /// The view, the epoch, and what people paused and approved.
 pub(crate) struct Fleet {
@@ -158,12 +161,25 @@ impl Fleet {
         self.paused(format!("agent/{namespace}"))
     }
 
-    /// What holds this source: the scope, and why.
+    /// What holds this source: the scope, and why. A pause goes along when its host or tag is renamed, and what was made
+    /// under the old name is held all the same.
     pub(crate) fn pause(&self, tag: &TagName, host: Option<&HostName>) -> Option<String> {
         if self.pauses.is_empty() {
             return None;
         }
-        self.paused(format!("tag/{tag}")).or_else(|| self.paused(format!("host/{}", host?)))
+        let tag = || self.names(Key::tag(tag)).find_map(|key| self.paused(format!("tag/{key}")));
+        let of_host = |host: &HostName| {
+            let scope =
+                |key: Key| Some(format!("host/{}", key.as_str().strip_prefix(HOSTS)?.strip_prefix('/')?));
+            self.names(Key::host(host)).find_map(|key| self.paused(scope(key)?))
+        };
+        tag().or_else(|| of_host(host?))
+    }
+
+    /// The key, and what it was renamed to since.
+    fn names(&self, key: Key) -> impl Iterator<Item = Key> {
+        let next = |key: &Key| self.view.tombstone(key)?.moved.clone();
+        std::iter::successors(Some(key), next).take(RENAMES)
     }
 
     fn paused(&self, scope: String) -> Option<String> {

@@ -38,6 +38,8 @@ pub(crate) struct Expected {
     /// Hosts and tags whose rows cannot be read, pauses.
     broken: BTreeSet<Key>,
     paused: BTreeSet<String>,
+    /// What all of it was worked out from; it knows what was renamed, and to what.
+    view: View,
     /// Hosts that items read beside their own.
     beside: BTreeSet<String>,
 }
@@ -58,6 +60,7 @@ pub(crate) fn expected(agent: &SimAgent, view: &View) -> Expected {
             .plain("pauses/")
             .filter_map(|(key, _)| Some(key.as_str().strip_prefix("pauses/")?.to_owned()))
             .collect(),
+        view: view.clone(),
         ..Expected::default()
     };
     let mut specs: BTreeMap<String, Spec> = BTreeMap::new();
@@ -166,12 +169,23 @@ impl Expected {
         }
         let one = |tag: &str, host: Option<&str>| {
             self.paused.contains(&format!("tag/{tag}"))
-                || host.is_some_and(|host| self.paused.contains(&format!("host/{host}")))
+                || host.is_some_and(|host| {
+                    self.names(host).any(|name| self.paused.contains(&format!("host/{name}")))
+                })
         };
         let mut from = self.from.get(key).into_iter().flatten();
         self.paused.contains(&format!("agent/{}", kind.namespace()))
             || from.any(|(tag, host)| one(tag.as_str(), host.as_ref().map(HostName::as_str)))
             || ledger.iter().any(|(tag, host)| one(tag, host.as_deref()))
+    }
+
+    /// The host's name, and those that it was given since.
+    fn names(&self, host: &str) -> impl Iterator<Item = String> {
+        let next = |name: &String| {
+            let grave = self.view.tombstone(&format!("hosts/{name}").parse().ok()?)?;
+            Some(grave.moved.as_ref()?.as_str().strip_prefix("hosts/")?.to_owned())
+        };
+        std::iter::successors(Some(host.to_owned()), next).take(16)
     }
 
     /// Whether any row of the database cannot be read.

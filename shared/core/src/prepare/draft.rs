@@ -267,7 +267,7 @@ impl<'v> Draft<'v> {
                 for tag in self.view.named_in(&name) {
                     self.write(Change::delete(Key::member(&tag, &Member::host(&name))));
                 }
-                self.delete_about(name.as_str(), &format!("{PAUSES}/host/{name}"));
+                self.delete_facts(name.as_str());
             }
             Kind::Tag(name) => {
                 self.reads.row(self.base, key);
@@ -282,7 +282,7 @@ impl<'v> Draft<'v> {
                         &Member::nested(&name, parent.namespace()),
                     )));
                 }
-                self.delete_about(name.as_str(), &format!("{PAUSES}/tag/{name}"));
+                self.delete_facts(name.as_str());
             }
             Kind::Member(tag, member) => return self.remove_members(&tag, &[member]),
             Kind::Fact(..) | Kind::Schema(_) | Kind::Pause(_) | Kind::Approval(..) => {}
@@ -291,19 +291,18 @@ impl<'v> Draft<'v> {
         Ok(())
     }
 
-    /// Deletes what is only said about a subject.
-    fn delete_about(&mut self, subject: &str, pause: &str) {
-        for key in self.about(subject, pause) {
+    /// Deletes what is only known about a subject. Its pause stays, if it has one: what is paused stays as it is until
+    /// somebody resumes it, and what was made of the subject is still there.
+    fn delete_facts(&mut self, subject: &str) {
+        for key in self.facts(subject) {
             self.write(Change::delete(key));
         }
     }
 
-    /// The keys of a subject's facts and of its pause, if it has one.
-    fn about(&self, subject: &str, pause: &str) -> Vec<Key> {
-        let facts =
-            self.view.facts_about(subject).iter().map(|f| format!("{FACTS}/{}/{subject}", f.namespace));
-        let pause = self.view.plain(pause).find(|(key, _)| key.as_str() == pause).map(|(key, _)| key.clone());
-        facts.filter_map(|key| key.parse().ok()).chain(pause).collect()
+    /// The keys of a subject's facts.
+    fn facts(&self, subject: &str) -> Vec<Key> {
+        let facts = self.view.facts_about(subject);
+        facts.iter().filter_map(|f| format!("{FACTS}/{}/{subject}", f.namespace).parse().ok()).collect()
     }
 
     fn rename(&mut self, from: &Key, to: &Key) -> Done {
@@ -349,7 +348,10 @@ impl<'v> Draft<'v> {
 
     /// Moves the facts and the pause of a subject.
     fn move_about(&mut self, (old, new): (&str, &str), what: &str) {
-        for key in self.about(old, &format!("{PAUSES}/{what}/{old}")) {
+        let pause = format!("{PAUSES}/{what}/{old}");
+        let pause =
+            self.view.plain(&pause).find(|(key, _)| key.as_str() == pause).map(|(key, _)| key.clone());
+        for key in self.facts(old).into_iter().chain(pause) {
             let moved =
                 key.as_str().strip_suffix(old).and_then(|place| format!("{place}{new}").parse::<Key>().ok());
             if let (Some(to), Some(row)) = (moved, self.view.row(&key)) {

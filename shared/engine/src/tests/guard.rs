@@ -129,6 +129,82 @@ fn pauses_hold_and_plans_go_on() {
 }
 
 #[test]
+fn a_renamed_host_or_tag_that_is_paused_keeps_what_it_has() {
+    let moves = |world: &mut super::agent::Toys, pairs: &[(&str, &str, serde_json::Value)]| {
+        let mut all = Vec::new();
+        for (from, to, value) in pairs {
+            let mut change = rows(&[(from, json!(null)), (to, value.clone())]);
+            change[0].moved = to.parse().ok();
+            change[1].moved = from.parse().ok();
+            all.extend(change);
+        }
+        world.commit(all);
+    };
+    let old = |kind: &str| if kind == "host" { name(0) } else { "toy/a".to_owned() };
+    let new = |kind: &str, n: usize| {
+        if kind == "host" { format!("new{n}.example.com") } else { format!("toy/b{n}") }
+    };
+    for kind in ["host", "tag"] {
+        for restarts in [false, true] {
+            let mut world = toys();
+            world.fleet("a", 1, "hi");
+            world.converge();
+            world.set(&format!("pauses/{kind}/{}", old(kind)), json!({"why": "hands off"}));
+            let mut from = old(kind);
+            for n in 0..2 {
+                let to = new(kind, n);
+                let pause = |what: &str| format!("pauses/{kind}/{what}");
+                let held = (pause(&from), pause(&to));
+                let why = json!({"why": "hands off"});
+                let row = |what: &str| if kind == "host" { format!("hosts/{what}") } else { what.to_owned() };
+                let value = if kind == "host" { host(0, json!({})) } else { tag("hi") };
+                let member = |what: &str| {
+                    if kind == "host" {
+                        format!("toy/a/members/{what}")
+                    } else {
+                        format!("{what}/members/{}", name(0))
+                    }
+                };
+                let all = [(member(&from), json!(null)), (member(&to), json!({}))];
+                let all: Vec<_> = all.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+                moves(&mut world, &[(&row(&from), &row(&to), value), (&held.0, &held.1, why)]);
+                world.commit(rows(&all));
+                from = to;
+                if restarts {
+                    world.restart();
+                }
+                assert_eq!(world.run(), Verdict::Held);
+                assert_eq!(world.at("a", 0), Some("hi"), "{kind}");
+                assert_eq!(world.place.1.items.len(), 1, "{kind}: the new one is held, too");
+            }
+            world.set(&format!("pauses/{kind}/{from}"), json!(null));
+            world.converge();
+            assert_eq!((world.at("a", 0), world.place.1.items.len()), (None, 1));
+        }
+    }
+}
+
+#[test]
+fn what_is_paused_and_deleted_stays_until_it_is_resumed() {
+    for scope in [format!("host/{}", name(0)), "tag/toy/a".to_owned()] {
+        let mut world = toys();
+        world.fleet("a", 1, "hi");
+        world.converge();
+        world.set(&format!("pauses/{scope}"), json!({"why": "hands off"}));
+        world.commit(rows(&[
+            (&format!("hosts/{}", name(0)), json!(null)),
+            (&format!("toy/a/members/{}", name(0)), json!(null)),
+            ("toy/a", json!(null)),
+        ]));
+        world.restart();
+        assert_eq!((world.run(), world.at("a", 0)), (Verdict::Held, Some("hi")));
+        world.set(&format!("pauses/{scope}"), json!(null));
+        world.converge();
+        assert_eq!(world.at("a", 0), None);
+    }
+}
+
+#[test]
 fn of_a_unit_that_several_tags_feed_a_pause_holds_what_it_has_a_part_in() {
     for whole in [false, true] {
         let mut world = toys_of(Nature { whole, ..Nature::default() });
