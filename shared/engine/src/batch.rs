@@ -11,9 +11,10 @@ use crate::decide::hex;
 use crate::effect::{Act, LedgerRow};
 use crate::engine::Engine;
 use crate::guard::{Gate, Said, falls, gate, takers};
-use crate::item::{Item, Kind, Planned, Sight, Trouble};
+use crate::item::{Item, Kind, Planned, REMAKE, Sight, Trouble};
 use crate::ledger::{Entry, MAX_TRIED, Stage};
-use crate::target::{Batch, Edit, Fault, Line};
+use crate::options::OnDrift;
+use crate::target::{Batch, Edit, Fault, Line, Why};
 use crate::unit::{Flight, Stage as FlightStage, State};
 
 impl<A: Agent> Engine<A> {
@@ -22,27 +23,31 @@ impl<A: Agent> Engine<A> {
         if unit.ready.is_empty() {
             unit.hold = None;
         }
-        if !self.options.write {
+        // What a target has forgotten is told it in one go: a part of it must not be taken for all.
+        let partial = self.options.nature.sole && unit.fresh || unit.lost && !unit.sweep.is_empty();
+        if !self.options.write || partial {
             return false;
         }
-        if unit.ready.is_empty() {
+        if unit.ready.is_empty() && self.to_remake(unit, &[], now).is_empty() {
             self.spend_what_is_left(unit);
             return false;
         }
         if self.options.nature.whole && !self.all_seen(unit) {
             return false;
         }
-        let mut keys = self.let_through(unit);
+        let mut keys = if unit.ready.is_empty() { Vec::new() } else { self.let_through(unit) };
         let Some((number, not_after)) = unit.may_act(now, self.options.margin) else { return false };
+        self.let_go_of_missing(unit, &mut keys);
         if !self.options.nature.whole && !self.options.nature.sole {
             // Where a batch fails as a whole, halves of it find the change that makes it fail. Not so where the target may
             // know nothing yet: it would answer from a part as if that were all.
             keys.truncate((self.options.max_batch >> unit.backoff.failures.min(16)).max(1));
         }
-        if keys.is_empty() {
+        let back = self.to_remake(unit, &keys, now);
+        if keys.is_empty() && back.is_empty() {
             return false;
         }
-        let batch = Arc::new(self.make_batch(unit, &keys, number));
+        let batch = Arc::new(self.make_batch(unit, &keys, &back, number));
         for key in &keys {
             unit.ready.remove(key);
             if let Some(open) = unit.open.get_mut(key) {
@@ -133,9 +138,52 @@ impl<A: Agent> Engine<A> {
         }
     }
 
-    fn make_batch(&mut self, unit: &mut State<A>, keys: &[A::Key], number: u64) -> Batch<A> {
+    /// What is held as it is and missing, because the target lost it: it is put back as it was. A file that lacks a line or
+    /// two was edited: what somebody did there to what is paused is left alone, but not what the guard still asks about.
+    pub(crate) fn to_remake(&self, unit: &State<A>, going: &[A::Key], now: Moment) -> Vec<A::Key> {
+        let crate::Nature { whole, sole, .. } = self.options.nature;
+        if !sole && (!whole || self.options.drift == OnDrift::Report) {
+            return Vec::new();
+        }
+        let ctx = self.context();
+        let held = unit.open.iter().filter(|(key, open)| {
+            let held =
+                matches!(open.trouble, Trouble::Held(_) | Trouble::Blocked(_)) || unit.ready.contains(key);
+            held && going.binary_search(key).is_err()
+        });
+        let lost = held.filter(|(key, _)| {
+            let item = unit.items.get(key).filter(|item| sole || item.lost || unit.ready.contains(key));
+            let due = unit.remakes.get(key).is_none_or(|retry| retry.at <= now);
+            due && item.is_some_and(|item| ctx.missing(item).is_some())
+        });
+        lost.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// What is to be removed and is missing needs nobody to remove it.
+    fn let_go_of_missing(&mut self, unit: &mut State<A>, keys: &mut Vec<A::Key>) {
+        let missing = |key: &A::Key| {
+            let planned = unit.open.get(key).and_then(|open| open.planned.as_ref());
+            planned.is_some_and(|planned| planned.from.is_none() && planned.to.is_none())
+        };
+        let (gone, rest): (Vec<_>, Vec<_>) = std::mem::take(keys).into_iter().partition(missing);
+        *keys = rest;
+        for key in gone {
+            if unit.items.get_mut(&key).is_some_and(|item| item.entry.take().is_some()) {
+                unit.entries -= 1;
+                unit.pages.touch(&key);
+            }
+            unit.close(&key);
+            if let Some(item) = unit.prune(&key, self.options.nature.whole) {
+                self.readers.reads(&unit.name, &key, &item.reads, &[]);
+            }
+            self.reporter.changed();
+        }
+    }
+
+    fn make_batch(&mut self, unit: &mut State<A>, keys: &[A::Key], back: &[A::Key], number: u64) -> Batch<A> {
         self.intend_to_take(unit, keys);
-        let mut changes = Vec::with_capacity(keys.len());
+        let mut changes = Vec::with_capacity(keys.len() + back.len());
+        changes.extend(back.iter().filter_map(|key| Some(self.remake(key, unit.items.get(key)?))));
         for key in keys {
             let State { open, items, pages, entries, name, .. } = unit;
             let (Some(planned), Some(item)) =
@@ -149,7 +197,8 @@ impl<A: Agent> Engine<A> {
                 hex(&Sha256::digest(text)[..16])
             };
             let had = item.entry.is_some();
-            if intend(item, planned, self.agent.logic(), fresh) {
+            let alone = self.options.nature.whole || self.options.nature.sole;
+            if intend(item, planned, self.agent.logic(), alone, fresh) {
                 pages.touch(key);
             }
             *entries += usize::from(item.entry.is_some()) - usize::from(had);
@@ -163,9 +212,24 @@ impl<A: Agent> Engine<A> {
                 because: planned.because.clone(),
             });
         }
-        let after = if self.options.nature.whole { after(unit, keys) } else { Vec::new() };
+        changes.sort_by(|a, b| a.key.cmp(&b.key));
+        let after = if self.options.nature.whole { after(unit, keys, back) } else { Vec::new() };
         self.count.add(|c| c.lines += after.len() as u64);
         Batch { changes, after, revision: self.seen }
+    }
+
+    /// The change that puts an item back as it was.
+    pub(crate) fn remake(&self, key: &A::Key, item: &Item<A>) -> Edit<A> {
+        let entry = item.entry.as_ref();
+        Edit {
+            key: key.clone(),
+            verb: REMAKE,
+            from: None,
+            to: entry.and_then(|entry| entry.last.as_deref().cloned()),
+            memo: entry.map(|entry| entry.memo.clone()).unwrap_or_default(),
+            token: entry.map(|entry| entry.token.clone()).unwrap_or_default(),
+            because: Why::Drift,
+        }
     }
 
     /// What a change takes with it is removed as well, and the ledger is to say so before: what is missing from then on was
@@ -269,6 +333,7 @@ fn intend<A: Agent>(
     item: &mut Item<A>,
     planned: &Planned<A>,
     logic: u32,
+    alone: bool,
     token: impl FnOnce() -> String,
 ) -> bool {
     if item.entry.is_none() && planned.kind() == Kind::Remove {
@@ -289,6 +354,8 @@ fn intend<A: Agent>(
     let mut touched = entry.memo != planned.memo;
     entry.memo.clone_from(&planned.memo);
     match (planned.kind(), &planned.to) {
+        // It was made before and the target lost it: whose it is, nobody asks, and what it was has to stay known.
+        (Kind::Create, _) if alone && entry.stage == Stage::Made && entry.last.is_some() => {}
         (Kind::Create, Some(to)) => {
             let (mut tried, begun) = match std::mem::replace(&mut entry.stage, Stage::Made) {
                 Stage::Creating { tried, begun } => (tried, begun),
@@ -328,12 +395,17 @@ fn intend<A: Agent>(
 }
 
 /// The whole unit as it shall stand: what is changed, and everything else as it is.
-fn after<A: Agent>(unit: &State<A>, changed: &[A::Key]) -> Vec<(A::Key, Line<A>)> {
+fn after<A: Agent>(unit: &State<A>, changed: &[A::Key], back: &[A::Key]) -> Vec<(A::Key, Line<A>)> {
     let mut lines = Vec::with_capacity(unit.items.len());
     for (key, item) in &unit.items {
         if changed.binary_search(key).is_ok() {
             let to = unit.open.get(key).and_then(|o| o.planned.as_ref()?.to.clone());
             lines.extend(to.map(|to| (key.clone(), Line::Want(to))));
+            continue;
+        }
+        if back.binary_search(key).is_ok() {
+            let last = item.entry.as_ref().and_then(|entry| entry.last.clone());
+            lines.extend(last.map(|last| (key.clone(), Line::Want(last))));
             continue;
         }
         let Some(have) = item.sight.have() else { continue };

@@ -154,6 +154,11 @@ impl<A: Agent> Context<'_, A> {
             Err(decision) => return *decision,
         };
         let null = Value::Null;
+        let missing = self.missing(item);
+        if wanted.item.is_none() && have.is_none() && missing.is_some() {
+            let memo = item.entry.as_ref().map_or(Value::Null, |entry| entry.memo.clone());
+            return self.act(item, wanted, "remove", memo, None, now);
+        }
         let entry = item.entry.as_ref();
         let last = entry.and_then(|e| e.last.as_ref());
         let memo = entry.map_or(&null, |e| &e.memo);
@@ -166,8 +171,21 @@ impl<A: Agent> Context<'_, A> {
                 Decision::Stay { trouble: Trouble::Waiting(why), planned: None, memo: Some(memo), until }
             }
             Step::Hold { why } => Decision::stay(Trouble::Held(why)),
+            Step::Act { verb: "create", memo }
+                if missing.is_some_and(|last| Some(last) != wanted.item.as_ref()) =>
+            {
+                self.act(item, wanted, "update", memo, None, now)
+            }
             Step::Act { verb, memo } => self.act(item, wanted, verb, memo, have.cloned(), now),
         }
+    }
+
+    /// What the item was last made as, where it is missing from a unit that is Shoal's alone. That is no removal, nor does it
+    /// make a change of it a creation: what has to be agreed to has to be agreed to all the same.
+    pub(crate) fn missing<'i>(&self, item: &'i Item<A>) -> Option<&'i Arc<A::Item>> {
+        let alone = self.options.nature.whole || self.options.nature.sole;
+        let entry = item.entry.as_ref().filter(|entry| alone && entry.stage == Stage::Made)?;
+        entry.last.as_ref().filter(|_| matches!(item.sight, Sight::Nothing))
     }
 
     /// What of that which is there concerns Shoal, where others write beside it.

@@ -76,7 +76,7 @@ pub(crate) fn gate<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>) -> Said<A::K
             );
             let ready: Vec<A::Key> = unit.ready.iter().cloned().collect();
             let falls = takers(ctx, unit, &ready).next().map_or_else(Vec::new, |_| falls(unit, &ready));
-            let hold = hold(unit, &ready, &falls, of(unit, &ready), (digest, why));
+            let hold = hold(ctx, unit, &ready, &falls, of(unit, &ready), (digest, why));
             return Said { withheld: Vec::new(), gate: Gate::Ask(ready, hold) };
         }
     }
@@ -125,7 +125,7 @@ fn weigh<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>, ready: Vec<A::Key>) ->
     if ctx.fleet.approval(ctx.agent.namespace(), Some(&unit.name)) == Some(digest.as_str()) {
         return Gate::Agreed(asking, digest);
     }
-    let hold = hold(unit, &asking, &falls, of, (digest, why));
+    let hold = hold(ctx, unit, &asking, &falls, of, (digest, why));
     Gate::Ask(asking, hold)
 }
 
@@ -150,7 +150,7 @@ fn toll<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>, ready: &[A::Key]) -> To
             toll.taker = Some(key.clone());
             toll.stands |= !matches!(planned.because, Why::TagGone(..));
         }
-        match planned.kind() {
+        match kind(ctx, unit, key, planned) {
             Kind::Create => {}
             Kind::Update => toll.changed += 1,
             Kind::Remove => {
@@ -176,6 +176,15 @@ fn of<A: Agent>(unit: &State<A>, ready: &[A::Key]) -> usize {
         item.is_some_and(|item| item.entry.is_none() && item.sight.have().is_some())
     };
     unit.entries + ready.iter().filter(beside).count()
+}
+
+/// What kind of change it is, also where the target forgot what is to be changed.
+fn kind<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>, key: &A::Key, planned: &Planned<A>) -> Kind {
+    let missing = unit.items.get(key).and_then(|item| ctx.missing(item));
+    match planned.kind() {
+        Kind::Create if missing.is_some_and(|last| Some(last) != planned.to.as_ref()) => Kind::Update,
+        kind => kind,
+    }
 }
 
 /// Whether it is there, as far as the ledger or a look knows.
@@ -252,6 +261,7 @@ fn digest<A: Agent>(unit: &State<A>, keys: &[A::Key], falls: &[A::Key]) -> Strin
 }
 
 fn hold<A: Agent>(
+    ctx: &Context<'_, A>,
     unit: &State<A>,
     keys: &[A::Key],
     falls: &[A::Key],
@@ -262,7 +272,7 @@ fn hold<A: Agent>(
     let mut sample = Vec::new();
     for key in keys {
         let Some(planned) = planned(unit, key) else { continue };
-        match planned.kind() {
+        match kind(ctx, unit, key, planned) {
             Kind::Create => create += 1,
             // What falls is counted already.
             Kind::Update if falls.binary_search(key).is_ok() => {}

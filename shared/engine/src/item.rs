@@ -26,7 +26,12 @@ pub(crate) struct Item<A: Agent> {
     pub(crate) reads: Vec<HostName>,
     /// When it is to be looked at again.
     pub(crate) again: Option<Moment>,
+    /// It was missed when nothing of the unit was as Shoal had made it: nobody took it out, the target lost it.
+    pub(crate) lost: bool,
 }
+
+/// What a change is called that puts back what a target lost, as it was, while it is held.
+pub(crate) const REMAKE: &str = "remake";
 
 impl<A: Agent> Default for Item<A> {
     fn default() -> Self {
@@ -38,6 +43,7 @@ impl<A: Agent> Default for Item<A> {
             revision: Revision(0),
             reads: Vec::new(),
             again: None,
+            lost: false,
         }
     }
 }

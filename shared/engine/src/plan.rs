@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 use shoal_core::{Hold, HostName, LeftOut, Revision};
 
+use crate::Moment;
 use crate::agent::Agent;
 use crate::engine::Engine;
 use crate::guard::{Gate, Said, falls, gate, takers};
@@ -141,6 +142,9 @@ impl<A: Agent> Engine<A> {
         let planned: Vec<A::Key> = unit.open.keys().cloned().collect();
         let takers: BTreeSet<&A::Key> = takers(&self.context(), unit, &planned).collect();
         let taken = if takers.is_empty() { Vec::new() } else { falls(unit, &planned) };
+        let goes = |key: &&A::Key| asked.binary_search(*key).is_err() && !kept.contains_key(*key);
+        let going: Vec<A::Key> = unit.ready.iter().filter(goes).cloned().collect();
+        let remakes = self.to_remake(unit, &going, Moment::MAX);
         let mut steps = Vec::new();
         let mut idle = Vec::new();
         for (key, open) in &unit.open {
@@ -151,6 +155,9 @@ impl<A: Agent> Engine<A> {
                 Trouble::Dirty | Trouble::Changing => None,
                 other => Some(other.to_string()),
             };
+            if remakes.binary_search(key).is_ok() {
+                steps.extend(unit.items.get(key).map(|item| put_back(self.remake(key, item), unit)));
+            }
             match self.step(unit, key, open, held.clone()) {
                 Some(mut step) => {
                     if takers.contains(key) {
@@ -230,6 +237,25 @@ impl<A: Agent> Engine<A> {
         };
         let only = || item.sources.first().filter(|_| item.sources.len() == 1);
         item.sources.iter().find(newest).or_else(only).and_then(|id| id.1.clone())
+    }
+}
+
+/// What a target lost and what is put back as it was, although it is held.
+fn put_back<A: Agent>(edit: crate::Edit<A>, unit: &State<A>) -> PlannedStep {
+    let entry = unit.items.get(&edit.key).and_then(|item| item.entry.as_ref());
+    PlannedStep {
+        key: edit.key.to_string(),
+        verb: edit.verb.to_owned(),
+        kind: Kind::Create,
+        revision: entry.map(|entry| entry.revision).unwrap_or_default(),
+        because: edit.because,
+        host: None,
+        fields: Vec::new(),
+        from: None,
+        to: edit.to.and_then(|to| serde_json::to_value(to).ok()),
+        held: None,
+        takes: Vec::new(),
+        takes_total: 0,
     }
 }
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use crate::agent::Agent;
 use crate::effect::Answer;
 use crate::engine::Engine;
-use crate::item::{Item, Open, Sight, Trouble};
+use crate::item::{Item, Open, REMAKE, Sight, Trouble};
 use crate::ledger::{self, Stage};
-use crate::target::{Applied, Batch, Edit, Fault, Observed, Outcome};
+use crate::target::{Applied, Batch, Edit, Fault, Observed, Outcome, Why};
 use crate::unit::{Looking, Phase, Stage as FlightStage, State};
 use crate::{Moment, work};
 
@@ -137,11 +137,31 @@ impl<A: Agent> Engine<A> {
             }
             all = true;
         }
+        let whole = all && complete;
         for (key, seen) in seen {
             self.noticed(unit, key, Sight::of(seen, trusts));
         }
+        if whole {
+            self.find_lost(unit);
+        }
         if all {
             unit.wake_all();
+        }
+    }
+
+    /// Where nothing of a unit is as Shoal made it, nobody took single items out: the target lost all of it.
+    fn find_lost(&self, unit: &mut State<A>) {
+        let as_made = |item: &Item<A>| {
+            let last = item.entry.as_ref().and_then(|entry| entry.last.as_ref());
+            last.zip(item.sight.have()).is_some_and(|(last, have)| **have == **last)
+        };
+        if !self.options.nature.whole || unit.items.values().any(as_made) {
+            return;
+        }
+        let ctx = self.context();
+        for item in unit.items.values_mut() {
+            item.lost |= ctx.missing(item).is_some();
+            unit.lost |= item.lost;
         }
     }
 
@@ -201,27 +221,16 @@ impl<A: Agent> Engine<A> {
         }
         let Applied { each, facts } = match answer {
             Answer::Applied(applied) => applied,
-            other => {
-                let fault = fault(other);
-                if let ([edit], false) = (&batch.changes[..], self.options.nature.whole) {
-                    // Alone in its batch, it is the one at fault; the others go on.
-                    self.mended(unit, "apply");
-                    self.failed(unit, edit, &fault, now);
-                    return;
-                }
-                for edit in &batch.changes {
-                    unit.saw(&edit.key, Sight::Unlooked);
-                    unit.look.insert(edit.key.clone());
-                    if let Some(open) = unit.open.get_mut(&edit.key) {
-                        open.trouble = Trouble::Failed(fault.to_string());
-                    }
-                }
-                return self.unit_failed(unit, "apply", &fault, now);
-            }
+            other => return self.batch_failed(unit, batch, &fault(other), now),
         };
         self.mended(unit, "apply");
         let mut each: BTreeMap<A::Key, Outcome> = each.into_iter().collect();
         for edit in &batch.changes {
+            if edit.verb == REMAKE {
+                let outcome = each.remove(&edit.key);
+                self.remade(unit, edit, outcome, now);
+                continue;
+            }
             match each.remove(&edit.key) {
                 Some(Outcome::Done) => self.made(unit, edit, now),
                 Some(Outcome::Running { memo, look_again }) => {
@@ -273,6 +282,27 @@ impl<A: Agent> Engine<A> {
         }
     }
 
+    /// A batch failed as a whole, and what of it was done is not known.
+    fn batch_failed(&mut self, unit: &mut State<A>, batch: &Batch<A>, fault: &Fault, now: Moment) {
+        if let ([edit], false) = (&batch.changes[..], self.options.nature.whole) {
+            // Alone in its batch, it is the one at fault; the others go on.
+            self.mended(unit, "apply");
+            match edit.verb {
+                REMAKE => self.remade(unit, edit, Some(Outcome::Failed(fault.clone())), now),
+                _ => self.failed(unit, edit, fault, now),
+            }
+            return;
+        }
+        for edit in &batch.changes {
+            unit.saw(&edit.key, Sight::Unlooked);
+            unit.look.insert(edit.key.clone());
+            if let Some(open) = unit.open.get_mut(&edit.key) {
+                open.trouble = Trouble::Failed(fault.to_string());
+            }
+        }
+        self.unit_failed(unit, "apply", fault, now);
+    }
+
     /// A batch touched an item that it does not name: what was seen of it is old, and so is what was decided.
     fn moved(unit: &mut State<A>, key: A::Key, now: Moment) {
         let Some(item) = unit.items.get_mut(&key) else { return };
@@ -291,6 +321,48 @@ impl<A: Agent> Engine<A> {
         unit.look.insert(key);
     }
 
+    /// What a target had lost was put back as it was, and is held as before; or not, and is tried again later. It is not
+    /// tried again at once in any case, or a target that goes on losing it would be told for ever at full speed.
+    fn remade(&mut self, unit: &mut State<A>, edit: &Edit<A>, outcome: Option<Outcome>, now: Moment) {
+        let fault = match outcome {
+            Some(Outcome::Done | Outcome::Running { .. }) => None,
+            Some(Outcome::Failed(fault)) => Some(fault),
+            Some(Outcome::Stale) | None => {
+                let why = "the target did not put it back";
+                Some(Fault::new(format!("{} {}", edit.verb, edit.key), why))
+            }
+        };
+        let retry = unit.remakes.entry(edit.key.clone()).or_default();
+        retry.why = fault.as_ref().map(ToString::to_string).unwrap_or_default();
+        retry.failed(&self.options, &edit.key.to_string(), fault.is_some_and(|f| f.permanent), now);
+        if retry.why.is_empty() {
+            self.count_made(&edit.because);
+        } else {
+            self.count.add(|c| c.failures += 1);
+        }
+        let made = edit.to.as_ref().filter(|_| retry.why.is_empty()).and_then(|to| self.agent.made(to));
+        if let Some(item) = unit.items.get_mut(&edit.key) {
+            item.sight = made.map_or(Sight::Unlooked, |have| self.sight(have));
+        }
+        self.look_or_decide(unit, &edit.key);
+        unit.made.remove(&edit.key);
+        unit.dirty.insert(edit.key.clone());
+    }
+
+    /// What a look would show of what was made.
+    fn sight(&self, have: A::Have) -> Sight<A::Have> {
+        if self.options.nature.marks_own || self.options.nature.whole {
+            Sight::Ours(Arc::new(have))
+        } else {
+            Sight::There(Arc::new(have))
+        }
+    }
+
+    fn count_made(&self, because: &Why) {
+        let drift = *because == Why::Drift;
+        self.count.add(|c| if drift { c.drift += 1 } else { c.intended += 1 });
+    }
+
     fn made(&mut self, unit: &mut State<A>, edit: &Edit<A>, now: Moment) {
         let planned = unit.open.get(&edit.key).and_then(|open| open.planned.as_ref());
         let to = planned.and_then(|planned| planned.to.clone());
@@ -298,20 +370,14 @@ impl<A: Agent> Engine<A> {
         let sources = planned.map(|planned| planned.sources.clone()).unwrap_or_default();
         let revision = planned.map(|planned| planned.revision);
         let logic = self.agent.logic();
-        let drift = edit.because == crate::Why::Drift;
-        self.count.add(|c| if drift { c.drift += 1 } else { c.intended += 1 });
+        self.count_made(&edit.because);
         self.done_again(unit, edit, now);
         unit.agreed.remove(&edit.key);
-        if let Some(Item { sight, entry, .. }) = unit.items.get_mut(&edit.key) {
+        if let Some(Item { sight, entry, lost, .. }) = unit.items.get_mut(&edit.key) {
+            *lost = false;
             match to {
                 Some(to) => {
-                    *sight = match self.agent.made(&to) {
-                        Some(have) if self.options.nature.marks_own || self.options.nature.whole => {
-                            Sight::Ours(Arc::new(have))
-                        }
-                        Some(have) => Sight::There(Arc::new(have)),
-                        None => Sight::Unlooked,
-                    };
+                    *sight = self.agent.made(&to).map_or(Sight::Unlooked, |have| self.sight(have));
                     if let Some(entry) = entry {
                         entry.stage = Stage::Made;
                         entry.last = Some(to);

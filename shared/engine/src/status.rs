@@ -141,6 +141,9 @@ impl<A: Agent> Engine<A> {
         if !unit.is_quiet() {
             return Verdict::Busy;
         }
+        if unit.remakes.values().any(|retry| !retry.why.is_empty()) {
+            return Verdict::Failed;
+        }
         let open = unit.open.iter().map(|(key, open)| match open.trouble {
             Trouble::Failed(_) | Trouble::Unseen(_) => Verdict::Failed,
             Trouble::Held(_) | Trouble::Blocked(_) => Verdict::Held,

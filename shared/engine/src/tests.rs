@@ -7,6 +7,7 @@ mod failing;
 mod guard;
 mod laws;
 mod ledger;
+mod lost;
 mod ownership;
 mod proportional;
 mod races;

@@ -102,6 +102,10 @@ pub(crate) struct State<A: Agent> {
     pub(crate) ending: BTreeSet<u64>,
     pub(crate) timers: BTreeSet<(Moment, A::Key)>,
     pub(crate) retries: BTreeMap<A::Key, Retry>,
+    /// Items that were put back as they were, and when that may be tried again. Cleared by a look that shows them.
+    pub(crate) remakes: BTreeMap<A::Key, Retry>,
+    /// The last look showed that the target lost the unit: it is told everything at once, when all of it is decided on.
+    pub(crate) lost: bool,
     /// Failures of the unit as a whole: nothing of it is tried before `at`.
     pub(crate) backoff: Retry,
     /// Somebody changed something since: the next try is not to wait as long as the failures say.
@@ -150,6 +154,8 @@ impl<A: Agent> State<A> {
             ending: BTreeSet::new(),
             timers: BTreeSet::new(),
             retries: BTreeMap::new(),
+            remakes: BTreeMap::new(),
+            lost: false,
             backoff: Retry::default(),
             hurry: false,
             hold: None,
@@ -264,6 +270,7 @@ impl<A: Agent> State<A> {
         self.set_timer(key, None);
         self.close(key);
         self.left_out.remove(key);
+        self.remakes.remove(key);
         self.look.remove(key);
         self.dirty.remove(key);
         self.made.remove(key);
@@ -335,7 +342,12 @@ impl<A: Agent> State<A> {
         let timer = self.timers.first().map(|(at, _)| *at);
         let retry = (self.backoff.failures > 0).then_some(self.backoff.at);
         let sweep = (self.phase == Phase::Ready).then_some(self.next_sweep);
-        [claim, timer, retry, sweep].into_iter().flatten().filter(|at| *at > now && *at < Moment::MAX).min()
+        let remake = self.remakes.values().map(|retry| retry.at).filter(|at| *at > now).min();
+        [claim, timer, retry, sweep, remake]
+            .into_iter()
+            .flatten()
+            .filter(|at| *at > now && *at < Moment::MAX)
+            .min()
     }
 
     /// Who was left out of which item, in key order.
@@ -347,6 +359,11 @@ impl<A: Agent> State<A> {
 
     /// What was seen of one item.
     pub(crate) fn saw(&mut self, key: &A::Key, sight: Sight<A::Have>) {
-        self.items.entry(key.clone()).or_default().sight = sight;
+        let item = self.items.entry(key.clone()).or_default();
+        if sight.have().is_some() {
+            item.lost = false;
+            self.remakes.remove(key);
+        }
+        item.sight = sight;
     }
 }

@@ -245,6 +245,7 @@ impl<A: Agent> Engine<A> {
             self.decide(unit, &key, now, How::Swept);
         }
         if unit.sweep.is_empty() {
+            unit.lost = false;
             let later = std::mem::take(&mut unit.later);
             unit.ready.extend(later);
             if std::mem::take(&mut unit.fresh) {

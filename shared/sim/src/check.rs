@@ -117,8 +117,8 @@ impl Checker {
         let ledger = store.ledger(sent.kind, sent.unit);
         let said = self.oracle.at(sent.kind, sent.batch.revision, store);
         for one in landed {
-            let recorded = ledger.get(&one.key).map_or(&[][..], |entry| &entry.from[..]);
-            if let Err(why) = judge(sent, one, &said, recorded, ledger.contains_key(&one.key), world) {
+            let entry = ledger.get(&one.key);
+            if let Err(why) = judge(sent, one, &said, entry, world) {
                 let (key, revision) = (&one.key, sent.batch.revision);
                 self.fail(format!("{key}: {why} (decided at revision {revision}; {one:?})"));
             }
@@ -269,10 +269,10 @@ fn judge(
     sent: Sent<'_>,
     one: &Landed,
     said: &Expected,
-    recorded: &[(String, Option<String>)],
-    in_ledger: bool,
+    entry: Option<&Entry>,
     world: &World,
 ) -> Result<(), String> {
+    let recorded = entry.map_or(&[][..], |entry| &entry.from[..]);
     let meant = sent.batch.changes.iter().any(|edit| edit.key == one.key);
     let tampered = world.tampered.contains(&one.key);
     let taken = one.after.is_none() && takes(sent.kind, sent.batch);
@@ -283,7 +283,7 @@ fn judge(
         return Err("somebody else made it".to_owned());
     }
     // That the database says of what bears Shoal's mark that it should not be, is a reason; that it says nothing, is none.
-    let unspoken = !in_ledger && !said.from.contains_key(&one.key);
+    let unspoken = entry.is_none() && !said.from.contains_key(&one.key);
     if world.orphans.contains(&one.key) && !world.nature.whole && unspoken {
         return Err("neither the ledger nor the database knows anything of it".to_owned());
     }
@@ -294,8 +294,14 @@ fn judge(
         // A file is written from what was seen; what changed since then is lost with any such target.
         return if tampered { Ok(()) } else { Err("nobody meant to change it".to_owned()) };
     }
-    if one.before.is_none() && !in_ledger {
+    if one.before.is_none() && entry.is_none() {
         return Err("it was made before it was written down".to_owned());
+    }
+    if sent.batch.changes.iter().any(|edit| edit.key == one.key && edit.verb == "remake") {
+        let last = entry.and_then(|entry| entry.last.as_ref());
+        let as_it_was =
+            (one.before.is_none() || tampered) && one.after.is_some() && one.after.as_ref() == last;
+        return if as_it_was { Ok(()) } else { Err(format!("it was not put back as it was, {last:?}")) };
     }
     let empty = BTreeMap::new();
     let (before, after) = (

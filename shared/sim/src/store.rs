@@ -28,6 +28,7 @@ pub(crate) struct SimStore {
 /// What the ledger says of one item, as far as the checker reads it.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Entry {
+    /// What it was last made as.
     #[serde(default)]
     pub(crate) last: Option<Thing>,
     pub(crate) from: Vec<(String, Option<String>)>,

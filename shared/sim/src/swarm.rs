@@ -405,6 +405,9 @@ impl Swarm {
                 self.note(|s| {
                     format!("by hand in {}: {host} ({})", s.worlds[world].kind.namespace(), what % 3)
                 });
+                if what == 11 {
+                    self.worlds[world].lose(host.unit());
+                }
                 self.worlds[world].meddle(&host, what);
             }
             // Not where Shoal has something or is about to: nobody could tell whose it is.

@@ -343,6 +343,18 @@ impl World {
         self.foreign.insert(key.clone(), thing);
     }
 
+    /// The whole file of a unit is lost.
+    pub(crate) fn lose(&mut self, unit: &str) {
+        if !self.nature.whole {
+            return;
+        }
+        let lost: Vec<ItemKey> = self.slots.keys().filter(|key| key.unit() == unit).cloned().collect();
+        for key in lost {
+            self.slots.remove(&key);
+            self.tampered.insert(key);
+        }
+    }
+
     /// Somebody edits by hand: changes, removes, or (in a file) adds.
     pub(crate) fn meddle(&mut self, key: &ItemKey, what: usize) {
         if self.foreign.contains_key(key) {
