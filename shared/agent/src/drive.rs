@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use shoal_core::{LeftOut, Row};
-use shoal_engine::{Act, Agent, Answer, Batch, Engine, Moment, Outcome, Target, Unit};
+use shoal_engine::{Act, Agent, Answer, Applied, Batch, Engine, Moment, Outcome, Target, Unit};
 use shoal_store::Head;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -25,8 +25,8 @@ const WAKES: std::time::Duration = std::time::Duration::from_millis(100);
 const TURN: usize = 64;
 /// How many things that are waited for are named.
 const TOLD: usize = 5;
-/// How many changes of a batch are logged one by one.
-const LOGGED: usize = 20;
+/// How many changes of a batch, or things that are not as they should be, are logged one by one.
+pub(crate) const LOGGED: usize = 20;
 
 /// An engine with what carries its effects out.
 pub(crate) struct Driver<A: Agent, T> {
@@ -43,6 +43,8 @@ pub(crate) struct Driver<A: Agent, T> {
     left_out: LeftOuts,
     /// What was begun and not answered yet, since when.
     under_way: BTreeMap<u64, (String, Instant)>,
+    /// The batches among it: what became of them is told when it is known.
+    sent: BTreeMap<u64, (Unit, Arc<Batch<A>>)>,
 }
 
 impl<A: Agent, T: Target<A>> Driver<A, T> {
@@ -69,6 +71,7 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
             held: BTreeMap::new(),
             left_out: LeftOuts::default(),
             under_way: BTreeMap::new(),
+            sent: BTreeMap::new(),
         }
     }
 
@@ -100,7 +103,7 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
         let now = self.now();
         while let Some(effect) = self.engine.poll(now) {
             if let Act::Apply { unit, batch, .. } = &effect.act {
-                log_batch(&unit.0, batch);
+                self.sent.insert(effect.id, (unit.clone(), batch.clone()));
             }
             self.under_way.insert(effect.id, (name_of(&effect.act), Instant::now()));
             let (hands, give) = (self.hands.clone(), self.give.clone());
@@ -157,14 +160,13 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
     }
 
     fn take(&mut self, id: u64, answer: Answer<A>) {
+        let sent = self.sent.remove(&id);
         match &answer {
             Answer::Fault(fault) => tracing::warn!("{fault}"),
             Answer::Fenced => tracing::warn!("the claim was lost"),
             Answer::Applied(applied) => {
-                for (key, outcome) in &applied.each {
-                    if let Outcome::Failed(fault) = outcome {
-                        tracing::warn!(item = %key, "{fault}");
-                    }
+                if let Some((unit, batch)) = sent {
+                    log_batch(&unit.0, &batch, applied);
                 }
             }
             _ => {}
@@ -261,12 +263,29 @@ impl<A: Agent, T> Drop for Driver<A, T> {
     }
 }
 
-fn log_batch<A: Agent>(unit: &str, batch: &Batch<A>) {
-    for edit in batch.changes.iter().take(LOGGED) {
+/// What became of a batch: what was made or begun, and what failed.
+fn log_batch<A: Agent>(unit: &str, batch: &Batch<A>, applied: &Applied<A>) {
+    let edit = |key: &A::Key| {
+        batch.changes.binary_search_by(|edit| edit.key.cmp(key)).ok().map(|at| &batch.changes[at])
+    };
+    let made = applied.each.iter().filter_map(|(key, outcome)| {
+        matches!(outcome, Outcome::Done | Outcome::Running { .. }).then(|| edit(key)).flatten()
+    });
+    for edit in made.clone().take(LOGGED) {
         tracing::info!(unit, item = %edit.key, because = %edit.because, "{}", edit.verb);
     }
-    if let Some(more) = batch.changes.len().checked_sub(LOGGED).filter(|more| *more > 0) {
+    if let Some(more) = made.count().checked_sub(LOGGED).filter(|more| *more > 0) {
         tracing::info!(unit, "and {more} more changes");
+    }
+    let failed = applied.each.iter().filter_map(|(key, outcome)| match outcome {
+        Outcome::Failed(fault) => Some((key, fault)),
+        _ => None,
+    });
+    for (key, fault) in failed.clone().take(LOGGED) {
+        tracing::warn!(item = %key, "{fault}");
+    }
+    if let Some(more) = failed.count().checked_sub(LOGGED).filter(|more| *more > 0) {
+        tracing::warn!(unit, "and {more} more changes failed; see `shoal status`");
     }
 }
 

@@ -15,7 +15,7 @@ use crate::cli::{Args, Output};
 use crate::clock::Wall;
 use crate::config::Common;
 use crate::daemon::{self, Ears, Stop, Watch};
-use crate::drive::Driver;
+use crate::drive::{Driver, LOGGED};
 use crate::effects::{Hands, millis};
 use crate::exit::{End, Failure};
 use crate::feed::read_all;
@@ -129,8 +129,11 @@ impl<A: Agent> Setup<'_, A> {
         let troubles = driver.engine.troubles();
         // What did not come in all that time is not waited for much longer.
         daemon::drain(&mut driver, if late.is_some() { BRIEF } else { daemon::DRAIN }).await;
-        for (unit, item, why) in troubles {
+        for (unit, item, why) in troubles.iter().take(LOGGED) {
             tracing::warn!(unit, item, "{why}");
+        }
+        if let Some(more) = troubles.len().checked_sub(LOGGED).filter(|more| *more > 0) {
+            tracing::warn!("and {more} more are not as they should be; see --plan");
         }
         if let Ok(empty) = self.engine(nature) {
             // The process ends: to take a fleet apart piece by piece would only take time.
