@@ -64,6 +64,30 @@ async fn a_lost_zone_file_comes_back_with_all_that_is_held() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_made_is_not_said_to_be_and_much_is_told_in_few_lines() {
+    let scratch = Scratch::new(FILES);
+    scratch.apply(&fleet(60)).await;
+    let foreign = scratch.path().join("zones/example.com");
+    fs::write(&foreign, "example.com. 60 IN SOA a. b. 1 2 3 4 5\n").unwrap();
+    let (code, said) = scratch.run(&["--once"]);
+    let of_zone = |said: &str, word: &str| {
+        said.lines().filter(|line| line.contains("unit=\"example.com\"") && line.contains(word)).count()
+    };
+    assert_ne!(code, 0, "{said}");
+    assert_eq!(of_zone(&said, "create"), 0, "{said}");
+    assert!(said.lines().count() < 60, "{said}");
+    fs::remove_file(&foreign).unwrap();
+    let (code, said) = scratch.run(&["--once"]);
+    assert_eq!((code, of_zone(&said, "create")), (0, 20), "{said}");
+    scratch.commit(leave(2..50)).await;
+    let (code, said) = scratch.run(&["--once"]);
+    assert!(
+        code == 4 && said.lines().count() < 60 && said.contains("more are not as they should be"),
+        "{said}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restart_of_the_built_in_server_forgets_nothing_that_is_held() {
     if !here("a_restart_of_the_built_in_server_forgets_nothing_that_is_held", &["dig"]) {
         return;

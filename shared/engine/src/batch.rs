@@ -7,14 +7,14 @@ use sha2::{Digest, Sha256};
 
 use crate::Moment;
 use crate::agent::Agent;
-use crate::decide::hex;
+use crate::decide::{Context, hex};
 use crate::effect::{Act, LedgerRow};
 use crate::engine::Engine;
 use crate::guard::{Gate, Said, falls, gate, takers};
 use crate::item::{Item, Kind, Planned, REMAKE, Sight, Trouble};
 use crate::ledger::{Entry, MAX_TRIED, Stage};
 use crate::options::OnDrift;
-use crate::target::{Batch, Edit, Fault, Line, Why};
+use crate::target::{Batch, Edit, Fault, Line};
 use crate::unit::{Flight, Stage as FlightStage, State};
 
 impl<A: Agent> Engine<A> {
@@ -183,7 +183,7 @@ impl<A: Agent> Engine<A> {
     fn make_batch(&mut self, unit: &mut State<A>, keys: &[A::Key], back: &[A::Key], number: u64) -> Batch<A> {
         self.intend_to_take(unit, keys);
         let mut changes = Vec::with_capacity(keys.len() + back.len());
-        changes.extend(back.iter().filter_map(|key| Some(self.remake(key, unit.items.get(key)?))));
+        changes.extend(back.iter().filter_map(|key| self.remake(unit, key)));
         for key in keys {
             let State { open, items, pages, entries, name, .. } = unit;
             let (Some(planned), Some(item)) =
@@ -219,17 +219,19 @@ impl<A: Agent> Engine<A> {
     }
 
     /// The change that puts an item back as it was.
-    pub(crate) fn remake(&self, key: &A::Key, item: &Item<A>) -> Edit<A> {
+    pub(crate) fn remake(&self, unit: &State<A>, key: &A::Key) -> Option<Edit<A>> {
+        let item = unit.items.get(key)?;
+        let because = Context { other_epoch: unit.other_epoch, ..self.context() }.strayed();
         let entry = item.entry.as_ref();
-        Edit {
+        Some(Edit {
             key: key.clone(),
             verb: REMAKE,
             from: None,
             to: entry.and_then(|entry| entry.last.as_deref().cloned()),
             memo: entry.map(|entry| entry.memo.clone()).unwrap_or_default(),
             token: entry.map(|entry| entry.token.clone()).unwrap_or_default(),
-            because: Why::Drift,
-        }
+            because,
+        })
     }
 
     /// What a change takes with it is removed as well, and the ledger is to say so before: what is missing from then on was

@@ -39,6 +39,8 @@ pub struct Counters {
     pub intended: u64,
     /// Changes made to correct drift.
     pub drift: u64,
+    /// Changes made because the target or the database began anew.
+    pub anew: u64,
 }
 
 /// Counters that a shared reference can raise: decisions borrow the engine.

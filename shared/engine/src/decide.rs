@@ -9,7 +9,8 @@
 //!    foreign: a clash is reported, and nothing is done.
 //! 5. A removal needs a reason that the database states now. Without one the item is held.
 //! 6. A change that only another version of the agent wants is held until a person agrees.
-//! 7. What was last wanted and is not there any more is drift; all else is intended.
+//! 7. What was last wanted and is not there any more is drift, unless the target or the database began anew; all else is
+//!    intended.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use shoal_core::{Host, HostName, Revision};
+use shoal_core::{Epoch, Host, HostName, Revision};
 
 use crate::agent::{Agent, At, Look, Source, Step};
 use crate::counters::Count;
@@ -36,6 +37,8 @@ pub(crate) struct Context<'a, A: Agent> {
     pub(crate) sources: &'a Sources<A>,
     pub(crate) options: &'a Options,
     pub(crate) count: &'a Count,
+    /// The life of the database that the unit's ledger was written in, where that is another one.
+    pub(crate) other_epoch: Option<Epoch>,
 }
 
 /// What is there and whether it is ours, or what has to come first.
@@ -268,7 +271,7 @@ impl<A: Agent> Context<'_, A> {
                 "{MAX_TRIED} different creations of it were tried, any may still show, and no other is begun before: \
                  if the target shows that none will, take it out of its tag and put it back"
             ))
-        } else if planned.because == Why::Drift && self.only_reports() && !agreed {
+        } else if planned.because == Why::Drift && self.options.drift == OnDrift::Report && !agreed {
             Some("drift: it was changed behind Shoal's back; it is only reported".to_owned())
         } else {
             None
@@ -292,11 +295,6 @@ impl<A: Agent> Context<'_, A> {
             && planned.kind() == Kind::Create
             && tried.len() >= MAX_TRIED
             && !planned.to.as_ref().is_some_and(|to| tried.contains(to))
-    }
-
-    /// Whether what others changed is left as it is.
-    fn only_reports(&self) -> bool {
-        self.options.drift == OnDrift::Report && !self.options.nature.sole
     }
 
     /// The reason for a change, from what the database states now.
@@ -324,7 +322,7 @@ impl<A: Agent> Context<'_, A> {
         }
         Ok(match entry {
             Some(entry) if entry.last.is_some() && entry.last == wanted.item => match entry.stage {
-                Stage::Made => Why::Drift,
+                Stage::Made => self.strayed(),
                 Stage::Creating { .. } | Stage::Removing { .. } => Why::Wanted(newest),
             },
             _ => Why::Wanted(newest),
@@ -337,6 +335,15 @@ impl<A: Agent> Context<'_, A> {
         row.or_else(|| self.sources.unread().map(ToString::to_string))
     }
 
+    /// Why something is not as it was last made, where no commit says why.
+    pub(crate) fn strayed(&self) -> Why {
+        match self.other_epoch {
+            Some(from) => Why::Restored { from, to: self.fleet.epoch() },
+            None if self.options.nature.sole => Why::Restart,
+            None => Why::Drift,
+        }
+    }
+
     fn removal(&self, item: &Item<A>, newest: Revision) -> Result<Why, String> {
         if let Some(first) = item.sources.first() {
             return Ok(Why::Edited(first.to_string(), newest));
@@ -344,7 +351,7 @@ impl<A: Agent> Context<'_, A> {
         let Some(entry) = &item.entry else {
             return if self.options.nature.whole || self.options.nature.sole {
                 // The whole unit is Shoal's: somebody wrote into it, or it kept an old copy.
-                Ok(Why::Drift)
+                Ok(self.strayed())
             } else {
                 Err("it is marked as Shoal's, but the ledger does not know it: nothing says that it may go"
                     .to_owned())
@@ -393,15 +400,23 @@ impl Why {
             | Self::NotMember(_, _, r)
             | Self::Lifecycle(_, r)
             | Self::Edited(_, r) => Some(*r),
-            Self::Drift | Self::NewLogic { .. } => None,
+            Self::Drift | Self::Restart | Self::Restored { .. } | Self::NewLogic { .. } => None,
         }
     }
 
-    /// One word for metrics: `intended`, `drift` or `new_logic`.
+    /// Whether it is not as it was last made, and no commit says why.
+    #[must_use]
+    pub fn is_strayed(&self) -> bool {
+        matches!(self, Self::Drift | Self::Restart | Self::Restored { .. })
+    }
+
+    /// One word for metrics: `intended`, `drift`, `restart`, `restored` or `new_logic`.
     #[must_use]
     pub fn cause(&self) -> &'static str {
         match self {
             Self::Drift => "drift",
+            Self::Restart => "restart",
+            Self::Restored { .. } => "restored",
             Self::NewLogic { .. } => "new_logic",
             _ => "intended",
         }
@@ -413,6 +428,12 @@ impl std::fmt::Display for Why {
         match self {
             Self::Wanted(r) => write!(f, "wanted since revision {r}"),
             Self::Drift => f.write_str("drift: it was changed behind Shoal's back"),
+            Self::Restart => f.write_str("restart: the target began anew"),
+            Self::Restored { from, to } => write!(
+                f,
+                "the database was restored (epoch {:016x}, before {:016x}) and knows nothing of it",
+                to.0, from.0
+            ),
             Self::HostGone(host, r) => write!(f, "{host} was deleted in revision {r}"),
             Self::HostRenamed(from, to, r) => write!(f, "{from} was renamed to {to} in revision {r}"),
             Self::TagGone(tag, r) => write!(f, "{tag} was deleted in revision {r}"),

@@ -491,6 +491,7 @@ impl<A: Agent> Engine<A> {
             sources: &self.sources,
             options: &self.options,
             count: &self.count,
+            other_epoch: None,
         }
     }
 }

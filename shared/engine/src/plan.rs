@@ -156,7 +156,7 @@ impl<A: Agent> Engine<A> {
                 other => Some(other.to_string()),
             };
             if remakes.binary_search(key).is_ok() {
-                steps.extend(unit.items.get(key).map(|item| put_back(self.remake(key, item), unit)));
+                steps.extend(self.remake(unit, key).map(|edit| put_back(edit, unit)));
             }
             match self.step(unit, key, open, held.clone()) {
                 Some(mut step) => {
@@ -199,7 +199,7 @@ impl<A: Agent> Engine<A> {
         let last = planned.last.as_deref().and_then(|last| value(serde_json::to_value(last)));
         let mut fields = Vec::new();
         let before =
-            if planned.because == Why::Drift { from.as_ref() } else { last.as_ref().or(from.as_ref()) };
+            if planned.because.is_strayed() { from.as_ref() } else { last.as_ref().or(from.as_ref()) };
         if let (Some(before), Some(to)) = (before, &to) {
             differing(before, to, String::new(), &mut fields);
         }

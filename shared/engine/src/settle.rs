@@ -359,8 +359,11 @@ impl<A: Agent> Engine<A> {
     }
 
     fn count_made(&self, because: &Why) {
-        let drift = *because == Why::Drift;
-        self.count.add(|c| if drift { c.drift += 1 } else { c.intended += 1 });
+        self.count.add(|c| match because {
+            Why::Drift => c.drift += 1,
+            Why::Restart | Why::Restored { .. } => c.anew += 1,
+            _ => c.intended += 1,
+        });
     }
 
     fn made(&mut self, unit: &mut State<A>, edit: &Edit<A>, now: Moment) {

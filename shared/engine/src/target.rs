@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use shoal_core::{Change, HostName, Revision, TagName};
+use shoal_core::{Change, Epoch, HostName, Revision, TagName};
 
 use crate::Moment;
 use crate::agent::{Agent, Unit};
@@ -292,6 +292,15 @@ pub enum Why {
     Wanted(Revision),
     /// It was changed behind Shoal's back.
     Drift,
+    /// The target, which nobody else can reach ([`Nature::sole`]), began anew.
+    Restart,
+    /// The database is another life of itself, a restored backup: what was done since is not in it.
+    Restored {
+        /// The life that the ledger was written in.
+        from: Epoch,
+        /// The one that it is now.
+        to: Epoch,
+    },
     /// The host was deleted.
     HostGone(HostName, Revision),
     /// The host was renamed, to the second name.

@@ -270,6 +270,7 @@ impl<A: Agent> Engine<A> {
             sources: &self.sources,
             options: &self.options,
             count: &self.count,
+            other_epoch: unit.other_epoch,
         };
         // What was ready stays so: taken apart, a batch that the guard holds would pass it piece by piece.
         let swept = !unit.ready.remove(key) && how == How::Swept;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use shoal_core::{Change, Commit, Epoch, Pre};
-use shoal_engine::{Act, Answer, Applied, Batch, Claimed, Edit, Fault, Moment, Outcome, Why};
+use shoal_engine::{Act, Answer, Applied, Batch, Claimed, Edit, Fault, Moment, Outcome};
 use shoal_store::{Claim, ClaimAnswer, ClaimRequest, LedgerWrite, StoreError};
 
 use crate::agent::{ItemKey, SimAgent};
@@ -314,7 +314,7 @@ impl Swarm {
             world.late.remove(&one.key);
             // Drift is behind no revision, and what a file brings back unmeant is as it was seen before: until it is intended
             // again, only the end has to be right.
-            let meant = |edit: &Edit<SimAgent>| edit.key == one.key && edit.because != Why::Drift;
+            let meant = |edit: &Edit<SimAgent>| edit.key == one.key && !edit.because.is_strayed();
             if job.batch.changes.iter().any(meant) {
                 world.tampered.remove(&one.key);
             }

@@ -354,7 +354,7 @@ impl Swarm {
             _ => None,
         };
         if let Some(engine) = &mut it.engine {
-            let made = |c: Counters| c.intended + c.drift;
+            let made = |c: Counters| c.intended + c.drift + c.anew;
             let before = made(engine.counters());
             engine.answer(id, *reply, now);
             // An answer that nobody waits for any more makes nothing.

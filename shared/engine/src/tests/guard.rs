@@ -273,6 +273,33 @@ fn another_epoch_holds_until_a_person_agrees() {
 }
 
 #[test]
+fn what_an_old_database_does_not_know_is_said_to_be_so() {
+    let mut world = toys_of(Nature { whole: true, ..Nature::default() });
+    world.fleet("a", 3, "hi");
+    world.converge();
+    for n in [1, 5, 6] {
+        world.place.1.put(format!("a/{}", name(n)), &"newer".to_owned());
+    }
+    world.crash();
+    world.restore(Epoch(7));
+    world.advance(70_000);
+    assert_eq!(world.run(), Verdict::Held);
+    let plan = world.engine().plan();
+    assert_eq!(plan.units[0].steps.len(), 3);
+    for step in &plan.units[0].steps {
+        let why = step.because.to_string();
+        assert!(why.contains("restored (epoch 0000000000000007, before 0000000000000001)"), "{why}");
+    }
+    let hold = plan.units[0].hold.clone().unwrap();
+    assert_eq!((hold.remove, hold.update, hold.of), (2, 1, 5));
+    world.set("approvals/toy", json!({"digest": "0000000000000007"}));
+    world.converge();
+    assert_eq!((world.at("a", 1), world.place.1.items.len()), (Some("hi"), 3));
+    let counters = world.engine().counters();
+    assert_eq!((counters.anew, counters.drift), (3, 0));
+}
+
+#[test]
 fn no_units_approval_is_taken_for_that_of_the_epoch() {
     let mut world = toys();
     world.fleet("a", 2, "hi");

@@ -205,11 +205,14 @@ fn what_nobody_else_can_reach_is_put_right_even_where_drift_is_only_reported() {
     world.restart();
     world.fleet("a", 3, "hi");
     world.converge();
-    // It forgot one.
+    // It forgot one. That is nobody's edit.
     world.place.1.items.remove(&format!("a/{}", name(1)));
     world.restart();
     world.converge();
     assert_eq!(world.at("a", 1), Some("hi"));
+    assert_eq!(world.engine().changes().keys().collect::<Vec<_>>(), [&("create", "restart")]);
+    let counters = world.engine().counters();
+    assert_eq!((counters.anew, counters.drift), (1, 0));
 }
 
 #[test]
