@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::Moment;
 use crate::agent::Agent;
-use crate::decide::{Context, hex};
+use crate::decide::hex;
 use crate::effect::{Act, LedgerRow};
 use crate::engine::Engine;
 use crate::guard::{Gate, Said, falls, gate, takers};
@@ -139,10 +139,12 @@ impl<A: Agent> Engine<A> {
     }
 
     /// What is held as it is and missing, because the target lost it: it is put back as it was. A file that lacks a line or
-    /// two was edited: what somebody did there to what is paused is left alone, but not what the guard still asks about.
+    /// two was edited: what somebody did there to what is paused is left alone, but not what the guard still asks about. While the
+    /// ledger is one of another life of the database, what it says may be as old as that, and nothing is put back.
     pub(crate) fn to_remake(&self, unit: &State<A>, going: &[A::Key], now: Moment) -> Vec<A::Key> {
         let crate::Nature { whole, sole, .. } = self.options.nature;
-        if !sole && (!whole || self.options.drift == OnDrift::Report) {
+        let shown = sole || whole && self.options.drift == OnDrift::Correct;
+        if !shown || unit.other_epoch.is_some() {
             return Vec::new();
         }
         let ctx = self.context();
@@ -221,7 +223,7 @@ impl<A: Agent> Engine<A> {
     /// The change that puts an item back as it was.
     pub(crate) fn remake(&self, unit: &State<A>, key: &A::Key) -> Option<Edit<A>> {
         let item = unit.items.get(key)?;
-        let because = Context { other_epoch: unit.other_epoch, ..self.context() }.strayed();
+        let because = self.context().strayed();
         let entry = item.entry.as_ref();
         Some(Edit {
             key: key.clone(),

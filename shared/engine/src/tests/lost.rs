@@ -175,6 +175,24 @@ fn where_drift_is_only_reported_a_lost_file_is_too() {
 }
 
 #[test]
+fn nothing_is_put_back_by_the_ledger_of_a_restored_database_before_somebody_agrees() {
+    for nature in [WHOLE, SOLE] {
+        let mut world = toys_of(nature);
+        world.fleet("a", 3, "hi");
+        world.converge();
+        // The newer database had taken one out.
+        world.crash();
+        world.place.1.items.remove(&format!("a/{}", name(1)));
+        world.restore(shoal_core::Epoch(7));
+        world.advance(70_000);
+        assert_eq!((world.run(), world.at("a", 1)), (Verdict::Held, None));
+        world.set("approvals/toy", json!({"digest": "0000000000000007"}));
+        world.converge();
+        assert_eq!(world.at("a", 1), Some("hi"));
+    }
+}
+
+#[test]
 fn a_target_that_goes_on_losing_what_is_paused_is_not_told_at_full_speed() {
     let mut world = toys_of(SOLE);
     world.fleet("a", 3, "hi");
