@@ -42,6 +42,9 @@ pub(crate) struct Common {
     pub(crate) name: Option<String>,
     pub(crate) max_change: Option<MaxChange>,
     pub(crate) max_change_by_tag: BTreeMap<TagName, MaxChange>,
+    /// For how long what was removed counts together with what is to be removed.
+    #[serde(deserialize_with = "optional_duration")]
+    pub(crate) max_change_within: Option<Duration>,
     pub(crate) drift: OnDrift,
     #[serde(deserialize_with = "optional_duration")]
     pub(crate) resync: Option<Duration>,

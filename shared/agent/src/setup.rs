@@ -234,6 +234,9 @@ impl<A: Agent> Setup<'_, A> {
         if let Some(share) = args.max_change.or(common.max_change) {
             options.max_change = share;
         }
+        if let Some(within) = common.max_change_within {
+            options.max_change_within = millis(within);
+        }
         if let Some(resync) = args.resync.or(common.resync) {
             options.resync = millis(resync).max(1_000);
         }

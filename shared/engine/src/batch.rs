@@ -170,6 +170,9 @@ impl<A: Agent> Engine<A> {
         let (gone, rest): (Vec<_>, Vec<_>) = std::mem::take(keys).into_iter().partition(missing);
         *keys = rest;
         for key in gone {
+            if unit.items.get(&key).is_some_and(counts) {
+                unit.pages.count_removed(unit.now, self.options.max_change_within);
+            }
             if unit.items.get_mut(&key).is_some_and(|item| item.entry.take().is_some()) {
                 unit.entries -= 1;
                 unit.pages.touch(&key);
@@ -187,7 +190,7 @@ impl<A: Agent> Engine<A> {
         let mut changes = Vec::with_capacity(keys.len() + back.len());
         changes.extend(back.iter().filter_map(|key| self.remake(unit, key)));
         for key in keys {
-            let State { open, items, pages, entries, name, .. } = unit;
+            let State { open, items, pages, entries, name, now, .. } = unit;
             let (Some(planned), Some(item)) =
                 (open.get(key).and_then(|o| o.planned.as_deref()), items.get_mut(key))
             else {
@@ -199,6 +202,9 @@ impl<A: Agent> Engine<A> {
                 hex(&Sha256::digest(text)[..16])
             };
             let had = item.entry.is_some();
+            if planned.kind() == Kind::Remove && counts(item) {
+                pages.count_removed(*now, self.options.max_change_within);
+            }
             let alone = self.options.nature.whole || self.options.nature.sole;
             if intend(item, planned, self.agent.logic(), alone, fresh) {
                 pages.touch(key);
@@ -316,6 +322,12 @@ impl<A: Agent> Engine<A> {
             Err(fault) => self.unit_failed(unit, "ledger", &fault, now),
         }
     }
+}
+
+/// Whether a removal of this item is one that nobody was asked about, and that was not counted before: it is begun once.
+fn counts<A: Agent>(item: &Item<A>) -> bool {
+    let begun = |entry: &Entry<A::Item>| matches!(entry.stage, Stage::Removing { .. });
+    item.entry.as_ref().is_some_and(|entry| entry.agreed.is_none() && !begun(entry))
 }
 
 /// Notes that a person agreed to the change that is planned.

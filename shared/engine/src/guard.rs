@@ -6,6 +6,9 @@
 //! * all of them, when they would change or remove more than a share of the unit's items and more than
 //!   [`MaxChange::ALWAYS`](crate::MaxChange::ALWAYS), or remove every one of several items while a tag still stands.
 //!
+//! What was removed without asking in the last [`Options::max_change_within`](crate::Options::max_change_within) counts
+//! together with what is to be removed, until somebody agrees to something: many small removals are a large one.
+//!
 //! One change may take the whole unit with it ([`Agent::takes_unit`]). Then everything of the unit counts as removed, whoever
 //! wants it still; and while a person holds any of it, or nobody can say what it should be, it is not done at all.
 //!
@@ -53,6 +56,8 @@ const SAMPLE: usize = 10;
 struct Toll<K> {
     changed: usize,
     removed: usize,
+    /// How many went of late, unasked.
+    recent: usize,
     /// Of how many.
     of: usize,
     /// A tag stands that wants, or made, some of what is removed.
@@ -95,9 +100,10 @@ pub(crate) fn gate<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>) -> Said<A::K
 }
 
 fn weigh<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>, ready: Vec<A::Key>) -> Gate<A::Key> {
-    let Toll { changed, removed, of, stands, new_logic, taker, falls } = toll(ctx, unit, &ready);
+    let Toll { changed, removed, recent, of, stands, new_logic, taker, falls } = toll(ctx, unit, &ready);
     let limit = limit(ctx, unit);
-    let too_many = !limit.allows(changed + removed, of);
+    // Of those that there were before.
+    let too_many = !limit.allows(changed + removed + recent, of + recent);
     let all = removed > 1 && removed >= of && stands;
     let why = match (&taker, too_many, all) {
         (Some(key), _, true) => {
@@ -108,6 +114,9 @@ fn weigh<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>, ready: Vec<A::Key>) ->
         (Some(key), true, _) => {
             format!("{key} takes the whole unit with it: all {removed} items, more than {limit}")
         }
+        (None, true, _) if recent > 0 => format!(
+            "it would change {changed} and remove {removed} of {of} items, and {recent} were removed of late without asking: more than {limit}"
+        ),
         (None, true, _) => {
             format!("it would change {changed} and remove {removed} of {of} items, more than {limit}")
         }
@@ -133,6 +142,7 @@ fn toll<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>, ready: &[A::Key]) -> To
     let mut toll = Toll {
         changed: 0,
         removed: 0,
+        recent: 0,
         of: of(unit, ready),
         stands: false,
         new_logic: Vec::new(),
@@ -158,6 +168,9 @@ fn toll<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>, ready: &[A::Key]) -> To
                 toll.stands |= !matches!(planned.because, Why::TagGone(..));
             }
         }
+    }
+    if toll.removed > 0 {
+        toll.recent = unit.pages.removed().count(unit.now, ctx.options.max_change_within);
     }
     if toll.taker.is_some() {
         toll.falls = falls(unit, ready);

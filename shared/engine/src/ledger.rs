@@ -14,7 +14,8 @@
 //! Facts that are due stand beside the pages, see [`Due`].
 //!
 //! The epoch says which life of the database the entries were made in: after a restore it differs, and the
-//! unit is held. `spent`, where it stands, is the last approval that was used: see [`guard`](crate::guard).
+//! unit is held. `spent`, where it stands, is the last approval that was used: see [`guard`](crate::guard). `removed` says how
+//! much went of late without anybody being asked: see [`recent`](crate::recent).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,7 +28,9 @@ use shoal_core::{Epoch, HostName, Namespace, Revision, TagName};
 use crate::agent::Unit;
 use crate::effect::LedgerRow;
 use crate::facts::Due;
+use crate::recent::Recent;
 use crate::target::{Fault, Why};
+use crate::{Millis, Moment};
 
 /// A page larger than this is split.
 pub(crate) const MAX_PAGE: usize = 16 * 1024;
@@ -108,6 +111,8 @@ struct PageOut<'a> {
     epoch: Epoch,
     #[serde(skip_serializing_if = "str::is_empty")]
     spent: &'a str,
+    #[serde(skip_serializing_if = "Recent::is_empty")]
+    removed: &'a Recent,
     entries: &'a [Box<serde_json::value::RawValue>],
 }
 
@@ -117,6 +122,8 @@ struct PageIn<K, I> {
     epoch: Epoch,
     #[serde(default)]
     spent: String,
+    #[serde(default)]
+    removed: Recent,
     entries: Vec<Line<K, I>>,
 }
 
@@ -126,6 +133,8 @@ pub(crate) struct Pages<K> {
     /// The digest of the last approval that was used, or that nothing was left for. Every page says it, and it is part of
     /// the next digest: so no approval is good twice.
     spent: String,
+    /// What went of late without anybody being asked. What a page says of it may be old; together they say all.
+    removed: Recent,
     pages: Vec<(K, u32)>,
     next: u32,
     /// By the first key, as `pages`, so that a page is found without going through all of them.
@@ -148,6 +157,7 @@ impl<K: Ord + Clone> Pages<K> {
         Self {
             prefix,
             spent: String::new(),
+            removed: Recent::default(),
             pages: Vec::new(),
             next: 0,
             dirty: BTreeMap::new(),
@@ -177,8 +187,19 @@ impl<K: Ord + Clone> Pages<K> {
     pub(crate) fn spend(&mut self, digest: &str) {
         if self.spent != digest {
             digest.clone_into(&mut self.spent);
+            self.removed = Recent::default();
             self.touch_all();
         }
+    }
+
+    /// What went of late without anybody being asked.
+    pub(crate) fn removed(&self) -> &Recent {
+        &self.removed
+    }
+
+    /// One item goes without anybody being asked. Its page is to be written anyway.
+    pub(crate) fn count_removed(&mut self, now: Moment, within: Millis) {
+        self.removed.add(now, within);
     }
 
     /// Every page is to be written again.
@@ -254,8 +275,13 @@ impl<K: Ord + Clone> Pages<K> {
                     self.pages.insert(at + n, (first, new));
                     new
                 };
-                let text = serde_json::to_vec(&PageOut { epoch, spent: &self.spent, entries: &lines })
-                    .map_err(unwritable)?;
+                let text = serde_json::to_vec(&PageOut {
+                    epoch,
+                    spent: &self.spent,
+                    removed: &self.removed,
+                    entries: &lines,
+                })
+                .map_err(unwritable)?;
                 rows.push(LedgerRow { key: self.row_key(page), value: Some(text) });
             }
         }
@@ -346,6 +372,7 @@ where
         if !page.spent.is_empty() {
             loaded.pages.spent = page.spent;
         }
+        loaded.pages.removed.learn(page.removed);
         loaded.pages.next = loaded.pages.next.max(id.saturating_add(1));
         let Some(first) = page.entries.first() else { continue };
         loaded.pages.pages.push((first.key.clone(), id));

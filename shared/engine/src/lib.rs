@@ -20,6 +20,7 @@ mod plain;
 mod plan;
 mod preview;
 mod readers;
+mod recent;
 mod retry;
 mod settle;
 mod sources;

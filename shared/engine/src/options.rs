@@ -31,6 +31,8 @@ pub struct Options {
     pub max_change: MaxChange,
     /// The same for units that these tags feed; the largest counts.
     pub max_change_by_tag: BTreeMap<TagName, MaxChange>,
+    /// For how long what was removed without asking counts together with what is to be removed; 0: not at all.
+    pub max_change_within: Millis,
     /// What to do about what was changed behind Shoal's back.
     pub drift: OnDrift,
     /// After how long everything is looked at again.
@@ -67,6 +69,7 @@ impl Options {
             host: None,
             max_change: MaxChange::default(),
             max_change_by_tag: BTreeMap::new(),
+            max_change_within: 600_000,
             drift: OnDrift::Correct,
             resync: 600_000,
             ttl: 60_000,

@@ -116,6 +116,8 @@ pub(crate) struct State<A: Agent> {
     /// The ledger was written in this other life of the database.
     pub(crate) other_epoch: Option<Epoch>,
     pub(crate) next_sweep: Moment,
+    /// When it was last worked on.
+    pub(crate) now: Moment,
     /// What must have been seen before anything is done: the last holder may have acted on it.
     pub(crate) least: Revision,
     /// Another instance has the claim.
@@ -162,6 +164,7 @@ impl<A: Agent> State<A> {
             agreed: BTreeMap::new(),
             other_epoch: None,
             next_sweep: Moment::MAX,
+            now: Moment::MIN,
             least: Revision(0),
             elsewhere: false,
             fresh: true,

@@ -66,6 +66,7 @@ impl<A: Agent> Engine<A> {
     }
 
     fn advance(&mut self, unit: &mut State<A>, now: Moment) -> bool {
+        unit.now = now;
         if !self.selected_now(unit) {
             self.let_go(unit);
             return false;

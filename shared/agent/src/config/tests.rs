@@ -130,5 +130,6 @@ fn the_page_has_every_setting_and_its_default() {
     assert_eq!(default["max_batch"], options.max_batch.to_string());
     assert_eq!(default["log"], format!("{:?}", LogForm::default()).to_lowercase());
     assert_eq!(default["--output"], crate::cli::Output::default().to_possible_value().unwrap().get_name());
-    assert_eq!(default.len(), 11, "a default that nobody checks: {default:?}");
+    assert_eq!(span("max_change_within"), options.max_change_within);
+    assert_eq!(default.len(), 12, "a default that nobody checks: {default:?}");
 }

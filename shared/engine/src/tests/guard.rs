@@ -91,6 +91,58 @@ fn a_setting_raises_the_share_for_a_tag() {
 }
 
 #[test]
+fn a_unit_is_not_emptied_in_small_steps() {
+    let out = |world: &mut super::agent::Toys, n: usize| {
+        world.set(&format!("toy/a/members/{}", name(n)), json!(null));
+        world.run()
+    };
+    for (restarts, step) in [(false, 1), (true, 1), (false, 4)] {
+        let mut world = toys();
+        world.options.max_change_within = 3_600_000;
+        world.fleet("a", 40, "hi");
+        world.converge();
+        let mut gone = 0;
+        while gone < 40 {
+            let last = (gone..gone + step).map(|n| out(&mut world, n)).last();
+            if last == Some(Verdict::Held) {
+                break;
+            }
+            gone += step;
+            if restarts {
+                // Until the dead one's claim has ended.
+                world.restart();
+            }
+        }
+        assert_eq!(gone, 12, "restarts: {restarts}");
+        let (_, hold) = world.engine().holds().next().unwrap();
+        assert!(hold.why.contains("12 were removed of late without asking"), "{}", hold.why);
+        // Changes of what stays have nothing to do with it.
+        world.set(&format!("hosts/{}", name(39)), host(39, json!({"note": "!"})));
+        assert_eq!((world.run(), world.at("a", 12)), (Verdict::Held, Some("hi")));
+        let digest = world.digest();
+        world.set("approvals/toy/a", json!({"digest": digest}));
+        world.converge();
+        // Somebody looked: it is counted anew.
+        assert_eq!(out(&mut world, 30), Verdict::Converged);
+    }
+}
+
+#[test]
+fn what_was_removed_long_ago_does_not_count() {
+    for within in [600_000, 0] {
+        let mut world = toys();
+        world.options.max_change_within = within;
+        world.fleet("a", 40, "hi");
+        world.converge();
+        for n in 0..40 {
+            world.set(&format!("toy/a/members/{}", name(n)), json!(null));
+            world.converge();
+            world.advance(if within == 0 { 1_000 } else { 70_000 });
+        }
+    }
+}
+
+#[test]
 fn a_sweep_cannot_slip_past_the_guard_in_slices() {
     let mut world = toys();
     world.options.sweep_slice = 3;
