@@ -217,6 +217,11 @@ fn a_preview_tells_and_writes_nothing() {
     assert_eq!((world.head(), world.motd("web3.example.com")), (before, None), "nothing is written");
     std::fs::write(world.path("change.yaml"), "host: web3.example.com\n").unwrap();
     assert_eq!(world.code(&["--preview", &file]), 0, "nobody wants anything of it");
+    // What a listing prints.
+    std::fs::write(world.path("change.yaml"), "- host: web3.example.com\n- edit: delete\n  key: motd/all\n")
+        .unwrap();
+    let (code, said) = world.says(&["--preview", &file]);
+    assert!(code == 3 && said.contains("- files web1.example.com"), "{code}: {said}");
     std::fs::write(world.path("change.yaml"), "host: web3.example.com\nstat: active\n").unwrap();
     let (code, said) = world.says(&["--preview", &file]);
     assert!(code == 2 && said.contains("change.yaml") && said.contains("stat"), "{code}: {said}");

@@ -120,6 +120,9 @@ A file holds YAML documents (---), or a JSON list, each a host or a tag:
   tag: dns/example.com
   document: {ttl: 300}
   members: [web1.example.com]
+or something else to do:
+  edit: delete
+  key: hosts/web9.example.com
 Examples:
   shoal apply -f fleet.yaml --plan
   shoal apply -f fleet.yaml -m 'the whole fleet'

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use shoal_core::codec::{self, Format};
 use shoal_core::{Change, Document, Kind, Revision, TagName};
-use shoal_hostdb::codec::{self, Format};
 use shoal_hostdb::history::Changed;
 use shoal_hostdb::reading;
 use shoal_store::Store;

@@ -6,9 +6,9 @@
 use std::error::Error;
 use std::fmt::Write as _;
 
+use shoal_core::codec::BadText;
 use shoal_core::{Refusal, Sort};
 use shoal_hostdb::OpenError;
-use shoal_hostdb::codec::BadText;
 use shoal_store::{StoreError, TransactError};
 
 /// Why a command failed.

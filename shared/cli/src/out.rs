@@ -8,7 +8,7 @@ use std::io::Write;
 use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table, Width};
 use serde::Serialize;
 use serde_json::Value;
-use shoal_hostdb::codec::{self, Format};
+use shoal_core::codec::{self, Format};
 
 use crate::args::Output;
 use crate::failure::{Failure, Outcome};

@@ -4,8 +4,10 @@
 //! is needed from outside is an argument. Stores keep [`Row`]s; the view turns rows into hosts and tags and
 //! says what a commit touches; agents and servers are built on both.
 
+pub mod codec;
 mod commit;
 mod diff;
+pub mod docs;
 mod document;
 mod edit;
 mod key;

@@ -20,10 +20,8 @@
 mod api;
 mod app;
 mod args;
-pub mod codec;
 mod connection;
 mod db;
-pub mod docs;
 mod etag;
 mod guard;
 mod health;

@@ -6,7 +6,7 @@
 use shoal_core::{HostName, HostRecord, Key, Kind, Range, Revision, Row, TagName, TagRecord, View};
 use shoal_store::{Page, Query, Store, StoreError};
 
-use crate::docs::{HostDoc, TagDoc};
+use shoal_core::docs::{HostDoc, TagDoc};
 
 /// What stands at a key, or what is left there.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -19,8 +19,8 @@ use shoal_core::{HostName, Key, Member, Revision, TagName};
 use shoal_store::Store;
 
 use crate::app::App;
-use crate::codec::{self, BadText, Format};
 use crate::problem::{Answer, Problem};
+use shoal_core::codec::{self, BadText, Format};
 
 /// The longest author, message or idempotency key that a header may carry, in octets.
 const MAX_HEADER: usize = 4096;

@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, HashSet};
 
 use serde::Serialize;
 use serde_json::Value;
+use shoal_core::docs::HostDoc;
 use shoal_core::{Effective, Host, HostName, Key, Life, Status as Report, TagName};
-use shoal_hostdb::docs::HostDoc;
 use shoal_store::{LedgerPage, MAX_PAGE};
 
 use super::members::{TagOf, VALUES, conflicts, tags_of, values};

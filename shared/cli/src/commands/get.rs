@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 use serde_json::Value;
+use shoal_core::docs::HostDoc;
 use shoal_core::{HostName, Key, Kind, Namespace, RESERVED, Range, Revision};
-use shoal_hostdb::docs::HostDoc;
 use shoal_hostdb::reading::{self, Found};
 use shoal_store::{MAX_PAGE, Query};
 

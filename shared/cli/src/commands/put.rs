@@ -4,9 +4,9 @@ use std::io::Read;
 use std::path::Path;
 
 use serde_json::{Map, Value};
+use shoal_core::codec::{self, BadText, Format};
+use shoal_core::docs::{BadFile, Doc, Entry, HostDoc, TagDoc};
 use shoal_core::{Document, Edit, Expect, Key, Kind};
-use shoal_hostdb::codec::{self, BadText, Format};
-use shoal_hostdb::docs::{Doc, HostDoc, TagDoc};
 use shoal_hostdb::reading::{self, Found};
 
 use crate::args::{Apply, Put};
@@ -29,7 +29,7 @@ pub(crate) async fn put(session: &mut Session, args: Put) -> Outcome {
 pub(crate) async fn apply(session: &mut Session, args: Apply) -> Outcome {
     let mut edits = Vec::new();
     for path in &args.file {
-        edits.extend(documents(path)?.into_iter().map(|doc| doc.into_edit(Expect::Any)));
+        edits.extend(entries(path)?.into_iter().map(Entry::into_edit));
     }
     if edits.is_empty() {
         return Err(Failure::Usage(
@@ -40,10 +40,10 @@ pub(crate) async fn apply(session: &mut Session, args: Apply) -> Outcome {
 }
 
 fn from_file(path: &Path, name: Option<&Name>, expect: Expect) -> Outcome<Edit> {
-    let mut docs = documents(path)?;
-    let (Some(doc), true) = (docs.pop(), docs.is_empty()) else {
+    let mut all = entries(path)?;
+    let (Some(Entry::Doc(doc)), true) = (all.pop(), all.is_empty()) else {
         return Err(Failure::Usage(format!(
-            "nothing was written: {} does not hold exactly one document; `shoal apply -f` takes many",
+            "nothing was written: {} does not hold exactly one host or tag; `shoal apply -f` takes many, and edits",
             path.display()
         )));
     };
@@ -62,23 +62,17 @@ fn from_file(path: &Path, name: Option<&Name>, expect: Expect) -> Outcome<Edit> 
     }
 }
 
-/// Reads every document of a file; `-` is standard input. JSON by its first character, else YAML.
-fn documents(path: &Path) -> Outcome<Vec<Doc>> {
+/// Reads every document of a file; `-` is standard input.
+fn entries(path: &Path) -> Outcome<Vec<Entry>> {
     let place = if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
     let text = read(path, &place)?;
-    let first = text.iter().find(|b| !b.is_ascii_whitespace());
-    let format = if matches!(first, Some(b'{' | b'[')) { Format::Json } else { Format::Yaml };
-    let bad = |error| Failure::Text { place: place.clone(), error };
-    let values = codec::read_many(&text, format).map_err(bad)?;
-    let number = values.len();
-    let doc = |(at, value): (usize, Value)| {
-        let name = if number == 1 { String::new() } else { format!("document {}", at + 1) };
-        Doc::read(value).map_err(|error| match name.as_str() {
-            "" => bad(error),
-            name => Failure::Text { place: format!("{place}, {name}"), error },
-        })
-    };
-    values.into_iter().filter(|v| !v.is_null()).enumerate().map(doc).collect()
+    Entry::all(&text).map_err(|BadFile { document, error }| Failure::Text {
+        place: match document {
+            Some(number) => format!("{place}, document {number}"),
+            None => place,
+        },
+        error,
+    })
 }
 
 /// Reads a file, or standard input for `-`.

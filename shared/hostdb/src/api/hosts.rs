@@ -7,11 +7,11 @@ use serde::Serialize;
 use shoal_core::{HostName, Revision, TagName};
 
 use super::{List, missing};
-use crate::docs::HostDoc;
 use crate::etag::{Wish, etag};
 use crate::problem::Answer;
 use crate::reading::{self, Found};
 use crate::request::{Ask, Named};
+use shoal_core::docs::HostDoc;
 
 /// `GET /api/v2/hosts`
 pub(super) async fn list(ask: Ask) -> Answer {

@@ -7,10 +7,10 @@ use shoal_store::Query;
 
 use super::hosts::tagged;
 use super::{List, missing};
-use crate::docs::TagDoc;
 use crate::problem::{Answer, Problem};
 use crate::reading::{self, Found};
 use crate::request::{Ask, Named};
+use shoal_core::docs::TagDoc;
 
 /// `GET /api/v2/tags`: tags without their members.
 pub(super) async fn list(ask: Ask) -> Answer {

@@ -12,11 +12,11 @@ use shoal_core::{Change, Edit, Expect, Key, Pre, Proposal, Revision, Scope, Warn
 use tokio::sync::SemaphorePermit;
 
 use super::write::Done;
-use crate::docs::Doc;
 use crate::etag::Wish;
 use crate::problem::{Answer, Problem};
 use crate::reading;
 use crate::request::{Accepts, Ask, By, Text};
+use shoal_core::docs::Doc;
 
 /// The body of a transaction.
 #[derive(Deserialize)]

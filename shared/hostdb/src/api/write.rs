@@ -19,11 +19,11 @@ use shoal_store::{Outcome, TransactError};
 
 use super::plain;
 use crate::app::App;
-use crate::codec;
-use crate::docs::{Doc, HostDoc, TagDoc};
 use crate::etag::{Wish, etag};
 use crate::problem::{Answer, Problem};
 use crate::request::{Accepts, Ask, By, Named, Text};
+use shoal_core::codec;
+use shoal_core::docs::{Doc, HostDoc, TagDoc};
 
 /// Parameters that every write takes.
 const SIGNED: [&str; 2] = ["author", "message"];

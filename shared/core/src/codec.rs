@@ -1,6 +1,6 @@
 //! Text in, text out: JSON and YAML at the edge of the system, JSON values inside.
 //!
-//! Both the server and the command line read what people write through this module, so that a fault is
+//! The server, the command line and agents read what people write through this module, so that a fault is
 //! described in the same way everywhere: the line, or the path of the field, what was expected and what was
 //! found. YAML is read with the limits of its parser (depth, aliases, anchors), so that a small text cannot
 //! become a large value; a key that stands twice in a map is refused, never half kept.

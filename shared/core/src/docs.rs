@@ -1,5 +1,5 @@
-//! Hosts and tags as people and programs write them: the one form that files, the server and the command line
-//! share.
+//! Hosts and tags as people and programs write them: the one form that files, the server, the command line and the
+//! previews of agents share.
 //!
 //! ```yaml
 //! host: web1.example.com
@@ -16,15 +16,17 @@
 //! What a text leaves out is empty, but for a host's `state` and a tag's `members`: these stay as they are.
 //! `id`, `revision` and `members_total` are written by the database. A text that carries a `revision` is only stored while the
 //! host or tag is still at it, so that what was read, edited and sent back never overwrites somebody else's change.
+//!
+//! A file may also hold what else is to be done, as an [`Edit`]: `edit: delete` with `key: hosts/web1.example.com`.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use shoal_core::{
+
+use crate::codec::{self, BadText, Format};
+use crate::{
     Document, Edit, Expect, HostId, HostName, HostRecord, Lifecycle, Member, Revision, TagName, TagRecord,
 };
-
-use crate::codec::BadText;
 
 /// A host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,8 +172,8 @@ impl Doc {
             return Err(bad("a document is a map that starts with `host: NAME` or `tag: NAMESPACE/KEY`"));
         };
         let doc = match (map.contains_key("host"), map.contains_key("tag")) {
-            (true, false) => Self::Host(crate::codec::form(value)?),
-            (false, true) => Self::Tag(crate::codec::form(value)?),
+            (true, false) => Self::Host(codec::form(value)?),
+            (false, true) => Self::Tag(codec::form(value)?),
             (true, true) => return Err(bad("it has both `host` and `tag`: write two documents")),
             (false, false) => {
                 return Err(bad(
@@ -223,7 +225,9 @@ impl Doc {
         }
     }
 
-    pub(crate) fn check(&self) -> Result<(), BadText> {
+    /// # Errors
+    /// Its document is no map.
+    pub fn check(&self) -> Result<(), BadText> {
         let document = match self {
             Self::Host(host) => &host.document,
             Self::Tag(tag) => &tag.document,
@@ -236,6 +240,69 @@ impl Doc {
             }),
         }
     }
+}
+
+/// One document of a file.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Entry {
+    /// What a host or a tag is to be.
+    Doc(Doc),
+    /// Something else that is to be done.
+    Edit(Edit),
+}
+
+/// A file that is not what it should be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}{error}", .document.map(|n| format!("document {n}: ")).unwrap_or_default())]
+pub struct BadFile {
+    /// Which document it is, from 1 on, where there are several.
+    pub document: Option<usize>,
+    /// What is wrong.
+    pub error: BadText,
+}
+
+impl Entry {
+    /// The edit that does what the document says.
+    #[must_use]
+    pub fn into_edit(self) -> Edit {
+        match self {
+            Self::Doc(doc) => doc.into_edit(Expect::Any),
+            Self::Edit(edit) => edit,
+        }
+    }
+
+    fn read(value: Value) -> Result<Self, BadText> {
+        match value.get("edit") {
+            Some(_) => codec::form(value).map(Self::Edit),
+            None => Doc::read(value).map(Self::Doc),
+        }
+    }
+
+    /// Every document of a file, JSON or YAML; a list counts as its elements, so that what a
+    /// listing prints can be given back.
+    ///
+    /// # Errors
+    /// Not a text of either, or a document of another form.
+    pub fn all(text: &[u8]) -> Result<Vec<Self>, BadFile> {
+        let format = format_of(text);
+        let values = codec::read_many(text, format).map_err(|error| BadFile { document: None, error })?;
+        let many = values.len() > 1;
+        let entry = |(at, value)| {
+            let document = many.then_some(at + 1);
+            Self::read(value).map_err(|error| BadFile { document, error })
+        };
+        values.into_iter().filter(|value| !value.is_null()).enumerate().map(entry).collect()
+    }
+}
+
+/// JSON begins with a brace or bracket, and its names stand in quotes: `{host: web1}` is YAML.
+fn format_of(text: &[u8]) -> Format {
+    let mut rest = text.iter().filter(|octet| !octet.is_ascii_whitespace()).peekable();
+    let opens = rest.peek().is_some_and(|octet| matches!(octet, b'{' | b'['));
+    let quoted = rest
+        .find(|octet| !matches!(octet, b'{' | b'['))
+        .is_none_or(|octet| matches!(octet, b'"' | b']' | b'}'));
+    if opens && quoted { Format::Json } else { Format::Yaml }
 }
 
 fn kind_of(value: &Value) -> &'static str {
@@ -276,5 +343,35 @@ mod tests {
         .unwrap();
         let again = Doc::read(serde_json::to_value(&doc).unwrap()).unwrap();
         assert_eq!(doc, again);
+    }
+
+    #[test]
+    fn files_hold_hosts_tags_and_edits_also_as_lists() {
+        let text = "host: web1.example.com\nstate: draining\ndocument: {a: 1}\n---\ntag: dns/example.com\n\
+                    members: [web1.example.com]\nrevision: 7\n---\nedit: delete\nkey: hosts/old.example.com\n";
+        let edits: Vec<Edit> =
+            Entry::all(text.as_bytes()).unwrap().into_iter().map(Entry::into_edit).collect();
+        assert!(matches!(&edits[0], Edit::PutHost { host, .. } if host.as_str() == "web1.example.com"));
+        assert!(matches!(&edits[1], Edit::PutTag { expect: Expect::At(Revision(7)), .. }));
+        assert!(matches!(&edits[2], Edit::Delete { .. }));
+        let list = Entry::all(b"- host: web1\n  revision: 3\n- {tag: dns/x}\n").unwrap();
+        assert_eq!(list, Entry::all(br#"[{"host": "web1", "revision": 3}, {"tag": "dns/x"}]"#).unwrap());
+        assert_eq!(list, Entry::all(b"[{host: web1, revision: 3}, {tag: dns/x}]").unwrap());
+        assert!(Entry::all(br#"{"host": "web1", }"#).unwrap_err().to_string().contains("not JSON"));
+        assert!(matches!(&list[..], [Entry::Doc(Doc::Host(_)), Entry::Doc(Doc::Tag(_))]), "{list:?}");
+    }
+
+    #[test]
+    fn faults_name_the_document() {
+        for (text, names) in [
+            ("host: web1.example.com\n---\nhots: x", "document 2: it has neither"),
+            ("host: web1.example.com\nstat: active", "unknown field `stat`"),
+            ("- a", "host: NAME"),
+            ("edit: deleet", "deleet"),
+            ("a: [", "line"),
+        ] {
+            let error = Entry::all(text.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(names), "{error}");
+        }
     }
 }
