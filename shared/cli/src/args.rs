@@ -106,7 +106,7 @@ Examples:
     /// Add members to a tag and take members out
     #[command(after_help = "\
 Members: a host (web1.example.com), a tag of the same namespace (@internal), a tag of another one (@tags/rdu3), or a
-rule ('select: site == \"rdu3\"').
+rule ('select: site == \"rdu3\"'). In dns/example.com, web4 is web4.example.com, unless a host is called just web4.
 Examples:
   shoal tag dns/example.com +web4.example.com -web1.example.com -m 'replace web1'
   shoal tag dns/example.com +@internal '+select: site == \"rdu3\"' -m 'the whole site'")]

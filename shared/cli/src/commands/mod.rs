@@ -11,11 +11,12 @@ mod pause;
 mod put;
 mod rollback;
 mod status;
+mod tag;
 mod wait;
 
 use shoal_core::{Edit, Expect};
 
-use crate::args::{Command, Mv, Rm, TagCommand};
+use crate::args::{Command, Mv, Rm};
 use crate::failure::{Failure, Outcome};
 use crate::session::Session;
 
@@ -26,7 +27,7 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> Outcome {
         Command::Put(args) => put::put(session, args).await,
         Command::Rm(args) => rm(session, args).await,
         Command::Mv(args) => mv(session, args).await,
-        Command::Tag(args) => tag(session, args).await,
+        Command::Tag(args) => tag::run(session, args).await,
         Command::Apply(args) => put::apply(session, args).await,
         Command::Members(args) => members::members(session, args).await,
         Command::Parents(args) => members::parents(session, args).await,
@@ -57,16 +58,4 @@ async fn rm(session: &mut Session, args: Rm) -> Outcome {
 async fn mv(session: &mut Session, args: Mv) -> Outcome {
     let Mv { from, to, plan, sign } = args;
     session.write(&sign, plan, vec![Edit::Rename { from: from.0, to: to.0, expect: Expect::Any }]).await
-}
-
-async fn tag(session: &mut Session, args: TagCommand) -> Outcome {
-    let TagCommand { tag, add, remove, plan, sign } = args;
-    let mut edits = Vec::new();
-    if !add.is_empty() {
-        edits.push(Edit::AddMembers { tag: tag.clone(), members: add });
-    }
-    if !remove.is_empty() {
-        edits.push(Edit::RemoveMembers { tag, members: remove });
-    }
-    session.write(&sign, plan, edits).await
 }

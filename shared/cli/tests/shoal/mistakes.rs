@@ -96,6 +96,44 @@ async fn what_may_have_been_meant_is_offered() {
     assert_eq!(fleet.fails(1, &["status", "dsn"]).await, "no agent dsn has reported; nobody has");
 }
 
+/// In a zone a short name is the zone's own; elsewhere its full names are told.
+#[tokio::test]
+async fn short_names_are_full_ones_in_a_zone() {
+    let fleet = Fleet::new().await;
+    fleet.ok(&["put", "web4.example.com", "-m", "x"]).await;
+    fleet.ok(&["put", "web4.ams.example.com", "-m", "x"]).await;
+    let line = ["tag", "dns/example.com", "+web4", "-db1", "-m", "replace db1"];
+    let plan = fleet.run(&["tag", "dns/example.com", "+web4", "-db1", "--plan"]).await;
+    assert!(
+        plan.code == 3 && plan.out.starts_with("web4 = web4.example.com\ndb1 = db1.example.com\n"),
+        "{}",
+        plan.out
+    );
+    let said = fleet.ok(&line).await;
+    assert!(said.starts_with("web4 = web4.example.com\ndb1 = db1.example.com\nrevision 4: 2 rows"), "{said}");
+    let members = fleet.ok(&["members", "dns/example.com", "--direct"]).await;
+    assert!(members.contains("web4.example.com") && !members.contains("db1"), "{members}");
+    let error = fleet.fails(4, &line).await;
+    assert!(error.contains("db1 is no member of dns/example.com by name"), "{error}");
+
+    // No zone, so nothing is guessed.
+    for (line, says) in [
+        (["tag", "dns/web", "+web2", "-m", "x"], "there is no host web2; do you mean web2.example.com?"),
+        (["tag", "dns/web", "+web4", "-m", "x"], "do you mean web4.ams.example.com, or web4.example.com?"),
+        (
+            ["tag", "dns/web", "-web1", "-m", "x"],
+            "web1 is no member of dns/web by name; do you mean web1.example.com?",
+        ),
+    ] {
+        let error = fleet.fails(1, &line).await;
+        assert!(error.contains(says), "{error}");
+    }
+    // A host that is called just so is meant.
+    fleet.ok(&["put", "web4", "-m", "x"]).await;
+    assert!(!fleet.ok(&["tag", "dns/example.com", "+web4", "-m", "x"]).await.contains('='));
+    assert!(!fleet.ok(&["tag", "dns/example.com", "-web4", "-m", "x"]).await.contains('='));
+}
+
 #[tokio::test]
 async fn a_rollback_says_what_goes_back() {
     let fleet = Fleet::new().await;
