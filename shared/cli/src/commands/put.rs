@@ -2,12 +2,14 @@
 
 use std::io::Read;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 use shoal_core::codec::{self, BadText, Format};
 use shoal_core::docs::{BadFile, Doc, Entry, HostDoc, TagDoc};
-use shoal_core::{Document, Edit, Expect, Key, Kind};
+use shoal_core::{Document, Edit, Expect, Key, Kind, Refusal};
 use shoal_hostdb::reading::{self, Found};
+use shoal_store::StoreError;
 
 use crate::args::{Apply, Put};
 use crate::failure::{Failure, Outcome};
@@ -16,14 +18,48 @@ use crate::session::{Session, missing};
 
 /// The most octets that are read of one file.
 const MAX_FILE: u64 = 256 << 20;
+/// How long fields are set again on what others wrote meanwhile.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) async fn put(session: &mut Session, args: Put) -> Outcome {
     let expect = if args.new { Expect::Absent } else { Expect::Any };
-    let edit = match &args.file {
-        Some(path) => from_file(path, args.name.as_ref(), expect)?,
-        None => from_fields(session, &args, expect).await?,
-    };
-    session.write(&args.sign, args.plan, vec![edit]).await
+    if let Some(path) = &args.file {
+        let edit = from_file(path, args.name.as_ref(), expect)?;
+        return session.write(&args.sign, args.plan, vec![edit]).await;
+    }
+    let database = session.database().await?;
+    let (begun, mut most) = (Instant::now(), 8);
+    loop {
+        let edit = from_fields(session, &args, expect).await?;
+        match session.write_to(&database, &args.sign, args.plan, vec![edit]).await {
+            Err(failure) if is_late(&failure, args.new) && begun.elapsed() < PATIENCE => {
+                tokio::time::sleep(chance(most)).await;
+                most = (most * 2).min(500);
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Some milliseconds, differing between rivals.
+fn chance(most: u64) -> Duration {
+    // The end of an id is random.
+    Duration::from_millis(u64::from(uuid::Uuid::now_v7().as_bytes()[15]) * most / 256)
+}
+
+/// Whether somebody else changed what the fields were read from. They say what is meant whatever else stands there, so they
+/// are set on what stands there now; a whole file would take back what the other one wrote.
+fn is_late(failure: &Failure, new: bool) -> bool {
+    match failure {
+        Failure::Refused(refusal) => match **refusal {
+            Refusal::Stale { .. } => true,
+            // Somebody else made it meanwhile.
+            Refusal::Exists { .. } => !new,
+            _ => false,
+        },
+        Failure::Store { error: StoreError::Conflict { .. }, .. } => true,
+        _ => false,
+    }
 }
 
 pub(crate) async fn apply(session: &mut Session, args: Apply) -> Outcome {

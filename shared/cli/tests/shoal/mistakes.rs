@@ -134,6 +134,25 @@ async fn short_names_are_full_ones_in_a_zone() {
     assert!(!fleet.ok(&["tag", "dns/example.com", "-web4", "-m", "x"]).await.contains('='));
 }
 
+/// Each sets a field of its own on what the others wrote; only a whole document rests on what was read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fields_that_many_set_at_once_are_all_set() {
+    let fleet = Fleet::new().await;
+    for host in ["web1.example.com", "new.example.com"] {
+        let fields: Vec<String> = (0..30).map(|n| format!("f{n}=1")).collect();
+        let lines: Vec<_> = fields.iter().map(|field| ["put", host, field, "-m", "x"]).collect();
+        let all = futures::future::join_all(lines.iter().map(|line| fleet.run(line))).await;
+        let failed: Vec<_> = all.iter().filter(|one| one.code != 0).map(|one| &one.error).collect();
+        assert!(failed.is_empty(), "{} of 30: {}", failed.len(), failed[0]);
+        let got: serde_json::Value =
+            serde_json::from_str(&fleet.ok(&["get", host, "-o", "json"]).await).unwrap();
+        let set = (0..30).filter(|n| got["document"][format!("f{n}")] == 1);
+        assert_eq!(set.count(), 30, "{got}");
+    }
+    let again = fleet.fails(4, &["put", "web1.example.com", "f=1", "--new", "-m", "x"]).await;
+    assert!(again.contains("exists already"), "{again}");
+}
+
 #[tokio::test]
 async fn a_rollback_says_what_goes_back() {
     let fleet = Fleet::new().await;
