@@ -23,6 +23,6 @@ pub mod target;
 
 pub use agent::Dns;
 pub use name::Zone;
-pub use rdata::Rtype;
+pub use rdata::{Rtype, TypeName};
 pub use record::{Have, Key, Node, RecordSet};
 pub use spec::{Data, MemberRecord, Override, PartialRecord, Soa, Spec, StaticRecord};

@@ -79,16 +79,14 @@ impl Offers {
         for at in chosen {
             let record = &spec.statics[at];
             // Unplaceable ones are told by `apex`.
-            if !record.rtype.is_plain() {
-                continue;
-            }
+            let Ok(rtype) = record.rtype.plain() else { continue };
             let Ok(owner) = name::owner(&record.name, zone) else { continue };
             let key = Key::new(zone, &owner);
             for data in record.data.each() {
                 self.records.push(Offer {
                     key: key.clone(),
                     zone: zone.clone(),
-                    rtype: record.rtype,
+                    rtype,
                     ttl: record.ttl.unwrap_or_else(|| spec.ttl()),
                     data: data.clone(),
                     field: format!("static[{at}]"),
@@ -124,8 +122,8 @@ impl Offers {
             );
         }
         for (at, record) in spec.statics.iter().enumerate() {
-            if !record.rtype.is_plain() {
-                self.fault(apex, format!("static[{at}]: {} records cannot be asked for", record.rtype));
+            if let Err(why) = record.rtype.plain() {
+                self.fault(apex, format!("static[{at}]: {why}"));
             } else if let Err(why) = name::owner(&record.name, zone) {
                 self.fault(apex, format!("static[{at}].name: {why}"));
             }
@@ -260,23 +258,22 @@ impl Member<'_> {
     fn further(&mut self, label: &str, record: &MemberRecord, own: Option<&Key>) {
         let field = format!("records.{label}");
         let apex = Key::apex(self.zone);
-        if !record.rtype.is_plain() {
-            return self
-                .offers
-                .fault(&apex, format!("{field}: {} records cannot be asked for", record.rtype));
-        }
+        let rtype = match record.rtype.plain() {
+            Ok(rtype) => rtype,
+            Err(why) => return self.offers.fault(&apex, format!("{field}: {why}")),
+        };
         let key = match &record.name {
             Some(pattern) => self.owner(pattern, &format!("{field}.name")),
             None => own.cloned(),
         };
         let Some(key) = key else { return };
         for pattern in record.data.each() {
-            let verbatim = record.rtype == Rtype::TXT && !pattern.trim_start().starts_with(['"', '\\']);
+            let verbatim = rtype == Rtype::TXT && !pattern.trim_start().starts_with(['"', '\\']);
             let how = if verbatim { As::Plain } else { As::Escaped };
             match fill(pattern, self.host, self.zone, how) {
                 Ok(Some(data)) => {
                     let ttl = record.ttl.unwrap_or_else(|| self.spec.ttl());
-                    self.record(key.clone(), record.rtype, ttl, data, &field);
+                    self.record(key.clone(), rtype, ttl, data, &field);
                 }
                 Ok(None) => {}
                 Err(why) => self.offers.fault(&key, format!("{field}.data: {why}")),

@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::name::{self, Zone};
-use crate::rdata::Rtype;
+use crate::rdata::TypeName;
 use crate::reverse::Reverse;
 
 /// The TTL where nobody says otherwise, in seconds.
@@ -139,7 +139,7 @@ pub struct MemberRecord {
     pub name: Option<String>,
     /// Its type.
     #[serde(rename = "type")]
-    pub rtype: Rtype,
+    pub rtype: TypeName,
     /// Its data as a zone file writes it, or several. Patterns.
     pub data: Data,
     /// Its TTL in seconds.
@@ -157,7 +157,7 @@ pub struct StaticRecord {
     pub name: String,
     /// Its type.
     #[serde(rename = "type")]
-    pub rtype: Rtype,
+    pub rtype: TypeName,
     /// Its data as a zone file writes it, or several.
     pub data: Data,
     /// Its TTL in seconds.
@@ -222,7 +222,7 @@ pub struct PartialRecord {
     pub name: Option<String>,
     /// Its type.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
-    pub rtype: Option<Rtype>,
+    pub rtype: Option<TypeName>,
     /// Its data as a zone file writes it, or several. Patterns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<Data>,

@@ -3,8 +3,11 @@
 use insta::assert_snapshot;
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use shoal_agent::Agent as _;
+use shoal_core::{Checker, Schema};
 
 use crate::fleet::Fleet;
+use crate::{Dns, Spec};
 
 fn soa() -> Value {
     json!({"primary": "ns1", "mailbox": "host.master@example.com"})
@@ -97,6 +100,48 @@ fn offenders_are_left_out_and_both_sides_named() {
         )
         .host("web3.example.com", json!({"address": "192.0.2.5", "dns": {"omit": true}}));
     assert_snapshot!(fleet.text());
+}
+
+/// Of a tag or a host: what is wrong costs the record, and the schema says so before it comes so far.
+#[test]
+fn a_type_that_is_none_costs_its_record_alone() {
+    let tag = json!({
+        "soa": soa(),
+        "static": [
+            {"name": "a", "type": "NOPE", "data": "192.0.2.1"},
+            {"name": "a", "type": "a", "data": "192.0.2.2"},
+        ],
+        "records": {"mail": {"type": "MX", "data": "10 mail"}},
+    });
+    let over = json!({"records": {"x": {"type": "TYPE65536", "data": "x"}, "mail": {"type": "SAO"}}});
+    let fleet = Fleet::default()
+        .tag("dns/example.com", tag.clone(), &["web1.example.com", "web2.example.com"])
+        .host("web1.example.com", json!({"address": "192.0.2.3", "dns": over}))
+        .host("web2.example.com", json!({"address": "192.0.2.4"}));
+    let said = fleet.text();
+    for line in [
+        "left out: dns/example.com: static[0]: \"NOPE\" is not a record type; write one that is not known as TYPEnnn",
+        "left out: dns/example.com: web1.example.com: records.x: \"TYPE65536\" is not a record type",
+        "left out: dns/example.com: web1.example.com: records.mail: \"SAO\" is not a record type",
+        "example.com/a 3600 A 192.0.2.2\n",
+        "example.com/web1 3600 A 192.0.2.3\n",
+        "example.com/web2 3600 MX 10 mail.example.com.\n",
+    ] {
+        assert!(said.contains(line), "{line} is not in:\n{said}");
+    }
+    let tag_schema = serde_json::to_value(schemars::schema_for!(Spec)).unwrap();
+    let host = Dns.overrides().map(|schema| serde_json::to_value(schema).unwrap());
+    let checker = Checker::compile(&Schema { tag: tag_schema, host, agent: None }).unwrap();
+    let fault = checker.check_tag(&tag).unwrap_err().to_string();
+    assert!(
+        fault.contains("/static/0/type") && fault.contains("[\"A\",\"NS\",") && fault.contains("NOPE"),
+        "{fault}"
+    );
+    assert!(checker.check_host(&over).is_err());
+    for good in ["A", "cname", "Type65280", "SVCB"] {
+        let record = json!({"static": [{"type": good, "data": "x"}]});
+        assert_eq!(checker.check_tag(&record), Ok(()), "{good}");
+    }
 }
 
 #[test]

@@ -12,15 +12,16 @@ mod field;
 mod regexp;
 mod shape;
 mod tokens;
+mod type_name;
 mod types;
 
 use std::fmt;
 use std::str::FromStr;
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use tokens::{Token, tokens};
+pub use type_name::TypeName;
 
 use crate::name::{Base, Zone};
 
@@ -104,20 +105,6 @@ impl TryFrom<String> for Rtype {
 impl From<Rtype> for String {
     fn from(rtype: Rtype) -> Self {
         rtype.to_string()
-    }
-}
-
-impl JsonSchema for Rtype {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "RecordType".into()
-    }
-
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({
-            "type": "string",
-            "description": "A record type by name (A, MX, SRV, …), or TYPEnnn (RFC 3597).",
-            "pattern": "^[A-Za-z][A-Za-z0-9-]{0,15}$"
-        })
     }
 }
 

@@ -86,6 +86,11 @@ pub(super) fn name(rtype: Rtype) -> Option<&'static str> {
     row(rtype).map(|row| row.0)
 }
 
+/// The names of all that a tag may ask for.
+pub(super) fn plain() -> impl Iterator<Item = &'static str> {
+    TYPES.iter().filter(|row| Rtype(row.1).is_plain()).map(|row| row.0)
+}
+
 pub(super) fn by_name(upper: &str) -> Option<Rtype> {
     TYPES.iter().find(|row| row.0 == upper).map(|row| Rtype(row.1))
 }
