@@ -183,7 +183,15 @@ fn an_agent_outlives_its_servers() -> Result<()> {
         Ok(())
     })?;
     // A dead server's socket is still there, and is taken over.
-    let _first = world.serve("first", &[&unix])?;
+    let mut first = world.serve("first", &[&unix])?;
     world.shoal(&unix, &["put", "motd/all", "banner=three", "-m", "they are back"])?;
-    world.shows("web1.example.com", "web1.example.com: three\n")
+    world.shows("web1.example.com", "web1.example.com: three\n")?;
+
+    // Told to stop while they are gone, it says nobody its last word, and does not wait for anybody.
+    first.kill();
+    let began = Instant::now();
+    let status = world.agent.as_mut().context("an agent")?.terminate(wait::PATIENCE)?;
+    ensure!(status.success(), "it ended with {status}");
+    ensure!(began.elapsed() < Duration::from_secs(10), "it took {:?}", began.elapsed());
+    Ok(())
 }

@@ -29,6 +29,10 @@ use crate::exit::Failure;
 /// How long draining may take before the rest is left to the claims' end.
 pub(crate) const DRAIN: Duration = Duration::from_secs(30);
 
+/// How long a silent database is waited for when all else is finished. What it was to be told is not lost: a claim that is
+/// not given back runs out by itself, and whoever works on the unit next looks at what was made.
+const SILENT: Duration = Duration::from_secs(4);
+
 /// After so long without another edit, one is done: editors empty a file first, or take it away.
 const SETTLE: Duration = Duration::from_millis(250);
 
@@ -250,16 +254,24 @@ pub(crate) async fn run<A: Agent, T: Target<A>, P: AsyncFn() -> Option<N>, N>(
     Stop::Told
 }
 
-/// Finishes what is in flight, writes it down, gives the claims back and says the last word.
+/// Finishes what is in flight, writes it down, gives the claims back and says the last word. What the target does has all of
+/// the time `within`; a database that does not answer has much less.
 pub(crate) async fn drain<A: Agent, T: Target<A>>(driver: &mut Driver<A, T>, within: Duration) {
     let deadline = Instant::now() + within;
     let alive = watchdog().unwrap_or(DRAIN);
     driver.engine.drain();
     driver.pump();
-    while !driver.engine.is_drained() && Instant::now() < deadline {
-        driver.wait(Some(deadline.min(Instant::now() + alive))).await;
+    let (mut heard, mut end) = (driver.heard(), deadline.min(Instant::now() + SILENT));
+    while !driver.engine.is_drained() && Instant::now() < end {
+        driver.wait(Some(end.min(Instant::now() + alive))).await;
         tell_systemd(&[NotifyState::Watchdog]);
         driver.pump();
+        if driver.is_in_target() || driver.heard() != heard {
+            (heard, end) = (driver.heard(), deadline.min(Instant::now() + SILENT));
+        }
+    }
+    if !driver.engine.is_drained() {
+        tracing::warn!("not waited for any longer: {}; claims run out by themselves", driver.waits_for());
     }
 }
 

@@ -41,10 +41,19 @@ pub(crate) struct Driver<A: Agent, T> {
     pub(crate) board: Arc<Board>,
     held: BTreeMap<String, String>,
     left_out: LeftOuts,
-    /// What was begun and not answered yet, since when.
-    under_way: BTreeMap<u64, (String, Instant)>,
+    under_way: BTreeMap<u64, UnderWay>,
     /// The batches among it: what became of them is told when it is known.
     sent: BTreeMap<u64, (Unit, Arc<Batch<A>>)>,
+    /// How many answers said more than that there is none.
+    heard: u64,
+}
+
+/// What was begun and not answered yet.
+struct UnderWay {
+    what: String,
+    since: Instant,
+    /// Whether the target does it, and not the store.
+    in_target: bool,
 }
 
 impl<A: Agent, T: Target<A>> Driver<A, T> {
@@ -72,6 +81,7 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
             left_out: LeftOuts::default(),
             under_way: BTreeMap::new(),
             sent: BTreeMap::new(),
+            heard: 0,
         }
     }
 
@@ -105,7 +115,9 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
             if let Act::Apply { unit, batch, .. } = &effect.act {
                 self.sent.insert(effect.id, (unit.clone(), batch.clone()));
             }
-            self.under_way.insert(effect.id, (name_of(&effect.act), Instant::now()));
+            let in_target = matches!(effect.act, Act::Observe { .. } | Act::Apply { .. });
+            let begun = UnderWay { what: name_of(&effect.act), since: Instant::now(), in_target };
+            self.under_way.insert(effect.id, begun);
             let (hands, give) = (self.hands.clone(), self.give.clone());
             tokio::spawn(async move {
                 let answer = hands.carry_out(effect).await;
@@ -172,6 +184,7 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
             _ => {}
         }
         self.under_way.remove(&id);
+        self.heard += u64::from(!matches!(answer, Answer::Fault(_)));
         let now = self.now();
         self.engine.answer(id, answer, now);
     }
@@ -182,12 +195,21 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
             return format!("commits newer than revision {}", self.engine.seen().0);
         }
         let mut all: Vec<_> = self.under_way.values().collect();
-        all.sort_by_key(|(_, since)| *since);
-        let seconds =
-            |(what, since): &&(String, Instant)| format!("{what} ({} s)", since.elapsed().as_secs());
-        let told: Vec<_> = all.iter().take(TOLD).copied().map(|one| seconds(&one)).collect();
+        all.sort_by_key(|one| one.since);
+        let seconds = |one: &&UnderWay| format!("{} ({} s)", one.what, one.since.elapsed().as_secs());
+        let told: Vec<_> = all.iter().take(TOLD).map(seconds).collect();
         let more = all.len().saturating_sub(TOLD);
         told.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }
+    }
+
+    /// How many answers there were that said more than that there is none.
+    pub(crate) fn heard(&self) -> u64 {
+        self.heard
+    }
+
+    /// Whether the target is being looked at or changed.
+    pub(crate) fn is_in_target(&self) -> bool {
+        self.under_way.values().any(|one| one.in_target)
     }
 
     fn hear(&mut self, news: News) {

@@ -65,6 +65,24 @@ async fn one_turn_takes_in_a_bounded_part_of_what_came() {
     assert!((1..=TURN + 1).contains(&seen), "took in {seen} of {NEWS} in one turn");
 }
 
+/// Told to stop while its server is gone, it does not wait until the last word has reached somebody.
+#[tokio::test]
+async fn a_silent_database_is_not_waited_for_at_the_end() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let store = shoal_client::HttpStore::new(&format!("http://{}", silent.local_addr().unwrap())).unwrap();
+    let engine = Engine::new(Arc::new(Nobody), Options::new("test", Nature::default(), 1)).unwrap();
+    let limit = std::time::Duration::from_secs(300);
+    let clock = Arc::new(Wall::new());
+    let hands = Hands::new("nobody".into(), "test".into(), Arc::new(store), Nothing, clock, limit);
+    let head = Head { epoch: Epoch(1), revision: Revision(0) };
+    let mut driver = Driver::new(engine, Arc::new(hands), head, Vec::new(), Arc::new(Board::new()));
+    driver.pump();
+    let begun = Instant::now();
+    crate::daemon::drain(&mut driver, crate::daemon::DRAIN).await;
+    assert!(!driver.engine.is_drained(), "somebody heard the last word");
+    assert!(begun.elapsed().as_secs() < 10, "it took {:?}", begun.elapsed());
+}
+
 #[test]
 fn who_is_left_out_is_said_once_and_again_when_it_comes_back() {
     let bad = |key: &str, why: &str| {
