@@ -80,7 +80,7 @@ impl Swarm {
         let mut reload = self.bind.reload()?;
         reload.push("{zone}".to_owned());
         Ok(format!(
-            "claim = \"1s\"\n[agent.bind]\ndirectory = {:?}\nfile = \"{{zone}}\"\nreload = {reload:?}\nserver = \"127.0.0.1:{}\"\n",
+            "claim = \"3s\"\n[agent.bind]\ndirectory = {:?}\nfile = \"{{zone}}\"\nreload = {reload:?}\nserver = \"127.0.0.1:{}\"\n",
             self.zones(),
             self.bind.port
         ))

@@ -24,7 +24,7 @@ impl World {
         let dir = tempfile::Builder::new().prefix("shoal-remote-").tempdir().context("a scratch folder")?;
         let motd = dir.path().join("motd");
         std::fs::create_dir(&motd).context("a folder for the agent")?;
-        std::fs::write(dir.path().join("motd.toml"), format!("claim = '2s'\n[agent]\ndir = {motd:?}\n"))
+        std::fs::write(dir.path().join("motd.toml"), format!("claim = '3s'\n[agent]\ndir = {motd:?}\n"))
             .context("the agent's configuration")?;
         Ok(Self { agent: None, server: None, port: ports::free()?, dir })
     }

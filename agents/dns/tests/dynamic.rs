@@ -307,7 +307,7 @@ async fn killed_again_and_again_it_ends_where_it_should() {
     let (named, scratch) = world(ALLOWED);
     // A killed holder's claim is short, so that the next one need not wait.
     let config = scratch.path().join("dns.toml");
-    fs::write(&config, format!("claim = '200ms'\n{}", fs::read_to_string(&config).unwrap())).unwrap();
+    fs::write(&config, format!("claim = '3s'\n{}", fs::read_to_string(&config).unwrap())).unwrap();
     for round in 0..25u64 {
         scratch.apply(&FLEET.replace("192.0.2.1}", &format!("192.0.2.{}}}", 100 + round))).await;
         let daemon = Daemon::start(&scratch);

@@ -45,7 +45,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SHARE")]
     pub(crate) max_change: Option<MaxChange>,
     /// After how long everything is looked at again
-    #[arg(long, value_name = "TIME", value_parser = shoal_core::span)]
+    #[arg(long, value_name = "TIME", value_parser = crate::config::resync)]
     pub(crate) resync: Option<Duration>,
     /// Where to answer /healthz, /readyz and /metrics
     #[arg(long, value_name = "ADDRESS:PORT")]

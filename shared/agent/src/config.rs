@@ -46,10 +46,10 @@ pub(crate) struct Common {
     #[serde(deserialize_with = "optional_duration")]
     pub(crate) max_change_within: Option<Duration>,
     pub(crate) drift: OnDrift,
-    #[serde(deserialize_with = "optional_duration")]
+    #[serde(deserialize_with = "optional_resync")]
     pub(crate) resync: Option<Duration>,
     /// How long a claim lasts.
-    #[serde(deserialize_with = "optional_duration")]
+    #[serde(deserialize_with = "optional_claim")]
     pub(crate) claim: Option<Duration>,
     /// The longest that one look or one batch may take.
     #[serde(deserialize_with = "optional_duration")]
@@ -167,6 +167,32 @@ fn without_value(message: &str) -> String {
         Some(format!("{start}{kind}, expected {expected}"))
     });
     parts.unwrap_or_else(|| message.trim_end().to_owned())
+}
+
+/// After how long everything is looked at again. More often, a unit would never be done with looking.
+pub(crate) fn resync(text: &str) -> Result<Duration, String> {
+    at_least(text, "resync", 1)
+}
+
+/// How long a claim lasts. One that lasts no longer would be lost by any pause of the network or the machine.
+fn claim(text: &str) -> Result<Duration, String> {
+    at_least(text, "claim", 3)
+}
+
+fn at_least(text: &str, what: &str, seconds: u64) -> Result<Duration, String> {
+    let span = shoal_core::span(text).map_err(|e| e.to_string())?;
+    if span < Duration::from_secs(seconds) {
+        return Err(format!("{what} is at least {seconds}s"));
+    }
+    Ok(span)
+}
+
+fn optional_resync<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    resync(&String::deserialize(from)?).map(Some).map_err(serde::de::Error::custom)
+}
+
+fn optional_claim<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    claim(&String::deserialize(from)?).map(Some).map_err(serde::de::Error::custom)
 }
 
 fn optional_duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {

@@ -238,10 +238,10 @@ impl<A: Agent> Setup<'_, A> {
             options.max_change_within = millis(within);
         }
         if let Some(resync) = args.resync.or(common.resync) {
-            options.resync = millis(resync).max(1_000);
+            options.resync = millis(resync);
         }
         if let Some(ttl) = common.claim {
-            options.ttl = millis(ttl).max(3_000);
+            options.ttl = millis(ttl);
             options.margin = options.ttl / 12;
         }
         options.retry_rate = common.retry_rate.unwrap_or(options.retry_rate);

@@ -41,10 +41,22 @@ fn slips_are_errors_that_name_the_file_and_the_field() {
         ("[agent]\ndri = '/d'", "dri"),
         ("", "dir"),
         ("\n[agent]\nport = 'x'\ndir = '/d'", "line 3, column 8"),
+        ("claim = '2999ms'\n[agent]\ndir = '/d'", "line 1, column 9 is wrong: claim is at least 3s"),
+        ("resync = '10ms'\n[agent]\ndir = '/d'", "resync is at least 1s"),
     ] {
         let error = read(text).unwrap_err().to_string();
         assert!(error.contains(names) && error.contains("x.toml"), "{error}");
     }
+}
+
+#[test]
+fn what_is_too_short_is_refused_and_not_made_longer() {
+    let common = read("claim = '3s'\nresync = '1s'\n[agent]\ndir = '/d'").unwrap().common;
+    let seconds = Duration::from_secs;
+    assert_eq!((common.claim, common.resync), (Some(seconds(3)), Some(seconds(1))));
+    let usage = Args::command().try_get_matches_from(["x", "--resync", "10ms"]).unwrap_err();
+    assert!(usage.to_string().contains("resync is at least 1s"), "{usage}");
+    assert_eq!(usage.exit_code(), 2);
 }
 
 #[test]
