@@ -40,7 +40,7 @@ Examples:
 pub struct ServeArgs {
     /// Where to listen: 127.0.0.1:PORT, [::1]:PORT or unix:/PATH; may be given more than once
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8053")]
-    pub listen: Vec<String>,
+    pub listen: Vec<Listen>,
     /// Take no writes
     #[arg(long)]
     pub read_only: bool,
@@ -113,13 +113,12 @@ pub fn run(store: &str, args: &ServeArgs) -> anyhow::Result<()> {
 }
 
 async fn serve(url: &str, args: &ServeArgs) -> anyhow::Result<()> {
-    let addresses = args.listen.iter().map(|a| a.parse()).collect::<Result<Vec<Listen>, _>>()?;
     // Signals first: one that comes while the database is read must end the program in order, too.
     let stop = CancellationToken::new();
     stop_on_signals(stop.clone())?;
     let store = open_store(url).await?;
     let mut listeners = Vec::new();
-    for address in &addresses {
+    for address in &args.listen {
         listeners.push(Listener::bind(address).await?);
     }
     let server = Server::start(Arc::clone(&store), args.limits(), args.read_only, stop.clone()).await?;
