@@ -55,6 +55,10 @@ async fn large_bodies_are_refused_announced_or_not() {
     let chunks = futures::stream::iter(text.into_bytes().chunks(100).map(<[u8]>::to_vec).collect::<Vec<_>>());
     let chunks = futures::StreamExt::map(chunks, Ok::<_, std::io::Error>);
     refused(post().body(reqwest::Body::wrap_stream(chunks)), 413, "too-large", &["2000"]).await;
+    // No flag helps a document.
+    let one = server.ask("PUT", "/api/v2/hosts/web1").json(&json!({"document": {"a": "x".repeat(1500)}}));
+    let bad = refused(one, 413, "too-large", &["1000", "at most 1 MiB", "elsewhere"]).await;
+    assert!(!bad["detail"].as_str().unwrap().contains("--max-body"), "{bad}");
     server.stop().await;
 }
 
