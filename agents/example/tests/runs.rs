@@ -353,4 +353,16 @@ fn a_mistyped_path_is_told_and_not_filled() {
         assert!(said.contains("there is no database at") && said.contains("--store"), "{mode:?}: {said}");
         assert!(!typo.exists(), "{mode:?} made it");
     }
+    std::fs::write(&typo, "").unwrap();
+    for mode in [&["--plan"][..], &["--once"], &["--preview", &change]] {
+        let output = Command::new(env!("CARGO_BIN_EXE_shoal-example"))
+            .args(["--store", &format!("sqlite:{}", typo.display()), "--config"])
+            .arg(world.path("motd.toml"))
+            .args(mode)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && said.contains("not even a database"), "{mode:?}: {said}");
+        assert_eq!(std::fs::metadata(&typo).unwrap().len(), 0, "{mode:?} made one of it");
+    }
 }

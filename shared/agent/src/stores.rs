@@ -76,7 +76,17 @@ impl Stores {
 
 async fn sqlite(path: String, missing: Missing) -> Result<Arc<dyn Store>, Fault> {
     let refuse = missing == Missing::Refuse;
-    let new = matches!(std::path::Path::new(&path).try_exists(), Ok(false));
+    let new = match std::path::Path::new(&path).metadata() {
+        // Nothing was ever written to it, or somebody cut it to nothing.
+        Ok(found) => found.is_file() && found.len() == 0,
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    };
+    if refuse && new && std::path::Path::new(&path).exists() {
+        return Err(Fault::new(format!("open the database {path}"), "it is empty, not even a database").next(
+            "mend --store, SHOAL_STORE or `store` in the configuration; if it was one, restore a backup (`shoal database \
+             restore BACKUP --replace`)",
+        ));
+    }
     let options = if refuse { Options::existing() } else { Options::default() };
     let opened = SqliteStore::open_with(&path, options).await;
     let store = opened.map_err(|e| match new && refuse {
@@ -87,7 +97,7 @@ async fn sqlite(path: String, missing: Missing) -> Result<Arc<dyn Store>, Fault>
     })?;
     if new {
         tracing::warn!(
-            "there was no database at {path}: made an empty one; if that is not where it should be, mend --store"
+            "there was no database at {path}, or an empty file: made an empty one; if that is not where it should be, mend --store"
         );
     }
     Ok(Arc::new(store))

@@ -11,7 +11,7 @@ use clap::Parser as _;
 use jiff::Timestamp;
 use shoal_store::Store;
 
-use crate::args::{Cli, Command, rewrite};
+use crate::args::{Cli, Command, ImportFrom, rewrite};
 use crate::commands;
 use crate::failure::{self, Failure, Outcome};
 use crate::out::Out;
@@ -45,7 +45,7 @@ fn real(cli: Cli) -> Outcome {
         .context("cannot start the runtime")?;
     there(&cli)?;
     runtime.block_on(async {
-        let store = match makes(&cli) {
+        let store = match begins(&cli.command) {
             true => shoal_hostdb::open_store(&cli.store).await?,
             false => shoal_hostdb::open_existing(&cli.store).await?,
         };
@@ -54,14 +54,24 @@ fn real(cli: Cli) -> Outcome {
     })
 }
 
-/// Whether the command may mean to begin a new database.
-fn makes(cli: &Cli) -> bool {
-    matches!(cli.command, Command::Put(_) | Command::Apply(_) | Command::Import(_))
+/// Whether a command may make a database where there is none: it writes what may be the first of it. A plan writes
+/// nothing, and so makes nothing.
+fn begins(command: &Command) -> bool {
+    let plan = match command {
+        Command::Put(args) => args.plan,
+        Command::Apply(args) => args.plan,
+        Command::Import(args) => match &args.from {
+            ImportFrom::Ansible(args) => args.plan,
+            ImportFrom::Zone(args) => args.plan,
+        },
+        _ => return false,
+    };
+    !plan
 }
 
 /// Refuses to make a database for a command that cannot mean to: a mistyped path is told, not filled.
 fn there(cli: &Cli) -> Outcome {
-    if makes(cli) {
+    if begins(&cli.command) {
         return Ok(());
     }
     match cli.store.strip_prefix("sqlite:").map(Path::new) {

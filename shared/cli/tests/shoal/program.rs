@@ -80,6 +80,37 @@ fn a_mistyped_path_is_told_and_not_filled() {
 }
 
 #[test]
+fn a_plan_makes_no_database() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        std::fs::write(dir.path().join(name), text).unwrap();
+        dir.path().join(name).display().to_string()
+    };
+    let docs = file("fleet.yaml", "host: web1.example.com\n");
+    let inventory = file("inventory.json", r#"{"_meta": {"hostvars": {}}}"#);
+    let mapping = file("mapping.yaml", "{}\n");
+    let zone = file("example.com", "");
+    let path = dir.path().join("shoal.db");
+    let store = format!("sqlite:{}", path.display());
+    for line in [
+        &["put", "web1.example.com", "a=1"][..],
+        &["put", "-f", &docs],
+        &["apply", "-f", &docs],
+        &["import", "ansible", &inventory, "--mapping", &mapping],
+        &["import", "zone", &zone],
+        &["rm", "web1.example.com"],
+        &["mv", "web1.example.com", "web2.example.com"],
+        &["tag", "dns/example.com", "+web1.example.com"],
+        &["rollback", "--all", "--to", "1"],
+    ] {
+        let run = shoal(&store, &[line, &["--plan"]].concat());
+        assert_eq!(run.status.code(), Some(1), "{line:?}: {}", text(&run.stdout));
+        assert!(text(&run.stderr).contains("there is no database at"), "{line:?}: {}", text(&run.stderr));
+        assert!(!path.exists(), "{line:?} made it");
+    }
+}
+
+#[test]
 fn a_corrupt_database_is_named_and_not_touched() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("shoal.db");
