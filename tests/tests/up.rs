@@ -56,6 +56,16 @@ fn it_comes_up_and_goes_on() -> Result<()> {
     shell(&state, "shoal tag tags/web -web1.ams.example.com -m 'web1 is being replaced' && shoal wait")?;
     let after = shell(&state, www)?;
     ensure!(after.lines().count() == 4, "www.example.com is {after:?}");
+    // A schema that came after what it is about would not have checked it.
+    let since = |key: &str| -> Result<u64> {
+        let log = shell(&state, &format!("shoal log -o json {key}"))?;
+        let log: Vec<serde_json::Value> = serde_json::from_str(&log).context("a log")?;
+        log.last().and_then(|first| first["revision"].as_u64()).context("a first commit")
+    };
+    let fleet = since("dns/www")?;
+    for schema in ["schemas/dns", "schemas/motd"] {
+        ensure!(since(schema)? < fleet, "the fleet was committed before {schema}");
+    }
     let status = stop(&mut first)?;
     ensure!(status == Some(0), "stopped by a signal, it ended with {status:?}");
     // Nothing that it started keeps the lock from the next one.
