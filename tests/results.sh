@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Reading what test runners print. Each function reads a run's whole output, of `cargo nextest run` or of `cargo test -- --show-output`.
+# Reading what test runners print, and how long they took. Each function of the former reads a run's whole output, of `cargo nextest run` or of `cargo test -- --show-output`.
 #
 # nextest says `    FAIL [   0.1s] (3/9) crate::program module::test`, with the test's output indented below, and after
 # `     Summary [   1.2s] 9 tests run: 7 passed (2 slow), 1 failed, 1 timed out, 0 skipped` the names once more, among those that
@@ -57,4 +57,15 @@ failed_output() {
         /^test result:/ { flush(); next }
         name != "" { kept[n++] = $0 }
         END { flush() }'
+}
+
+# pace TOOK MOST LOAD: whether that was `fast` enough; `slow`, or `unknown` where the machine was not idle at the start.
+pace() {
+    if [ "$1" -le "$2" ]; then
+        echo fast
+    elif [ "${3%%.*}" -lt 1 ]; then
+        echo slow
+    else
+        echo unknown
+    fi
 }

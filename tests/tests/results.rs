@@ -1,4 +1,5 @@
-//! `tests/results.sh` reads what test runners print: who failed is named, with the end of what they said.
+//! `tests/results.sh` reads what test runners print: who failed is named, with the end of what they said. And it judges how long
+//! they took.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -75,6 +76,15 @@ fn what_cargo_says_is_read() {
 }
 
 #[test]
+fn too_slow_is_a_failure_only_where_the_machine_was_idle() {
+    for (took, load, pace) in
+        [(900, "0.00", "fast"), (901, "0.99", "slow"), (901, "1.00", "unknown"), (5, "12.5", "fast")]
+    {
+        assert_eq!(read(&format!("pace {took} 900 {load}"), ""), format!("{pace}\n"), "{took} s at {load}");
+    }
+}
+
+#[test]
 fn what_nextest_says_is_read() {
     let there = Command::new("cargo").args(["nextest", "--version"]).output();
     if !there.is_ok_and(|output| output.status.success()) {
@@ -123,6 +133,8 @@ fn the_last_lines_name_what_failed_and_count() {
     }
     let mut run = Command::new(repository().join("tests/run"));
     run.env("PATH", format!("{}:/usr/bin:/bin", dir.path().display())).env("SHOAL_FLEET", dir.path());
+    // What it says of the time is not about these.
+    run.env("CARGO_TARGET_DIR", dir.path());
     let output = run.output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let lines: Vec<&str> = text.lines().collect();
