@@ -25,8 +25,8 @@ const ROUNDS: u32 = 3;
 const COLD: usize = 3;
 /// Rows of one commit while filling the database.
 const CHUNK: usize = 50_000;
-/// From this size on a start is measured once; `runs` says so.
-const LARGE: u32 = 50_000;
+/// How often a start is measured.
+const STARTS: u32 = 3;
 /// How long the agent may take for a whole fleet.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -66,15 +66,10 @@ pub(crate) async fn measure(hosts: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How often a start is measured.
-fn starts(hosts: u32) -> u32 {
-    if hosts < LARGE { 3 } else { 1 }
-}
-
 /// What a server that has just started keeps in memory, beyond one that has nothing to keep and the documents themselves.
 fn server_memory(dir: &Path, database: &Path, documents: usize, hosts: u32) -> anyhow::Result<()> {
     let mut beyond = Vec::new();
-    for _ in 0..starts(hosts) {
+    for _ in 0..STARTS {
         let (server, _) = start_server(dir, database)?;
         let more = Usage::of(server.id())?.resident.saturating_sub(empty_server(dir)?);
         beyond.push(more.saturating_sub(documents as u64) as f64 / f64::from(hosts));
@@ -90,7 +85,7 @@ fn server_memory(dir: &Path, database: &Path, documents: usize, hosts: u32) -> a
 /// From the start of an agent that never ran on this database until the last host is answered for.
 fn cold_starts(dir: &Path, documents: usize, hosts: u32) -> anyhow::Result<()> {
     let (mut times, mut cpu, mut memory) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..starts(hosts) {
+    for _ in 0..STARTS {
         let scratch = tempfile::tempdir_in(dir).context("a scratch folder")?;
         let copy = scratch.path().join("shoal.db");
         std::fs::copy(dir.join("cold.db"), &copy).context("a copy of the database")?;
