@@ -127,6 +127,7 @@ async fn serve(url: &str, args: &ServeArgs) -> anyhow::Result<()> {
     }
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    tokio::spawn(beat());
     let stopping = stop.clone();
     tokio::spawn(async move {
         stopping.cancelled().await;
@@ -136,6 +137,16 @@ async fn serve(url: &str, args: &ServeArgs) -> anyhow::Result<()> {
     server.serve(listeners).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Tells systemd's watchdog that the server lives, twice in the time that it has. On the threads that answer requests, so that it
+/// proves that those go on. Also while it stops: what is under way may take longer than the watchdog waits.
+async fn beat() {
+    let Some(within) = sd_notify::watchdog_enabled().filter(|within| !within.is_zero()) else { return };
+    loop {
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+        tokio::time::sleep(within / 2).await;
+    }
 }
 
 fn stop_on_signals(stop: CancellationToken) -> anyhow::Result<()> {
@@ -160,6 +171,10 @@ fn start_logs(format: LogFormat) {
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second server in one process (tests) keeps the first one's logs.
     let _ = match format {
+        // The journal has times of its own.
+        LogFormat::Text if std::env::var_os("JOURNAL_STREAM").is_some() => {
+            logs.with_ansi(false).without_time().try_init()
+        }
         LogFormat::Text => logs.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
         LogFormat::Json => logs.json().try_init(),
     };

@@ -111,6 +111,32 @@ async fn two_servers_on_one_file_see_each_other() {
     two.terminate().await;
 }
 
+#[tokio::test]
+async fn systemd_hears_that_it_is_ready_lives_and_stops() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("systemd");
+    let systemd = tokio::net::UnixDatagram::bind(&socket).unwrap();
+    let heard = async |word: &str| {
+        let mut buffer = [0; 1024];
+        loop {
+            let n = tokio::time::timeout(PATIENCE, systemd.recv(&mut buffer)).await.expect(word).unwrap();
+            if buffer[..n].split(|c| *c == b'\n').any(|line| line == word.as_bytes()) {
+                return;
+            }
+        }
+    };
+    let mut told = command("memory:", &["--listen", "127.0.0.1:0"]);
+    told.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", "200000").env_remove("WATCHDOG_PID");
+    let mut child = told.stderr(Stdio::null()).spawn().unwrap();
+    heard("READY=1").await;
+    heard("WATCHDOG=1").await;
+    heard("WATCHDOG=1").await;
+    let pid = child.id().unwrap().to_string();
+    Command::new("kill").args(["-TERM", &pid]).status().await.unwrap();
+    heard("STOPPING=1").await;
+    assert!(tokio::time::timeout(PATIENCE, child.wait()).await.expect("it ends").unwrap().success());
+}
+
 async fn refuses(code: i32, store: &str, more: &[&str], says: &[&str]) {
     let run = command(store, more).output();
     let output = tokio::time::timeout(PATIENCE, run).await.unwrap().unwrap();
