@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What deploy/up and tests/fleet share. Sourced, with the repository's root as the working directory.
+# What deploy/up, deploy/install and the tests share. Sourced, with the repository's root as the working directory.
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -33,12 +33,15 @@ agents() {
     done
 }
 
+# What of it is built, beyond what is quick to build; in words of cargo.
+features=()
+
 # build: builds server, command and agents; sets `bin` to where they are. Unoptimised, which takes a third of the time and
 # is fast enough for a small fleet; SHOAL_PROFILE=release for the other kind.
 build() {
     local profile=${SHOAL_PROFILE:-dev} name crates=(-p shoal-hostdb -p shoal-cli)
     for name in $(agents); do crates+=(-p "shoal-$name"); done
-    cargo build --locked --profile "$profile" "${crates[@]}" >&2
+    cargo build --locked --profile "$profile" "${features[@]}" "${crates[@]}" >&2
     bin=${CARGO_TARGET_DIR:-$PWD/target}/$profile
     [ "$profile" = dev ] && bin=${bin%dev}debug
     return 0

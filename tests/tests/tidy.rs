@@ -304,7 +304,9 @@ fn variables_in_the_docs_are_read() {
         words.filter(|word| word.starts_with("SHOAL_") && word.len() > 6).collect()
     }
     let mut code = String::new();
-    for path in [".rs", ".sh", "up", "run", "fleet", "bench", "fresh-root"].into_iter().flat_map(files) {
+    let programs =
+        [".rs", ".sh", ".service", "up", "install", "run", "fleet", "bench", "fresh-root", "installed"];
+    for path in programs.into_iter().flat_map(files) {
         code += &text(&path);
     }
     let read = variables(&code);
@@ -353,8 +355,9 @@ fn nothing_of_one_machine_is_committed() {
         ["/ho", "me/"].concat(),
     ];
     let mut offenders = Vec::new();
-    for ending in [".rs", ".md", ".toml", ".yaml", ".yml", ".json", ".sh", "run", "up", "fleet", "fresh-root"]
-    {
+    let endings = [".rs", ".md", ".toml", ".yaml", ".yml", ".json", ".sh", ".service", ".conf", ".env"];
+    let scripts = ["run", "up", "install", "fleet", "fresh-root", "installed"];
+    for ending in endings.into_iter().chain(scripts) {
         for path in files(ending) {
             for (n, line) in text(&path).lines().enumerate() {
                 for bad in paths.iter().filter(|p| line.contains(p.as_str())) {
