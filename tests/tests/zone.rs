@@ -115,6 +115,9 @@ fn a_zone_file_becomes_tags_and_nothing_is_lost() -> Result<()> {
     std::fs::write(&file, ZONE)?;
     std::fs::write(dir.join("more.inc"), MORE)?;
     let name = file.display().to_string();
+    // A plan makes no database.
+    world.shoal(&["import", "zone", &name, "--plan"], &[1])?;
+    world.shoal(&["put", "tags/other", "site=ams", "-m", "a database"], &[0])?;
     let planned = world.shoal(&["import", "zone", &name, "--plan"], &[3])?;
     ensure!(planned.contains("dns/example.com"), "{planned}");
     let said = world.shoal(&["import", "zone", &name, "-m", "it moves in"], &[0])?;

@@ -99,15 +99,21 @@ fn each(count: usize, begun: Instant) -> f64 {
     begun.elapsed().as_secs_f64() * 1e6 / count as f64
 }
 
+/// Microseconds since.
+fn since(begun: Instant) -> f64 {
+    begun.elapsed().as_secs_f64() * 1e6
+}
+
 /// Writes and syncs a page again and again, in a file that is there already: as the write-ahead log does it.
-fn sync_round(file: &File) -> Result<f64> {
+fn sync_round(file: &File, times: &mut Vec<f64>) -> Result<()> {
     let page = [7_u8; 4096];
-    let begun = Instant::now();
     for n in 0..ONE {
+        let begun = Instant::now();
         file.write_all_at(&page, (n * page.len()) as u64)?;
         file.sync_data()?;
+        times.push(since(begun));
     }
-    Ok(each(ONE, begun))
+    Ok(())
 }
 
 fn bare(path: &Path) -> Result<Connection> {
@@ -120,14 +126,15 @@ fn bare(path: &Path) -> Result<Connection> {
 }
 
 /// One row a commit, without history or anything else.
-fn bare_round(connection: &Connection, round: usize) -> Result<f64> {
+fn bare_round(connection: &Connection, round: usize, times: &mut Vec<f64>) -> Result<()> {
     let mut sql = connection.prepare("INSERT OR REPLACE INTO t VALUES (?1, ?2)")?;
-    let begun = Instant::now();
     for n in 0..ONE {
         let change = row(u32::try_from(n)?, round)?;
+        let begun = Instant::now();
         sql.execute([change.key.as_str(), change.value.as_ref().map_or("", |v| v.as_str())])?;
+        times.push(since(begun));
     }
-    Ok(each(ONE, begun))
+    Ok(())
 }
 
 async fn one_client(options: &Options, store: &SqliteStore, folder: &Path) -> Result<()> {
@@ -137,13 +144,14 @@ async fn one_client(options: &Options, store: &SqliteStore, folder: &Path) -> Re
     let connection = bare(&folder.join("bare.db"))?;
     let (mut syncs, mut bares, mut commits) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
-        syncs.push(sync_round(&file)?);
-        bares.push(bare_round(&connection, round)?);
-        let begun = Instant::now();
+        sync_round(&file, &mut syncs)?;
+        bare_round(&connection, round, &mut bares)?;
         for n in 0..ONE {
-            store.commit(commit(vec![row(u32::try_from(n)? % options.hosts, round)?])).await?;
+            let commit = commit(vec![row(u32::try_from(n)? % options.hosts, round)?]);
+            let begun = Instant::now();
+            store.commit(commit).await?;
+            commits.push(since(begun));
         }
-        commits.push(each(ONE, begun));
     }
     let sync = Figure::median("fdatasync of one page", "us", syncs);
     let bare = Figure::median("bare SQLite commit, one row of 1 KiB", "us", bares);
@@ -163,7 +171,9 @@ async fn many_clients(options: &Options, store: &SqliteStore) -> Result<()> {
     let connection = bare(&folder.path().join("bare.db"))?;
     let (mut rates, mut bares) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
-        bares.push(1e6 / bare_round(&connection, round)?);
+        let begun = Instant::now();
+        bare_round(&connection, round, &mut Vec::new())?;
+        bares.push(1e6 / each(ONE, begun));
         let begun = Instant::now();
         let clients = (0..CLIENTS).map(|client| {
             let (store, hosts) = (store.clone(), options.hosts);
