@@ -375,7 +375,7 @@ fn intend<A: Agent>(
         (Kind::Create, Some(to)) => {
             let (mut tried, begun) = match std::mem::replace(&mut entry.stage, Stage::Made) {
                 Stage::Creating { tried, begun } => (tried, begun),
-                _ => (Vec::new(), false),
+                _ => (Vec::new(), None),
             };
             if tried.is_empty() {
                 // One token until it is known what became of it: an attempt that no look shows yet may have succeeded.

@@ -213,13 +213,19 @@ impl<A: Agent> Context<'_, A> {
         match sight {
             Sight::Unlooked => Err(Box::new(Decision::Look)),
             Sight::Unknown(why) => Err(Box::new(Decision::stay(Trouble::Unseen(why.clone())))),
+            Sight::NotYet(shows) => {
+                let trouble = Trouble::Waiting("what was begun does not show yet".to_owned());
+                Err(Box::new(Decision::Stay { trouble, planned: None, memo: None, until: Some(*shows) }))
+            }
             Sight::Nothing => Ok(None),
             Sight::Ours(have) => Ok(Some((have, true))),
             Sight::There(have) => {
                 let ours = item.entry.as_ref().is_some_and(|entry| match &entry.stage {
                     Stage::Made | Stage::Removing { .. } => true,
                     // It was not there when the attempts began: ours if it is what one of them would have made.
-                    Stage::Creating { tried, begun } => *begun || tried.iter().any(|one| **have == **one),
+                    Stage::Creating { tried, begun } => {
+                        begun.is_some() || tried.iter().any(|one| **have == **one)
+                    }
                 });
                 Ok(Some((have, ours)))
             }

@@ -7,7 +7,7 @@ use shoal_core::{HostName, Revision};
 
 use crate::Moment;
 use crate::agent::Agent;
-use crate::ledger::{Entry, SourceId};
+use crate::ledger::{Entry, SourceId, Stage};
 use crate::target::{Seen, Why};
 
 /// One item. Everything large is shared.
@@ -48,6 +48,16 @@ impl<A: Agent> Default for Item<A> {
     }
 }
 
+impl<A: Agent> Item<A> {
+    /// When a look is to show what was begun, if something was.
+    pub(crate) fn shows(&self) -> Option<Moment> {
+        match self.entry.as_ref()?.stage {
+            Stage::Creating { begun, .. } => begun,
+            _ => None,
+        }
+    }
+}
+
 /// What was last seen of an item.
 #[derive(Clone)]
 pub(crate) enum Sight<H> {
@@ -55,6 +65,8 @@ pub(crate) enum Sight<H> {
     Unlooked,
     /// Certainly not there.
     Nothing,
+    /// Not there, and what was begun is not to show before then: nobody knows whether it will.
+    NotYet(Moment),
     /// There, and the target says that Shoal made it.
     Ours(Arc<H>),
     /// There; whose it is, the ledger knows.

@@ -86,9 +86,10 @@ pub(crate) enum Stage<I> {
     Creating {
         /// Every attempt, newest last, at most [`MAX_TRIED`].
         tried: Vec<Arc<I>>,
-        /// The target said that it has begun: what is there is ours, whatever it looks like until it is done.
-        #[serde(default)]
-        begun: bool,
+        /// The target said that it has begun, and when a look is to show it: what is there is ours, whatever it looks like
+        /// until it is done, and that a look before then shows nothing says nothing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        begun: Option<Moment>,
     },
     /// It was there.
     Made,
@@ -438,7 +439,7 @@ mod tests {
     fn every_stage_survives_being_written() {
         let stages = [
             Stage::Made,
-            Stage::Creating { tried: vec![Arc::new("a".to_owned())], begun: false },
+            Stage::Creating { tried: vec![Arc::new("a".to_owned())], begun: None },
             Stage::Removing { why: Why::HostGone("a.example".parse().unwrap(), Revision(4)) },
             Stage::Removing { why: Why::Drift },
         ];

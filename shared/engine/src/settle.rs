@@ -115,12 +115,23 @@ impl<A: Agent> Engine<A> {
             seen.remove(key);
         }
         let trusts = self.options.nature.marks_own || self.options.nature.whole;
-        let unreached = || Sight::Unknown("the look did not reach it".to_owned());
         let mut all = false;
-        let missing = || if complete { Sight::Nothing } else { unreached() };
+        let asked = looking.asked;
+        let absent = |item: Option<&Item<A>>| match item.and_then(Item::shows) {
+            Some(shows) if asked < shows => Sight::NotYet(shows),
+            _ => Sight::Nothing,
+        };
+        let missing = |item: Option<&Item<A>>| {
+            if complete { absent(item) } else { Sight::Unknown("the look did not reach it".to_owned()) }
+        };
+        let sight = |item: Option<&Item<A>>, seen| match Sight::of(seen, trusts) {
+            Sight::Nothing => absent(item),
+            other => other,
+        };
         if let Some(keys) = looking.keys {
             for key in keys.into_iter().filter(|key| !looking.tainted.contains(key)) {
-                let sight = seen.remove(&key).map_or_else(missing, |seen| Sight::of(seen, trusts));
+                let item = unit.items.get(&key);
+                let sight = seen.remove(&key).map_or_else(|| missing(item), |seen| sight(item, seen));
                 unit.saw(&key, sight);
                 unit.dirty.insert(key);
             }
@@ -128,7 +139,7 @@ impl<A: Agent> Engine<A> {
         } else {
             for (key, item) in &mut unit.items {
                 if !seen.contains_key(key) && !looking.tainted.contains(key) {
-                    item.sight = missing();
+                    item.sight = missing(Some(&*item));
                 }
             }
             if unit.phase != Phase::Ready {
@@ -139,7 +150,8 @@ impl<A: Agent> Engine<A> {
         }
         let whole = all && complete;
         for (key, seen) in seen {
-            self.noticed(unit, key, Sight::of(seen, trusts));
+            let sight = sight(unit.items.get(&key), seen);
+            self.noticed(unit, key, sight);
         }
         if whole {
             self.find_lost(unit);
@@ -172,7 +184,7 @@ impl<A: Agent> Engine<A> {
             Sight::Ours(_) => true,
             // What a unit that is written as a whole holds has to be written again.
             Sight::There(_) | Sight::Unknown(_) => self.options.nature.whole,
-            Sight::Nothing | Sight::Unlooked => false,
+            Sight::Nothing | Sight::NotYet(_) | Sight::Unlooked => false,
         };
         if wanted || keep && self.agent.unit(&key) == unit.name {
             unit.saw(&key, sight);
@@ -243,7 +255,7 @@ impl<A: Agent> Engine<A> {
                         entry.from.sort_unstable();
                         entry.from.dedup();
                         if let Stage::Creating { begun, .. } = &mut entry.stage {
-                            *begun = true;
+                            *begun = Some(look_again);
                         }
                         unit.pages.touch(&edit.key);
                     }

@@ -200,7 +200,7 @@ impl<A: Agent> Applied<A> {
 pub enum Outcome {
     /// It is made, and a look would show it.
     Done,
-    /// It was begun and goes on by itself. Look again then.
+    /// It was begun and goes on by itself. Look again then; that an earlier look does not show it says nothing.
     Running {
         /// What to remember.
         memo: Value,

@@ -59,6 +59,7 @@ pub(crate) enum Stage {
 pub(crate) struct Looking<K> {
     pub(crate) id: u64,
     pub(crate) keys: Option<Vec<K>>,
+    pub(crate) asked: Moment,
     /// Keys that a batch has touched since the look began.
     pub(crate) tainted: BTreeSet<K>,
 }

@@ -230,7 +230,7 @@ impl<A: Agent> Engine<A> {
         unit.look.clear();
         let act = Act::Observe { unit: unit.name.clone(), keys: keys.clone() };
         let id = self.out.send(Some(&unit.name), act);
-        unit.looking = Some(Looking { id, keys, tainted: BTreeSet::new() });
+        unit.looking = Some(Looking { id, keys, asked: now, tainted: BTreeSet::new() });
     }
 
     /// Decides on all that is dirty, then on a slice of the sweep. Answers whether some of the sweep is left.

@@ -264,6 +264,31 @@ fn what_was_begun_is_ours_whatever_it_looks_like_also_for_the_next_process() {
 }
 
 #[test]
+fn what_was_begun_is_not_given_up_before_it_is_to_show() {
+    for dies in [false, true] {
+        let mut world = toys();
+        world.fleet("a", 1, "hi");
+        let apply = ask(&mut world, is_apply);
+        let running = Outcome::Running { memo: Value::Null, look_again: world.now() + 600_000 };
+        let answer = Applied { each: vec![(format!("a/{}", name(0)), running)], facts: Vec::new() };
+        tell(&mut world, &apply, Answer::Applied(answer));
+        world.set(&format!("toy/a/members/{}", name(0)), json!(null));
+        world.run();
+        if dies {
+            world.restart();
+        }
+        // Looks before then show nothing: neither is it made a second time, nor forgotten.
+        world.engine().resync();
+        world.run();
+        assert!(world.trouble("a", 0).contains("does not show yet"), "dies {dies}");
+        world.place.1.put(format!("a/{}", name(0)), &"hi".to_owned());
+        world.advance(601_000);
+        world.converge();
+        assert_eq!(world.at("a", 0), None, "dies {dies}: it shows, is known as ours, and goes");
+    }
+}
+
+#[test]
 fn what_goes_on_by_itself_is_known_to_come_from_all_its_sources() {
     let key = format!("a/{}", name(0));
     let mut world = toys();
