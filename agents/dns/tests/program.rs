@@ -302,11 +302,42 @@ async fn a_configuration_that_cannot_be_built_or_started_ends_nothing() {
     let both = format!("{top}{server}[agent.bind]\ndirectory = '/nowhere'\n");
     let no_folder = format!("{top}{server}state = '{}'\n", file.display());
     for (config, says) in [(both, "an agent has one target"), (no_folder, "back to the old configuration")] {
-        fs::write(scratch.path().join("next.toml"), config).unwrap();
-        fs::rename(scratch.path().join("next.toml"), scratch.path().join("dns.toml")).unwrap();
+        scratch.configure(&config);
         until(|| fs::read_to_string(&log).unwrap().contains(says)).await;
         answers().await;
         assert!(metrics().contains("\nshoal_agent_config_ok{agent=\"dns\"} 0\n"), "{}", metrics());
         assert!(daemon.0.try_wait().unwrap().is_none(), "it ended");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_on_the_same_address_goes_on_where_it_was() {
+    if !here("a_reload_on_the_same_address_goes_on_where_it_was", &["dig"]) {
+        return;
+    }
+    let address = free_address();
+    let config = |resync: &str| {
+        format!(
+            "claim = '3s'\nresync = '{resync}'\n[agent.server]\nlisten = '{address}'\nstate = 'DIR/copies'\n"
+        )
+    };
+    let scratch = Scratch::new(&config("10m"));
+    scratch.apply(FLEET).await;
+    let log = scratch.path().join("log");
+    let _daemon = Daemon(scratch.command(&[]).stderr(fs::File::create(&log).unwrap()).spawn().unwrap());
+    let soa = || dig(address, "+tries=1 example.com SOA").answer();
+    for n in 1..4 {
+        scratch.apply(&format!("{{host: web1.example.com, document: {{address: 192.0.2.{n}9}}}}")).await;
+        let wanted = [format!("web1.example.com. 3600 A 192.0.2.{n}9")];
+        until(|| dig(address, "+tries=1 web1.example.com A").answer() == wanted).await;
+        let (before, since) = (soa(), fs::read_to_string(&log).unwrap().len());
+        scratch.configure(&config(&format!("{n}1m")));
+        let said = || fs::read_to_string(&log).unwrap()[since..].to_owned();
+        until(|| said().contains("reloading") && said().contains("answering DNS questions")).await;
+        assert_eq!(soa(), before);
+        // Half a second of a unit that has nothing to put right.
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        assert!(!said().contains("restart") && !said().contains("in use"), "{}", said());
+        assert_eq!(soa(), before, "{}", said());
     }
 }

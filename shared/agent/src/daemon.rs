@@ -275,6 +275,13 @@ pub(crate) async fn drain<A: Agent, T: Target<A>>(driver: &mut Driver<A, T>, wit
     }
 }
 
+/// Tells the target to close what it opened, and does not wait for ever.
+pub(crate) async fn close<A: Agent, T: Target<A>>(target: &T) {
+    if tokio::time::timeout(SILENT, target.stop()).await.is_err() {
+        tracing::warn!("the target did not close what it had opened in {} s", SILENT.as_secs());
+    }
+}
+
 fn watchdog() -> Option<Duration> {
     let every: u64 = std::env::var("WATCHDOG_USEC").ok()?.parse().ok()?;
     let ours = std::env::var("WATCHDOG_PID").map_or(true, |pid| pid == std::process::id().to_string());

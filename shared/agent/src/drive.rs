@@ -85,6 +85,10 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
         }
     }
 
+    pub(crate) fn target(&self) -> &T {
+        &self.hands.target
+    }
+
     /// From now on, the target may say what to look at.
     pub(crate) fn listen(&mut self) {
         let (tell, woken) = mpsc::channel(1);

@@ -152,12 +152,17 @@ impl<A: Agent> Setup<'_, A> {
         let mut watch = Watch::new(ears, &prepare);
         let (head, rows) = match watch.over(self.begin()).await {
             Ok(read) => read?,
-            Err(stop) => return Ok(stop),
+            Err(stop) => {
+                daemon::close(&target).await;
+                return Ok(stop);
+            }
         };
         let mut driver = self.driver(target, head, rows, board.clone())?;
         driver.follow(head);
         driver.listen();
-        Ok(daemon::run(&mut driver, &mut watch).await)
+        let stop = daemon::run(&mut driver, &mut watch).await;
+        daemon::close(driver.target()).await;
+        Ok(stop)
     }
 
     /// Publishes the schema and reads the database. One that is out of reach is waited for; anything else is an error.

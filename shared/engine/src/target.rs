@@ -29,6 +29,13 @@ pub trait Target<A: Agent>: Send + Sync + 'static {
         std::future::ready(Ok(()))
     }
 
+    /// Closes what [`start`](Self::start) opened. Called once, when all is written down, by a daemon that ends or reloads;
+    /// what comes next is not started before this returns, so it finds the port, the folder, the lock free. A program that
+    /// is killed does not call it. By default: nothing was opened.
+    fn stop(&self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
     /// Waits until units may have been changed from outside, and names them: they are looked at again, now and not at
     /// the next resync. It may name too many, and need not notice everything. Only a daemon asks. By default: never.
     fn woken(&self) -> impl Future<Output = Vec<Unit>> + Send {

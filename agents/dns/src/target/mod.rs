@@ -84,6 +84,14 @@ impl Target<Dns> for Names {
         }
     }
 
+    async fn stop(&self) {
+        match self {
+            Self::Server(server) => server.stop().await,
+            // What they open, they open for as long as they are.
+            Self::Bind(_) | Self::Update(_) => {}
+        }
+    }
+
     async fn woken(&self) -> Vec<Unit> {
         match self {
             Self::Bind(bind) => bind.woken().await,

@@ -24,9 +24,16 @@ impl Scratch {
     pub(crate) fn new(config: &str) -> Self {
         let dir = TempDir::new().unwrap();
         fs::create_dir(dir.path().join("zones")).unwrap();
-        let config = config.replace("DIR", &dir.path().display().to_string());
-        fs::write(dir.path().join("dns.toml"), config).unwrap();
-        Self { dir }
+        let scratch = Self { dir };
+        scratch.configure(config);
+        scratch
+    }
+
+    /// Puts another configuration in place of what there is, whole.
+    pub(crate) fn configure(&self, config: &str) {
+        let config = config.replace("DIR", &self.path().display().to_string());
+        fs::write(self.path().join("next.toml"), config).unwrap();
+        fs::rename(self.path().join("next.toml"), self.path().join("dns.toml")).unwrap();
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -29,6 +29,8 @@ const SUFFIX: &str = ".copy";
 pub(super) struct Copies {
     directory: PathBuf,
     changed: Mutex<BTreeSet<Zone>>,
+    /// Held while copies are written: the last ones wait for those that are under way.
+    writing: Mutex<()>,
     wake: Notify,
 }
 
@@ -53,7 +55,7 @@ impl Copies {
                 zones.add(data);
             }
         }
-        Ok(Self { directory, changed: Mutex::default(), wake: Notify::new() })
+        Ok(Self { directory, changed: Mutex::default(), writing: Mutex::default(), wake: Notify::new() })
     }
 
     /// Says that a zone's copy is old.
@@ -78,6 +80,7 @@ impl Copies {
 
     /// Writes the copies that are old. One that cannot be written is only older than it should be.
     pub(super) fn write(&self, zones: &Zones) {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner));
         for zone in changed {
             if let Err(error) = self.one(&zone, zones) {

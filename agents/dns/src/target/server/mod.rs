@@ -5,7 +5,8 @@
 //!
 //! **After a restart** it knows nothing, says so (a complete look at nothing), and is told everything again; making what
 //! is not there is no mass change. With `state` it keeps a copy of each zone on disk, at most a little old, and answers
-//! from that until it is told better; what it says it has is then what it really answers.
+//! from that until it is told better; what it says it has is then what it really answers. Told to stop, it writes them last of
+//! all, so a reload goes on where it was.
 //!
 //! **Until it is started** it opens nothing: a plan looks at what a running server keeps (see `beside`).
 //!
@@ -106,6 +107,8 @@ pub struct Server {
 struct Serving {
     addresses: Vec<SocketAddr>,
     tasks: Vec<JoinHandle<()>>,
+    /// It was told to stop: it does not begin again.
+    stopped: bool,
 }
 
 impl Server {
@@ -153,6 +156,9 @@ impl Server {
         let mut serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
         if !serving.addresses.is_empty() || self.listen.is_empty() {
             return Ok(());
+        }
+        if serving.stopped {
+            return Err(Fault::new("answer DNS questions", "the server was told to stop"));
         }
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(Fault::new("answer DNS questions", "there is no running tokio yet"));
@@ -223,6 +229,27 @@ impl Target<Dns> for Server {
             self.try_serve();
         }
         Ok(())
+    }
+
+    /// Answers no more, frees the addresses and writes the copies: a server that starts after this has all that this one had.
+    async fn stop(&self) {
+        let tasks = {
+            let mut serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
+            serving.stopped = true;
+            serving.addresses.clear();
+            std::mem::take(&mut serving.tasks)
+        };
+        for task in &tasks {
+            task.abort();
+        }
+        for task in tasks {
+            // A socket is closed when its task is gone, and not when it is told to go.
+            let _ = task.await;
+        }
+        if let Some(copies) = self.copies().cloned() {
+            let zones = self.zones.clone();
+            let _ = tokio::task::spawn_blocking(move || copies.write(&zones)).await;
+        }
     }
 
     async fn observe(&self, unit: &Unit, scope: Scope<'_, Key>) -> Result<Observed<Dns>, Fault> {
