@@ -141,7 +141,10 @@ impl Checker {
         let ledger = store.whole_ledger(world.kind);
         // What was tried and is not wanted any more is nobody's for sure until it is done: the engine looks again.
         let doubtful = |key: &ItemKey| {
-            let tried = ledger.get(key).is_some_and(|entry| entry.stage.get("creating").is_some());
+            // Once it shows as ours it goes at once, and a report of a moment ago cannot say so.
+            let tried = ledger
+                .get(key)
+                .is_some_and(|entry| entry.stage.get("creating").is_some() || entry.last.is_none());
             tried && *said.wish(key) == Wish::Nothing
         };
         for key in keys(&said, world) {
@@ -195,9 +198,14 @@ impl Checker {
             let recorded = ledger.get(key).map_or(&[][..], |entry| &entry.from[..]);
             said.is_paused(key, kind, recorded) || said.is_frozen(key) || *said.wish(key) == Wish::Unclear
         };
-        // A file with anything in it that somebody holds does not go.
+        let unread = said.has_broken_rows() || !said.frozen.is_empty();
+        // A file with anything in it that somebody holds, or that may be made from what cannot be read, does not go.
         let all = keys(&said, world);
-        let keeping: BTreeSet<&str> = all.iter().filter(|key| kept(key)).map(ItemKey::unit).collect();
+        let keeping: BTreeSet<&str> = all
+            .iter()
+            .filter(|key| kept(key) || unread && world.tampered.contains(*key))
+            .map(ItemKey::unit)
+            .collect();
         for key in &all {
             let Err(why) = settled(key, &said, world, now) else { continue };
             let recorded = ledger.get(key).map_or(&[][..], |entry| &entry.from[..]);
@@ -207,7 +215,7 @@ impl Checker {
                 // What stands in a file that no tag and no ledger speaks of is nobody's business.
                 // Nor what nobody can say that nothing wants.
                 || world.tampered.contains(key)
-                    && (!corrects || !known.contains(key.unit()) || held && (said.has_broken_rows() || !said.frozen.is_empty()))
+                    && (!corrects || !known.contains(key.unit()) || held && unread)
                 || held
                     && (said.is_paused(key, kind, recorded)
                         || said.is_frozen(key)
@@ -315,11 +323,13 @@ fn judge(
     if let Some(part) = before.keys().find(|part| said.frozen.contains(*part)) {
         return Err(format!("it was changed while {part} cannot be understood"));
     }
-    if *said.wish(&one.key) == Wish::Unclear {
+    // Whoever read the database anew does not know of a row that could be read before, nor whose part it was, nor that it
+    // was what nobody could make anything of.
+    let murky = said.murky(&one.key, sent.kind);
+    if *said.wish(&one.key) == Wish::Unclear && !murky {
         return Err("it was changed while nobody can say what it should be".to_owned());
     }
-    // Whoever read the database anew does not know of a row that could be read before, nor whose part it was.
-    if said.is_paused(&one.key, sent.kind, recorded) && !said.murky(&one.key, sent.kind) {
+    if said.is_paused(&one.key, sent.kind, recorded) && !murky {
         return Err("it was changed while it is paused".to_owned());
     }
     if taken {
