@@ -206,7 +206,8 @@ impl<A: Agent> Engine<A> {
                 pages.count_removed(*now, self.options.max_change_within);
             }
             let alone = self.options.nature.whole || self.options.nature.sole;
-            if intend(item, planned, self.agent.logic(), alone, fresh) {
+            let careful = self.options.drift == OnDrift::Report;
+            if intend(item, planned, self.agent.logic(), (alone, careful), fresh) {
                 pages.touch(key);
             }
             *entries += usize::from(item.entry.is_some()) - usize::from(had);
@@ -344,12 +345,13 @@ fn agree<A: Agent>(unit: &mut State<A>, key: &A::Key) {
 }
 
 /// Notes in the entry what is about to be done. Answers whether that has to be written before it is done: a creation
-/// and a removal, and what the step remembers. A plain update is not: whose the item is does not change by it.
+/// and a removal, and what the step remembers. A plain update is not: whose the item is does not change by it. Only where
+/// drift stays as it is (`careful`): what Shoal began itself must never be taken for that.
 fn intend<A: Agent>(
     item: &mut Item<A>,
     planned: &Planned<A>,
     logic: u32,
-    alone: bool,
+    (alone, careful): (bool, bool),
     token: impl FnOnce() -> String,
 ) -> bool {
     if item.entry.is_none() && planned.kind() == Kind::Remove {
@@ -365,6 +367,7 @@ fn intend<A: Agent>(
         token: String::new(),
         memo: serde_json::Value::Null,
         by: logic,
+        changing: false,
         agreed: None,
     });
     let mut touched = entry.memo != planned.memo;
@@ -406,6 +409,10 @@ fn intend<A: Agent>(
             touched = true;
         }
         _ => touched |= entry.token.is_empty() && entry.last.is_none(),
+    }
+    if planned.kind() != Kind::Remove && entry.stage == Stage::Made && !entry.changing {
+        entry.changing = true;
+        touched |= careful;
     }
     touched
 }

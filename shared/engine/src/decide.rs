@@ -328,8 +328,8 @@ impl<A: Agent> Context<'_, A> {
         }
         Ok(match entry {
             Some(entry) if entry.last.is_some() && entry.last == wanted.item => match entry.stage {
-                Stage::Made => self.strayed(),
-                Stage::Creating { .. } | Stage::Removing { .. } => Why::Wanted(newest),
+                Stage::Made if !entry.changing => self.strayed(),
+                Stage::Made | Stage::Creating { .. } | Stage::Removing { .. } => Why::Wanted(newest),
             },
             _ => Why::Wanted(newest),
         })

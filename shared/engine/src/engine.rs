@@ -149,6 +149,8 @@ impl<A: Agent> Engine<A> {
                 self.left_out_changes += u64::from(!unit.left_out.is_empty());
                 unit.forget(Moment::MIN);
             }
+            // What was decided on may be paused by now, or wanted no more: none of it goes before that is known.
+            unit.dirty.extend(unit.ready.iter().chain(&unit.later).cloned());
             unit.wake_all();
             self.awake.insert(name.clone());
         }

@@ -73,6 +73,9 @@ pub(crate) struct Entry<I> {
     pub(crate) memo: Value,
     /// The [`logic`](crate::Agent::logic) that decided.
     pub(crate) by: u32,
+    /// A change of it was begun, and nothing has shown yet what became of it: what differs from `last` is no drift.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) changing: bool,
     /// The digest of a change that a person agreed to and that is not done yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) agreed: Option<String>,
@@ -409,6 +412,7 @@ mod tests {
             token: "t".into(),
             memo: Value::Null,
             by: 1,
+            changing: false,
             agreed: None,
         }
     }

@@ -146,14 +146,25 @@ impl<A: Agent, P: Place<A>> World<A, P> {
         engine
     }
 
-    /// Commits, and tells the engine.
-    pub fn commit(&mut self, changes: Vec<Change>) -> Revision {
+    fn put(&mut self, changes: &[Change]) {
         self.revision = Revision(self.revision.0 + 1);
-        for Change { key, value, moved } in &changes {
+        for Change { key, value, moved } in changes {
             let row =
                 Row { key: key.clone(), value: value.clone(), revision: self.revision, moved: moved.clone() };
             self.rows.insert(key.clone(), row);
         }
+    }
+
+    /// Commits; the engine, which had lost its place, reads everything anew and finds this in it.
+    #[cfg(test)]
+    pub(crate) fn commit_unheard(&mut self, changes: &[Change]) {
+        self.put(changes);
+        self.restore(self.epoch);
+    }
+
+    /// Commits, and tells the engine.
+    pub fn commit(&mut self, changes: Vec<Change>) -> Revision {
+        self.put(&changes);
         if let Some(engine) = &mut self.engine {
             engine.apply(self.revision, &changes);
         }

@@ -399,6 +399,7 @@ impl<A: Agent> Engine<A> {
                         entry.from = sources;
                         entry.revision = revision.unwrap_or(entry.revision).max(entry.revision);
                         entry.by = logic;
+                        entry.changing = false;
                         entry.agreed = None;
                         unit.pages.touch(&edit.key);
                     }

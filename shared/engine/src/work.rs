@@ -416,6 +416,7 @@ impl<A: Agent> Engine<A> {
                     && entry.from == item.sources
                     && entry.last.as_ref() == Some(want)
                     && entry.by == logic
+                    && !entry.changing
                     && entry.agreed.is_none();
                 if !same {
                     entry.stage = Stage::Made;
@@ -423,6 +424,7 @@ impl<A: Agent> Engine<A> {
                     entry.last = Some(want.clone());
                     entry.revision = revision;
                     entry.by = logic;
+                    entry.changing = false;
                     entry.agreed = None;
                     unit.pages.touch(key);
                 }
@@ -438,6 +440,7 @@ impl<A: Agent> Engine<A> {
                     token: String::new(),
                     memo: serde_json::Value::Null,
                     by: logic,
+                    changing: false,
                     agreed: None,
                 });
                 unit.entries += 1;

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use shoal_core::{Epoch, Revision};
 
 use super::agent::{Toy, Toys, host, name, rows, tag, toys};
-use crate::{Act, Answer, Applied, Claimed, Effect, Outcome, Verdict, Why};
+use crate::{Act, Answer, Applied, Claimed, Effect, OnDrift, Outcome, Verdict, Why};
 
 /// The effect among those that the engine asks for at this point; the others are carried out.
 fn ask(world: &mut Toys, wanted: impl Fn(&Act<Toy>) -> bool) -> Effect<Toy> {
@@ -285,6 +285,57 @@ fn what_was_begun_is_not_given_up_before_it_is_to_show() {
         world.advance(601_000);
         world.converge();
         assert_eq!(world.at("a", 0), None, "dies {dies}: it shows, is known as ours, and goes");
+    }
+}
+
+#[test]
+fn what_is_ready_when_everything_is_read_anew_is_decided_on_again_first() {
+    let mut world = toys();
+    world.options.sweep_slice = 1;
+    world.restart();
+    world.fleet("a", 5, "hi");
+    world.converge();
+    world.set(&format!("hosts/{}", name(0)), host(0, json!({"note": "!"})));
+    let apply = ask(&mut world, is_apply);
+    // Ready, and waits for what is under way. No source leads to them any more: only the ledger knows them.
+    for n in 1..5 {
+        world.set(&format!("toy/a/members/{}", name(n)), json!(null));
+    }
+    world.run();
+    world.commit_unheard(&rows(&[("pauses/tag/toy/a", json!({"why": "hands off"}))]));
+    finish(&mut world, &apply);
+    assert_eq!(world.run(), Verdict::Held);
+    assert!((1..5).all(|n| world.at("a", n) == Some("hi")));
+}
+
+#[test]
+fn what_shoal_began_itself_is_no_drift_when_it_is_wanted_as_before() {
+    for (dies, drift) in [(false, OnDrift::Correct), (false, OnDrift::Report), (true, OnDrift::Report)] {
+        let key = format!("a/{}", name(0));
+        let mut world = toys();
+        world.options.drift = drift;
+        world.restart();
+        world.fleet("a", 1, "hi");
+        world.converge();
+        world.set("toy/a", tag("yo"));
+        let apply = ask(&mut world, is_apply);
+        world.place.1.put(key.clone(), &"yo".to_owned());
+        if dies {
+            world.restart();
+        } else {
+            let running = Outcome::Running { memo: Value::Null, look_again: world.now() + 5_000 };
+            tell(
+                &mut world,
+                &apply,
+                Answer::Applied(Applied { each: vec![(key, running)], facts: Vec::new() }),
+            );
+        }
+        world.set("toy/a", tag("hi"));
+        world.run();
+        world.advance(70_000);
+        world.converge();
+        assert_eq!(world.at("a", 0), Some("hi"), "dies {dies}, {drift:?}");
+        assert_eq!(world.engine().counters().drift, 0, "dies {dies}, {drift:?}");
     }
 }
 
