@@ -161,7 +161,11 @@ fn toll<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>, ready: &[A::Key]) -> To
             toll.stands |= !matches!(planned.because, Why::TagGone(..));
         }
         match kind(ctx, unit, key, planned) {
-            Kind::Create => {}
+            // Only the ledger knows it, and it is not there: it is none of those that could be left.
+            Kind::Create => {
+                let item = unit.items.get(key).filter(|item| ctx.missing(item).is_none());
+                toll.of -= usize::from(item.is_some_and(|item| item.entry.is_some()));
+            }
             Kind::Update => toll.changed += 1,
             Kind::Remove => {
                 toll.removed += 1;

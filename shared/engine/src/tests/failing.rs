@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::agent::{host, name, tag, toys, toys_of};
-use crate::{Fault, Nature, Verdict};
+use super::agent::{host, name, rows, tag, toys, toys_of};
+use crate::{Fault, Nature, OnDrift, Verdict};
 
 fn key(n: usize) -> String {
     format!("a/{}", name(n))
@@ -255,4 +255,25 @@ fn what_is_made_and_yet_never_right_is_not_made_at_full_speed() {
     assert!(world.trouble("a", 0).contains("a look shows something else"));
     world.advance(600_000);
     assert!(world.place.1.batches.len() < 16, "{}", world.place.1.batches.len());
+}
+
+#[test]
+fn what_only_the_ledger_knows_is_none_of_what_a_removal_leaves() {
+    let mut world = toys();
+    world.options.drift = OnDrift::Report;
+    world.restart();
+    world.fleet("a", 3, "hi");
+    world.converge();
+    world.place.1.items.remove(&key(0));
+    world.engine().resync();
+    assert_eq!(world.run(), Verdict::Held);
+    // The only two that are there go, and one that somebody took away is to come back.
+    let mut changes = rows(&[(&*format!("hosts/{}", name(0)), host(0, json!({"note": "!"})))]);
+    for n in [1, 2] {
+        changes.extend(rows(&[(&format!("toy/a/members/{}", name(n)), json!(null))]));
+    }
+    world.commit(changes);
+    assert_eq!(world.run(), Verdict::Held);
+    assert_eq!((world.at("a", 1), world.at("a", 2)), (Some("hi"), Some("hi")));
+    assert!(!world.digest().is_empty(), "{:?}", world.engine().troubles());
 }
