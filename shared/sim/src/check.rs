@@ -85,23 +85,29 @@ impl Checker {
             removed += usize::from(edit.to.is_none());
             stands |= edit.to.is_none() && !matches!(edit.because, Why::TagGone(..));
         }
+        // What this batch makes was none of the unit's items when the guard was asked.
+        let new = |edit: &&Edit<SimAgent>| {
+            let creating = ledger.get(&edit.key).is_some_and(|entry| entry.stage.get("creating").is_some());
+            creating && edit.from.is_none() && edit.to.is_some()
+        };
+        let of = ledger.len() - sent.batch.changes.iter().filter(new).count();
         let asks = |edit: &Edit<SimAgent>| !self.words.cover(sent.kind, &edit.key, edit.to.as_ref());
         if takes(sent.kind, sent.batch)
             && sent.batch.changes.iter().any(|edit| edit.key.is_head() && asks(edit))
         {
             // Whoever wants it still.
             let said = self.oracle.at(sent.kind, sent.batch.revision, store);
-            (changed, removed) = (0, ledger.len());
+            (changed, removed) = (0, of);
             stands |= ledger.keys().any(|key| matches!(said.wish(key), Wish::Is(_)));
         }
-        if !MaxChange::default().allows(changed + removed, ledger.len()) {
+        if !MaxChange::default().allows(changed + removed, of) {
             self.fail(format!(
                 "guard skipped: unit {} of {} items, {changed} to change and {removed} to remove, and nobody agreed",
                 sent.unit,
-                ledger.len()
+                of
             ));
         }
-        if removed > 1 && stands && removed >= ledger.len() {
+        if removed > 1 && stands && removed >= of {
             self.fail(format!(
                 "guard skipped: all {removed} items of unit {} removed while a tag stands",
                 sent.unit
@@ -199,13 +205,15 @@ impl Checker {
             said.is_paused(key, kind, recorded) || said.is_frozen(key) || *said.wish(key) == Wish::Unclear
         };
         let unread = said.has_broken_rows() || !said.frozen.is_empty();
-        // A file with anything in it that somebody holds, or that may be made from what cannot be read, does not go.
+        // A file with anything in it that somebody holds, that may be made from what cannot be read, or that was edited by
+        // hand and is only reported, does not go.
         let all = keys(&said, world);
-        let keeping: BTreeSet<&str> = all
-            .iter()
-            .filter(|key| kept(key) || unread && world.tampered.contains(*key))
-            .map(ItemKey::unit)
-            .collect();
+        let holds = |key: &&ItemKey| {
+            kept(key)
+                || unread && (world.tampered.contains(*key) || said.murky(key, kind))
+                || !corrects && world.tampered.contains(*key)
+        };
+        let keeping: BTreeSet<&str> = all.iter().filter(holds).map(ItemKey::unit).collect();
         for key in &all {
             let Err(why) = settled(key, &said, world, now) else { continue };
             let recorded = ledger.get(key).map_or(&[][..], |entry| &entry.from[..]);
@@ -216,11 +224,11 @@ impl Checker {
                 // Nor what nobody can say that nothing wants.
                 || world.tampered.contains(key)
                     && (!corrects || !known.contains(key.unit()) || held && unread)
+                || (held || !corrects) && key.is_head() && keeping.contains(key.unit())
                 || held
                     && (said.is_paused(key, kind, recorded)
                         || said.is_frozen(key)
                         || said.murky(key, kind)
-                        || key.is_head() && keeping.contains(key.unit())
                         || asking.contains(key.unit())
                         || refused);
             if !excused {
