@@ -324,16 +324,18 @@ fn judge(
         one.before.as_ref().map_or(&empty, |slot| &slot.thing.parts),
         one.after.as_ref().map_or(&empty, |thing| &thing.parts),
     );
-    let stood = |part: &&String| !after.contains_key(*part) && said.stands(&one.key, part);
+    // Whoever read the database anew does not know of a row that could be read before, nor whose part it was, nor that it
+    // was what nobody could make anything of.
+    let murky = said.murky(&one.key, sent.kind);
+    // Least of all what another life of the database made of it.
+    let lost = murky && tampered;
+    let stood = |part: &&String| !lost && !after.contains_key(*part) && said.stands(&one.key, part);
     if let Some(part) = before.keys().find(|part| !taken && stood(part)) {
         return Err(format!("the part of {part} went without a reason"));
     }
     if let Some(part) = before.keys().find(|part| said.frozen.contains(*part)) {
         return Err(format!("it was changed while {part} cannot be understood"));
     }
-    // Whoever read the database anew does not know of a row that could be read before, nor whose part it was, nor that it
-    // was what nobody could make anything of.
-    let murky = said.murky(&one.key, sent.kind);
     if *said.wish(&one.key) == Wish::Unclear && !murky {
         return Err("it was changed while nobody can say what it should be".to_owned());
     }
