@@ -63,12 +63,8 @@ impl Agent for Dns {
 
     fn step(&self, key: &Key, at: At<'_, Self>, _now: Moment) -> Step {
         match at.have.and_then(|have| have.foreign_set(at.want, at.last)) {
-            Some(rtype) => Step::Hold {
-                why: format!(
-                    "{} has a {rtype} record already that Shoal did not make; it stays as it is: remove it by hand, or take \
-                     the {rtype} record out of the tags",
-                    key.name()
-                ),
+            Some(rtype) => Step::Clash {
+                why: format!("{} has a {rtype} record already that Shoal did not make", key.name()),
             },
             None => at.by_default(),
         }

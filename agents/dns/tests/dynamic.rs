@@ -250,6 +250,62 @@ members: [printer.example.com]
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_adopted_is_shoals_and_goes_with_its_tag() {
+    if !here("what_is_adopted_is_shoals_and_goes_with_its_tag", &TOOLS) {
+        return;
+    }
+    let (named, scratch) = world(ALLOWED);
+    scratch.apply(FLEET).await;
+    assert_eq!(scratch.run(&["--once"]).0, 0);
+    nsupdate(&named, "update add web2.example.com. 60 TXT theirs");
+    let clashing = "
+host: web2.example.com
+document: {address: 192.0.2.2, address6: \"2001:db8::2\", dns: {records: {t: {type: TXT, data: ours}}}}
+---
+host: printer.example.com
+document: {address: 192.0.2.10}
+---
+tag: dns/more
+document: {zone: example.com, static: [{type: TXT, data: ours}]}
+members: [printer.example.com]
+";
+    scratch.apply(clashing).await;
+    let (code, said) = scratch.run(&["--once"]);
+    assert_eq!(code, 4, "{said}");
+    let before = all(&named);
+    let three = ["example.com/@", "example.com/printer", "example.com/web2"];
+    assert_eq!(scratch.adopt("example.com", &three[1..]).await, three);
+    // What was seen and what is there now differ: nobody agreed to that.
+    nsupdate(
+        &named,
+        "update delete web2.example.com. TXT\nupdate add web2.example.com. 60 TXT \"theirs again\"",
+    );
+    let (code, said) = scratch.run(&["--once"]);
+    assert_eq!(code, 4, "{said}");
+    let changed = |lines: Vec<String>, from: &str, to: &str| -> Vec<String> {
+        let mut lines: Vec<String> = lines.into_iter().map(|line| line.replace(from, to)).collect();
+        lines.sort();
+        lines
+    };
+    let lines =
+        changed(before, "printer.example.com. 600 A 192.0.2.9", "printer.example.com. 3600 A 192.0.2.10");
+    let lines = changed(lines, "60 TXT \"theirs\"", "60 TXT \"theirs again\"");
+    assert_eq!(all(&named), lines, "{said}");
+    assert_eq!(scratch.adopt("example.com", &three[2..]).await, [three[0], three[2]]);
+    let (code, said) = scratch.run(&["--once"]);
+    assert_eq!(code, 4, "{said}");
+    assert_eq!(all(&named), changed(lines, "60 TXT \"theirs again\"", "3600 TXT \"ours\""), "{said}");
+    // Both went to Shoal, so both go with their sources; the zone's own TXT is still somebody's.
+    let bare = "host: web2.example.com\ndocument: {address: 192.0.2.2, address6: \"2001:db8::2\"}\n---\n";
+    scratch.apply(&[bare, "tag: dns/more\ndocument: {zone: example.com}\nmembers: []\n"].concat()).await;
+    let (code, said) = scratch.run(&["--once"]);
+    assert_eq!(code, 0, "{said}");
+    let mut expected = expected();
+    expected.retain(|line| !line.starts_with("printer."));
+    assert_eq!(all(&named), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_zone_that_was_wiped_or_restored_is_made_good() {
     if !here("a_zone_that_was_wiped_or_restored_is_made_good", &TOOLS) {
         return;

@@ -40,7 +40,10 @@ pub use schema::{Checker, Fault};
 pub use select::{BadRule, MAX_STEPS, Rule, Subject};
 pub use span::{BadSpan, span};
 pub use standing::{Group, Standing, standing};
-pub use status::{Approval, Behind, Hold, LeftOut, Life, MAX_BEHIND, Pause, Quarantined, Status, UnitStatus};
+pub use status::{
+    Approval, Behind, Clash, Hold, LeftOut, Life, MAX_BEHIND, MAX_CLASHES, Pause, Quarantined, Status,
+    UnitStatus,
+};
 pub use view::{
     Broken, Conflict, Counters, Doubt, Effective, EffectiveDocument, Fact, Host, Origin, Plain, Said, Tag,
     Tombstone, Touched, Via, View,

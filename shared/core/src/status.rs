@@ -9,6 +9,8 @@ use crate::{Epoch, HostName, Namespace, Revision};
 
 /// The most entries that any list in a report has; the rest is counted.
 pub const MAX_BEHIND: usize = 100;
+/// How many clashes of a unit are told at once; the others follow when these are settled.
+pub const MAX_CLASHES: usize = 50;
 
 /// One instance of one agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,6 +106,12 @@ pub struct UnitStatus {
     /// Another instance works on it and says how it stands; this one knows nothing of it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub elsewhere: bool,
+    /// What is there already, where something of Shoal's should be, and Shoal did not make: by key, at most [`MAX_CLASHES`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clashes: Vec<Clash>,
+    /// How many of those there are in all.
+    #[serde(default)]
+    pub clashes_total: u64,
     /// What waits for a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<Hold>,
@@ -135,6 +143,19 @@ pub struct LeftOut {
     pub who: Vec<String>,
     /// Why, and what to do about it.
     pub why: String,
+}
+
+/// What is there already, and is not Shoal's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clash {
+    /// The item's key.
+    pub key: String,
+    /// What is there.
+    pub there: serde_json::Value,
+    /// What should be there.
+    pub wanted: serde_json::Value,
+    /// Names exactly both; `shoal adopt` repeats it.
+    pub digest: String,
 }
 
 /// A batch that a guard stopped.
@@ -176,9 +197,14 @@ pub struct Pause {
 }
 
 /// The row under `approvals/<namespace>/<unit>`, and under `approvals/<namespace>` for a new epoch.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Approval {
     /// Of the [`Hold`] that was agreed to.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub digest: String,
+    /// What is Shoal's from now on although it did not make it: items by key, each with the digest of the [`Clash`] that was
+    /// seen. Good for what was wanted before this was written, and for nothing that is wanted later.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub adopt: std::collections::BTreeMap<String, String>,
 }

@@ -235,6 +235,12 @@ pub enum Step {
         /// What to remember.
         memo: Value,
     },
+    /// Some of what is there is not Shoal's and is in the way: it stays as it is, unless a person says with `shoal adopt`, of
+    /// exactly what is there and what is wanted, that Shoal is to have it. Then it is changed as if it were Shoal's.
+    Clash {
+        /// What is in the way.
+        why: String,
+    },
     /// It is behind, and only a person can change that.
     Hold {
         /// Why, and what to do about it.

@@ -23,7 +23,7 @@ use shoal_core::{Epoch, Host, HostName, Revision};
 use crate::agent::{Agent, At, Look, Source, Step};
 use crate::counters::Count;
 use crate::fleet::Fleet;
-use crate::item::{Decision, Item, Kind, Planned, Sight, Trouble};
+use crate::item::{ADOPT, Decision, Item, Kind, Planned, Sight, Trouble};
 use crate::ledger::{MAX_TRIED, SourceId, Stage};
 use crate::options::{OnDrift, Options};
 use crate::sources::Sources;
@@ -152,10 +152,16 @@ impl<A: Agent> Context<'_, A> {
     ) -> Decision<A> {
         let part = self.part(key, item);
         let have = match self.owned(item, part.as_ref().unwrap_or(&item.sight)) {
-            Ok(Some((_, false))) => return self.clash(key, item, wanted, now),
-            Ok(have) => have.map(|(have, _)| have),
+            Ok(Some((_, false))) if wanted.item.is_none() => return self.doubtful(item, now),
+            Ok(Some((have, false))) if !self.adopts(key, wanted, have) => {
+                let why = format!("{key} is there already and Shoal did not make it");
+                return self.clash(item, wanted, &why, have);
+            }
+            Ok(have) => have,
             Err(decision) => return *decision,
         };
+        let adopts = have.is_some_and(|(_, ours)| !ours);
+        let have = have.map(|(have, _)| have);
         let null = Value::Null;
         let missing = self.missing(item);
         if wanted.item.is_none() && have.is_none() && missing.is_some() {
@@ -174,12 +180,22 @@ impl<A: Agent> Context<'_, A> {
                 Decision::Stay { trouble: Trouble::Waiting(why), planned: None, memo: Some(memo), until }
             }
             Step::Hold { why } => Decision::stay(Trouble::Held(why)),
+            Step::Clash { why } => {
+                let Some(have) = have else { return Decision::stay(Trouble::Held(why)) };
+                if !self.adopts(key, wanted, have) {
+                    return self.clash(item, wanted, &why, have);
+                }
+                self.act(item, wanted, ADOPT, memo.clone(), Some(have.clone()), now)
+            }
             Step::Act { verb: "create", memo }
                 if missing.is_some_and(|last| Some(last) != wanted.item.as_ref()) =>
             {
                 self.act(item, wanted, "update", memo, None, now)
             }
-            Step::Act { verb, memo } => self.act(item, wanted, verb, memo, have.cloned(), now),
+            Step::Act { verb, memo } => {
+                let verb = if adopts { ADOPT } else { verb };
+                self.act(item, wanted, verb, memo, have.cloned(), now)
+            }
         }
     }
 
@@ -232,15 +248,35 @@ impl<A: Agent> Context<'_, A> {
         }
     }
 
-    fn clash(&self, key: &A::Key, item: &Item<A>, wanted: &Wanted<A>, now: Moment) -> Decision<A> {
-        if wanted.item.is_none() {
-            // What was tried may be what is there, and only not done yet: then a later look shows it.
-            let tried = matches!(item.entry.as_ref().map(|e| &e.stage), Some(Stage::Creating { .. }));
-            return Decision::Rest { look_again: tried.then(|| now.saturating_add(self.options.retry_most)) };
+    /// What nobody wants, is there, and is not known to be Shoal's.
+    fn doubtful(&self, item: &Item<A>, now: Moment) -> Decision<A> {
+        // What was tried may be what is there, and only not done yet: then a later look shows it.
+        let tried = matches!(item.entry.as_ref().map(|e| &e.stage), Some(Stage::Creating { .. }));
+        Decision::Rest { look_again: tried.then(|| now.saturating_add(self.options.retry_most)) }
+    }
+
+    /// Whether a person said, of exactly this, that Shoal is to have it. Of what was changed since then nobody said so.
+    fn adopts(&self, key: &A::Key, wanted: &Wanted<A>, have: &A::Have) -> bool {
+        let adoption = self.fleet.adoption(self.agent.namespace(), &self.agent.unit(key));
+        let Some((revision, adopt)) = adoption else { return false };
+        wanted.revision <= revision
+            && wanted.item.as_ref().is_some_and(|want| {
+                adopt
+                    .get(&key.to_string())
+                    .is_some_and(|digest| *digest == clash_digest::<A>(key, have, want))
+            })
+    }
+
+    fn clash(&self, item: &Item<A>, wanted: &Wanted<A>, why: &str, have: &Arc<A::Have>) -> Decision<A> {
+        let way = "it stays as it is: remove it by hand, or take it out of the tag";
+        if self.options.nature.whole {
+            return Decision::stay(Trouble::Held(format!("{why}; {way}")));
         }
-        Decision::stay(Trouble::Held(format!(
-            "{key} is there already and Shoal did not make it; it stays as it is: remove it by hand, or take it out of the tag"
-        )))
+        let trouble = Trouble::Held(format!("{why}; {way}, or let Shoal have it with shoal adopt"));
+        let Decision::Act(planned) = self.act(item, wanted, ADOPT, Value::Null, Some(have.clone()), 0) else {
+            return Decision::stay(trouble);
+        };
+        Decision::Stay { trouble, planned: Some(planned), memo: None, until: None }
     }
 
     fn act(
@@ -464,6 +500,17 @@ impl<A: Agent> Planned<A> {
         }
         hex(&hash.finalize()[..8])
     }
+}
+
+/// What names a clash: what is there, and what should be.
+pub(crate) fn clash_digest<A: Agent>(key: &A::Key, have: &A::Have, want: &A::Item) -> String {
+    let text = |json: Result<Vec<u8>, _>| json.unwrap_or_default();
+    let mut hash = Sha256::new();
+    hash.update(format!("{key}\0"));
+    hash.update(text(serde_json::to_vec(have)));
+    hash.update([0]);
+    hash.update(text(serde_json::to_vec(want)));
+    hex(&hash.finalize()[..8])
 }
 
 /// Octets as text.

@@ -220,7 +220,7 @@ impl<A: Agent> Engine<A> {
         for (name, unit) in &mut self.units {
             let mut ours = approvals.iter().filter(|(agent, _)| *agent == self.namespace);
             let approved = ours.any(|(_, unit)| unit.as_ref().is_none_or(|unit| *unit == name.0));
-            if !pauses.is_empty() {
+            if !pauses.is_empty() || approved {
                 let held: Vec<A::Key> =
                     unit.open.keys().chain(unit.ready.iter()).chain(&unit.later).cloned().collect();
                 for key in held {

@@ -19,7 +19,7 @@ pub(crate) struct Fleet {
     view: View,
     epoch: Epoch,
     pauses: BTreeMap<String, Pause>,
-    approvals: BTreeMap<Key, String>,
+    approvals: BTreeMap<Key, (Revision, Approval)>,
 }
 
 /// What a commit touched, for one namespace.
@@ -47,7 +47,7 @@ impl Fleet {
         let mut fleet = Self::new();
         fleet.epoch = epoch;
         for row in rows {
-            fleet.control(&row.key, row.value.as_ref(), &mut Touched::default());
+            fleet.control(&row.key, row.value.as_ref(), row.revision, &mut Touched::default());
             fleet.view.load(row);
         }
         fleet.view.loaded(at);
@@ -57,7 +57,7 @@ impl Fleet {
     pub(crate) fn apply(&mut self, revision: Revision, changes: &[Change], namespace: &str) -> Touched {
         let mut touched = Touched::default();
         for change in changes {
-            self.control(&change.key, change.value.as_ref(), &mut touched);
+            self.control(&change.key, change.value.as_ref(), revision, &mut touched);
         }
         let all = self.view.apply(revision, changes);
         touched.hosts = all.hosts.into_iter().collect();
@@ -68,7 +68,7 @@ impl Fleet {
         touched
     }
 
-    fn control(&mut self, key: &Key, value: Option<&Document>, touched: &mut Touched) {
+    fn control(&mut self, key: &Key, value: Option<&Document>, revision: Revision, touched: &mut Touched) {
         // Most rows are others, and need not be taken apart to know it.
         if ![PAUSES, APPROVALS].contains(&key.namespace()) {
             return;
@@ -84,7 +84,7 @@ impl Fleet {
             }
             Kind::Approval(agent, unit) => {
                 match value.and_then(|v| v.to::<Approval>().ok()) {
-                    Some(approval) => self.approvals.insert(key.clone(), approval.digest),
+                    Some(approval) => self.approvals.insert(key.clone(), (revision, approval)),
                     None => self.approvals.remove(key),
                 };
                 touched.approvals.push((agent, unit));
@@ -191,11 +191,22 @@ impl Fleet {
 
     /// The digest that a person agreed to for this unit; without one, the epoch.
     pub(crate) fn approval(&self, agent: &str, unit: Option<&Unit>) -> Option<&str> {
+        let (_, approval) = self.word(agent, unit)?;
+        Some(&*approval.digest).filter(|digest| !digest.is_empty())
+    }
+
+    /// The digests of clashes of this unit that Shoal is to have, and the revision at which a person said so.
+    pub(crate) fn adoption(&self, agent: &str, unit: &Unit) -> Option<(Revision, &BTreeMap<String, String>)> {
+        let (revision, approval) = self.word(agent, Some(unit))?;
+        Some((*revision, &approval.adopt)).filter(|(_, adopt)| !adopt.is_empty())
+    }
+
+    fn word(&self, agent: &str, unit: Option<&Unit>) -> Option<&(Revision, Approval)> {
         if self.approvals.is_empty() {
             return None;
         }
         let key = Key::approval(&agent.parse().ok()?, unit.map(|unit| unit.0.as_str())).ok()?;
-        self.approvals.get(&key).map(String::as_str)
+        self.approvals.get(&key)
     }
 
     /// What of this source cannot be read and is therefore not known at all, neither there nor gone: its host, its tag,

@@ -26,7 +26,7 @@ use sha2::{Digest, Sha256};
 
 use crate::agent::Agent;
 use crate::decide::{Context, hex};
-use crate::item::{Item, Kind, Planned, Trouble};
+use crate::item::{ADOPT, Item, Kind, Planned, Trouble};
 use crate::options::MaxChange;
 use crate::target::Why;
 use crate::unit::State;
@@ -150,7 +150,8 @@ fn toll<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>, ready: &[A::Key]) -> To
         falls: Vec::new(),
     };
     for (key, planned) in ready.iter().filter_map(|key| Some((key, planned(unit, key)?))) {
-        if unit.agreed(key).is_some_and(|agreed| *agreed == planned.digest()) {
+        // A person said so of each that is adopted.
+        if planned.verb == ADOPT || unit.agreed(key).is_some_and(|agreed| *agreed == planned.digest()) {
             continue;
         }
         if matches!(planned.because, Why::NewLogic { .. }) {

@@ -1,12 +1,15 @@
 //! What an engine says of itself: how far it is, what is behind since when and why, and whether it is done.
 
 use jiff::Timestamp;
-use shoal_core::{Behind, HostName, LeftOut, MAX_BEHIND, Quarantined, Revision, Status, UnitStatus};
+use shoal_core::{
+    Behind, Clash, HostName, LeftOut, MAX_BEHIND, MAX_CLASHES, Quarantined, Revision, Status, UnitStatus,
+};
 
 use crate::agent::Agent;
+use crate::decide::clash_digest;
 use crate::effect::Act;
 use crate::engine::{Engine, Listing};
-use crate::item::{Item, Open, Trouble};
+use crate::item::{ADOPT, Item, Open, Planned, Trouble};
 use crate::ledger::SourceId;
 use crate::options::Options;
 use crate::unit::{Phase, State};
@@ -273,9 +276,28 @@ fn unit_status<A: Agent>(unit: &State<A>, seen: Revision) -> UnitStatus {
         left_out: unit.left_out().take(MAX_BEHIND).collect(),
         left_out_total: left_out_total as u64,
         elsewhere: unit.elsewhere,
+        clashes_total: clashes(unit).count() as u64,
+        clashes: clashes(unit).take(MAX_CLASHES).filter_map(|(key, planned)| clash(key, planned)).collect(),
         held: unit.hold.clone(),
         failing: (unit.backoff.failures > 0).then(|| unit.backoff.why.clone()),
     }
+}
+
+/// What is there and not Shoal's, where something of Shoal's should be.
+fn clashes<A: Agent>(unit: &State<A>) -> impl Iterator<Item = (&A::Key, &Planned<A>)> {
+    let held = unit.open.iter().filter(|(_, open)| matches!(open.trouble, Trouble::Held(_)));
+    let planned = held.filter_map(|(key, open)| Some((key, open.planned.as_deref()?)));
+    planned.filter(|(_, planned)| planned.verb == ADOPT)
+}
+
+fn clash<A: Agent>(key: &A::Key, planned: &Planned<A>) -> Option<Clash> {
+    let (have, want) = (planned.from.as_deref()?, planned.to.as_deref()?);
+    Some(Clash {
+        key: key.to_string(),
+        there: serde_json::to_value(have).ok()?,
+        wanted: serde_json::to_value(want).ok()?,
+        digest: clash_digest::<A>(key, have, want),
+    })
 }
 
 fn hosts<A: Agent>(item: &Item<A>) -> Vec<HostName> {

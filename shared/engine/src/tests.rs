@@ -1,5 +1,6 @@
 //! The engine's rules, one by one, in a model world.
 
+mod adopt;
 mod agent;
 mod claims;
 mod facts;

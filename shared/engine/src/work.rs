@@ -429,7 +429,8 @@ impl<A: Agent> Engine<A> {
                     unit.pages.touch(key);
                 }
             }
-            (Some(want), Sight::Ours(_), None) => {
+            // Marked as ours, or equal to what is wanted and adopted.
+            (Some(want), Sight::Ours(_) | Sight::There(_), None) => {
                 let from = item.sources.clone();
                 let last = Some(want.clone());
                 item.entry = Some(Entry {

@@ -81,6 +81,21 @@ impl Scratch {
         self.commit(vec![Edit::Write { key, value, expect: Expect::Any }]).await;
     }
 
+    /// Lets Shoal have what stands in the way of these names; answers all that did.
+    pub(crate) async fn adopt(&self, zone: &str, names: &[&str]) -> Vec<String> {
+        let store = SqliteStore::open(self.path().join("db")).await.unwrap();
+        let reports = store.reports().await.unwrap();
+        let clashes = reports.iter().find_map(|report| Some(&report.units.get(zone)?.clashes)).unwrap();
+        let named = clashes.iter().filter(|clash| names.contains(&&*clash.key));
+        let adopt: serde_json::Map<_, _> =
+            named.map(|clash| (clash.key.clone(), json!(clash.digest))).collect();
+        let key = Key::approval(&"dns".parse().unwrap(), Some(zone)).unwrap();
+        let value = Document::from(json!({ "adopt": adopt }));
+        let all = clashes.iter().map(|clash| clash.key.clone()).collect();
+        self.commit(vec![Edit::Write { key, value, expect: Expect::Any }]).await;
+        all
+    }
+
     pub(crate) fn zone(&self, name: &str) -> String {
         fs::read_to_string(self.path().join("zones").join(name)).unwrap_or_default()
     }
