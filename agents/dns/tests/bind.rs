@@ -10,7 +10,7 @@ use common::{Named, converge, dig, fence, files, here, observe, step};
 use serde_json::{Value, json};
 use shoal_agent::Revision;
 use shoal_agent::{Outcome, Seen, Target, Unit, Why};
-use shoal_dns::target::{Bind, BindSettings};
+use shoal_dns::target::{ZoneFiles, ZoneFileSettings};
 use shoal_dns::{Key, Node};
 
 const ZONE: &str = "example.com";
@@ -47,7 +47,7 @@ async fn bind_answers_what_was_written() {
         return;
     }
     let named = Named::start(&[ZONE]);
-    let bind = Bind::open(named.settings()).unwrap();
+    let bind = ZoneFiles::open(named.settings()).unwrap();
     let statics = json!([
         {"name": "*.dev", "type": "A", "data": "192.0.2.99"},
         {"name": "t", "type": "TXT", "data": "v=spf1; \"quoted\" ü ".repeat(20)},
@@ -87,7 +87,7 @@ async fn a_bad_record_is_named_and_the_rest_goes_live() {
         return;
     }
     let named = Named::start(&[ZONE]);
-    let bind = Bind::open(named.settings()).unwrap();
+    let bind = ZoneFiles::open(named.settings()).unwrap();
     let statics = json!([
         {"name": "un_der", "type": "A", "data": "192.0.2.3"},
         {"name": "o_o", "type": "AAAA", "data": "2001:db8::2"},
@@ -132,12 +132,12 @@ async fn a_failed_reload_puts_the_last_good_file_back() {
     }
     let named = Named::start(&[ZONE]);
     let mut settings = named.settings();
-    converge(&Bind::open(settings.clone()).unwrap(), ZONE, &zone("192.0.2.1", json!([]))).await;
+    converge(&ZoneFiles::open(settings.clone()).unwrap(), ZONE, &zone("192.0.2.1", json!([]))).await;
     let before = fs::read_to_string(named.file(ZONE)).unwrap();
     // A checker that lets everything pass, and a record that BIND itself does not load; rndc exits 0 all the same.
     settings.check = Vec::new();
     settings.within = 2;
-    let bind = Bind::open(settings).unwrap();
+    let bind = ZoneFiles::open(settings).unwrap();
     let bad = zone("192.0.2.9", json!([{"name": "un_der", "type": "A", "data": "192.0.2.3"}]));
     let fault = step(&bind, ZONE, &bad, &wanted()).await.unwrap_err();
     assert!(fault.to_string().contains("serves serial 1, not 2"), "{fault}");
@@ -155,7 +155,7 @@ async fn edits_by_hand_are_seen_and_undone_or_kept() {
     }
     let named = Named::start(&[ZONE]);
     let want = zone("192.0.2.1", json!([]));
-    let bind = Bind::open(named.settings()).unwrap();
+    let bind = ZoneFiles::open(named.settings()).unwrap();
     converge(&bind, ZONE, &want).await;
     let edit = |from: &str, to: &str| {
         let text = fs::read_to_string(named.file(ZONE)).unwrap();
@@ -188,15 +188,15 @@ async fn a_foreign_file_is_left_alone_until_adopted() {
     let dir = tempfile::tempdir().unwrap();
     let foreign = "@ 300 IN SOA ns1 h 5 1 1 1 1\n@ IN NS ns1\nns1 A 192.0.2.1\n";
     fs::write(dir.path().join("example.com.zone"), foreign).unwrap();
-    let mut settings = shoal_dns::target::BindSettings::files(dir.path());
-    let bind = Bind::open(settings.clone()).unwrap();
+    let mut settings = shoal_dns::target::ZoneFileSettings::files(dir.path());
+    let bind = ZoneFiles::open(settings.clone()).unwrap();
     let want = zone("192.0.2.1", json!([]));
     assert!(observe(&bind, ZONE).await.seen.values().all(|seen| matches!(seen, Seen::There(_))));
     let fault = step(&bind, ZONE, &want, &wanted()).await.unwrap_err();
     assert!(fault.permanent && fault.to_string().contains("adopt = [\"example.com\"]"), "{fault}");
     assert_eq!(fs::read_to_string(dir.path().join("example.com.zone")).unwrap(), foreign);
     settings.adopt = vec!["example.com".to_owned()];
-    let bind = Bind::open(settings).unwrap();
+    let bind = ZoneFiles::open(settings).unwrap();
     assert!(observe(&bind, ZONE).await.seen.values().all(|seen| matches!(seen, Seen::Ours(_))));
     converge(&bind, ZONE, &want).await;
     assert!(
@@ -214,7 +214,7 @@ async fn a_zone_goes_only_for_a_named_reason() {
     let named = Named::start(&[]);
     let mut settings = named.settings();
     (settings.add, settings.remove) = (named.addzone(), named.delzone());
-    let bind = Bind::open(settings).unwrap();
+    let bind = ZoneFiles::open(settings).unwrap();
     let want = zone("192.0.2.1", json!([]));
     converge(&bind, ZONE, &want).await;
     assert_eq!(dig(named.address, "web1.example.com").answer().len(), 1);
@@ -242,7 +242,7 @@ async fn stopped_anywhere_the_next_one_converges() {
     }
     let named = Named::start(&[ZONE]);
     let good = named.settings();
-    converge(&Bind::open(good.clone()).unwrap(), ZONE, &zone("192.0.2.1", json!([]))).await;
+    converge(&ZoneFiles::open(good.clone()).unwrap(), ZONE, &zone("192.0.2.1", json!([]))).await;
     let hang = vec!["sleep".to_owned(), "600".to_owned()];
     for (round, stop) in ["check", "reload", "fence"].into_iter().enumerate() {
         let want = zone(&format!("192.0.2.{}", 100 + round), json!([]));
@@ -252,7 +252,7 @@ async fn stopped_anywhere_the_next_one_converges() {
             "reload" => settings.reload = hang.clone(),
             _ => {}
         }
-        let bind = Bind::open(settings).unwrap();
+        let bind = ZoneFiles::open(settings).unwrap();
         let batch = common::batch(&observe(&bind, ZONE).await, &want, &wanted()).unwrap();
         let unit = Unit::from(ZONE);
         let before = serial(&named);
@@ -270,7 +270,7 @@ async fn stopped_anywhere_the_next_one_converges() {
             }
         }
         assert_eq!(serial(&named), before, "{stop}");
-        let next = Bind::open(good.clone()).unwrap();
+        let next = ZoneFiles::open(good.clone()).unwrap();
         assert!(converge(&next, ZONE, &want).await > 0, "{stop}");
         assert_eq!(
             dig(named.address, "web1.example.com").answer(),
@@ -334,7 +334,7 @@ fn every_zone_passes_the_checker() {
         ..Default::default()
     });
     let dir = tempfile::tempdir().unwrap();
-    let mut settings = shoal_dns::target::BindSettings::files(dir.path());
+    let mut settings = shoal_dns::target::ZoneFileSettings::files(dir.path());
     // Names with underscores are another matter, and named by another test.
     settings.check =
         ["named-checkzone", "-i", "local", "-k", "ignore", "{zone}", "{file}"].map(str::to_owned).to_vec();
@@ -348,7 +348,7 @@ fn every_zone_passes_the_checker() {
                 .tag("dns/example.com", spec, &["web1.example.com"])
                 .host("web1.example.com", json!({"address": "192.0.2.1", "site": site}))
                 .lenient(ZONE);
-            let bind = Bind::open(settings.clone()).unwrap();
+            let bind = ZoneFiles::open(settings.clone()).unwrap();
             let outcomes = runtime.block_on(step(&bind, ZONE, &want, &wanted())).unwrap();
             for (key, outcome) in outcomes {
                 prop_assert_eq!(outcome, Outcome::Done, "{}", key);
@@ -391,13 +391,13 @@ async fn a_name_server_whose_address_is_not_found_holds_nothing_up() {
         ("old", rows(&[("old", "DNAME", "new.example.net."), ("old", "A", "192.0.2.5")]), true),
     ] {
         let dir = tempfile::tempdir().unwrap();
-        let mut settings = BindSettings::files(dir.path());
+        let mut settings = ZoneFileSettings::files(dir.path());
         settings.check =
             ["named-checkzone", "-i", "local", "-k", "fail", "{zone}", "{file}"].map(str::to_owned).to_vec();
         let server = format!("{server}.example.com.");
         let tag = json!({"soa": {"primary": "ns.example.net."}, "ns": ["ns.example.net.", server], "static": statics});
         let want = Fleet::default().tag("dns/example.com", tag, &[]).zone(ZONE);
-        let outcomes = step(&Bind::open(settings).unwrap(), ZONE, &want, &wanted()).await;
+        let outcomes = step(&ZoneFiles::open(settings).unwrap(), ZONE, &want, &wanted()).await;
         let outcomes = outcomes.unwrap_or_else(|fault| panic!("{server}: {fault}"));
         assert_eq!(outcomes["example.com/@"] == Outcome::Done, stays, "{server}: {outcomes:?}");
         let file = fs::read_to_string(dir.path().join("example.com.zone")).unwrap();
@@ -416,7 +416,7 @@ async fn more_records_than_bind_takes_hold_up_nothing_but_themselves() {
         let data: Vec<String> = (1..=many).map(|n| format!("198.51.100.{n}")).collect();
         zone("192.0.2.1", json!([{"name": "pool", "type": "A", "data": data}]))
     };
-    let bind = Bind::open(settings.clone()).unwrap();
+    let bind = ZoneFiles::open(settings.clone()).unwrap();
     converge(&bind, ZONE, &pool(100)).await;
     let outcomes = step(&bind, ZONE, &pool(101), &wanted()).await.unwrap();
     assert_eq!(outcomes.values().filter(|outcome| **outcome != Outcome::Done).count(), 1, "{outcomes:?}");
@@ -434,6 +434,6 @@ async fn more_records_than_bind_takes_hold_up_nothing_but_themselves() {
     let named = Named::start_with(&[ZONE], "max-records-per-type 0;");
     settings = named.settings();
     settings.max_records = 0;
-    converge(&Bind::open(settings).unwrap(), ZONE, &pool(250)).await;
+    converge(&ZoneFiles::open(settings).unwrap(), ZONE, &pool(250)).await;
     assert_eq!(dig(named.address, "pool.example.com +tcp").answer().len(), 250);
 }

@@ -18,7 +18,7 @@ use common::{Named, converge, here, rubbish};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use shoal_agent::Target;
-use shoal_dns::target::{Bind, BindSettings, Listen, Server, ServerSettings};
+use shoal_dns::target::{ZoneFiles, ZoneFileSettings, Listen, Server, ServerSettings};
 use shoal_dns::{Key, Node};
 
 const ZONE: &str = "example.com";
@@ -139,9 +139,9 @@ fn the_file_means_what_the_server_answers() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let (server, at) = runtime.block_on(serve());
     let dir = tempfile::tempdir().unwrap();
-    let mut settings = BindSettings::files(dir.path());
+    let mut settings = ZoneFileSettings::files(dir.path());
     settings.check = CHECK.map(str::to_owned).to_vec();
-    let bind = Bind::open(settings).unwrap();
+    let bind = ZoneFiles::open(settings).unwrap();
     let compared = std::cell::Cell::new(0);
     let found = runner(60).run(&rubbish::documents(), |documents| {
         let want = want(&documents);
@@ -201,7 +201,7 @@ fn both_servers_give_the_same_answers() {
         Named::start_with(&[ZONE], "minimal-responses yes; zero-no-soa-ttl no; check-names primary ignore;");
     let mut settings = named.settings();
     settings.check = CHECK.map(str::to_owned).to_vec();
-    let bind = Bind::open(settings).unwrap();
+    let bind = ZoneFiles::open(settings).unwrap();
     let asked = std::cell::Cell::new(0);
     let more = prop::collection::vec(rubbish::name(), 0..10);
     let found = runner(20).run(&(rubbish::documents(), more), |(documents, more)| {

@@ -13,7 +13,7 @@ use common::scratch::{Daemon, Scratch};
 use common::{Named, converge, dig, here, until, until_async};
 use serde_json::json;
 use shoal_agent::{Target, Unit};
-use shoal_dns::target::{Bind, BindSettings};
+use shoal_dns::target::{ZoneFiles, ZoneFileSettings};
 
 const ZONE: &str = "example.com";
 
@@ -70,7 +70,7 @@ async fn an_edit_by_hand_is_undone_or_reported_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_what_others_do_wakes() {
     let dir = tempfile::tempdir().unwrap();
-    let bind = Bind::open(BindSettings::files(dir.path())).unwrap();
+    let bind = ZoneFiles::open(ZoneFileSettings::files(dir.path())).unwrap();
     let zone = |address: &str| {
         let statics = json!([{"name": "ns1", "type": "A", "data": address}]);
         Fleet::default()

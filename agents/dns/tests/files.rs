@@ -14,7 +14,7 @@ use common::fleet::Fleet;
 use common::{batch, converge, fence, files, observe, step};
 use serde_json::json;
 use shoal_agent::{Clock, Fence, Moment, Revision, Target, Unit, Why};
-use shoal_dns::target::{Bind, BindSettings};
+use shoal_dns::target::{ZoneFiles, ZoneFileSettings};
 use shoal_dns::{Key, Node};
 
 const ZONE: &str = "example.com";
@@ -43,7 +43,7 @@ impl Clock for Until {
     }
 }
 
-async fn apply_until(bind: &Bind, loaded: &Path, want: &BTreeMap<Key, Node>) -> Result<(), String> {
+async fn apply_until(bind: &ZoneFiles, loaded: &Path, want: &BTreeMap<Key, Node>) -> Result<(), String> {
     let batch = batch(&observe(bind, ZONE).await, want, &wanted()).unwrap();
     let fence = Fence { number: 1, not_after: 1, clock: Arc::new(Until(loaded.to_owned())) };
     bind.apply(&Unit::from(ZONE), &batch, &fence).await.map(drop).map_err(|fault| fault.to_string())
@@ -53,16 +53,16 @@ async fn apply_until(bind: &Bind, loaded: &Path, want: &BTreeMap<Key, Node>) -> 
 async fn what_takes_longer_to_load_than_a_claim_lasts_is_settled_unless_somebody_else_wrote() {
     let dir = tempfile::tempdir().unwrap();
     let loaded = dir.path().join("loaded");
-    let mut settings = BindSettings::files(dir.path());
+    let mut settings = ZoneFileSettings::files(dir.path());
     settings.reload = words(&["touch", loaded.to_str().unwrap()]);
-    let bind = Bind::open(settings.clone()).unwrap();
+    let bind = ZoneFiles::open(settings.clone()).unwrap();
     apply_until(&bind, &loaded, &zone("192.0.2.1")).await.unwrap();
     assert_eq!(files(dir.path()), ["example.com.zone", "loaded"]);
     assert!(batch(&observe(&bind, ZONE).await, &zone("192.0.2.1"), &wanted()).is_none());
     // Somebody else wrote meanwhile: what stands beside the file is theirs.
     fs::remove_file(&loaded).unwrap();
     settings.reload = words(&["sh", "-c", &format!("echo >> {{file}}; touch {}", loaded.display())]);
-    let bind = Bind::open(settings).unwrap();
+    let bind = ZoneFiles::open(settings).unwrap();
     let why = apply_until(&bind, &loaded, &zone("192.0.2.2")).await.unwrap_err();
     assert!(why.contains("claim"), "{why}");
     assert!(dir.path().join(".example.com.zone.good").exists());
@@ -71,12 +71,12 @@ async fn what_takes_longer_to_load_than_a_claim_lasts_is_settled_unless_somebody
 #[tokio::test]
 async fn an_edit_that_no_server_ever_loaded_is_not_gone_back_to() {
     let dir = tempfile::tempdir().unwrap();
-    let mut settings = BindSettings::files(dir.path());
-    converge(&Bind::open(settings.clone()).unwrap(), ZONE, &zone("192.0.2.1")).await;
+    let mut settings = ZoneFileSettings::files(dir.path());
+    converge(&ZoneFiles::open(settings.clone()).unwrap(), ZONE, &zone("192.0.2.1")).await;
     let path = dir.path().join("example.com.zone");
     let good = fs::read_to_string(&path).unwrap();
     settings.reload = words(&["false"]);
-    let bind = Bind::open(settings).unwrap();
+    let bind = ZoneFiles::open(settings).unwrap();
     // What Shoal wrote goes back.
     let fault = step(&bind, ZONE, &zone("192.0.2.2"), &wanted()).await.unwrap_err();
     assert!(fault.to_string().contains("the last good file is back"), "{fault}");
@@ -92,7 +92,7 @@ async fn an_edit_that_no_server_ever_loaded_is_not_gone_back_to() {
 #[tokio::test]
 async fn an_attempt_that_was_given_up_does_not_write_into_the_next_one() {
     let dir = tempfile::tempdir().unwrap();
-    let bind = Bind::open(BindSettings::files(dir.path())).unwrap();
+    let bind = ZoneFiles::open(ZoneFileSettings::files(dir.path())).unwrap();
     // Whoever opens this to write waits for a reader.
     let candidate = dir.path().join(".example.com.zone.new");
     assert!(std::process::Command::new("mkfifo").arg(&candidate).status().unwrap().success());

@@ -15,7 +15,7 @@ use common::wire::{self, Sets};
 use common::{here, step};
 use serde_json::{Value, json};
 use shoal_agent::{Outcome, Revision, Why};
-use shoal_dns::target::{Bind, BindSettings};
+use shoal_dns::target::{ZoneFiles, ZoneFileSettings};
 use shoal_dns::{Key, Node};
 
 const ZONE: &str = "example.com";
@@ -100,9 +100,9 @@ fn zone(records: &[(u16, Vec<u8>)]) -> BTreeMap<Key, Node> {
 /// How many names of the zone BIND refuses, and why.
 fn refused(want: &BTreeMap<Key, Node>) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
-    let mut settings = BindSettings::files(dir.path());
+    let mut settings = ZoneFileSettings::files(dir.path());
     settings.check = CHECK.map(str::to_owned).to_vec();
-    let bind = Bind::open(settings).unwrap();
+    let bind = ZoneFiles::open(settings).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let outcomes = runtime.block_on(step(&bind, ZONE, want, &Why::Wanted(Revision(7)))).unwrap();
     let failed = outcomes.into_iter().filter_map(|(key, outcome)| match outcome {

@@ -8,7 +8,7 @@ use common::fleet::Fleet;
 use common::{Named, converge, dig, here};
 use serde_json::{Value, json};
 use shoal_agent::Target as _;
-use shoal_dns::target::{Bind, Listen, Server, ServerSettings};
+use shoal_dns::target::{ZoneFiles, Listen, Server, ServerSettings};
 
 const ZONE: &str = "example.com";
 
@@ -27,7 +27,7 @@ async fn the_largest_sets_are_answered_whole() {
     let tag = json!({"soa": {"primary": "ns.example.net."}, "static": statics});
     let want = Fleet::default().tag("dns/example.com", tag, &[]).zone(ZONE);
     let named = Named::start(&[ZONE]);
-    converge(&Bind::open(named.settings()).unwrap(), ZONE, &want).await;
+    converge(&ZoneFiles::open(named.settings()).unwrap(), ZONE, &want).await;
     let server = Server::open(ServerSettings {
         listen: Listen::One(([127, 0, 0, 1], 0).into()),
         ..ServerSettings::default()

@@ -12,22 +12,22 @@ use common::fleet::Fleet;
 use common::step;
 use serde_json::{Value, json};
 use shoal_agent::{Outcome, Revision, Why};
-use shoal_dns::target::{Bind, BindSettings};
+use shoal_dns::target::{ZoneFiles, ZoneFileSettings};
 use shoal_dns::{Key, Node};
 
 const ZONE: &str = "example.com";
 
 /// A checker that complains, as BIND's do, of each line with a word of the file `words`.
-fn open(dir: &Path, words: &str) -> Bind {
+fn open(dir: &Path, words: &str) -> ZoneFiles {
     fs::write(dir.join("words"), words).unwrap();
     let script = format!(
         "grep -nFf {}/words \"$1\" | while IFS=: read -r line rest; do echo \"dns_rdata_fromtext: $1:$line: near 'x': not today\"; done | grep . && exit 1; exit 0",
         dir.display()
     );
-    let mut settings = BindSettings::files(dir.join("zones"));
+    let mut settings = ZoneFileSettings::files(dir.join("zones"));
     settings.check = ["sh", "-c", &script, "check", "{file}"].map(str::to_owned).to_vec();
     fs::create_dir_all(dir.join("zones")).unwrap();
-    Bind::open(settings).unwrap()
+    ZoneFiles::open(settings).unwrap()
 }
 
 fn zone(statics: Value) -> BTreeMap<Key, Node> {
@@ -35,7 +35,7 @@ fn zone(statics: Value) -> BTreeMap<Key, Node> {
     Fleet::default().tag("dns/example.com", tag, &[]).zone(ZONE)
 }
 
-async fn failed(bind: &Bind, want: &BTreeMap<Key, Node>) -> Vec<String> {
+async fn failed(bind: &ZoneFiles, want: &BTreeMap<Key, Node>) -> Vec<String> {
     let outcomes = step(bind, ZONE, want, &Why::Wanted(Revision(7))).await.unwrap();
     let failed = outcomes.into_iter().filter_map(|(key, outcome)| match outcome {
         Outcome::Failed(fault) => Some(format!("{key}: {fault}")),

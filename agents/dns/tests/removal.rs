@@ -13,7 +13,7 @@ use common::{Named, converge, dig, files, here, observe, step};
 use serde_json::json;
 use shoal_agent::{Revision, Seen, Why};
 use shoal_core::Edit;
-use shoal_dns::target::Bind;
+use shoal_dns::target::ZoneFiles;
 use shoal_dns::{Key, Node};
 
 const ZONE: &str = "example.com";
@@ -47,7 +47,7 @@ async fn a_zone_that_is_still_served_is_still_there() {
         let mut settings = settings.clone();
         settings.remove = remove.iter().map(|&word| word.to_owned()).collect();
         settings.within = within;
-        Bind::open(settings).unwrap()
+        ZoneFiles::open(settings).unwrap()
     };
     converge(&target(&[], 10), ZONE, &zone()).await;
     // A command that fails, one that does nothing, and none: the file and every name stay, and each says why.
@@ -88,7 +88,7 @@ async fn a_file_that_was_taken_is_made_again_with_a_later_serial() {
         return;
     }
     let named = Named::start(&[ZONE]);
-    let bind = Bind::open(named.settings()).unwrap();
+    let bind = ZoneFiles::open(named.settings()).unwrap();
     converge(&bind, ZONE, &zone()).await;
     fs::remove_file(named.file(ZONE)).unwrap();
     assert_eq!(converge(&bind, ZONE, &zone()).await, zone().len());
@@ -99,15 +99,15 @@ async fn a_file_that_was_taken_is_made_again_with_a_later_serial() {
 #[tokio::test]
 async fn without_a_server_the_exit_code_decides() {
     let dir = tempfile::tempdir().unwrap();
-    let mut settings = shoal_dns::target::BindSettings::files(dir.path());
-    converge(&Bind::open(settings.clone()).unwrap(), ZONE, &zone()).await;
+    let mut settings = shoal_dns::target::ZoneFileSettings::files(dir.path());
+    converge(&ZoneFiles::open(settings.clone()).unwrap(), ZONE, &zone()).await;
     settings.remove = vec!["false".to_owned()];
     let fault =
-        step(&Bind::open(settings.clone()).unwrap(), ZONE, &BTreeMap::new(), &gone()).await.unwrap_err();
+        step(&ZoneFiles::open(settings.clone()).unwrap(), ZONE, &BTreeMap::new(), &gone()).await.unwrap_err();
     assert!(fault.to_string().contains("false ended with"), "{fault}");
     assert_eq!(files(dir.path()), ["example.com.zone"]);
     settings.remove = vec!["true".to_owned()];
-    step(&Bind::open(settings).unwrap(), ZONE, &BTreeMap::new(), &gone()).await.unwrap();
+    step(&ZoneFiles::open(settings).unwrap(), ZONE, &BTreeMap::new(), &gone()).await.unwrap();
     assert!(files(dir.path()).is_empty());
 }
 

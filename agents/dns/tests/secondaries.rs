@@ -8,10 +8,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
 use common::fleet::Fleet;
-use common::{Named, SECRET, converge, dig, free, here, until};
+use common::{Named, Running, SECRET, converge, dig, free, here, until};
 use serde_json::json;
 use shoal_agent::Target as _;
 use shoal_dns::target::{Algorithm, KeySettings, Listen, Server, ServerSettings, TransferSettings};
@@ -80,55 +79,28 @@ fn all(at: SocketAddr, key: bool) -> Vec<String> {
     lines
 }
 
-/// A program that is ended when dropped.
-struct Running(Child, #[allow(dead_code, reason = "its folder goes with it")] TempDir);
-
-impl Running {
-    fn start(program: &str, args: &[&str], config: &str, dir: TempDir) -> Self {
-        let path = dir.path().join("conf");
-        fs::write(&path, config.replace("DIR", &dir.path().display().to_string())).unwrap();
-        let log = fs::File::create(dir.path().join("out")).unwrap();
-        let child = Command::new(program)
-            .env("PATH", format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default()))
-            .args(args)
-            .arg(&path)
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        Self(child, dir)
-    }
-
-    fn nsd(port: u16, primary: SocketAddr) -> Self {
-        let config = format!(
-            "server:\n ip-address: 127.0.0.1@{port}\n username: \"\"\n chroot: \"\"\n zonesdir: DIR\n database: \"\"\n \
-             pidfile: DIR/pid\n xfrdfile: DIR/xfrd\n xfrdir: DIR\n zonelistfile: DIR/list\n logfile: DIR/log\n \
-             server-count: 1\nremote-control:\n control-enable: no\nkey:\n name: k\n algorithm: hmac-sha256\n secret: {SECRET}\n\
-             zone:\n name: {ZONE}\n zonefile: DIR/zone\n allow-notify: 127.0.0.1 k\n request-xfr: 127.0.0.1@{} k\n \
-             provide-xfr: 127.0.0.1 NOKEY\n",
-            primary.port()
-        );
-        Self::start("nsd", &["-d", "-c"], &config, TempDir::new().unwrap())
-    }
-
-    fn knot(port: u16, primary: SocketAddr) -> Self {
-        let config = format!(
-            "server:\n  listen: 127.0.0.1@{port}\n  rundir: DIR\n  user: root:root\ndatabase:\n  storage: DIR\nkey:\n  - id: k\n    \
-             algorithm: hmac-sha256\n    secret: {SECRET}\nremote:\n  - id: primary\n    address: 127.0.0.1@{}\n    key: k\nacl:\n  \
-             - id: told\n    address: 127.0.0.1\n    key: k\n    action: notify\n  - id: all\n    address: 127.0.0.1\n    \
-             action: transfer\ntemplate:\n  - id: default\n    storage: DIR\nzone:\n  - domain: {ZONE}\n    master: primary\n    \
-             acl: [told, all]\n",
-            primary.port()
-        );
-        Self::start("knotd", &["-c"], &config, TempDir::new().unwrap())
-    }
+fn nsd(port: u16, primary: SocketAddr) -> Running {
+    let config = format!(
+        "server:\n ip-address: 127.0.0.1@{port}\n username: \"\"\n chroot: \"\"\n zonesdir: DIR\n database: \"\"\n \
+         pidfile: DIR/pid\n xfrdfile: DIR/xfrd\n xfrdir: DIR\n zonelistfile: DIR/list\n logfile: DIR/log\n \
+         server-count: 1\nremote-control:\n control-enable: no\nkey:\n name: k\n algorithm: hmac-sha256\n secret: {SECRET}\n\
+         zone:\n name: {ZONE}\n zonefile: DIR/zone\n allow-notify: 127.0.0.1 k\n request-xfr: 127.0.0.1@{} k\n \
+         provide-xfr: 127.0.0.1 NOKEY\n",
+        primary.port()
+    );
+    Running::start("nsd", &["-d", "-c"], &config, TempDir::new().unwrap())
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
-        let _ = self.0.wait();
-    }
+fn knot(port: u16, primary: SocketAddr) -> Running {
+    let config = format!(
+        "server:\n  listen: 127.0.0.1@{port}\n  rundir: DIR\n  user: root:root\ndatabase:\n  storage: DIR\nkey:\n  - id: k\n    \
+         algorithm: hmac-sha256\n    secret: {SECRET}\nremote:\n  - id: primary\n    address: 127.0.0.1@{}\n    key: k\nacl:\n  \
+         - id: told\n    address: 127.0.0.1\n    key: k\n    action: notify\n  - id: all\n    address: 127.0.0.1\n    \
+         action: transfer\ntemplate:\n  - id: default\n    storage: DIR\nzone:\n  - domain: {ZONE}\n    master: primary\n    \
+         acl: [told, all]\n",
+        primary.port()
+    );
+    Running::start("knotd", &["-c"], &config, TempDir::new().unwrap())
 }
 
 /// Changes of every kind, after each of which the secondary has the same zone.
@@ -160,14 +132,14 @@ async fn follows(test: &str, start: impl Fn(u16, SocketAddr) -> Running) {
 #[tokio::test(flavor = "multi_thread")]
 async fn nsd_follows() {
     if here("nsd_follows", &["nsd", "dig"]) {
-        follows("nsd", Running::nsd).await;
+        follows("nsd", nsd).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn knot_follows() {
     if here("knot_follows", &["knotd", "dig"]) {
-        follows("knot", Running::knot).await;
+        follows("knot", knot).await;
     }
 }
 

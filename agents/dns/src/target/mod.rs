@@ -1,6 +1,6 @@
 //! The effectful half: what is served, and how to change it.
 
-mod bind;
+mod files;
 mod serial;
 mod server;
 mod tsig;
@@ -10,7 +10,7 @@ mod zonefile;
 use serde::Deserialize;
 use shoal_agent::{Applied, Batch, Fault, Fence, Nature, Observed, Outcome, Scope, Target, Unit};
 
-pub use bind::{Bind, BindSettings};
+pub use files::{ServerKind, ZoneFileSettings, ZoneFileTable, ZoneFiles};
 pub use serial::SerialStyle;
 pub use server::{Listen, Server, ServerSettings, TransferSettings};
 pub use tsig::{Algorithm, KeySettings};
@@ -19,14 +19,20 @@ pub use update::{Update, UpdateSettings};
 use crate::name::Zone;
 use crate::{Dns, Key};
 
-/// Which target: `[agent.bind]`, `[agent.update]` or `[agent.server]` of the node's configuration, and the built-in server
-/// where none is there.
+/// Which target: `[agent.bind]`, `[agent.nsd]`, `[agent.knot]`, `[agent.update]` or `[agent.server]` of the node's
+/// configuration, and the built-in server where none is there.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// Zone files for BIND.
     #[serde(default)]
-    pub bind: Option<BindSettings>,
+    pub bind: Option<ZoneFileTable>,
+    /// Zone files for NSD.
+    #[serde(default)]
+    pub nsd: Option<ZoneFileTable>,
+    /// Zone files for Knot.
+    #[serde(default)]
+    pub knot: Option<ZoneFileTable>,
     /// Dynamic updates to a server.
     #[serde(default)]
     pub update: Option<UpdateSettings>,
@@ -39,8 +45,8 @@ pub struct Settings {
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "there is one in a process")]
 pub enum Names {
-    /// Zone files for BIND.
-    Bind(Bind),
+    /// Zone files for a server that reads them.
+    Files(ZoneFiles),
     /// Dynamic updates to a server.
     Update(Update),
     /// The built-in server.
@@ -53,13 +59,17 @@ impl Names {
     /// # Errors
     /// Settings that cannot work.
     pub fn new(settings: Settings) -> Result<Self, Fault> {
-        match (settings.bind, settings.update, settings.server) {
-            (Some(bind), None, None) => Bind::open(bind).map(Self::Bind),
-            (None, Some(update), None) => Update::open(&update).map(Self::Update),
-            (None, None, server) => Server::open(server.unwrap_or_default()).map(Self::Server),
+        let Settings { bind, nsd, knot, update, server } = settings;
+        let tables = [(ServerKind::Bind, bind), (ServerKind::Nsd, nsd), (ServerKind::Knot, knot)];
+        let mut files = tables.into_iter().filter_map(|(kind, table)| Some(ZoneFileSettings::new(kind, table?)));
+        match (files.next(), files.next(), update, server) {
+            (Some(files), None, None, None) => ZoneFiles::open(files).map(Self::Files),
+            (None, _, Some(update), None) => Update::open(&update).map(Self::Update),
+            (None, _, None, server) => Server::open(server.unwrap_or_default()).map(Self::Server),
             _ => Err(Fault::new(
                 "read the configuration",
-                "it has more than one of [agent.bind], [agent.update] and [agent.server]; an agent has one target",
+                "it has more than one of [agent.bind], [agent.nsd], [agent.knot], [agent.update] and [agent.server]; an agent \
+                 has one target",
             )
             .next("leave all but one out")
             .permanent()),
@@ -70,7 +80,7 @@ impl Names {
 impl Target<Dns> for Names {
     fn nature(&self) -> Nature {
         match self {
-            Self::Bind(bind) => bind.nature(),
+            Self::Files(files) => files.nature(),
             Self::Update(update) => update.nature(),
             Self::Server(server) => server.nature(),
         }
@@ -78,7 +88,7 @@ impl Target<Dns> for Names {
 
     async fn start(&self) -> Result<(), Fault> {
         match self {
-            Self::Bind(bind) => bind.start().await,
+            Self::Files(files) => files.start().await,
             Self::Update(update) => update.start().await,
             Self::Server(server) => server.start().await,
         }
@@ -88,13 +98,13 @@ impl Target<Dns> for Names {
         match self {
             Self::Server(server) => server.stop().await,
             // What they open, they open for as long as they are.
-            Self::Bind(_) | Self::Update(_) => {}
+            Self::Files(_) | Self::Update(_) => {}
         }
     }
 
     async fn woken(&self) -> Vec<Unit> {
         match self {
-            Self::Bind(bind) => bind.woken().await,
+            Self::Files(files) => files.woken().await,
             // Nobody else reaches the memory of the one, and the other tells nobody.
             Self::Server(_) | Self::Update(_) => std::future::pending().await,
         }
@@ -102,7 +112,7 @@ impl Target<Dns> for Names {
 
     async fn observe(&self, unit: &Unit, scope: Scope<'_, Key>) -> Result<Observed<Dns>, Fault> {
         match self {
-            Self::Bind(bind) => bind.observe(unit, scope).await,
+            Self::Files(files) => files.observe(unit, scope).await,
             Self::Update(update) => update.observe(unit, scope).await,
             Self::Server(server) => server.observe(unit, scope).await,
         }
@@ -110,7 +120,7 @@ impl Target<Dns> for Names {
 
     async fn apply(&self, unit: &Unit, batch: &Batch<Dns>, fence: &Fence) -> Result<Applied<Dns>, Fault> {
         match self {
-            Self::Bind(bind) => bind.apply(unit, batch, fence).await,
+            Self::Files(files) => files.apply(unit, batch, fence).await,
             Self::Update(update) => update.apply(unit, batch, fence).await,
             Self::Server(server) => server.apply(unit, batch, fence).await,
         }

@@ -11,7 +11,9 @@
 
 mod dig;
 mod named;
+mod primary;
 pub(crate) mod rubbish;
+mod running;
 pub(crate) mod scratch;
 pub(crate) mod wire;
 
@@ -20,6 +22,8 @@ use std::sync::Arc;
 
 pub(crate) use dig::{Dig, dig};
 pub(crate) use named::{Named, SECRET, files, free};
+pub(crate) use primary::{Primary, tools};
+pub(crate) use running::Running;
 use serde_json::Value;
 use shoal_agent::Revision;
 use shoal_agent::{

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use shoal_dns::target::BindSettings;
+use shoal_dns::target::ZoneFileSettings;
 use tempfile::TempDir;
 
 /// The secret of the key `k`.
@@ -120,8 +120,8 @@ impl Named {
     }
 
     /// Settings for a target in front of it.
-    pub(crate) fn settings(&self) -> BindSettings {
-        let mut settings = BindSettings::files(self.zones());
+    pub(crate) fn settings(&self) -> ZoneFileSettings {
+        let mut settings = ZoneFileSettings::files(self.zones());
         let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
         settings.check = words("named-checkzone -i local -k fail {zone} {file}");
         settings.reload = words(&format!("rndc -c {} reload {{zone}}", self.rndc.display()));
@@ -132,12 +132,8 @@ impl Named {
 
     /// The same as configuration.
     pub(crate) fn config(&self, add: &[String], remove: &[String]) -> String {
-        let BindSettings { directory, check, reload, within, .. } = self.settings();
-        let commands = format!("check = {check:?}\nreload = {reload:?}\nadd = {add:?}\nremove = {remove:?}");
-        format!(
-            "[agent.bind]\ndirectory = {directory:?}\n{commands}\nserver = '{}'\nwithin = {within}\n",
-            self.address
-        )
+        let (add, remove) = (add.to_vec(), remove.to_vec());
+        super::primary::config(&ZoneFileSettings { add, remove, ..self.settings() })
     }
 
     /// The command that makes it know a zone.

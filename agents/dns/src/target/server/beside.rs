@@ -16,7 +16,7 @@ use super::{Server, copy};
 use crate::Dns;
 use crate::name::Zone;
 use crate::record::Have;
-use crate::target::bind::ask::{self, Answer};
+use crate::target::files::ask::{self, Answer};
 use crate::target::zonefile::ZoneFile;
 
 /// How long a copy may lag behind what is answered, until that is a fault.

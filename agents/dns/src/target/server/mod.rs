@@ -46,7 +46,7 @@ use transfer::Access;
 pub use transfer::TransferSettings;
 use zone::{Stored, ZoneData};
 
-use super::bind::zone_of;
+use super::files::zone_of;
 use super::serial::newer;
 use super::undeclared;
 use crate::Dns;

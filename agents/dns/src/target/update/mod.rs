@@ -25,7 +25,7 @@ use link::{Link, Lost};
 use message::Verdict;
 pub use settings::UpdateSettings;
 
-use super::bind::zone_of;
+use super::files::zone_of;
 use crate::Dns;
 use crate::name::Zone;
 use crate::record::{Have, Key, Node};

@@ -1,12 +1,13 @@
 //! One batch into one file.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use shoal_agent::{Applied, Batch, Fault, Fence, Outcome, Why};
 
 use super::ask::Answer;
 use super::file::{Files, Known};
-use super::settings::BindSettings;
+use super::settings::ZoneFileSettings;
 use super::weigh::Draft;
 use super::{ask, command};
 use crate::Dns;
@@ -18,13 +19,16 @@ use crate::target::{moved, undeclared};
 
 /// How often a candidate is mended and checked again before the batch is given up.
 const ROUNDS: usize = 16;
+/// How long a server may fail for a zone that it served before it is told of the new file, until that counts as refused.
+const FAILS: Duration = Duration::from_secs(2);
 
 /// Everything that a batch is carried out with.
 pub(super) struct Work<'a> {
     pub(super) zone: &'a Zone,
-    pub(super) settings: &'a BindSettings,
+    pub(super) settings: &'a ZoneFileSettings,
     pub(super) files: &'a Files,
     pub(super) fence: &'a Fence,
+    pub(super) telling: &'a tokio::sync::Mutex<()>,
 }
 
 impl Work<'_> {
@@ -45,13 +49,14 @@ impl Work<'_> {
             return Ok(each(batch, |_| Outcome::Stale));
         }
         let current = Arc::clone(&known.file);
-        let mut draft = Draft::new(self.zone, batch, &current.nodes);
+        let mut draft = Draft::new(self.zone, self.settings.kind, batch, &current.nodes);
         if !draft.is_zone() {
             return self.no_zone(batch, known).await;
         }
         let Some((differences, serial)) = self.candidate(&mut draft, known).await? else {
             // Nothing to write: at most, the server has to be told of what stands there.
             if let Some(serial) = known.file.serial {
+                known.stamp = self.files.renew(self.zone).map_err(|e| self.fault("renew", e))?;
                 self.serve(serial, known).await?;
             }
             return Ok(draft.applied(batch));
@@ -88,6 +93,7 @@ impl Work<'_> {
         if self.settings.max_records > 0 {
             draft.bound(self.settings.max_records);
         }
+        draft.below_dnames();
         for _ in 0..ROUNDS {
             draft.name_servers()?;
             let differences = draft.differences();
@@ -116,6 +122,9 @@ impl Work<'_> {
             let complaint =
                 match command::run(&self.settings.check, self.zone, &path, self.settings.within()).await {
                     Ok(()) => return Ok(Some((differences, serial))),
+                    Err(complaint) if self.settings.kind.traits().loads_all_the_same(&complaint) => {
+                        return Ok(Some((differences, serial)));
+                    }
                     Err(complaint) => complaint,
                 };
             if !draft.blame(&complaint, &path.to_string_lossy(), &rendered) {
@@ -140,7 +149,7 @@ impl Work<'_> {
 
     /// Has the file loaded, and makes sure that it is; if not, puts the last good one back.
     async fn serve(&self, serial: u32, known: &mut Known) -> Result<(), Fault> {
-        let loaded = self.load(serial).await;
+        let loaded = self.load(serial, known.served.is_some()).await;
         // Loading may take longer than the claim lasts: what stands beside the file is then the next holder's to settle. It
         // is settled all the same where it is loaded and nobody came: else what always takes so long would never be.
         if loaded.is_err() || self.files.differs(self.zone, known) {
@@ -169,18 +178,24 @@ impl Work<'_> {
         Err(fault.next("the last good file is back in its place"))
     }
 
-    async fn load(&self, serial: u32) -> Result<(), String> {
+    /// `served`: whether the server served the zone before.
+    async fn load(&self, serial: u32, served: bool) -> Result<(), String> {
         let (path, within) = (self.files.path(self.zone), self.settings.within());
         if let Err(why) = command::run(&self.settings.reload, self.zone, &path, within).await {
             if self.settings.add.is_empty() {
                 return Err(why);
             }
+            let _telling = self.telling.lock().await;
             command::run(&self.settings.add, self.zone, &path, within)
                 .await
                 .map_err(|add| format!("{why}; and adding the zone: {add}"))?;
         }
         match self.settings.server {
-            Some(server) => ask::until(server, self.zone, Answer::Serial(serial), within).await,
+            Some(server) => {
+                // NSD answers SERVFAIL once it has read a broken file. Another reload alone makes that good.
+                let fails = if served { FAILS.min(within) } else { within };
+                ask::until(server, self.zone, Answer::Serial(serial), within, fails).await
+            }
             None => Ok(()),
         }
     }
@@ -240,16 +255,19 @@ impl Work<'_> {
     async fn stop_serving(&self) -> Result<(), Fault> {
         self.fence.check()?;
         let (path, remove) = (self.files.path(self.zone), &self.settings.remove);
+        let table = self.settings.kind.traits().table;
+        let telling = self.telling.lock().await;
         let ran = command::run(remove, self.zone, &path, self.settings.within()).await;
+        drop(telling);
         let Some(server) = self.settings.server else {
             return ran.map_err(|why| {
-                self.fault("remove", why).next("it is tried again; correct `remove` in [agent.bind]")
+                self.fault("remove", why).next(format!("it is tried again; correct `remove` in {table}"))
             });
         };
         // Only a command that succeeded is worth waiting for.
         let works = ran.is_ok() && !remove.is_empty();
         let within = if works { self.settings.within() } else { self.settings.answer_within() };
-        let Err(served) = ask::until(server, self.zone, Answer::NotServed, within).await else {
+        let Err(served) = ask::until(server, self.zone, Answer::NotServed, within, within).await else {
             if let Err(why) = ran {
                 tracing::debug!(zone = %self.zone, "the zone is not served, so that the remove command failed is no matter: {why}");
             }
@@ -258,10 +276,10 @@ impl Work<'_> {
         Err(match ran {
             Err(why) => self
                 .fault("remove", format!("{why}; and {served}"))
-                .next("it is tried again; correct `remove` in [agent.bind]"),
+                .next(format!("it is tried again; correct `remove` in {table}")),
             Ok(()) if remove.is_empty() => self
                 .fault("remove", served)
-                .next("take the zone out of the server's configuration, or set `remove` in [agent.bind]"),
+                .next(format!("take the zone out of the server's configuration, or set `remove` in {table}")),
             Ok(()) => {
                 self.fault("remove", served).next("it is tried again; see why the server keeps the zone")
             }

@@ -54,23 +54,28 @@ pub(in crate::target) async fn serial(server: SocketAddr, zone: &Zone, within: D
 
 /// Asks until the server answers this: that it serves a serial, or that it does not serve the zone.
 ///
-/// A reload is not done when `rndc` returns, and no server tells when it is, so it is asked again: after 10 ms,
-/// then twice as long each time up to half a second.
+/// A reload is not done when `rndc` or `nsd-control` returns, and no server tells when it is, so it is asked again: after 10 ms,
+/// then twice as long each time up to half a second. What fails for so long as `fails` without a break is not waited for.
 pub(super) async fn until(
     server: SocketAddr,
     zone: &Zone,
     wanted: Answer,
     within: Duration,
+    fails: Duration,
 ) -> Result<(), String> {
     let end = Instant::now() + within;
     let mut pause = Duration::from_millis(10);
+    let mut failing = None;
     loop {
         let left = end.saturating_duration_since(Instant::now());
         let answer = serial(server, zone, left.min(Duration::from_secs(1))).await;
         if answer == wanted {
             return Ok(());
         }
-        if end.saturating_duration_since(Instant::now()) <= pause {
+        let since = (answer == Answer::Failing).then(|| failing.unwrap_or_else(Instant::now));
+        failing = since;
+        let given_up = since.is_some_and(|since| since.elapsed() >= fails);
+        if given_up || end.saturating_duration_since(Instant::now()) <= pause {
             return Err(match answer {
                 Answer::Serial(serial) => match wanted {
                     Answer::Serial(wanted) => format!("{server} serves serial {serial}, not {wanted}"),

@@ -4,10 +4,11 @@
 //! has now. Where it has nothing, or where that is what is refused, the name goes on without the bad record. Either way
 //! its change is reported as failed, and the rest goes on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_agent::{Applied, Batch, Edit, Fault, Line, Outcome};
 
+use super::kind::ServerKind;
 use crate::Dns;
 use crate::name::{self, Zone};
 use crate::rdata::Rtype;
@@ -17,6 +18,7 @@ use crate::target::zonefile::Rendered;
 /// A zone as it shall be written.
 pub(super) struct Draft<'a> {
     zone: &'a Zone,
+    kind: ServerKind,
     current: &'a BTreeMap<Key, Node>,
     after: Vec<(&'a Key, &'a Node)>,
     /// What stays as it is in the file, and why.
@@ -27,13 +29,18 @@ pub(super) struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     /// What the batch wants.
-    pub(super) fn new(zone: &'a Zone, batch: &'a Batch<Dns>, current: &'a BTreeMap<Key, Node>) -> Self {
+    pub(super) fn new(
+        zone: &'a Zone,
+        kind: ServerKind,
+        batch: &'a Batch<Dns>,
+        current: &'a BTreeMap<Key, Node>,
+    ) -> Self {
         let node = |line: &'a Line<Dns>| match line {
             Line::Want(node) => node,
             Line::Keep(have) => &have.records,
         };
         let after = batch.after.iter().map(|(key, line)| (key, node(line))).collect();
-        Self { zone, current, after, refused: BTreeMap::new(), reduced: BTreeMap::new() }
+        Self { zone, kind, current, after, refused: BTreeMap::new(), reduced: BTreeMap::new() }
     }
 
     /// Whether it has a start of authority, so that it is a zone at all.
@@ -102,15 +109,52 @@ impl<'a> Draft<'a> {
                 set.data.truncate(most);
             }
             let why = format!(
-                "{}, and BIND loads no zone with more than {most} of them; the others are left out",
-                why.join(" and ")
+                "{}, and {} loads no zone with more than {most} of them; the others are left out",
+                why.join(" and "),
+                self.kind.traits().name
             );
-            let fault = Fault::new(format!("write {}", key.name()), why).next(
-                "take members out, or raise max-records-per-type and max-types-per-name in named.conf and max_records in [agent.bind]",
-            );
+            let raise = match self.kind {
+                ServerKind::Bind => "raise max-records-per-type and max-types-per-name in named.conf and ",
+                ServerKind::Nsd | ServerKind::Knot => "raise ",
+            };
+            let fault = Fault::new(format!("write {}", key.name()), why).next(format!(
+                "take members out, or {raise}max_records in {}",
+                self.kind.traits().table
+            ));
             let fault = fault.permanent();
             tracing::warn!(zone = %self.zone, "{fault}");
             self.reduced.insert(key, (node, fault));
+        }
+    }
+
+    /// Leaves out what stands below a DNAME, where the server would load no part of the zone for it. No server answers
+    /// for such names.
+    pub(super) fn below_dnames(&mut self) {
+        let server = self.kind.traits();
+        let lines = self.lines();
+        let is_top = |node: &Node| node.set(Rtype::DNAME).is_some();
+        if !server.bare_dnames || !lines.iter().any(|(_, node)| is_top(node)) {
+            return;
+        }
+        let tops: BTreeSet<&str> =
+            lines.iter().filter(|(_, node)| is_top(node)).map(|(key, _)| key.owner()).collect();
+        let above = |key: &Key| {
+            let mut ways = std::iter::successors(Some(key.owner()), |owner| Some(owner.split_once('.')?.1));
+            let top = ways.find(|way| *way != key.owner() && tops.contains(way));
+            top.map(str::to_owned).or_else(|| (!key.is_apex() && tops.contains("@")).then(|| "@".to_owned()))
+        };
+        let below: Vec<(Key, String)> =
+            lines.iter().filter_map(|(key, _)| Some(((*key).clone(), above(key)?))).collect();
+        for (key, top) in below {
+            let top = Key::new(self.zone, &top).name();
+            let why = format!(
+                "it is below the DNAME {top}, which hides it, and {} loads no zone with such names; it is left out",
+                server.name
+            );
+            let fault = Fault::new(format!("write {}", key.name()), why);
+            let fault = fault.next(format!("take it or the DNAME {top} out of the tags")).permanent();
+            tracing::warn!(zone = %self.zone, "{fault}");
+            self.reduced.insert(key, (Node::default(), fault));
         }
     }
 
@@ -211,10 +255,14 @@ impl<'a> Draft<'a> {
         let mut blamed: BTreeMap<&Key, (Vec<usize>, &str)> = BTreeMap::new();
         for line in complaint.lines().filter(|line| !line.contains("warning") && !line.contains("ignoring")) {
             let Some((_, rest)) = line.split_once(file) else { continue };
-            let number = rest.strip_prefix(':').and_then(|rest| rest.split(':').next());
-            let number = number.and_then(|number| number.trim().parse().ok());
-            let Some((key, record)) = number.and_then(|number| rendered.record_at(number)) else { continue };
-            let what = rest.trim_start_matches(|c: char| c.is_ascii_digit() || ": ".contains(c));
+            // `FILE:7: …` of named-checkzone and nsd-checkzone, `'FILE', line 7 (…)` of kzonecheck.
+            let Some(rest) = rest.strip_prefix(':').or_else(|| rest.strip_prefix("', line ")) else { continue };
+            let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+            let (number, what) = rest.split_at(digits);
+            let Some((key, record)) = number.parse().ok().and_then(|number| rendered.record_at(number)) else {
+                continue;
+            };
+            let what = what.trim_start_matches([':', ' ']);
             blamed.entry(key).or_insert((Vec::new(), what)).0.push(record);
         }
         let mut found = false;

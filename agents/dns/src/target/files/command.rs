@@ -59,19 +59,21 @@ pub(super) async fn run(
     Err(format!("{program} ended with {status}: {}", String::from_utf8_lossy(&out).trim()))
 }
 
-/// Which package BIND's tools are in where a person can get them.
+/// Which package the servers' tools are in where a person can get them.
 fn not_started(program: &str, error: &std::io::Error) -> String {
-    let tool = program.rsplit('/').next().unwrap_or(program);
-    let known = ["named-checkzone", "named-compilezone", "named-checkconf", "rndc"].contains(&tool);
     if error.kind() != std::io::ErrorKind::NotFound {
-        format!("{program} cannot be started: {error}")
-    } else if known {
-        format!(
-            "{program} is not installed: it comes with BIND, on Debian and Ubuntu in the package bind9-utils"
-        )
-    } else {
-        format!("{program} is not installed, or not where PATH leads")
+        return format!("{program} cannot be started: {error}");
     }
+    let (server, package) = match program.rsplit('/').next().unwrap_or(program) {
+        "named-checkzone" | "named-compilezone" | "named-checkconf" | "rndc" => ("BIND", "bind9-utils"),
+        "nsd-checkzone" | "nsd-control" => ("NSD", "nsd"),
+        "kzonecheck" => ("Knot", "knot-dnssecutils"),
+        "knotc" => ("Knot", "knot"),
+        _ => return format!("{program} is not installed, or not where PATH leads"),
+    };
+    format!(
+        "{program} is not installed: it comes with {server}, on Debian and Ubuntu in the package {package}"
+    )
 }
 
 /// Keeps the first of what a program says and hears the rest out: one whose pipe closes fails for no fault of its own.

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use shoal_agent::Fault;
 
-use super::settings::BindSettings;
+use super::settings::ZoneFileSettings;
 use crate::name::Zone;
 use crate::record::{Key, Node};
 use crate::target::zonefile::{self, Rendered, ZoneFile};
@@ -65,7 +65,7 @@ pub(super) struct Files {
 }
 
 impl Files {
-    pub(super) fn new(settings: &BindSettings) -> Self {
+    pub(super) fn new(settings: &ZoneFileSettings) -> Self {
         Self { directory: settings.directory.clone(), pattern: settings.file.clone() }
     }
 
@@ -179,11 +179,20 @@ impl Files {
         unless_absent(fs::remove_file(self.good(zone)))
     }
 
+    /// Makes the zone's file look new: NSD does not read a file again that is of the same time as the one that it read
+    /// last, also when it could not load what came between.
+    pub(super) fn renew(&self, zone: &Zone) -> io::Result<Option<Stamp>> {
+        let path = self.path(zone);
+        unless_absent(renew(&path))?;
+        stamp(&path)
+    }
+
     /// Puts the last good file back; `false` where there is none.
     pub(super) fn put_back(&self, zone: &Zone) -> io::Result<bool> {
         let good = self.good(zone);
         match fs::metadata(&good) {
             Ok(meta) if meta.len() > 0 => {
+                renew(&good)?;
                 fs::rename(good, self.path(zone))?;
                 self.sync().map(|()| true)
             }
@@ -245,6 +254,10 @@ impl Files {
     }
 }
 
+fn renew(path: &Path) -> io::Result<()> {
+    fs::File::options().append(true).open(path)?.set_modified(SystemTime::now())
+}
+
 fn unless_absent(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -269,7 +282,7 @@ mod tests {
     fn a_new_file_can_be_read_by_those_who_could_read_the_old_one() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
-        let files = Files::new(&BindSettings::files(dir.path()));
+        let files = Files::new(&ZoneFileSettings::files(dir.path()));
         let zone = Zone::parse("example.com").unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
@@ -290,7 +303,7 @@ mod tests {
     #[test]
     fn only_what_nobody_needs_is_swept_away() {
         let dir = tempfile::tempdir().unwrap();
-        let mut settings = BindSettings::files(dir.path());
+        let mut settings = ZoneFileSettings::files(dir.path());
         settings.file = "db.{zone}".to_owned();
         let files = Files::new(&settings);
         let stray = [".db.a.example.new", ".db.gone.example.good"];

@@ -1,4 +1,4 @@
-//! Zone files for BIND, or for any server that reads them.
+//! Zone files for BIND, NSD, Knot, or any server that reads them.
 //!
 //! A zone is one file, owned whole. A batch writes it once: candidate in the same directory, the consumer's own
 //! checker, fsync, rename, fsync of the directory, reload, and the question to the server which serial it now serves.
@@ -17,6 +17,7 @@
 pub(super) mod ask;
 mod command;
 mod file;
+mod kind;
 mod settings;
 mod watch;
 mod weigh;
@@ -30,7 +31,8 @@ use shoal_agent::{Applied, Batch, Fault, Fence, Nature, Observed, Scope, Seen, T
 use tokio::sync::Mutex;
 
 use file::{Files, Known};
-pub use settings::BindSettings;
+pub use kind::ServerKind;
+pub use settings::{ZoneFileSettings, ZoneFileTable};
 
 use crate::Dns;
 use crate::name::Zone;
@@ -41,24 +43,26 @@ const LEFT: Duration = Duration::from_secs(3600);
 
 /// A server that reads zone files.
 #[derive(Debug)]
-pub struct Bind {
-    settings: Box<BindSettings>,
+pub struct ZoneFiles {
+    settings: Box<ZoneFileSettings>,
     files: Files,
     /// What is known of each zone's file; locked while somebody works on it.
     zones: std::sync::Mutex<HashMap<Zone, Arc<Mutex<Known>>>>,
     watch: watch::Watch,
+    /// Held by whoever has the server told of a zone: Knot hears one at a time.
+    telling: Mutex<()>,
 }
 
-impl Bind {
+impl ZoneFiles {
     /// The target of these settings. Touches nothing yet.
     ///
     /// # Errors
     /// Settings that cannot work.
-    pub fn open(settings: BindSettings) -> Result<Self, Fault> {
+    pub fn open(settings: ZoneFileSettings) -> Result<Self, Fault> {
         settings.check()?;
         let files = Files::new(&settings);
         let watch = watch::Watch::new(settings.directory.clone());
-        Ok(Self { settings: Box::new(settings), files, zones: std::sync::Mutex::default(), watch })
+        Ok(Self { settings: Box::new(settings), files, zones: std::sync::Mutex::default(), watch, telling: Mutex::default() })
     }
 
     fn known(&self, zone: &Zone) -> Arc<Mutex<Known>> {
@@ -93,7 +97,7 @@ pub(crate) fn zone_of(unit: &Unit) -> Result<Zone, Fault> {
     Zone::parse(&unit.0).map_err(|why| Fault::new(format!("work on the zone {unit}"), why).permanent())
 }
 
-impl Target<Dns> for Bind {
+impl Target<Dns> for ZoneFiles {
     fn nature(&self) -> Nature {
         Nature { whole: true, checks_fence: false, marks_own: true, sole: false, shared: false }
     }
@@ -135,7 +139,8 @@ impl Target<Dns> for Bind {
         let zone = zone_of(unit)?;
         let known = self.known(&zone);
         let mut known = known.lock().await;
-        write::Work { zone: &zone, settings: &self.settings, files: &self.files, fence }
+        let telling = &self.telling;
+        write::Work { zone: &zone, settings: &self.settings, files: &self.files, fence, telling }
             .apply(batch, &mut known)
             .await
     }
