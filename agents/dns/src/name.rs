@@ -287,6 +287,11 @@ pub(crate) fn escape(chars: &mut std::str::Chars<'_>) -> Option<u8> {
 
 /// The text of an uncompressed wire name at the start of `wire`, with the trailing dot, and how many octets it took.
 pub(crate) fn from_wire(wire: &[u8]) -> Option<(String, usize)> {
+    of_wire(wire, |text, octet| push_octet(text, octet, ".\\\"();@$"))
+}
+
+/// As [`from_wire`], each octet written by `push`.
+pub(crate) fn of_wire(wire: &[u8], push: impl Fn(&mut String, u8)) -> Option<(String, usize)> {
     let mut text = String::new();
     let mut at = 0;
     loop {
@@ -299,7 +304,7 @@ pub(crate) fn from_wire(wire: &[u8]) -> Option<(String, usize)> {
             return None;
         }
         for &octet in wire.get(at..at + len)? {
-            push_octet(&mut text, octet.to_ascii_lowercase(), ".\\\"();@$");
+            push(&mut text, octet.to_ascii_lowercase());
         }
         text.push('.');
         at += len;
@@ -308,6 +313,14 @@ pub(crate) fn from_wire(wire: &[u8]) -> Option<(String, usize)> {
         text.push('.');
     }
     (at <= MAX_WIRE).then_some((text, at))
+}
+
+/// One octet of a name as every server reads it in a zone file: Knot wants all but the usual ones behind a `\`.
+pub(crate) fn spell(text: &mut String, octet: u8) {
+    if octet.is_ascii_graphic() && !octet.is_ascii_alphanumeric() && !b"-_*/".contains(&octet) {
+        text.push('\\');
+    }
+    push_octet(text, octet, "");
 }
 
 /// One octet as zone files write it: itself, `\` and itself for one of `special`, or `\` and three digits.

@@ -116,7 +116,7 @@ fn cut(text: &str) -> String {
     text.chars().take(80).collect()
 }
 
-/// The octets as they are kept (names in lower case), and the words; `None` where they do not fit the parts.
+/// The octets as they are kept (names and tags in lower case), and the words; `None` where they do not fit the parts.
 pub(super) fn decode(fields: &[Field], wire: Vec<u8>) -> Option<(Vec<u8>, String)> {
     let mut rest = wire.as_slice();
     let mut kept = Vec::with_capacity(wire.len());
@@ -132,7 +132,7 @@ pub(super) fn decode(fields: &[Field], wire: Vec<u8>) -> Option<(Vec<u8>, String
             Field::V4 => text.push_str(&Ipv4Addr::from(take::<4>(&mut rest)?).to_string()),
             Field::V6 => text.push_str(&Ipv6Addr::from(take::<16>(&mut rest)?).to_string()),
             Field::Name => {
-                let (name, used) = name::from_wire(rest)?;
+                let (name, used) = name::of_wire(rest, name::spell)?;
                 kept.extend_from_slice(&wire[kept.len()..wire.len() - rest.len()]);
                 kept.extend(rest[..used].iter().map(u8::to_ascii_lowercase));
                 rest = &rest[used..];
@@ -152,7 +152,10 @@ pub(super) fn decode(fields: &[Field], wire: Vec<u8>) -> Option<(Vec<u8>, String
                 if tag.is_empty() || !tag.iter().all(u8::is_ascii_alphanumeric) {
                     return None;
                 }
-                text.extend(tag.iter().map(|&b| char::from(b)));
+                // Upper case means the same, and NSD loads no zone with it.
+                kept.extend_from_slice(&wire[kept.len()..wire.len() - rest.len()]);
+                kept.extend(tag.iter().map(u8::to_ascii_lowercase));
+                text.extend(tag.iter().map(|b| char::from(b.to_ascii_lowercase())));
                 rest = tail;
             }
             Field::Rest => quote(std::mem::take(&mut rest), &mut text),

@@ -7,6 +7,7 @@
 
 mod read;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -14,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 pub(crate) use read::read;
 
-use crate::name::Zone;
+use crate::name::{self, Zone};
 use crate::rdata::Rtype;
 use crate::record::{Key, Node};
 
@@ -69,13 +70,19 @@ pub(crate) fn render<'a>(
             name.push('.');
         }
         name.push_str(zone.as_str());
+        let name = spelt(&name);
         lines.push((line, key.clone()));
         // The SOA first, wherever its number sorts it: some servers insist.
         let soa = node.sets.iter().filter(|set| set.rtype == Rtype::SOA);
         for set in soa.chain(node.sets.iter().filter(|set| set.rtype != Rtype::SOA)) {
             for data in &set.data {
                 // Writing to a String cannot fail.
-                let _ = write!(body, "{name}.\t{}\tIN\t{}\t", set.ttl, set.rtype);
+                let _ = write!(body, "{name}.\t{}\tIN\t", set.ttl);
+                // A server that is older than the type knows it by its number, as long as the data needs no knowledge.
+                let _ = match set.rtype {
+                    Rtype(number) if data.starts_with("\\#") => write!(body, "TYPE{number}\t"),
+                    rtype => write!(body, "{rtype}\t"),
+                };
                 if set.rtype == Rtype::SOA {
                     body.push_str(&with_serial(data, serial));
                 } else {
@@ -91,6 +98,18 @@ pub(crate) fn render<'a>(
         digest(&body)
     );
     Rendered { head, body, lines }
+}
+
+/// A name as every server reads it in a zone file.
+fn spelt(name: &str) -> Cow<'_, str> {
+    if name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_*/.".contains(&b)) {
+        return name.into();
+    }
+    let mut text = String::with_capacity(name.len() + 4);
+    for octet in name.bytes() {
+        if octet == b'.' { text.push('.') } else { name::spell(&mut text, octet) }
+    }
+    text.into()
 }
 
 /// SOA data (`primary mailbox serial …`) with this serial.

@@ -37,7 +37,9 @@ fn intact(body: &str, zone: &Zone) -> Option<ZoneFile> {
         let (owner, ttl, _, rtype, data) =
             (fields.next()?, fields.next()?, fields.next()?, fields.next()?, fields.next()?);
         if last.as_ref().is_none_or(|(name, ..)| *name != owner) {
-            let relative = if owner == apex { "@" } else { owner.strip_suffix(&suffix)? };
+            // Owner names hold no `\` of their own.
+            let plain = owner.replace('\\', "");
+            let relative = if plain == apex { "@" } else { plain.strip_suffix(&suffix)? };
             done.extend(last.take().map(|(_, key, node)| (key, node)));
             last = Some((owner, Key::new(zone, relative), Node::default()));
         }
