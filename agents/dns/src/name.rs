@@ -285,9 +285,12 @@ pub(crate) fn escape(chars: &mut std::str::Chars<'_>) -> Option<u8> {
     u8::try_from(a * 100 + b * 10 + c).ok()
 }
 
+/// What zone files have behind a `\` in names.
+const SPECIAL: &str = ".\\\"();@$";
+
 /// The text of an uncompressed wire name at the start of `wire`, with the trailing dot, and how many octets it took.
 pub(crate) fn from_wire(wire: &[u8]) -> Option<(String, usize)> {
-    of_wire(wire, |text, octet| push_octet(text, octet, ".\\\"();@$"))
+    of_wire(wire, |text, octet| push_octet(text, octet, SPECIAL))
 }
 
 /// As [`from_wire`], each octet written by `push`.
@@ -315,12 +318,14 @@ pub(crate) fn of_wire(wire: &[u8], push: impl Fn(&mut String, u8)) -> Option<(St
     (at <= MAX_WIRE).then_some((text, at))
 }
 
-/// One octet of a name as every server reads it in a zone file: Knot wants all but the usual ones behind a `\`.
+/// One octet of a name as every server reads it in a zone file: Knot wants all but the usual ones behind a `\`, and there BIND
+/// takes `[` for the begin of something else.
 pub(crate) fn spell(text: &mut String, octet: u8) {
-    if octet.is_ascii_graphic() && !octet.is_ascii_alphanumeric() && !b"-_*/".contains(&octet) {
-        text.push('\\');
+    if b"+,:!#%&'=?<>[]^`{|}~".contains(&octet) {
+        text.push_str(&format!("\\{octet:03}"));
+    } else {
+        push_octet(text, octet, SPECIAL);
     }
-    push_octet(text, octet, "");
 }
 
 /// One octet as zone files write it: itself, `\` and itself for one of `special`, or `\` and three digits.

@@ -12,7 +12,7 @@ use std::process::Command;
 
 use common::fleet::Fleet;
 use common::wire::{self, Sets};
-use common::{here, step};
+use common::{Primary, converge, here, step, tools};
 use serde_json::{Value, json};
 use shoal_agent::{Outcome, Revision, Why};
 use shoal_dns::target::{ServerKind, ZoneFileSettings, ZoneFiles};
@@ -145,6 +145,35 @@ fn good_data_of_every_type_is_taken() {
     for (kind, check) in CHECKERS {
         if here(&format!("good_data_of_every_type_is_taken by {kind:?}"), &check[..1]) {
             assert_eq!(refused(kind, check, &want), Vec::<String>::new(), "{kind:?}");
+        }
+    }
+}
+
+/// What the servers themselves answer is, octet for octet, what was written.
+#[tokio::test(flavor = "multi_thread")]
+async fn good_data_of_every_type_is_answered() {
+    if !here("good_data_of_every_type_is_answered", &["named-compilezone"]) {
+        return;
+    }
+    let records: Vec<(u16, Vec<u8>)> = every_type()
+        .into_iter()
+        .flat_map(|((_, rtype), set)| set.data.into_iter().map(move |data| (rtype, data)))
+        .collect();
+    let want = zone(&records);
+    for kind in [ServerKind::Bind, ServerKind::Nsd, ServerKind::Knot] {
+        if !here(&format!("good_data_of_every_type_is_answered by {kind:?}"), tools(kind)) {
+            continue;
+        }
+        let primary = Primary::start(kind);
+        converge(&ZoneFiles::open(primary.settings()).unwrap(), ZONE, &want).await;
+        let mut connection = wire::Connection::open(primary.address);
+        for (at, (rtype, data)) in records.iter().enumerate() {
+            let name = wire::name(&format!("n{at}.{ZONE}"));
+            let answer = connection.ask(&name, *rtype);
+            // A delegation.
+            let found = if *rtype == 2 { &answer.authority } else { &answer.answer };
+            let found = found.get(&(name, *rtype)).map(|set| set.data.iter().collect::<Vec<_>>());
+            assert_eq!(found, Some(vec![data]), "{kind:?}: TYPE{rtype}: {answer:?}");
         }
     }
 }

@@ -68,6 +68,8 @@ each_kind! {
     is_broken_before: bind_is_broken_before nsd_is_broken_before knot_is_broken_before;
     is_edited: bind_is_edited nsd_is_edited knot_is_edited;
     forgets: bind_forgets nsd_forgets knot_forgets;
+    refuses: bind_refuses nsd_refuses knot_refuses;
+    takes_more_than_a_hundred: bind_takes_a_hundred nsd_takes_more_than_a_hundred knot_takes_more_than_a_hundred;
     is_told_of_many: bind_is_told_of_many nsd_is_told_of_many knot_is_told_of_many;
 }
 
@@ -191,6 +193,58 @@ async fn forgets(primary: Primary) {
     assert_eq!(observe(&target, ZONE).await.seen.len(), 1);
     step(&target, ZONE, &BTreeMap::new(), &gone).await.unwrap();
     assert_eq!(status(&primary, "example.com SOA"), "REFUSED");
+}
+
+fn failed(outcomes: &BTreeMap<String, Outcome>) -> Vec<String> {
+    let faults = outcomes.iter().filter_map(|(key, outcome)| match outcome {
+        Outcome::Failed(fault) => Some(format!("{key}: {fault}")),
+        _ => None,
+    });
+    faults.collect()
+}
+
+/// What the server's own checker refuses is named and left out, and so is what the server does not load below a DNAME;
+/// everything else goes live.
+async fn refuses(primary: Primary) {
+    let mut settings = primary.settings();
+    let script = "sed -i 's/192.0.2.9$/192.0.2.999/' \"$0\"; exec \"$@\"";
+    let before = ["sh", "-c", script, "{file}"].map(str::to_owned);
+    settings.check = before.into_iter().chain(settings.check).collect();
+    let target = ZoneFiles::open(settings).unwrap();
+    let statics = [
+        json!({"name": "bad", "type": "A", "data": ["192.0.2.8", "192.0.2.9"]}),
+        json!({"name": "sub", "type": "NS", "data": "ns.sub.example.com."}),
+        json!({"name": "d", "type": "DNAME", "data": "example.net."}),
+        json!({"name": "a.b.d", "type": "A", "data": "192.0.2.5"}),
+        json!({"name": "c,d+e", "type": "TXT", "data": "odd"}),
+    ];
+    let want = zone("web1.example.com", "192.0.2.1", &statics);
+    let outcomes = step(&target, ZONE, &want, &wanted()).await.unwrap();
+    let faults = failed(&outcomes);
+    let mut bad = faults.iter().filter(|fault| !fault.contains("below the DNAME"));
+    assert!(bad.next().is_some_and(|fault| fault.contains("bad.example.com: the checker refuses it: ")), "{faults:#?}");
+    assert_eq!(bad.next(), None);
+    // BIND loads such names and answers without them.
+    let hidden = primary.kind != ServerKind::Bind;
+    assert_eq!(faults.iter().any(|fault| fault.starts_with("example.com/a.b.d: ")), hidden, "{faults:#?}");
+    assert_eq!(primary.web1(), ["192.0.2.1"]);
+    let answer = |words: &str| dig(primary.address, words).answer();
+    assert_eq!(answer("bad.example.com A"), ["bad.example.com. 300 A 192.0.2.8"]);
+    assert_eq!(answer("a.b.d.example.com A").len(), 2);
+    assert_eq!(answer("c\\044d\\043e.example.com TXT").len(), 1);
+    // A delegation without glue is served by all of them, whatever their checkers think of it.
+    assert_eq!(dig(primary.address, "x.sub.example.com A").section("AUTHORITY").len(), 1);
+}
+
+/// BIND's bound is nobody else's.
+async fn takes_more_than_a_hundred(primary: Primary) {
+    let data: Vec<String> = (1..=250).map(|n| format!("198.51.100.{n}")).collect();
+    let want = zone("web1.example.com", "192.0.2.1", &[json!({"name": "pool", "type": "A", "data": data})]);
+    let settings = primary.settings();
+    let bound = if settings.max_records == 0 { 250 } else { settings.max_records };
+    step(&ZoneFiles::open(settings).unwrap(), ZONE, &want, &wanted()).await.unwrap();
+    assert_eq!(dig(primary.address, "pool.example.com +tcp").answer().len(), bound);
+    assert_eq!(bound == 100, primary.kind == ServerKind::Bind);
 }
 
 /// Many new zones at once: the server is told of one after the other.

@@ -159,7 +159,7 @@ fn nsd(port: u16, dir: TempDir) -> Running {
     let config = format!(
         "server:\n ip-address: 127.0.0.1@{port}\n username: \"\"\n chroot: \"\"\n zonesdir: DIR\n database: \"\"\n \
          pidfile: DIR/pid\n xfrdfile: DIR/xfrd\n xfrdir: DIR\n zonelistfile: DIR/list\n logfile: DIR/log\n \
-         server-count: 1\nremote-control:\n control-enable: yes\n control-interface: DIR/ctl\npattern:\n name: shoal\n \
+         server-count: 1\n minimal-responses: yes\nremote-control:\n control-enable: yes\n control-interface: DIR/ctl\npattern:\n name: shoal\n \
          zonefile: DIR/zones/%s.zone\n"
     );
     Running::start("nsd", &["-d", "-c"], &config, dir)

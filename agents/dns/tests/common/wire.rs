@@ -109,9 +109,9 @@ impl<'a> Reader<'a> {
         let end = self.at + len;
         let mut data = Vec::new();
         let (before, names) = match rtype {
-            2 | 5 | 12 => (0, 1),
-            6 => (0, 2),
-            15 => (2, 1),
+            2 | 5 | 7..=9 | 12 => (0, 1),
+            6 | 14 | 17 => (0, 2),
+            15 | 18 | 21 => (2, 1),
             _ => (0, 0),
         };
         data.extend(self.take(before));
@@ -154,14 +154,26 @@ pub(crate) fn raw(octets: &[u8]) -> Sets {
 }
 
 /// A connection to a server, for one question after the other.
-pub(crate) struct Connection(TcpStream);
+pub(crate) struct Connection {
+    stream: TcpStream,
+    at: SocketAddr,
+}
 
 impl Connection {
     pub(crate) fn open(at: SocketAddr) -> Self {
         let stream = TcpStream::connect(at).unwrap();
         stream.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self(stream)
+        Self { stream, at }
+    }
+
+    fn exchange(&mut self, message: &[u8]) -> std::io::Result<Vec<u8>> {
+        self.stream.write_all(message)?;
+        let mut len = [0; 2];
+        self.stream.read_exact(&mut len)?;
+        let mut reply = vec![0; u16::from_be_bytes(len).into()];
+        self.stream.read_exact(&mut reply)?;
+        Ok(reply)
     }
 
     pub(crate) fn ask(&mut self, name: &[u8], rtype: u16) -> Answer {
@@ -171,11 +183,12 @@ impl Connection {
         query.extend([0, 1]);
         let mut message = u16::try_from(query.len()).unwrap().to_be_bytes().to_vec();
         message.extend(query);
-        self.0.write_all(&message).unwrap();
-        let mut len = [0; 2];
-        self.0.read_exact(&mut len).unwrap();
-        let mut reply = vec![0; u16::from_be_bytes(len).into()];
-        self.0.read_exact(&mut reply).unwrap();
+        // NSD answers with another process after a reload, and the earlier one's connections end.
+        let reply = self.exchange(&message).or_else(|_| {
+            *self = Self::open(self.at);
+            self.exchange(&message)
+        });
+        let reply = reply.unwrap();
         let mut reader = Reader { all: &reply, at: 2 };
         let (flags, questions, answers, authorities) =
             (reader.u16(), reader.u16(), reader.u16(), reader.u16());

@@ -3,6 +3,7 @@
 //! Nothing is an error here: the file is what it is. A record whose data does not parse is kept as it was written, which
 //! then differs from what should be; what cannot even be placed under a name makes the file [`odd`](ZoneFile::odd).
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::{ZoneFile, marked, with_serial};
@@ -37,8 +38,7 @@ fn intact(body: &str, zone: &Zone) -> Option<ZoneFile> {
         let (owner, ttl, _, rtype, data) =
             (fields.next()?, fields.next()?, fields.next()?, fields.next()?, fields.next()?);
         if last.as_ref().is_none_or(|(name, ..)| *name != owner) {
-            // Owner names hold no `\` of their own.
-            let plain = owner.replace('\\', "");
+            let plain = plain(owner)?;
             let relative = if plain == apex { "@" } else { plain.strip_suffix(&suffix)? };
             done.extend(last.take().map(|(_, key, node)| (key, node)));
             last = Some((owner, Key::new(zone, relative), Node::default()));
@@ -63,6 +63,22 @@ fn intact(body: &str, zone: &Zone) -> Option<ZoneFile> {
     }
     file.nodes = done.into_iter().collect();
     Some(file)
+}
+
+/// An owner name of our own making without its escapes.
+fn plain(name: &str) -> Option<Cow<'_, str>> {
+    let Some((head, mut tail)) = name.split_once('\\') else { return Some(name.into()) };
+    let mut text = head.to_owned();
+    loop {
+        let mut chars = tail.chars();
+        text.push(char::from(name::escape(&mut chars)?));
+        let Some((between, rest)) = chars.as_str().split_once('\\') else {
+            text.push_str(chars.as_str());
+            return Some(text.into());
+        };
+        text.push_str(between);
+        tail = rest;
+    }
 }
 
 /// Splits a file into entries: a line, or several held together by parentheses.
