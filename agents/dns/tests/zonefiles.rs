@@ -68,6 +68,7 @@ each_kind! {
     is_broken_before: bind_is_broken_before nsd_is_broken_before knot_is_broken_before;
     is_edited: bind_is_edited nsd_is_edited knot_is_edited;
     forgets: bind_forgets nsd_forgets knot_forgets;
+    is_ahead: bind_is_ahead nsd_is_ahead knot_is_ahead;
     refuses: bind_refuses nsd_refuses knot_refuses;
     takes_more_than_a_hundred: bind_takes_a_hundred nsd_takes_more_than_a_hundred knot_takes_more_than_a_hundred;
     is_told_of_many: bind_is_told_of_many nsd_is_told_of_many knot_is_told_of_many;
@@ -143,6 +144,20 @@ async fn is_broken_before(primary: Primary) {
     primary.control(&["zone-reload", ZONE]);
     converge(&target, ZONE, &web1("192.0.2.1")).await;
     assert_eq!(primary.web1(), ["192.0.2.1"]);
+}
+
+/// A server that serves a later serial than the file has, say because it loaded an edit that is gone again.
+async fn is_ahead(primary: Primary) {
+    let target = ZoneFiles::open(primary.settings()).unwrap();
+    converge(&target, ZONE, &web1("192.0.2.1")).await;
+    let text = fs::read_to_string(primary.file(ZONE)).unwrap();
+    fs::write(primary.file(ZONE), text.replace(" 1 7200", " 9 7200").replace("192.0.2.1\n", "192.0.2.66\n")).unwrap();
+    primary.control(&["reload", ZONE]);
+    primary.control(&["zone-reload", ZONE]);
+    until(|| serial(&primary) == "9").await;
+    fs::write(primary.file(ZONE), text).unwrap();
+    converge(&target, ZONE, &web1("192.0.2.1")).await;
+    assert_eq!((primary.web1(), serial(&primary)), (vec!["192.0.2.1".to_owned()], "10".to_owned()));
 }
 
 const FLEET: &str = "

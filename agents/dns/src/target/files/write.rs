@@ -13,7 +13,7 @@ use super::{ask, command};
 use crate::Dns;
 use crate::name::Zone;
 use crate::record::{Key, Node};
-use crate::target::serial::latest;
+use crate::target::serial::{latest, newer};
 use crate::target::zonefile::render;
 use crate::target::{moved, undeclared};
 
@@ -97,7 +97,9 @@ impl Work<'_> {
         for _ in 0..ROUNDS {
             draft.name_servers()?;
             let differences = draft.differences();
-            if differences.is_empty() && known.file.odd.is_none() {
+            // A server goes back to an earlier serial as it likes, and its secondaries do not.
+            let ahead = known.served.zip(known.file.serial).is_some_and(|(served, file)| newer(served, file));
+            if differences.is_empty() && known.file.odd.is_none() && !ahead {
                 self.files.discard(self.zone);
                 return Ok(None);
             }
