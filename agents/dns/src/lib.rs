@@ -1,7 +1,7 @@
 //! The DNS agent: zones from tags.
 //!
 //! A tag `dns/<zone>` is a zone, and its members contribute names and addresses to it. The pure half ([`Dns`]) turns tags and
-//! hosts into one item a name; the [`target`] half makes a server answer for them: BIND through zone files, or the
+//! hosts into one item a name; the [`target`] half makes a server answer for them: BIND, NSD or Knot through zone files, or the
 //! built-in server. `docs/agents/dns.md` is the manual.
 
 #[cfg(test)]

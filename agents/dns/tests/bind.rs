@@ -10,7 +10,7 @@ use common::{Named, converge, dig, fence, files, here, observe, step};
 use serde_json::{Value, json};
 use shoal_agent::Revision;
 use shoal_agent::{Outcome, Seen, Target, Unit, Why};
-use shoal_dns::target::{ZoneFiles, ZoneFileSettings};
+use shoal_dns::target::{ZoneFileSettings, ZoneFiles};
 use shoal_dns::{Key, Node};
 
 const ZONE: &str = "example.com";

@@ -13,7 +13,7 @@ use common::scratch::{Daemon, Scratch};
 use common::{Named, converge, dig, here, until, until_async};
 use serde_json::json;
 use shoal_agent::{Target, Unit};
-use shoal_dns::target::{ZoneFiles, ZoneFileSettings};
+use shoal_dns::target::{ZoneFileSettings, ZoneFiles};
 
 const ZONE: &str = "example.com";
 

@@ -14,7 +14,7 @@ use common::fleet::Fleet;
 use common::{batch, converge, fence, files, observe, step};
 use serde_json::json;
 use shoal_agent::{Clock, Fence, Moment, Revision, Target, Unit, Why};
-use shoal_dns::target::{ZoneFiles, ZoneFileSettings};
+use shoal_dns::target::{ZoneFileSettings, ZoneFiles};
 use shoal_dns::{Key, Node};
 
 const ZONE: &str = "example.com";

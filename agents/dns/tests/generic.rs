@@ -104,11 +104,7 @@ fn zone(records: &[(u16, Vec<u8>)]) -> BTreeMap<Key, Node> {
 }
 
 /// How many names of the zone this checker refuses, and why.
-fn refused(
-    kind: ServerKind,
-    check: &[&str],
-    want: &BTreeMap<Key, Node>,
-) -> Vec<String> {
+fn refused(kind: ServerKind, check: &[&str], want: &BTreeMap<Key, Node>) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
     let mut settings = ZoneFileSettings::files(dir.path());
     settings.kind = kind;

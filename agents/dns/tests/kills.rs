@@ -162,7 +162,8 @@ killed! {
 /// Between steps that run no command there is nothing to kill in: what a kill there leaves is put there.
 async fn between_link_and_rename(kind: ServerKind) {
     let case = Case::new(kind).await;
-    let (file, new, good) = (case.primary.file(ZONE), hidden(&case.primary, "new"), hidden(&case.primary, "good"));
+    let (file, new, good) =
+        (case.primary.file(ZONE), hidden(&case.primary, "new"), hidden(&case.primary, "good"));
     // The first file: an empty link beside a candidate.
     fs::write(&new, "half").unwrap();
     fs::write(&good, "").unwrap();

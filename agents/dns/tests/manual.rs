@@ -6,10 +6,10 @@
 mod common;
 
 use common::scratch::{Daemon, FILES, Scratch};
-use common::{Named, SECRET, dig, here, until};
+use common::{Named, Primary, SECRET, dig, here, tools, until};
 use serde_json::json;
 use shoal_core::Edit;
-use shoal_dns::target::{Listen, Names, ServerSettings, Settings};
+use shoal_dns::target::{Listen, Names, ServerKind, ServerSettings, Settings, ZoneFileSettings, ZoneFiles};
 
 /// The fenced blocks of the manual, with what stands after the fence.
 fn blocks() -> Vec<(String, String)> {
@@ -112,6 +112,78 @@ async fn the_configuration_for_the_built_in_server_runs() {
     assert!(secondary.recv(&mut told).unwrap() > 50 && told[2] == 0b0010_0100, "{told:?}");
     until(|| dig(address, "+tries=1 www.example.com A").answer().len() == 2).await;
     until(|| scratch.path().join("copies/example.com.copy").exists()).await;
+}
+
+/// A server with the configuration that the manual wants of it, in front of it an agent with that of the manual.
+async fn the_configurations_run(kind: ServerKind, conf: &str, place: &str, control: (&str, &str)) {
+    let found = blocks().into_iter().find(|(kind, text)| kind == "text" && text.contains(conf)).unwrap();
+    let conf = found.1.replace(place, "DIR/zones").replace("/run/nsd/nsd.ctl", "DIR/ctl");
+    let primary = Primary::start_with(kind, &format!("{conf}\n"));
+    let table = format!("[agent.{}]", format!("{kind:?}").to_lowercase());
+    let quoted =
+        |words: Vec<String>| words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ");
+    let (program, in_a_shell) = control;
+    let places = [
+        (place, primary.zones().display().to_string()),
+        ("127.0.0.1:53", primary.address.to_string()),
+        (program, quoted(primary.here(&[program.trim_matches('"').to_owned()]))),
+        (in_a_shell, primary.here(&["".to_owned(), in_a_shell.to_owned()])[1].clone()),
+    ];
+    let places: Vec<_> = places.into_iter().filter(|(from, _)| !from.is_empty()).collect();
+    let scratch = Scratch::new(&configuration(&table, &places));
+    scratch.apply(&fleet()).await;
+    let (code, said) = scratch.run(&["--once"]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(dig(primary.address, "www.example.com A").answer().len(), 2);
+    scratch.apply("{host: web1.example.com, document: {address: 192.0.2.7}}").await;
+    assert_eq!(scratch.run(&["--once"]).0, 0);
+    assert_eq!(primary.web1(), ["192.0.2.7"]);
+    let key = "dns/8.b.d.0.1.0.0.2.ip6.arpa".parse().unwrap();
+    scratch.commit(vec![Edit::Delete { key, follow: false, expect: Default::default() }]).await;
+    assert_eq!(scratch.run(&["--once"]).0, 0);
+    assert_eq!(dig(primary.address, "8.b.d.0.1.0.0.2.ip6.arpa SOA").status(), "REFUSED");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_configurations_for_nsd_run() {
+    if here("the_configurations_for_nsd_run", tools(ServerKind::Nsd)) {
+        the_configurations_run(ServerKind::Nsd, "pattern:", "/var/lib/nsd/shoal", ("\"nsd-control\"", ""))
+            .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_configurations_for_knot_run() {
+    if here("the_configurations_for_knot_run", tools(ServerKind::Knot)) {
+        the_configurations_run(
+            ServerKind::Knot,
+            "template:",
+            "/var/lib/knot/shoal",
+            ("\"knotc\"", "knotc conf"),
+        )
+        .await;
+    }
+}
+
+/// What the manual says of what is left out.
+#[test]
+fn the_configurations_are_the_defaults() {
+    for kind in [ServerKind::Nsd, ServerKind::Knot] {
+        let name = format!("{kind:?}").to_lowercase();
+        let text = configuration(&format!("[agent.{name}]"), &[]);
+        let text = text.split_once('\n').unwrap().1;
+        let (needed, _) = text.split_once("# The rest").unwrap();
+        let of = |text: &str| format!("{:?}", ZoneFileSettings::new(kind, toml::from_str(text).unwrap()));
+        assert_eq!(of(text), of(needed));
+        let alone = ZoneFileSettings::new(kind, toml::from_str("directory = 'x'").unwrap());
+        let why = ZoneFiles::open(alone).unwrap_err().to_string();
+        assert!(
+            why.contains(&format!("read [agent.{name}] of the configuration: server is missing")),
+            "{why}"
+        );
+    }
+    let both: Settings = toml::from_str("bind = { directory = 'x' }\nknot = { directory = 'x' }").unwrap();
+    assert!(Names::new(both).unwrap_err().to_string().contains("an agent has one target"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

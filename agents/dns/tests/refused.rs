@@ -12,7 +12,7 @@ use common::fleet::Fleet;
 use common::step;
 use serde_json::{Value, json};
 use shoal_agent::{Outcome, Revision, Why};
-use shoal_dns::target::{ZoneFiles, ZoneFileSettings};
+use shoal_dns::target::{ZoneFileSettings, ZoneFiles};
 use shoal_dns::{Key, Node};
 
 const ZONE: &str = "example.com";

@@ -7,6 +7,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::fleet::Fleet;
@@ -88,10 +89,7 @@ async fn follows(primary: Primary) {
     assert_eq!(serial(&primary), "2");
     converge(&target, ZONE, &zone("web2.example.com", "192.0.2.2", &[])).await;
     assert_eq!(status(&primary, "web1.example.com A"), "NXDOMAIN");
-    assert_eq!(
-        dig(primary.address, "web2.example.com A").answer(),
-        ["web2.example.com. 300 A 192.0.2.2"]
-    );
+    assert_eq!(dig(primary.address, "web2.example.com A").answer(), ["web2.example.com. 300 A 192.0.2.2"]);
     let mut empty = web1("192.0.2.2");
     empty.retain(|key, _| key.owner() != "web1");
     converge(&target, ZONE, &empty).await;
@@ -121,7 +119,8 @@ async fn goes_back(primary: Primary) {
     converge(&good, ZONE, &web1("192.0.2.1")).await;
     let before = fs::read_to_string(primary.file(ZONE)).unwrap();
     let start = Instant::now();
-    let fault = step(&broken(primary.settings(), within), ZONE, &web1("192.0.2.9"), &wanted()).await.unwrap_err();
+    let fault =
+        step(&broken(primary.settings(), within), ZONE, &web1("192.0.2.9"), &wanted()).await.unwrap_err();
     assert!(fault.next.as_ref().unwrap().contains("the last good file is back"), "{fault}");
     assert!(start.elapsed() < Duration::from_secs(10), "{fault}");
     assert_eq!(fs::read_to_string(primary.file(ZONE)).unwrap(), before);
@@ -151,7 +150,8 @@ async fn is_ahead(primary: Primary) {
     let target = ZoneFiles::open(primary.settings()).unwrap();
     converge(&target, ZONE, &web1("192.0.2.1")).await;
     let text = fs::read_to_string(primary.file(ZONE)).unwrap();
-    fs::write(primary.file(ZONE), text.replace(" 1 7200", " 9 7200").replace("192.0.2.1\n", "192.0.2.66\n")).unwrap();
+    fs::write(primary.file(ZONE), text.replace(" 1 7200", " 9 7200").replace("192.0.2.1\n", "192.0.2.66\n"))
+        .unwrap();
     primary.control(&["reload", ZONE]);
     primary.control(&["zone-reload", ZONE]);
     until(|| serial(&primary) == "9").await;
@@ -185,7 +185,9 @@ async fn is_edited(primary: Primary) {
     until(|| primary.web1() == ["192.0.2.1"]).await;
     assert_eq!(status(&primary, "extra.example.com A"), "NXDOMAIN");
     // Somebody takes the zone away from the server.
-    for words in [&["delzone", ZONE][..], &["conf-begin"], &["conf-unset", "zone[example.com]"], &["conf-commit"]] {
+    for words in
+        [&["delzone", ZONE][..], &["conf-begin"], &["conf-unset", "zone[example.com]"], &["conf-commit"]]
+    {
         primary.control(words);
     }
     until(|| primary.web1() == ["192.0.2.1"]).await;
@@ -237,7 +239,10 @@ async fn refuses(primary: Primary) {
     let outcomes = step(&target, ZONE, &want, &wanted()).await.unwrap();
     let faults = failed(&outcomes);
     let mut bad = faults.iter().filter(|fault| !fault.contains("below the DNAME"));
-    assert!(bad.next().is_some_and(|fault| fault.contains("bad.example.com: the checker refuses it: ")), "{faults:#?}");
+    assert!(
+        bad.next().is_some_and(|fault| fault.contains("bad.example.com: the checker refuses it: ")),
+        "{faults:#?}"
+    );
     assert_eq!(bad.next(), None);
     // BIND loads such names and answers without them.
     let hidden = primary.kind != ServerKind::Bind;
@@ -264,36 +269,19 @@ async fn takes_more_than_a_hundred(primary: Primary) {
 
 /// Many new zones at once: the server is told of one after the other.
 async fn is_told_of_many(primary: Primary) {
-    let target = ZoneFiles::open(primary.settings()).unwrap();
+    let target = Arc::new(ZoneFiles::open(primary.settings()).unwrap());
     let zones: Vec<String> = (0..8).map(|n| format!("z{n}.example")).collect();
-    let of = |name: &str| {
+    let start = |name: &String| {
         let tag = json!({"soa": {"primary": "ns.example.net."}});
-        let tag_key = format!("dns/{name}");
-        Fleet::default().tag(&tag_key, tag, &[]).zone(name)
+        let want = Fleet::default().tag(&format!("dns/{name}"), tag, &[]).zone(name);
+        let (target, name) = (target.clone(), name.clone());
+        tokio::spawn(async move { step(&*target, &name, &want, &wanted()).await })
     };
-    let all = zones.iter().map(|name| {
-        let (target, want) = (&target, of(name));
-        async move { step(target, name, &want, &wanted()).await }
-    });
-    for outcomes in futures_all(all).await {
-        assert!(outcomes.unwrap().values().all(|outcome| *outcome == Outcome::Done));
+    for running in zones.iter().map(start).collect::<Vec<_>>() {
+        let outcomes = running.await.unwrap().unwrap();
+        assert!(outcomes.values().all(|outcome| *outcome == Outcome::Done), "{outcomes:?}");
     }
     for name in &zones {
         assert_eq!(status(&primary, &format!("{name} SOA")), "NOERROR");
     }
-}
-
-/// All of them at once; the results in order.
-async fn futures_all<F: Future>(all: impl Iterator<Item = F>) -> Vec<F::Output> {
-    let mut left: Vec<_> = all.map(|one| (Box::pin(one), None)).collect();
-    std::future::poll_fn(|context| {
-        for (one, done) in left.iter_mut().filter(|(_, done)| done.is_none()) {
-            if let std::task::Poll::Ready(output) = one.as_mut().poll(context) {
-                *done = Some(output);
-            }
-        }
-        if left.iter().all(|(_, done)| done.is_some()) { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-    })
-    .await;
-    left.into_iter().filter_map(|(_, done)| done).collect()
 }

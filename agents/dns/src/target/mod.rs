@@ -61,7 +61,8 @@ impl Names {
     pub fn new(settings: Settings) -> Result<Self, Fault> {
         let Settings { bind, nsd, knot, update, server } = settings;
         let tables = [(ServerKind::Bind, bind), (ServerKind::Nsd, nsd), (ServerKind::Knot, knot)];
-        let mut files = tables.into_iter().filter_map(|(kind, table)| Some(ZoneFileSettings::new(kind, table?)));
+        let mut files =
+            tables.into_iter().filter_map(|(kind, table)| Some(ZoneFileSettings::new(kind, table?)));
         match (files.next(), files.next(), update, server) {
             (Some(files), None, None, None) => ZoneFiles::open(files).map(Self::Files),
             (None, _, Some(update), None) => Update::open(&update).map(Self::Update),

@@ -44,23 +44,36 @@ pub(crate) fn config(settings: &ZoneFileSettings) -> String {
 impl Primary {
     /// Starts it without a zone. It can be told of zones as long as it runs.
     pub(crate) fn start(kind: ServerKind) -> Self {
+        let config = match kind {
+            ServerKind::Bind => "",
+            ServerKind::Nsd => {
+                "remote-control:\n control-enable: yes\n control-interface: DIR/ctl\npattern:\n name: shoal\n \
+                 zonefile: DIR/zones/%s.zone\n"
+            }
+            ServerKind::Knot => "template:\n  - id: default\n    zonefile-sync: -1\n",
+        };
+        Self::start_with(kind, config)
+    }
+
+    /// The same with this configuration after its own.
+    pub(crate) fn start_with(kind: ServerKind, config: &str) -> Self {
         // Another test may take a free port between our look and the server's bind.
         for _ in 0..5 {
-            if let Some(primary) = Self::try_start(kind) {
+            if let Some(primary) = Self::try_start(kind, config) {
                 return primary;
             }
         }
         panic!("{kind:?} does not start");
     }
 
-    fn try_start(kind: ServerKind) -> Option<Self> {
+    fn try_start(kind: ServerKind, config: &str) -> Option<Self> {
         if kind == ServerKind::Bind {
             let named = Named::start(&[]);
             return Some(Self { kind, address: named.address, server: Server::Named(named) });
         }
         let (port, dir) = (free(), TempDir::new().unwrap());
         std::fs::create_dir(dir.path().join("zones")).unwrap();
-        let running = if kind == ServerKind::Nsd { nsd(port, dir) } else { knot(port, dir) };
+        let running = if kind == ServerKind::Nsd { nsd(port, dir, config) } else { knot(port, dir, config) };
         let (address, server) = (([127, 0, 0, 1], port).into(), Server::Other(running));
         let mut primary = Self { server, kind, address };
         let end = Instant::now() + Duration::from_secs(60);
@@ -91,8 +104,7 @@ impl Primary {
         match (&self.server, self.controller()) {
             (_, Some((program, option, place))) => {
                 let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
-                let run =
-                    Command::new(program).env("PATH", path).arg(option).arg(place).args(args).output();
+                let run = Command::new(program).env("PATH", path).arg(option).arg(place).args(args).output();
                 run.unwrap().status.success()
             }
             (Server::Named(named), None) => named.rndc(args),
@@ -155,21 +167,19 @@ impl Primary {
     }
 }
 
-fn nsd(port: u16, dir: TempDir) -> Running {
+fn nsd(port: u16, dir: TempDir, more: &str) -> Running {
     let config = format!(
         "server:\n ip-address: 127.0.0.1@{port}\n username: \"\"\n chroot: \"\"\n zonesdir: DIR\n database: \"\"\n \
          pidfile: DIR/pid\n xfrdfile: DIR/xfrd\n xfrdir: DIR\n zonelistfile: DIR/list\n logfile: DIR/log\n \
-         server-count: 1\n minimal-responses: yes\nremote-control:\n control-enable: yes\n control-interface: DIR/ctl\npattern:\n name: shoal\n \
-         zonefile: DIR/zones/%s.zone\n"
+         server-count: 1\n minimal-responses: yes\n{more}"
     );
     Running::start("nsd", &["-d", "-c"], &config, dir)
 }
 
-fn knot(port: u16, dir: TempDir) -> Running {
+fn knot(port: u16, dir: TempDir, more: &str) -> Running {
     let config = format!(
         "server:\n  listen: 127.0.0.1@{port}\n  rundir: DIR\n  user: root:root\ncontrol:\n  listen: DIR/ctl\ndatabase:\n  \
-         storage: DIR\nlog:\n  - target: stderr\n    any: info\ntemplate:\n  - id: default\n    storage: DIR\n    \
-         zonefile-sync: -1\n"
+         storage: DIR\nlog:\n  - target: stderr\n    any: info\n{more}"
     );
     Running::start("knotd", &["-c"], &config, dir)
 }

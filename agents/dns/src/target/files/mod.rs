@@ -62,7 +62,13 @@ impl ZoneFiles {
         settings.check()?;
         let files = Files::new(&settings);
         let watch = watch::Watch::new(settings.directory.clone());
-        Ok(Self { settings: Box::new(settings), files, zones: std::sync::Mutex::default(), watch, telling: Mutex::default() })
+        Ok(Self {
+            settings: Box::new(settings),
+            files,
+            zones: std::sync::Mutex::default(),
+            watch,
+            telling: Mutex::default(),
+        })
     }
 
     fn known(&self, zone: &Zone) -> Arc<Mutex<Known>> {

@@ -117,10 +117,8 @@ impl<'a> Draft<'a> {
                 ServerKind::Bind => "raise max-records-per-type and max-types-per-name in named.conf and ",
                 ServerKind::Nsd | ServerKind::Knot => "raise ",
             };
-            let fault = Fault::new(format!("write {}", key.name()), why).next(format!(
-                "take members out, or {raise}max_records in {}",
-                self.kind.traits().table
-            ));
+            let fault = Fault::new(format!("write {}", key.name()), why)
+                .next(format!("take members out, or {raise}max_records in {}", self.kind.traits().table));
             let fault = fault.permanent();
             tracing::warn!(zone = %self.zone, "{fault}");
             self.reduced.insert(key, (node, fault));
@@ -256,10 +254,13 @@ impl<'a> Draft<'a> {
         for line in complaint.lines().filter(|line| !line.contains("warning") && !line.contains("ignoring")) {
             let Some((_, rest)) = line.split_once(file) else { continue };
             // `FILE:7: …` of named-checkzone and nsd-checkzone, `'FILE', line 7 (…)` of kzonecheck.
-            let Some(rest) = rest.strip_prefix(':').or_else(|| rest.strip_prefix("', line ")) else { continue };
+            let Some(rest) = rest.strip_prefix(':').or_else(|| rest.strip_prefix("', line ")) else {
+                continue;
+            };
             let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
             let (number, what) = rest.split_at(digits);
-            let Some((key, record)) = number.parse().ok().and_then(|number| rendered.record_at(number)) else {
+            let Some((key, record)) = number.parse().ok().and_then(|number| rendered.record_at(number))
+            else {
                 continue;
             };
             let what = what.trim_start_matches([':', ' ']);
