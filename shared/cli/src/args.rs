@@ -15,7 +15,7 @@ pub(crate) use self::database::{Database, Work};
 pub(crate) use self::read::{Blame, Diff, Effective, Explain, Get, Log, Members, Parents, Show};
 pub(crate) use self::rewrite::rewrite;
 pub(crate) use self::write::{
-    Apply, Import, ImportAnsible, ImportFrom, ImportZone, Mv, Put, Rm, Rollback, TagCommand,
+    Apply, EditKey, Import, ImportAnsible, ImportFrom, ImportZone, Mv, Put, Rm, Rollback, TagCommand,
 };
 
 /// The whole command line.
@@ -99,6 +99,14 @@ Examples:
   shoal put dns/example.com ttl=300 --member web4.example.com --member @internal -m 'new zone'
   shoal put -f web1.yaml -m 'edited'    (replaces; refused if somebody changed it since it was read)")]
     Put(Put),
+    /// Change a host, a tag or another row in $VISUAL or $EDITOR
+    #[command(after_help = "\
+What is unchanged or emptied is not written. What is refused comes back with the reason on top. If somebody else changes it
+meanwhile, both changes are put together and shown again; what was typed is kept in a file.
+Examples:
+  shoal edit web1.example.com -m 'the new disk'
+  EDITOR='code --wait' shoal edit dns/example.com -m 'a shorter ttl'")]
+    Edit(EditKey),
     /// Delete hosts, tags or other rows; history stays
     Rm(Rm),
     /// Rename a host or a tag; every tag that names it follows

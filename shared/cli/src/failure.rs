@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use shoal_core::codec::BadText;
 use shoal_core::{Refusal, Sort};
@@ -68,6 +69,14 @@ pub(crate) enum Failure {
     /// Standard output is closed: nobody reads any more, which is not for us to complain about.
     #[error("standard output was closed")]
     Closed(#[source] std::io::Error),
+    /// A failure by which a text that a person typed is not lost.
+    #[error("{}; what you typed is kept as {}", report(.failure).unwrap_or_default(), .path.display())]
+    Kept {
+        /// Where the text is.
+        path: PathBuf,
+        /// What failed.
+        failure: Box<Failure>,
+    },
     /// Anything else, already said in full.
     #[error(transparent)]
     Other(#[from] anyhow::Error),
@@ -87,6 +96,7 @@ impl Failure {
             Self::Refused(refusal) if matches!(refusal.sort(), Sort::Conflict | Sort::Stale) => 4,
             Self::Waiting(_) => 5,
             Self::Closed(_) => 0,
+            Self::Kept { failure, .. } => failure.code(),
             _ => 1,
         }
     }

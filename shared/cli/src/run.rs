@@ -124,7 +124,7 @@ pub async fn run(
     };
     let author = author.map(|name| (name.to_owned(), "SHOAL_AUTHOR"));
     let mut session =
-        Session { store, out: Out::to(cli.output, Some(WIDTH), sink), env: Env { author, now } };
+        Session { store, out: Out::to(cli.output, Some(WIDTH), sink), env: Env { author, editor: None, now } };
     match commands::run(&mut session, cli.command).await {
         Ok(()) => (0, None),
         Err(failure) => (failure.code(), failure::report(&failure)),

@@ -17,6 +17,8 @@ use crate::out::Out;
 pub(crate) struct Env {
     /// `$SHOAL_AUTHOR`, else `$USER`, with the variable's name.
     pub(crate) author: Option<(String, &'static str)>,
+    /// `$VISUAL`, else `$EDITOR`.
+    pub(crate) editor: Option<String>,
     /// The time now.
     pub(crate) now: fn() -> Timestamp,
 }
@@ -26,7 +28,8 @@ impl Env {
     pub(crate) fn real() -> Self {
         let var =
             |name: &'static str| std::env::var(name).ok().filter(|v| !v.trim().is_empty()).map(|v| (v, name));
-        Self { author: var("SHOAL_AUTHOR").or_else(|| var("USER")), now: Timestamp::now }
+        let editor = var("VISUAL").or_else(|| var("EDITOR")).map(|(editor, _)| editor);
+        Self { author: var("SHOAL_AUTHOR").or_else(|| var("USER")), editor, now: Timestamp::now }
     }
 }
 

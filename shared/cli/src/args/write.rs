@@ -50,6 +50,16 @@ fn lifecycle(text: &str) -> Result<Lifecycle, String> {
     text.parse().map_err(|e: shoal_core::BadName| e.to_string())
 }
 
+/// `edit`
+#[derive(Args, Debug)]
+pub(crate) struct EditKey {
+    /// A host, a tag or a key
+    #[arg(value_name = "KEY")]
+    pub(crate) name: Name,
+    #[command(flatten)]
+    pub(crate) sign: Sign,
+}
+
 /// `rm`
 #[derive(Args, Debug)]
 pub(crate) struct Rm {

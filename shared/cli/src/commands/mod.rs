@@ -2,6 +2,7 @@
 
 mod approve;
 pub(crate) mod database;
+mod edit;
 mod explain;
 mod get;
 mod history;
@@ -25,6 +26,7 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> Outcome {
     match command {
         Command::Get(args) => get::run(session, args).await,
         Command::Put(args) => put::put(session, args).await,
+        Command::Edit(args) => edit::run(session, args).await,
         Command::Rm(args) => rm(session, args).await,
         Command::Mv(args) => mv(session, args).await,
         Command::Tag(args) => tag::run(session, args).await,

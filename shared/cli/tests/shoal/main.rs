@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by them")]
 
 mod commands;
+mod edit;
 mod fleet;
 mod mistakes;
 mod program;
+mod terminal;

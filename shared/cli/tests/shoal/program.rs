@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-fn shoal(store: &str, line: &[&str]) -> Output {
+pub(crate) fn shoal(store: &str, line: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_shoal"))
         .args(line)
         .env("SHOAL_STORE", store)
@@ -12,7 +12,7 @@ fn shoal(store: &str, line: &[&str]) -> Output {
         .unwrap()
 }
 
-fn text(bytes: &[u8]) -> &str {
+pub(crate) fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
