@@ -45,6 +45,6 @@ pub use status::{
     UnitStatus,
 };
 pub use view::{
-    Broken, Conflict, Counters, Doubt, Effective, EffectiveDocument, Fact, Host, Origin, Plain, Said, Tag,
-    Tombstone, Touched, Via, View,
+    Broken, Conflict, Counters, Doubt, Effective, EffectiveDocument, Fact, Hits, Host, Origin, Plain, Said,
+    Tag, Tombstone, Touched, Unsure, Via, View,
 };

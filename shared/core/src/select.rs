@@ -11,6 +11,8 @@
 //! and only over as many elements as keep the steps under [`MAX_STEPS`]; beyond that it has failed. What a rule reads is
 //! known from its text ([`Rule::reads`]), so that a change asks only those rules that could answer otherwise.
 
+mod narrow;
+
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, LazyLock};
@@ -24,6 +26,7 @@ use cel::{Env, ExecutionError, Program, Value};
 use crate::document::as_text;
 use crate::view::{Fact, Host};
 use crate::{Lifecycle, MAX_RULE};
+pub(crate) use narrow::{Literal, Narrow};
 
 /// The most steps that the loops of one evaluation may take.
 pub const MAX_STEPS: u64 = 1_000_000;
@@ -59,6 +62,7 @@ pub struct Rule {
     program: Program,
     reads: BTreeSet<Field>,
     needs: Option<(Field, Vec<String>)>,
+    narrow: Option<Narrow>,
     depth: u32,
 }
 
@@ -98,8 +102,8 @@ impl Rule {
         if reads.depth > 2 {
             return Err(bad(1, "loops nest at most two deep"));
         }
-        let needs = needs(program.expression());
-        Ok(Self { text: text.into(), reads: reads.fields, depth: reads.depth, needs, program })
+        let (needs, narrow) = (needs(program.expression()), Narrow::of(program.expression()));
+        Ok(Self { text: text.into(), reads: reads.fields, depth: reads.depth, needs, narrow, program })
     }
 
     /// Its text.
@@ -116,6 +120,16 @@ impl Rule {
     /// A field, and the only literals of it with which the rule can hold.
     pub(crate) fn needs(&self) -> Option<(&Field, &[String])> {
         self.needs.as_ref().map(|(field, values)| (field, &**values))
+    }
+
+    /// Where the hosts stand that it can hold for; `None`: anywhere.
+    pub(crate) fn narrow(&self) -> Option<&Narrow> {
+        self.narrow.as_ref()
+    }
+
+    /// At most so many steps one evaluation takes.
+    pub(crate) fn cost(&self, subject: &Subject<'_>) -> u64 {
+        if self.depth == 0 { 1 } else { self.steps(subject) }
     }
 
     /// Whether the rule certainly selects the host.
@@ -191,6 +205,16 @@ impl<'a> Subject<'a> {
             "@owner" => self.host.owner.as_deref().map(Into::into),
             "@environment" => self.host.environment.as_deref().map(Into::into),
             _ => as_text(self.raw(field)?),
+        }
+    }
+
+    /// The value by which an index finds the host; `None`: it has no such field.
+    pub(crate) fn indexed(&self, field: &str) -> Option<Literal> {
+        match field {
+            "@name" | "@state" | "@owner" | "@environment" => {
+                self.literal(field).map(|text| Literal::text(&text))
+            }
+            _ => self.raw(field).map(Literal::of),
         }
     }
 

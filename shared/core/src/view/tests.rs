@@ -159,8 +159,8 @@ fn a_cycle_is_found_with_its_path() {
 fn a_rule_searches_hosts() {
     let view = small();
     let found = |rule: &str| {
-        let hosts = view.selected(&Rule::compile(rule).unwrap());
-        hosts.iter().map(|h| h.name.as_str()).collect::<Vec<_>>()
+        let hits = view.search(&Rule::compile(rule).unwrap(), None, 10);
+        hits.items.iter().map(|h| h.host.to_string()).collect::<Vec<_>>()
     };
     assert_eq!(found("site == 'y'"), ["b"]);
     assert_eq!(found("site != 'z'"), ["a", "b"]);

@@ -81,6 +81,8 @@ impl View {
             }
         }
         for (sym, before) in before {
+            let is = self.host_slot(sym).and_then(|slot| slot.host.clone());
+            self.fields.follow(sym, before.0.as_deref(), is.as_deref());
             let changed = self.changed(sym, &before);
             if !changed.is_nothing() {
                 self.ask_rules(sym, &changed);

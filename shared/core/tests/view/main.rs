@@ -4,6 +4,7 @@
 mod cost;
 mod generate;
 mod model;
+mod search;
 
 use std::collections::BTreeMap;
 
