@@ -12,7 +12,7 @@ use shoal_hostdb::{DEFAULT_STORE, ServeArgs};
 
 pub(crate) use self::agents::{Approve, Pause, Status, Wait};
 pub(crate) use self::database::{Database, Work};
-pub(crate) use self::read::{Blame, Diff, Effective, Explain, Get, Log, Members, Parents, Show};
+pub(crate) use self::read::{Blame, Diff, Effective, Explain, Get, Log, Members, Parents, Search, Show};
 pub(crate) use self::rewrite::rewrite;
 pub(crate) use self::write::{
     Apply, EditKey, Import, ImportAnsible, ImportFrom, ImportZone, Mv, Put, Rm, Rollback, TagCommand,
@@ -136,6 +136,15 @@ Examples:
   shoal apply -f fleet.yaml -m 'the whole fleet'
   generate | shoal apply -f - -m 'generated'")]
     Apply(Apply),
+    /// Find hosts by an expression, as rules of tags have it
+    #[command(after_help = "\
+The expression is CEL: a host's fields, name, state, owner, environment and facts; gib(n) and mib(n) are octets.
+Examples:
+  shoal search 'site == \"rdu3\" && memory >= gib(24)'
+  shoal search 'name.startsWith(\"web\") && state == \"active\"'
+  shoal search '!has(host.owner_team)' --names | xargs shoal get
+  shoal search 'has(facts.vm) && facts.vm.drained' --revision 41")]
+    Search(Search),
     /// Show who is in a tag, and how
     Members(Members),
     /// Show which tags a host is in, and how; or which tags nest a tag

@@ -123,8 +123,11 @@ pub async fn run(
         Err(error) => return (if error.use_stderr() { 2 } else { 0 }, Some(error.to_string())),
     };
     let author = author.map(|name| (name.to_owned(), "SHOAL_AUTHOR"));
-    let mut session =
-        Session { store, out: Out::to(cli.output, Some(WIDTH), sink), env: Env { author, editor: None, now } };
+    let mut session = Session {
+        store,
+        out: Out::to(cli.output, Some(WIDTH), sink),
+        env: Env { author, editor: None, now },
+    };
     match commands::run(&mut session, cli.command).await {
         Ok(()) => (0, None),
         Err(failure) => (failure.code(), failure::report(&failure)),

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use data_encoding::BASE64;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use shoal_core::{Commit, Committed, Key, LogEntry, Range, Revision, Status};
+use shoal_core::{Commit, Committed, Hits, Key, LogEntry, Range, Revision, Status};
 use shoal_store::{
     Claim, ClaimAnswer, ClaimRequest, Feed, Filter, Flow, Fut, Head, LedgerPage, LedgerWrite, Page, Position,
-    Query, Result, Store, StoreError,
+    Query, Result, Search, Store, StoreError,
 };
 
 use crate::address::{Address, BadAddress};
@@ -221,5 +221,13 @@ impl Store for HttpStore {
 
     fn reports(&self) -> Fut<'_, Result<Vec<Status>>> {
         Box::pin(self.all("read the agents' reports", "/store/reports", Vec::new()))
+    }
+
+    fn search(&self, search: &Search) -> Fut<'_, Result<Option<Hits>>> {
+        let Search { expression, at, after, limit } = search.clone();
+        let mut query = vec![("where", expression), ("limit", limit.to_string())];
+        query.extend(at.map(|at| ("revision", at.to_string())));
+        query.extend(after.map(|after| ("after", after.to_string())));
+        Box::pin(async move { self.ask(Call::get("search", "/search", query)).await.map(Some) })
     }
 }

@@ -3,11 +3,11 @@
 //! The conformance suite holds every store to what is written here. What a store cannot promise does not
 //! stand here.
 
-use shoal_core::{Commit, Committed, LogEntry, Range, Revision, Status};
+use shoal_core::{Commit, Committed, Hits, LogEntry, Range, Revision, Status};
 
 use crate::{
     Claim, ClaimAnswer, ClaimRequest, Feed, Filter, Flow, Fut, Head, LedgerPage, LedgerWrite, Page, Position,
-    Query, Result,
+    Query, Result, Search,
 };
 
 /// Hosts, tags and all the rest, in one versioned place. Object-safe: it is chosen at run time.
@@ -77,4 +77,13 @@ pub trait Store: Send + Sync + 'static {
     /// [`REPORT_GRACE`](crate::REPORT_GRACE) at the earliest, and when an agent has more than
     /// [`MAX_REPORTS`](crate::MAX_REPORTS).
     fn reports(&self) -> Fut<'_, Result<Vec<Status>>>;
+
+    /// A page of the hosts that an expression selects, where the store has a view to ask ([`View::search`](shoal_core::View::search));
+    /// `None`: it has none, and who asks loads one.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`](crate::StoreError::Invalid) for what is no expression, [`StoreError::Future`](crate::StoreError::Future).
+    fn search(&self, _: &Search) -> Fut<'_, Result<Option<Hits>>> {
+        Box::pin(async { Ok(None) })
+    }
 }

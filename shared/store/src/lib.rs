@@ -36,6 +36,7 @@ pub use error::StoreError;
 pub use memory::{Memory, MemoryStore};
 pub use types::{
     Claim, ClaimAnswer, ClaimRequest, Feed, Filter, Head, LedgerPage, LedgerWrite, Page, Position, Query,
+    Search,
 };
 
 /// A future that a store answers with.

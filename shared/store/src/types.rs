@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use shoal_core::{Epoch, Key, LogEntry, Pre, Range, Revision, Row};
+use shoal_core::{Epoch, HostName, Key, LogEntry, Pre, Range, Revision, Row};
 
 use crate::MAX_PAGE;
 
@@ -164,4 +164,17 @@ pub struct LedgerPage {
     pub rows: Vec<(String, Vec<u8>)>,
     /// Whether there are more after the last.
     pub more: bool,
+}
+
+/// Which hosts are searched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Search {
+    /// A CEL expression, as rules of tags have it.
+    pub expression: String,
+    /// As of this revision; `None`: now.
+    pub at: Option<Revision>,
+    /// Only those after this one, by name.
+    pub after: Option<HostName>,
+    /// At most so many.
+    pub limit: usize,
 }

@@ -15,6 +15,20 @@ pub(crate) struct Get {
     pub(crate) revision: Option<u64>,
 }
 
+/// `search`
+#[derive(Args, Debug)]
+pub(crate) struct Search {
+    /// Which hosts, such as 'site == "rdu3" && memory >= gib(24)'
+    #[arg(value_name = "EXPRESSION")]
+    pub(crate) expression: String,
+    /// Print their names alone, one a line
+    #[arg(long)]
+    pub(crate) names: bool,
+    /// As it was at this revision
+    #[arg(long, value_name = "N", value_parser = super::revision)]
+    pub(crate) revision: Option<u64>,
+}
+
 /// `members`
 #[derive(Args, Debug)]
 pub(crate) struct Members {

@@ -11,6 +11,7 @@ mod members;
 mod pause;
 mod put;
 mod rollback;
+mod search;
 mod status;
 mod tag;
 mod wait;
@@ -31,6 +32,7 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> Outcome {
         Command::Mv(args) => mv(session, args).await,
         Command::Tag(args) => tag::run(session, args).await,
         Command::Apply(args) => put::apply(session, args).await,
+        Command::Search(args) => search::run(session, args).await,
         Command::Members(args) => members::members(session, args).await,
         Command::Parents(args) => members::parents(session, args).await,
         Command::Effective(args) => members::effective(session, args).await,

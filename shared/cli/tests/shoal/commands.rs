@@ -394,3 +394,21 @@ async fn import_shows_a_plan_and_does_it_once() {
     assert!(again.contains("nothing to change"), "{again}");
     assert!(fleet.ok(&["get"]).await.contains("a.example.com"));
 }
+
+#[tokio::test]
+async fn search_finds_hosts_and_shows_what_was_asked_for() {
+    let fleet = Fleet::new().await;
+    assert_snapshot!("search", fleet.ok(&["search", "site in ['rdu3', 'ams1']"]).await);
+    assert_snapshot!("search_names", fleet.ok(&["search", "name.endsWith('.example.com')", "--names"]).await);
+    let json: Value =
+        serde_json::from_str(&fleet.ok(&["search", "state == 'draining'", "-o", "json"]).await).unwrap();
+    assert_eq!((json[0]["host"].as_str(), json.as_array().map(Vec::len)), (Some("db1.example.com"), Some(1)));
+    assert_eq!(fleet.ok(&["search", "site == 'none'"]).await, "no host is meant\n");
+    fleet.ok(&["put", "web1.example.com", "site=ams1", "-m", "moved"]).await;
+    assert_eq!(
+        fleet.ok(&["search", "site == 'rdu3'", "--names", "--revision", "1"]).await,
+        "web1.example.com\n"
+    );
+    assert_eq!(fleet.ok(&["search", "site == 'rdu3'", "--names"]).await, "");
+    assert_snapshot!("search_bad", fleet.fails(2, &["search", "site = 'x'"]).await);
+}

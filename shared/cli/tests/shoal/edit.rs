@@ -80,7 +80,8 @@ value: {tag: {type: object, properties: {ttl: {type: integer}}}}
     }
 
     fn revision(&self) -> u64 {
-        let log: serde_json::Value = serde_json::from_str(&self.ok(&["log", "-n", "1", "-o", "json"])).unwrap();
+        let log: serde_json::Value =
+            serde_json::from_str(&self.ok(&["log", "-n", "1", "-o", "json"])).unwrap();
         log[0]["revision"].as_u64().unwrap()
     }
 }
@@ -144,7 +145,10 @@ esac";
     assert_eq!(code, 0, "{said}");
     let seen = desk.seen();
     assert!(seen.contains("#: Nothing was written: this is not YAML"), "{seen}");
-    assert!(seen.contains("#: Nothing was written: the document of dns/example.com breaks the schema of dns"), "{seen}");
+    assert!(
+        seen.contains("#: Nothing was written: the document of dns/example.com breaks the schema of dns"),
+        "{seen}"
+    );
     let now = desk.ok(&["get", "dns/example.com"]);
     assert!(now.contains("ttl: 60") && now.contains("note: mine"), "{now}");
     assert_eq!(desk.revision(), 2);
@@ -169,7 +173,10 @@ fi";
     let (said, code) = desk.edit("web1.example.com", script);
     assert_eq!(code, 0, "{said}");
     let seen = desk.seen();
-    assert!(seen.contains("#: Nothing was written yet: revision 2 (bob was faster by bob) changed host"), "{seen}");
+    assert!(
+        seen.contains("#: Nothing was written yet: revision 2 (bob was faster by bob) changed host"),
+        "{seen}"
+    );
     assert!(seen.contains("#:   document.zulu: yours 7, theirs 5"), "{seen}");
     let now = desk.ok(&["get", "web1.example.com"]);
     assert!(["zulu: 7", "alpha: 3", "beta: 1"].iter().all(|one| now.contains(one)), "{now}");
@@ -202,7 +209,8 @@ fn without_a_terminal_or_a_reason_nothing_is_opened() {
     assert_eq!(run.status.code(), Some(2));
     let said = text(&run.stderr);
     assert!(said.contains("there is no terminal") && said.contains("shoal put -f FILE"), "{said}");
-    let (line, marker) = (format!("'{}' edit web1.example.com", env!("CARGO_BIN_EXE_shoal")), desk.path("opened"));
+    let (line, marker) =
+        (format!("'{}' edit web1.example.com", env!("CARGO_BIN_EXE_shoal")), desk.path("opened"));
     let run = terminal(&line)
         .env("SHOAL_STORE", &desk.store)
         .env("SHOAL_AUTHOR", "ann")

@@ -4,6 +4,7 @@ mod history;
 mod hosts;
 mod live;
 mod plain;
+mod search;
 mod store;
 mod tags;
 mod transaction;
@@ -105,6 +106,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/blame/{*key}", get(history::blame))
         .route("/diff", get(history::diff))
         .route("/rollback", post(transaction::rollback))
+        .route("/search", get(search::search))
         .route("/status", get(live::reports))
         .route("/claims", get(live::claims))
         .route("/watch", get(watch::watch))

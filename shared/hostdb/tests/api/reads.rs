@@ -207,6 +207,51 @@ async fn facts_are_rows_of_their_own() {
 }
 
 #[tokio::test]
+async fn hosts_are_searched_by_an_expression() {
+    let store = Arc::new(MemoryStore::new());
+    let server = Running::on(store.clone(), Limits::default(), false).await;
+    let host = |n: u64| {
+        change(&format!("hosts/h{n}"), json!({"id": n.to_string(), "document": {"memory": n << 30}}))
+    };
+    commit(
+        &*store,
+        (0..9)
+            .map(host)
+            .chain([change("hosts/odd", json!({"id": "x", "document": {"memory": "much"}}))])
+            .collect(),
+    )
+    .await;
+    let by = async |query: &str| server.get(&format!("/api/v2/search?where={query}")).await;
+    let first = by("memory%20%3E=%20gib(4)&limit=3").await;
+    let names = |page: &serde_json::Value| {
+        page["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|host| host["host"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (names(&first), &first["next"], &first["revision"]),
+        (vec!["h4".into(), "h5".into(), "h6".into()], &json!("h6"), &json!(1))
+    );
+    let rest = by("memory%20%3E=%20gib(4)&limit=3&after=h6").await;
+    assert_eq!(names(&rest), ["h7", "h8"]);
+    assert_eq!(
+        (&rest["unsure"][0]["host"], &rest["unsure_total"], rest.get("next")),
+        (&json!("odd"), &json!(1), None)
+    );
+    commit(&*store, vec![change("hosts/h8", json!({"id": "8"}))]).await;
+    assert_eq!(names(&by("name%20==%20'h8'%20%26%26%20memory%20%3E%200&revision=1").await), ["h8"]);
+    assert_eq!(names(&by("name%20==%20'h8'%20%26%26%20memory%20%3E%200").await), Vec::<String>::new());
+    refused(server.ask("GET", "/api/v2/search?where=memory%20%3E"), 400, "bad-request", &["column 9"]).await;
+    refused(server.ask("GET", "/api/v2/search"), 400, "bad-request", &["?where="]).await;
+    refused(server.ask("GET", "/api/v2/search?where=true&revision=99"), 404, "no-such-revision", &["99"])
+        .await;
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn history_is_told_newest_first() {
     let server = fleet().await;
     let log = server.get("/api/v2/commits?limit=2").await;

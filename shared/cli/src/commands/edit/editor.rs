@@ -37,7 +37,9 @@ impl Editor {
     async fn run(&self, path: &Path) -> Outcome {
         let editor = &self.0;
         let failed = |why: String| {
-            Failure::Other(anyhow::anyhow!("nothing was written: the editor `{editor}` {why}; set $VISUAL or $EDITOR"))
+            Failure::Other(anyhow::anyhow!(
+                "nothing was written: the editor `{editor}` {why}; set $VISUAL or $EDITOR"
+            ))
         };
         let _deaf = Deaf::new();
         let status = tokio::process::Command::new("sh")

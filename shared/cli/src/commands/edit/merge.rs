@@ -43,7 +43,9 @@ fn one(
             let base = base.and_then(Value::as_object).unwrap_or(&none);
             Some(Value::Object(maps(path, base, mine, theirs, clashes)))
         }
-        (Some(Value::Array(base)), Some(Value::Array(mine)), Some(Value::Array(theirs))) if path == "members" => {
+        (Some(Value::Array(base)), Some(Value::Array(mine)), Some(Value::Array(theirs)))
+            if path == "members" =>
+        {
             let gone = |of: &[Value], one: &Value| base.contains(one) && !of.contains(one);
             let came = theirs.iter().filter(|one| !mine.contains(one) && !base.contains(one));
             Some(mine.iter().filter(|one| !gone(theirs, one)).chain(came).cloned().collect())
@@ -86,7 +88,8 @@ mod tests {
     fn changes_of_different_fields_are_both_there() {
         let base = json!({"host": "a", "document": {"x": 1, "y": 2, "m": {"p": 1}}, "revision": 3});
         let mine = json!({"host": "a", "document": {"x": 5, "m": {"p": 1, "q": 2}}, "revision": 3});
-        let theirs = json!({"host": "a", "owner": "ann", "document": {"x": 1, "y": 2, "m": {}}, "revision": 9});
+        let theirs =
+            json!({"host": "a", "owner": "ann", "document": {"x": 1, "y": 2, "m": {}}, "revision": 9});
         let (merged, clashes) = merge(&base, &mine, &theirs);
         let both = json!({"host": "a", "document": {"x": 5, "m": {"q": 2}}, "revision": 9, "owner": "ann"});
         assert_eq!((merged, clashes), (both, vec![]));

@@ -69,7 +69,9 @@ pub(crate) async fn run(session: &mut Session, args: EditKey) -> Outcome {
         match store(session, &args.sign, &key, &base, &text).await {
             Ok(Step::Done) => return Ok(()),
             Ok(Step::Mend(why)) => {
-                head = format!("Nothing was written: {why}\n\nMend it and save it, or leave it as it is to give up.");
+                head = format!(
+                    "Nothing was written: {why}\n\nMend it and save it, or leave it as it is to give up."
+                );
                 last = Some(text.clone());
             }
             Ok(Step::Late) => match sheet.later(session, &key, &base, &text).await {
@@ -148,10 +150,9 @@ fn clashes_said(clashes: &[Clash]) -> String {
     if clashes.is_empty() {
         return "Both changes are in the text below: they are of different fields.\n".to_owned();
     }
-    let mut text = "Both changes are in the text below. Where they differ on a field, yours stands there:\n".to_owned();
-    let said = |value: &Option<Value>| {
-        value.as_ref().map_or_else(|| "nothing".to_owned(), crate::out::plain)
-    };
+    let mut text =
+        "Both changes are in the text below. Where they differ on a field, yours stands there:\n".to_owned();
+    let said = |value: &Option<Value>| value.as_ref().map_or_else(|| "nothing".to_owned(), crate::out::plain);
     for Clash { path, mine, theirs } in clashes {
         text += &format!("  {path}: yours {}, theirs {}\n", said(mine), said(theirs));
     }
@@ -172,7 +173,9 @@ async fn version(session: &Session, key: &Key) -> Outcome<Version> {
             gone => return Err(session.missing(&gone, key).await),
         },
         Kind::Member(tag, _) => {
-            return Err(Failure::Usage(format!("a member says nothing of itself: edit its tag, `shoal edit {tag}`")));
+            return Err(Failure::Usage(format!(
+                "a member says nothing of itself: edit its tag, `shoal edit {tag}`"
+            )));
         }
         _ => match reading::row(store, key, None).await.map_err(failed)? {
             reading::Found::Here(row) => {
@@ -204,7 +207,10 @@ fn plain(text: &str) -> Result<Value, BadText> {
 fn wanted(key: &Key, at: Revision, text: &str) -> Result<Edit, String> {
     let mut all = Entry::all(text.as_bytes()).map_err(|bad| bad.to_string())?;
     let (Some(entry), true) = (all.pop(), all.is_empty()) else {
-        return Err("the text holds several documents: only one is edited here (`shoal apply -f` takes many)".to_owned());
+        return Err(
+            "the text holds several documents: only one is edited here (`shoal apply -f` takes many)"
+                .to_owned(),
+        );
     };
     let (of, edit) = match entry {
         Entry::Doc(doc) => {

@@ -1,0 +1,41 @@
+//! `/api/v2/search`: hosts by an expression.
+
+use http::StatusCode;
+use shoal_core::{BadRule, HostName, Rule};
+
+use crate::problem::{Answer, Problem};
+use crate::request::Ask;
+
+/// `GET /api/v2/search?where=…`: the hosts that a CEL expression selects, as rules of tags do, with those for which it cannot
+/// be evaluated. Each page is of the revision that it says; `revision` asks for another one.
+pub(super) async fn search(ask: Ask) -> Answer {
+    let ask = ask.only(&["where", "revision", "after", "limit"])?;
+    let limit = ask.params.limit(&ask.app)?;
+    let after = ask.params.get("after").map(str::parse::<HostName>).transpose()?;
+    let text = ask.params.get("where").ok_or_else(|| {
+        Problem::bad_request("say which hosts are meant, such as ?where=site == \"rdu3\" (encoded)")
+            .with("field", "where")
+    })?;
+    let rule = Rule::compile(text)?;
+    let view = ask.app.db.as_of(ask.params.revision()?).await?;
+    // A page may cost some million steps of an expression: not on a thread that answers others.
+    let found = tokio::task::spawn_blocking(move || view.search(&rule, after.as_ref(), limit)).await;
+    let hits = found.map_err(|error| {
+        Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "The server failed",
+            format!("the search stopped inside: {error}"),
+        )
+    })?;
+    ask.shape.ok(&hits)
+}
+
+impl From<BadRule> for Problem {
+    fn from(bad: BadRule) -> Self {
+        Self::bad_request(bad.to_string())
+            .with("field", "where")
+            .with("column", bad.column)
+            .with("expected", bad.why)
+    }
+}
