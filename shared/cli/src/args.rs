@@ -12,7 +12,9 @@ use shoal_hostdb::{DEFAULT_STORE, ServeArgs};
 
 pub(crate) use self::agents::{Approve, Pause, Status, Wait};
 pub(crate) use self::database::{Database, Work};
-pub(crate) use self::read::{Blame, Diff, Effective, Explain, Get, Log, Members, Parents, Search, Show};
+pub(crate) use self::read::{
+    Blame, Diff, Effective, Explain, Export, Get, Log, Members, Parents, Search, Show,
+};
 pub(crate) use self::rewrite::rewrite;
 pub(crate) use self::write::{
     Apply, EditKey, Import, ImportAnsible, ImportFrom, ImportZone, Mv, Put, Rm, Rollback, TagCommand,
@@ -202,6 +204,16 @@ Examples:
   shoal approve dns/example.com --plan   what it would do
   shoal approve dns/example.com -m 'the old fleet is gone'")]
     Approve(Approve),
+    /// Write the database as documents that `apply -f` takes, or its history as a git repository
+    #[command(after_help = "\
+Documents come one after the other, all of one revision. With --git each revision becomes a git commit with its author,
+message and time; run it again, and what is new is added. A folder that it did not make is left alone.
+Examples:
+  shoal export > fleet.yaml              everything
+  shoal export dns/ web1.example.com     some of it
+  shoal export --revision 41 > then.yaml
+  shoal export --git /srv/fleet.git && git clone /srv/fleet.git")]
+    Export(Export),
     /// Bring in what another system knows
     Import(Import),
     /// Back up the database's file, and restore it

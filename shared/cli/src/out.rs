@@ -63,6 +63,11 @@ impl Out {
         self.write(&text)
     }
 
+    /// How results are printed.
+    pub(crate) fn format(&self) -> Output {
+        self.format
+    }
+
     /// Whether people read it.
     pub(crate) fn is_text(&self) -> bool {
         self.format == Output::Text

@@ -1,5 +1,7 @@
 //! What commands that only read take.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use shoal_core::{HostName, TagName};
 
@@ -13,6 +15,19 @@ pub(crate) struct Get {
     /// As it was at this revision
     #[arg(long, value_name = "N", value_parser = super::revision)]
     pub(crate) revision: Option<u64>,
+}
+
+/// `export`
+#[derive(Args, Debug)]
+pub(crate) struct Export {
+    /// Hosts, tags, keys, or areas (`hosts/`, `dns/`); without any, everything but approvals
+    pub(crate) names: Vec<String>,
+    /// As it was at this revision; with --git, up to it
+    #[arg(long, value_name = "N", value_parser = super::revision)]
+    pub(crate) revision: Option<u64>,
+    /// The history as a bare git repository, made here or added to
+    #[arg(long, value_name = "DIR", conflicts_with = "names")]
+    pub(crate) git: Option<PathBuf>,
 }
 
 /// `search`

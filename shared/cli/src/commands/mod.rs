@@ -4,6 +4,7 @@ mod approve;
 pub(crate) mod database;
 mod edit;
 mod explain;
+mod export;
 mod get;
 mod history;
 mod import;
@@ -47,6 +48,7 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> Outcome {
         Command::Pause(args) => pause::run(session, args, true).await,
         Command::Resume(args) => pause::run(session, args, false).await,
         Command::Approve(args) => approve::run(session, args).await,
+        Command::Export(args) => export::run(session, args).await,
         Command::Import(args) => import::run(session, args).await,
         Command::Database(_) => Err(Failure::Usage("the file is worked on by the program itself".to_owned())),
         Command::Serve(_) => Err(Failure::Usage("the server runs as a program of its own".to_owned())),

@@ -3,6 +3,7 @@
 
 mod commands;
 mod edit;
+mod export;
 mod fleet;
 mod mistakes;
 mod program;
