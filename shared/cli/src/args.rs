@@ -2,6 +2,7 @@
 
 mod agents;
 mod database;
+mod manual;
 mod read;
 mod rewrite;
 mod write;
@@ -12,6 +13,7 @@ use shoal_hostdb::{DEFAULT_STORE, ServeArgs};
 
 pub(crate) use self::agents::{Approve, Pause, Status, Wait};
 pub(crate) use self::database::{Database, Work};
+pub(crate) use self::manual::{Completions, Manual, Program};
 pub(crate) use self::read::{
     Blame, Diff, Effective, Explain, Export, Get, Log, Members, Parents, Search, Show,
 };
@@ -225,6 +227,19 @@ Examples:
     Database(Database),
     /// Run the server in this process
     Serve(ServeArgs),
+    /// Print what a shell needs to complete command lines
+    #[command(after_help = "\
+Examples:
+  source <(shoal completions bash)       in ~/.bashrc
+  shoal completions zsh > ~/.zfunc/_shoal
+  shoal completions fish > ~/.config/fish/completions/shoal.fish
+`deploy/install` puts them where shells look.")]
+    Completions(Completions),
+    /// Write the manual pages into a folder
+    #[command(after_help = "\
+Examples:
+  shoal man ~/.local/share/man/man1 && man shoal-apply")]
+    Man(Manual),
 }
 
 /// A revision.

@@ -39,6 +39,14 @@ fn real(cli: Cli) -> Outcome {
     if let Command::Database(args) = &cli.command {
         return commands::database::run(&mut Out::stdout(cli.output), &cli.store, args);
     }
+    // These need no database.
+    match &cli.command {
+        Command::Completions(args) => {
+            return commands::manual::completions(&mut Out::stdout(cli.output), args);
+        }
+        Command::Man(args) => return commands::manual::manual(&mut Out::stdout(cli.output), args),
+        _ => {}
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -78,6 +78,12 @@ impl ServeArgs {
     }
 }
 
+/// The command line of `shoal-hostdb`, for manual pages and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
 /// The program `shoal-hostdb`.
 #[must_use]
 pub fn main() -> ExitCode {

@@ -36,7 +36,7 @@ mod request;
 mod server;
 mod watch;
 
-pub use args::{DEFAULT_STORE, ServeArgs, main, run};
+pub use args::{DEFAULT_STORE, ServeArgs, command, main, run};
 pub use limits::Limits;
 pub use listen::{Listen, ListenError, Listener};
 pub use open::{OpenError, open_existing, open_store};

@@ -8,6 +8,7 @@ mod export;
 mod get;
 mod history;
 mod import;
+pub(crate) mod manual;
 mod members;
 mod pause;
 mod put;
@@ -51,6 +52,8 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> Outcome {
         Command::Export(args) => export::run(session, args).await,
         Command::Import(args) => import::run(session, args).await,
         Command::Database(_) => Err(Failure::Usage("the file is worked on by the program itself".to_owned())),
+        Command::Completions(args) => manual::completions(&mut session.out, &args),
+        Command::Man(args) => manual::manual(&mut session.out, &args),
         Command::Serve(_) => Err(Failure::Usage("the server runs as a program of its own".to_owned())),
     }
 }

@@ -5,6 +5,7 @@ mod commands;
 mod edit;
 mod export;
 mod fleet;
+mod manual;
 mod mistakes;
 mod program;
 mod terminal;
