@@ -218,11 +218,13 @@ Examples:
     Export(Export),
     /// Bring in what another system knows
     Import(Import),
-    /// Back up the database's file, and restore it
+    /// Back up the database's file, check it, and restore it
     #[command(after_help = "\
-Both work on the file itself (--store sqlite:PATH), on the machine where it is.
+They work on the file itself (--store sqlite:PATH), on the machine where it is.
 Examples:
   shoal database backup /backup/shoal.db             while it is in use
+  shoal database verify                              0 it is sound, 1 it is not, and what is wrong is named
+  shoal database verify /backup/shoal.db
   shoal database restore /backup/shoal.db --replace  after everything that uses it was stopped")]
     Database(Database),
     /// Run the server in this process

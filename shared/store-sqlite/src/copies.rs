@@ -171,7 +171,7 @@ fn renew(new: &Path, given_out: i64) -> Result<Head> {
     done().map_err(|stop| stop.at(new, "giving the restored database a new epoch"))
 }
 
-fn open(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+pub(crate) fn open(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "cell_size_check", true)?;
@@ -294,7 +294,7 @@ impl Drop for New {
 }
 
 /// Refuses a folder and what this user cannot reach.
-fn look_at(place: &Path) -> Result<()> {
+pub(crate) fn look_at(place: &Path) -> Result<()> {
     if place.is_dir() {
         return Err(StoreError::Invalid(format!("{} is a folder: name the file", place.display())));
     }
@@ -303,7 +303,7 @@ fn look_at(place: &Path) -> Result<()> {
     may.map_err(|error| failed(place, "reading it")(error.into()))
 }
 
-fn exists(place: &Path) -> Result<bool> {
+pub(crate) fn exists(place: &Path) -> Result<bool> {
     place.try_exists().map_err(failed(place, "looking at the file"))
 }
 

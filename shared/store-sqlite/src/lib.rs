@@ -34,6 +34,7 @@ mod read;
 mod readers;
 mod schema;
 mod shared;
+mod verify;
 mod writer;
 
 use std::path::Path;
@@ -49,6 +50,7 @@ use shoal_store::{
 pub use copies::{Restored, backup, restore};
 pub use open::Options;
 use shared::Shared;
+pub use verify::{Damage, Verified, verify};
 use writer::{Answer, Task, Writer};
 
 /// Commits of more changes than this are checked beside the runtime's own threads.

@@ -19,6 +19,11 @@ pub(crate) enum Work {
         /// The new file
         file: PathBuf,
     },
+    /// Look at everything in the database or a backup, also while it is in use: whether it is what was written
+    Verify {
+        /// A backup, or another database's file; without it, the database itself
+        file: Option<PathBuf>,
+    },
     /// Make the database from a backup; agents then hold what they would do until a person agrees
     Restore {
         /// The backup; it stays as it is

@@ -2,14 +2,17 @@
 
 use std::path::Path;
 
-use serde_json::json;
-use shoal_store_sqlite::{Restored, backup, restore};
+use serde_json::{Value, json};
+use shoal_store_sqlite::{Restored, backup, restore, verify};
 
 use crate::args::{Database, Work};
 use crate::failure::{Failure, Outcome};
 use crate::out::Out;
 
 pub(crate) fn run(out: &mut Out, store: &str, args: &Database) -> Outcome {
+    if let Work::Verify { file: Some(file) } = &args.work {
+        return check(out, file);
+    }
     let Some(path) = store.strip_prefix("sqlite:").filter(|path| !path.is_empty()).map(Path::new) else {
         return Err(Failure::Usage(format!(
             "{store} is no file: name it with --store sqlite:PATH, on the machine where it is"
@@ -25,6 +28,7 @@ pub(crate) fn run(out: &mut Out, store: &str, args: &Database) -> Outcome {
             let (from, to) = (path.display(), file.display());
             out.print(&value, |_| format!("{to} holds {from} as of revision {}\n", head.revision))
         }
+        Work::Verify { .. } => check(out, path),
         Work::Restore { file, replace } => {
             let done = restore(file, path, *replace).map_err(|error| Failure::Store {
                 what: format!("{} was not restored", path.display()),
@@ -40,6 +44,43 @@ pub(crate) fn run(out: &mut Out, store: &str, args: &Database) -> Outcome {
             out.print(&value, |_| restored(path, &done))
         }
     }
+}
+
+fn check(out: &mut Out, path: &Path) -> Outcome {
+    let verified = verify(path, &mut |_, _| {})
+        .map_err(|error| Failure::Store { what: format!("{} was not checked", path.display()), error })?;
+    let damage: Vec<Value> =
+        verified.damage.iter().map(|one| json!({"place": one.place, "what": one.what})).collect();
+    let value = json!({
+        "file": path,
+        "sound": verified.is_sound(),
+        "revision": verified.head.map(|head| head.revision),
+        "epoch": verified.head.map(|head| format!("{:016x}", head.epoch.0)),
+        "commits": verified.commits,
+        "changes": verified.changes,
+        "rows": verified.rows,
+        "damage": damage,
+        "damage_total": verified.damage_total,
+    });
+    out.print(&value, |out| {
+        let rows = verified.damage.iter().map(|one| vec![one.place.clone(), one.what.clone()]).collect();
+        let seen =
+            format!("{} commits, {} changes, {} keys", verified.commits, verified.changes, verified.rows);
+        let revision = verified.head.map_or_else(|| "unknown".to_owned(), |head| head.revision.to_string());
+        let sound = format!("{} is sound as of revision {revision}: {seen}", path.display());
+        out.table(&["WHERE", "WHAT"], rows, &sound)
+    })?;
+    if verified.is_sound() {
+        return Ok(());
+    }
+    let place = path.display();
+    Err(Failure::Other(anyhow::anyhow!(
+        "{place} is damaged in {} place{}. Copy the file away, then restore a backup that `shoal database verify BACKUP` calls \
+         sound (`shoal database restore BACKUP --replace`). Without one, `shoal export > all.yaml` brings out what can be \
+         read, and `shoal apply -f all.yaml` makes a new database of it, without history",
+        verified.damage_total,
+        if verified.damage_total == 1 { "" } else { "s" },
+    )))
 }
 
 fn restored(path: &Path, done: &Restored) -> String {

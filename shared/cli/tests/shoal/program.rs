@@ -280,6 +280,54 @@ fn a_backup_is_made_and_restored_by_command() {
 }
 
 #[test]
+fn a_damaged_database_is_told_by_name_and_with_a_way_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("shoal.db");
+    let store = format!("sqlite:{}", path.display());
+    for n in 0..40 {
+        let line = ["put", &format!("web{n}.example.com"), &format!("note=number {n}."), "-m", "x"];
+        assert!(shoal(&store, &line).status.success());
+    }
+    let copy = dir.path().join("copy.db").display().to_string();
+    assert!(shoal(&store, &["database", "backup", &copy]).status.success());
+    for line in [&["database", "verify"][..], &["database", "verify", &copy]] {
+        let sound = shoal(&store, line);
+        assert!(sound.status.success(), "{}", text(&sound.stderr));
+        assert!(
+            text(&sound.stdout).contains("is sound as of revision 40: 40 commits"),
+            "{}",
+            text(&sound.stdout)
+        );
+    }
+    // A bit of one document tips over: pages stay whole, and only who reads the document sees it.
+    let mut octets = std::fs::read(&copy).unwrap();
+    let quote = b"\"note\":\"number 7.";
+    // Where pages were split, they hold it twice, once as what is free.
+    for at in 0..octets.len() - quote.len() {
+        if octets[at..].starts_with(quote) {
+            octets[at] = b'?';
+        }
+    }
+    std::fs::write(&copy, octets).unwrap();
+    let bad = shoal(&store, &["database", "verify", &copy]);
+    assert_eq!(bad.status.code(), Some(1), "{}", text(&bad.stdout));
+    let (out, error) = (text(&bad.stdout), text(&bad.stderr));
+    assert!(
+        out.contains("hosts/web7.example.com at revision 8") && out.contains("its value cannot be read"),
+        "{out}"
+    );
+    assert!(
+        error.contains("is damaged in 1 place") && error.contains("shoal database restore BACKUP --replace"),
+        "{error}"
+    );
+    let json = shoal(&store, &["database", "verify", &copy, "-o", "json"]);
+    let value: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!((&value["sound"], &value["damage_total"]), (&false.into(), &1.into()));
+    let remote = shoal("http://127.0.0.1:1", &["database", "verify"]);
+    assert_eq!(remote.status.code(), Some(2), "{}", text(&remote.stderr));
+}
+
+#[test]
 fn the_examples_of_the_operations_page_run() {
     let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operations.md");
     let text = std::fs::read_to_string(page).unwrap();
