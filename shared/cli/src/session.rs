@@ -6,12 +6,15 @@ use jiff::Timestamp;
 use shoal_core::{Committed, Edit, Key, Proposal, Range, Revision, View, Warning};
 use shoal_hostdb::history::Changed;
 use shoal_hostdb::reading;
-use shoal_store::{Database, Outcome as Done, Query, Store, StoreError, TransactError};
+use shoal_store::{Database, Outcome as Done, Proposed, Query, Store, StoreError, TransactError};
 
 use crate::args::Sign;
 use crate::changes;
 use crate::failure::{Failure, Outcome};
 use crate::out::Out;
+
+/// From so many edits on, a server is asked to prepare them.
+const MANY: usize = 256;
 
 /// What the process got from outside. A test hands in its own.
 pub(crate) struct Env {
@@ -97,6 +100,17 @@ impl Session {
             return self.planned(&changes, &prepared.warnings);
         }
         let made = made(&database.view(), &proposal.edits);
+        if proposal.edits.len() > MANY {
+            match self.store.propose(&proposal).await {
+                Ok(Some(Proposed { committed, warnings })) => {
+                    let done = Done { committed, warnings, touched: shoal_core::Touched::default() };
+                    return self.done(&proposal.author, &done, &made);
+                }
+                // Nothing was written. Prepared here, it is refused in the words of all refusals.
+                Ok(None) | Err(StoreError::Invalid(_)) => {}
+                Err(error) => return Err(not_done(TransactError::Store(error))),
+            }
+        }
         let done = database.transact(proposal.clone()).await.map_err(not_done)?;
         self.done(&proposal.author, &done, &made)
     }

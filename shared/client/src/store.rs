@@ -5,10 +5,10 @@ use std::sync::Arc;
 use data_encoding::BASE64;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use shoal_core::{Commit, Committed, Hits, Key, LogEntry, Range, Revision, Status};
+use shoal_core::{Commit, Committed, Hits, Key, LogEntry, Proposal, Range, Revision, Status};
 use shoal_store::{
     Claim, ClaimAnswer, ClaimRequest, Feed, Filter, Flow, Fut, Head, LedgerPage, LedgerWrite, Page, Position,
-    Query, Result, Search, Store, StoreError,
+    Proposed, Query, Result, Search, Store, StoreError,
 };
 
 use crate::address::{Address, BadAddress};
@@ -229,5 +229,11 @@ impl Store for HttpStore {
         query.extend(at.map(|at| ("revision", at.to_string())));
         query.extend(after.map(|after| ("after", after.to_string())));
         Box::pin(async move { self.ask(Call::get("search", "/search", query)).await.map(Some) })
+    }
+
+    fn propose(&self, proposal: &Proposal) -> Fut<'_, Result<Option<Proposed>>> {
+        let again = if proposal.idempotency.is_some() { Again::Always } else { Again::IfUnsent };
+        let call = Call::post("commit", "/commits", proposal, again);
+        Box::pin(async move { self.ask(call?).await.map(Some) })
     }
 }

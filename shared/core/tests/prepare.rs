@@ -432,3 +432,17 @@ fn rows_that_cannot_be_read_are_survived() {
     let broken: Vec<&str> = view.broken().map(|(key, _)| key.as_str()).collect();
     assert_eq!(broken, ["hosts/a", "lb/x", "lb/y/members/select: =="]);
 }
+
+/// Others may write some other host all the time: much at once does not rest on all hosts staying as they are.
+#[test]
+fn what_changes_many_hosts_rests_on_those_alone() {
+    let many = |value: u32| (0..300).map(|n| host(&format!("h{n}"), json!({"n": value}))).collect::<Vec<_>>();
+    let mut fleet = Fleet::new(many(1));
+    let prepared = fleet.propose(many(2)).unwrap();
+    assert_eq!(prepared.commit.pre.len(), 300);
+    assert!(
+        prepared.commit.pre.iter().all(|pre| matches!(pre, shoal_core::Pre::At(..))),
+        "{:?}",
+        prepared.commit.pre
+    );
+}

@@ -3,11 +3,11 @@
 //! The conformance suite holds every store to what is written here. What a store cannot promise does not
 //! stand here.
 
-use shoal_core::{Commit, Committed, Hits, LogEntry, Range, Revision, Status};
+use shoal_core::{Commit, Committed, Hits, LogEntry, Proposal, Range, Revision, Status};
 
 use crate::{
     Claim, ClaimAnswer, ClaimRequest, Feed, Filter, Flow, Fut, Head, LedgerPage, LedgerWrite, Page, Position,
-    Query, Result, Search,
+    Proposed, Query, Result, Search,
 };
 
 /// Hosts, tags and all the rest, in one versioned place. Object-safe: it is chosen at run time.
@@ -84,6 +84,15 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Invalid`](crate::StoreError::Invalid) for what is no expression, [`StoreError::Future`](crate::StoreError::Future).
     fn search(&self, _: &Search) -> Fut<'_, Result<Option<Hits>>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    /// Does a proposal, where the store has a server that prepares it; `None`: it has none, and who asks prepares it. A large
+    /// one is better prepared near the database: what it rests on has less time to change.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`](crate::StoreError::Invalid) also for one that is refused; otherwise as for [`Store::commit`].
+    fn propose(&self, _: &Proposal) -> Fut<'_, Result<Option<Proposed>>> {
         Box::pin(async { Ok(None) })
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use shoal_core::{Epoch, HostName, Key, LogEntry, Pre, Range, Revision, Row};
+use shoal_core::{Committed, Epoch, HostName, Key, LogEntry, Pre, Range, Revision, Row, Warning};
 
 use crate::MAX_PAGE;
 
@@ -177,4 +177,15 @@ pub struct Search {
     pub after: Option<HostName>,
     /// At most so many.
     pub limit: usize,
+}
+
+/// What became of a proposal that was prepared elsewhere.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Proposed {
+    /// The commit that holds it.
+    #[serde(flatten)]
+    pub committed: Committed,
+    /// What is allowed and yet worth knowing.
+    #[serde(default)]
+    pub warnings: Vec<Warning>,
 }

@@ -70,7 +70,7 @@ pub fn prepare(
     let touched = after.apply(Revision(view.revision().0 + 1), &changes);
     let warnings =
         check::Check { before: view, after: &after, touched: &touched, reads: &mut reads }.all(&changes)?;
-    let pre = if changes.is_empty() { Vec::new() } else { reads.into_pre(view.revision()) };
+    let pre = if changes.is_empty() { Vec::new() } else { reads.into_pre(view.revision(), changes.len()) };
     let commit = Commit {
         pre: proposal.pre.iter().cloned().chain(pre).collect(),
         changes,

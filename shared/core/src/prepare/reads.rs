@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{Key, Member, Pre, Range, Revision, TagName, View};
 
-/// From so many hosts on, all hosts are stated as one range: a precondition each would cost more than a retry.
+/// From so many hosts on that are only read, all hosts are stated as one range: a precondition each would cost more than a
+/// retry. A commit that writes more than that may also state as many: it costs no more than the writing, and a large commit
+/// would never be done while others write some host all the time.
 const MANY: usize = 256;
 
 #[derive(Debug, Default)]
@@ -67,10 +69,10 @@ impl Reads {
         self.all_hosts = true;
     }
 
-    /// The preconditions, as of `revision`.
-    pub(super) fn into_pre(mut self, revision: Revision) -> Vec<Pre> {
+    /// The preconditions, as of `revision`, of a commit that writes so many rows.
+    pub(super) fn into_pre(mut self, revision: Revision, writes: usize) -> Vec<Pre> {
         let host = |key: &Key| key.namespace() == crate::HOSTS;
-        self.all_hosts |= self.at.keys().chain(&self.exists).filter(|k| host(k)).count() > MANY;
+        self.all_hosts |= self.at.keys().chain(&self.exists).filter(|k| host(k)).count() > MANY.max(writes);
         if self.all_hosts {
             self.at.retain(|key, _| !host(key));
             self.absent.retain(|key| !host(key));
