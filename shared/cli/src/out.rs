@@ -12,6 +12,7 @@ use shoal_core::codec::{self, Format};
 
 use crate::args::Output;
 use crate::failure::{Failure, Outcome};
+use crate::progress::Progress;
 
 /// Where and how a command prints.
 pub(crate) struct Out {
@@ -19,6 +20,9 @@ pub(crate) struct Out {
     width: Option<u16>,
     colours: bool,
     sink: Box<dyn Write + Send>,
+    /// Whether what is printed and what is said meanwhile are seen on one terminal.
+    shared: bool,
+    progress: Option<Progress>,
 }
 
 impl Out {
@@ -27,12 +31,14 @@ impl Out {
         let stdout = std::io::stdout();
         let colours = anstream::AutoStream::choice(&stdout) != anstream::ColorChoice::Never;
         let width = if std::io::IsTerminal::is_terminal(&stdout) { Table::new().width() } else { None };
-        Self { format, width, colours, sink: Box::new(anstream::AutoStream::auto(stdout)) }
+        let shared = std::io::IsTerminal::is_terminal(&stdout);
+        let sink = Box::new(anstream::AutoStream::auto(stdout));
+        Self { format, width, colours, sink, shared, progress: None }
     }
 
     /// Somewhere else, without colours.
     pub(crate) fn to(format: Output, width: Option<u16>, sink: Box<dyn Write + Send>) -> Self {
-        Self { format, width, colours: false, sink }
+        Self { format, width, colours: false, sink, shared: true, progress: None }
     }
 
     /// Prints a result: `text` for people, `value` for programs.
@@ -73,8 +79,30 @@ impl Out {
         self.format == Output::Text
     }
 
+    /// Says on a terminal what is being done, once it takes long.
+    pub(crate) fn begin(&mut self, what: &str) {
+        self.progress = Progress::begin(what);
+    }
+
+    /// The same of something else.
+    pub(crate) fn say(&self, what: impl FnOnce() -> String) {
+        if let Some(progress) = &self.progress {
+            progress.say(what());
+        }
+    }
+
+    /// How much of how much of it is done.
+    pub(crate) fn at(&self, done: u64, of: u64) {
+        if let Some(progress) = &self.progress {
+            progress.at(done, of);
+        }
+    }
+
     /// Writes text as it is.
     pub(crate) fn write(&mut self, text: &str) -> Outcome {
+        if self.shared {
+            self.progress = None;
+        }
         self.sink.write_all(text.as_bytes()).and_then(|()| self.sink.flush()).map_err(Failure::Closed)
     }
 

@@ -20,6 +20,7 @@ pub(crate) fn run(out: &mut Out, store: &str, args: &Database) -> Outcome {
     };
     match &args.work {
         Work::Backup { file } => {
+            out.begin("making a backup");
             let head = backup(path, file).map_err(|error| Failure::Store {
                 what: format!("no backup was made of {}", path.display()),
                 error,
@@ -30,6 +31,7 @@ pub(crate) fn run(out: &mut Out, store: &str, args: &Database) -> Outcome {
         }
         Work::Verify { .. } => check(out, path),
         Work::Restore { file, replace } => {
+            out.begin("restoring");
             let done = restore(file, path, *replace).map_err(|error| Failure::Store {
                 what: format!("{} was not restored", path.display()),
                 error,
@@ -47,7 +49,8 @@ pub(crate) fn run(out: &mut Out, store: &str, args: &Database) -> Outcome {
 }
 
 fn check(out: &mut Out, path: &Path) -> Outcome {
-    let verified = verify(path, &mut |_, _| {})
+    out.begin("checking");
+    let verified = verify(path, &mut |done, of| out.at(done, of))
         .map_err(|error| Failure::Store { what: format!("{} was not checked", path.display()), error })?;
     let damage: Vec<Value> =
         verified.damage.iter().map(|one| json!({"place": one.place, "what": one.what})).collect();

@@ -16,6 +16,7 @@ use crate::session::{Session, made, not_done};
 const TRIES: usize = 5;
 
 pub(crate) async fn run(session: &mut Session, args: Import) -> Outcome {
+    session.out.begin("importing");
     match args.from {
         ImportFrom::Ansible(args) => from_ansible(session, args).await,
         ImportFrom::Zone(args) => from_zone(session, args).await,

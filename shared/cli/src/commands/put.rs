@@ -64,6 +64,7 @@ fn is_late(failure: &Failure, new: bool) -> bool {
 
 pub(crate) async fn apply(session: &mut Session, args: Apply) -> Outcome {
     let mut edits = Vec::new();
+    session.out.begin("reading what is to be applied");
     for path in &args.file {
         edits.extend(entries(path)?.into_iter().map(Entry::into_edit));
     }
@@ -72,6 +73,8 @@ pub(crate) async fn apply(session: &mut Session, args: Apply) -> Outcome {
             "nothing was written: there are no documents in what was given".to_owned(),
         ));
     }
+    let many = edits.len();
+    session.out.say(|| format!("applying {many} document{}", if many == 1 { "" } else { "s" }));
     session.write(&args.sign, args.plan, edits).await
 }
 

@@ -35,6 +35,7 @@ impl Found {
 
 pub(crate) async fn run(session: &mut Session, args: Search) -> Outcome {
     let rule = Rule::compile(&args.expression).map_err(|bad| Failure::Usage(bad.to_string()))?;
+    session.out.begin("searching");
     let found = all(session, &rule, args.revision.map(Revision)).await?;
     if let Some(one) = found.unsure.first() {
         let many = if found.unsure_total == 1 {
@@ -90,6 +91,7 @@ async fn all(session: &Session, rule: &Rule, at: Option<Revision>) -> Outcome<Fo
             Some(next) => after = Some(next),
             None => return Ok(found),
         }
+        session.out.say(|| format!("searching: {} hosts", found.hosts.len()));
     }
     let view = session.view(at.map(|at| at.0)).await?;
     let mut after = None;

@@ -30,6 +30,7 @@ struct Done {
 }
 
 pub(crate) async fn run(session: &mut Session, args: Wait) -> Outcome {
+    session.out.begin("waiting for the agents");
     let deadline = Instant::now() + args.timeout;
     let head = session.store.head().await.map_err(Failure::reading("the database"))?;
     let mut target = args.revision.map_or(head.revision, Revision);
@@ -53,6 +54,10 @@ pub(crate) async fn run(session: &mut Session, args: Wait) -> Outcome {
         if standing.waiting.is_empty() && calm {
             return done(session, target, standing);
         }
+        session.out.say(|| {
+            let units = standing.waiting.len();
+            format!("waiting for revision {target}: {units} unit{}", if units == 1 { "" } else { "s" })
+        });
         if Instant::now() >= deadline {
             return Err(late(target, args.timeout, &standing));
         }

@@ -8,4 +8,6 @@ mod fleet;
 mod manual;
 mod mistakes;
 mod program;
+mod progress;
+mod served;
 mod terminal;

@@ -74,6 +74,7 @@ async fn follow(session: &Session, import: &mut Import<'_>, after: Head, upto: R
         match message.map_err(Failure::reading("the log"))? {
             Feed::Commit(entry) if entry.info.revision <= upto => {
                 commit(session, import, &entry).await?;
+                session.out.at(entry.info.revision.0, upto.0);
                 if entry.info.revision == upto {
                     return Ok(());
                 }

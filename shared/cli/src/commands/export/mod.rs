@@ -24,6 +24,7 @@ use crate::session::Session;
 const PIECE: usize = 64 << 10;
 
 pub(crate) async fn run(session: &mut Session, args: Export) -> Outcome {
+    session.out.begin("exporting");
     if let Some(dir) = &args.git {
         return git::run(session, dir, args.revision.map(Revision)).await;
     }
@@ -124,6 +125,9 @@ impl Sink {
         };
         self.text += if self.json { text.trim_end() } else { &text };
         self.written += 1;
+        if self.written.is_multiple_of(1000) {
+            session.out.say(|| format!("exporting: {} documents", self.written));
+        }
         if self.text.len() >= PIECE { self.flush(session) } else { Ok(()) }
     }
 

@@ -1,0 +1,119 @@
+//! What is said of what takes long: on a terminal, and nowhere else.
+
+use std::net::TcpListener;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use crate::program::text;
+use crate::terminal::terminal;
+
+/// Longer than what is shown nothing of.
+const LONG: Duration = Duration::from_millis(3_500);
+
+/// An address where somebody takes requests and answers none, for a while.
+fn slow() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let begun = std::time::Instant::now();
+        let mut open = Vec::new();
+        listener.set_nonblocking(true).unwrap();
+        while begun.elapsed() < LONG {
+            open.extend(listener.accept());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+    url
+}
+
+fn piped(store: &str, line: &str) -> Output {
+    let line = format!("'{}' {line}", env!("CARGO_BIN_EXE_shoal"));
+    Command::new("sh")
+        .args(["-c", &line])
+        .env("SHOAL_STORE", store)
+        .env("SHOAL_AUTHOR", "ann")
+        .output()
+        .unwrap()
+}
+
+fn seen(store: &str, line: &str) -> String {
+    let line = format!("'{}' {line}", env!("CARGO_BIN_EXE_shoal"));
+    let run = terminal(&line)
+        .env("SHOAL_STORE", store)
+        .env("SHOAL_AUTHOR", "ann")
+        .env("TERM", "xterm")
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&run.stdout).into_owned()
+}
+
+#[test]
+fn what_waits_for_a_server_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &str| {
+        std::fs::write(dir.path().join(name), content).unwrap();
+        dir.path().join(name).display().to_string()
+    };
+    let docs = file("fleet.yaml", "host: web1.example.com\n");
+    let inventory = file("inventory.json", r#"{"_meta": {"hostvars": {}}}"#);
+    let mapping = file("mapping.yaml", "name: ansible\n");
+    let apply = format!("apply -f {docs} -m x");
+    let import = format!("import ansible {inventory} --mapping {mapping} -m x");
+    let git = format!("export --git {}", dir.path().join("git").display());
+    let all = [
+        (apply.as_str(), "applying 1 document"),
+        (&import, "importing"),
+        ("export", "exporting"),
+        (&git, "exporting"),
+        ("wait", "waiting for the agents"),
+        ("search true", "searching"),
+    ];
+    std::thread::scope(|scope| {
+        for (line, says) in all {
+            scope.spawn(move || {
+                let run = piped(&slow(), line);
+                let (out, error) = (text(&run.stdout), text(&run.stderr));
+                assert!(
+                    out.is_empty() && error.starts_with("error:") && !error.contains("(2s)"),
+                    "{line}: {error}"
+                );
+            });
+            scope.spawn(move || {
+                let shown = seen(&slow(), line);
+                assert!(shown.contains(says), "{line}: {shown}");
+                assert!(shown.contains("(2s)") || shown.contains("(3s)"), "{line}: {shown}");
+                // It is wiped before the error is printed.
+                let error = shown.find("error:").unwrap();
+                assert!(shown[..error].rfind(says) < shown[..error].rfind("\u{1b}["), "{line}: {shown:?}");
+            });
+        }
+    });
+}
+
+#[test]
+fn what_waits_for_a_file_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = format!("sqlite:{}", dir.path().join("shoal.db").display());
+    assert!(piped(&store, "put web1.example.com -m x").status.success());
+    let path = dir.path().join("copy.db");
+    let copy = path.display().to_string();
+    assert!(piped(&store, &format!("database backup {copy}")).status.success());
+    // Quick ones say nothing.
+    let quick = seen(&store, &format!("database verify {copy}"));
+    assert!(!quick.contains("checking") && quick.contains("is sound"), "{quick}");
+    let backup = format!("database backup {}", dir.path().join("again.db").display());
+    for (store, line, says) in [
+        (&store, format!("database verify {copy}"), "checking"),
+        (&format!("sqlite:{copy}"), backup, "making a backup"),
+    ] {
+        let connection = rusqlite::Connection::open(&path).unwrap();
+        connection.execute_batch("BEGIN EXCLUSIVE").unwrap();
+        let shown = std::thread::scope(|scope| {
+            let run = scope.spawn(|| seen(store, &line));
+            std::thread::sleep(LONG);
+            connection.execute_batch("COMMIT").unwrap();
+            run.join().unwrap()
+        });
+        assert!(shown.contains(says) && !shown.contains("error"), "{line}: {shown}");
+    }
+}
