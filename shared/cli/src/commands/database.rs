@@ -67,8 +67,9 @@ fn check(out: &mut Out, path: &Path) -> Outcome {
     });
     out.print(&value, |out| {
         let rows = verified.damage.iter().map(|one| vec![one.place.clone(), one.what.clone()]).collect();
-        let seen =
-            format!("{} commits, {} changes, {} keys", verified.commits, verified.changes, verified.rows);
+        let many = |n: u64, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+        let (commits, changes) = (many(verified.commits, "commit"), many(verified.changes, "change"));
+        let seen = format!("{commits}, {changes}, {}", many(verified.rows, "key"));
         let revision = verified.head.map_or_else(|| "unknown".to_owned(), |head| head.revision.to_string());
         let sound = format!("{} is sound as of revision {revision}: {seen}", path.display());
         out.table(&["WHERE", "WHAT"], rows, &sound)

@@ -3,6 +3,7 @@
 
 mod commands;
 mod edit;
+mod every;
 mod export;
 mod fleet;
 mod manual;

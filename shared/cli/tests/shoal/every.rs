@@ -1,0 +1,223 @@
+//! Every command as it is seen: what it prints as text and as JSON, and the mistake that is made most. One snapshot each; a
+//! command without one fails the test.
+//!
+//! What needs the database runs on the small fleet, on a clock that stands still; what needs the process itself runs as a
+//! process. Paths and epochs are replaced. What cannot be shown in one line succeeds in a test of its own: `edit` (`edit.rs`), `serve`
+//! (`program.rs`), `completions` (`manual.rs`), and `import zone`, which needs BIND (`tests/tests/zone.rs`).
+
+use std::collections::BTreeSet;
+
+use insta::assert_snapshot;
+use serde_json::json;
+
+use crate::fleet::Fleet;
+use crate::program::{shoal, text};
+
+/// A command's manual page, and its lines: two that do it, as text and as JSON, and one that does not.
+const ON_THE_FLEET: &[(&str, &[&str])] = &[
+    ("shoal-get", &["get dns/web", "get hosts -o json", "get web9.example.com"]),
+    (
+        "shoal-put",
+        &[
+            "put web1.example.com cpus=4 -m x",
+            "put web1.example.com cpus=8 -m x -o json",
+            "put web1.example.com cpus -m x",
+        ],
+    ),
+    ("shoal-rm", &["rm web1.example.com --plan", "rm web1.example.com -m x -o json", "rm dns/web -m x"]),
+    (
+        "shoal-mv",
+        &[
+            "mv web1.example.com www.example.com --plan",
+            "mv web1.example.com www.example.com -m x -o json",
+            "mv db1.example.com web2.example.com -m x",
+        ],
+    ),
+    (
+        "shoal-tag",
+        &[
+            "tag dns/web +db1.example.com -m x",
+            "tag dns/web -db1.example.com -m x -o json",
+            "tag dns/web +nobody.example.com -m x",
+        ],
+    ),
+    ("shoal-apply", &["apply -f {docs} --plan", "apply -f {docs} -m x -o json", "apply -f {bad} -m x"]),
+    ("shoal-search", &["search site=='rdu3'", "search site=='rdu3' -o json", "search site="]),
+    ("shoal-members", &["members dns/example.com", "members dns/example.com -o json", "members dns/none"]),
+    ("shoal-parents", &["parents web1.example.com", "parents dns/web -o json", "parents web9.example.com"]),
+    (
+        "shoal-effective",
+        &[
+            "effective dns/example.com web2.example.com",
+            "effective dns/web -o json",
+            "effective dns/web db1.example.com",
+        ],
+    ),
+    ("shoal-log", &["log", "log dns/web -o json", "log dns/none"]),
+    ("shoal-show", &["show 2", "show 2 -o json", "show 99"]),
+    ("shoal-blame", &["blame web1.example.com", "blame dns/web -o json", "blame dns/none"]),
+    ("shoal-diff", &["diff 1 2", "diff 1 2 -o json", "diff 1 99"]),
+    (
+        "shoal-rollback",
+        &[
+            "rollback web1.example.com --to 1 --plan",
+            "rollback web1.example.com --to 1 -m x -o json",
+            "rollback web1.example.com --to 99 -m x",
+        ],
+    ),
+    ("shoal-status", &["status", "status dns -o json", "status lb"]),
+    ("shoal-wait", &["wait --revision 1", "wait --revision 1 -o json", "wait --timeout 1ms"]),
+    ("shoal-explain", &["explain web1.example.com", "explain web1.example.com -o json", "explain dns/web"]),
+    (
+        "shoal-pause",
+        &["pause web1.example.com -m x", "pause dns/web -m x -o json", "pause web9.example.com -m x"],
+    ),
+    (
+        "shoal-resume",
+        &["resume db1.example.com -m x", "resume web1.example.com -m x -o json", "resume dns/web -m x"],
+    ),
+    ("shoal-approve", &["approve", "approve -o json", "approve dns/none -m x"]),
+    ("shoal-export", &["export dns/web", "export dns/web -o json", "export lb/"]),
+    (
+        "shoal-import-ansible",
+        &[
+            "import ansible {inventory} --mapping {mapping} --plan",
+            "import ansible {inventory} --mapping {mapping} -m x -o json",
+            "import ansible {docs} --mapping {mapping} -m x",
+        ],
+    ),
+    ("shoal-import-zone", &["import zone DIR/none.example -m x"]),
+];
+
+/// The same of what runs as a process.
+const AS_A_PROCESS: &[(&str, &[&str])] = &[
+    ("shoal-edit", &["edit web1.example.com -m x"]),
+    (
+        "shoal-database-backup",
+        &["database backup {dir}/a.db", "database backup {dir}/b.db -o json", "database backup {dir}/a.db"],
+    ),
+    (
+        "shoal-database-verify",
+        &["database verify", "database verify {dir}/a.db -o json", "database verify {dir}/none.db"],
+    ),
+    (
+        "shoal-database-restore",
+        &[
+            "database restore {dir}/a.db --replace",
+            "database restore {dir}/a.db --replace -o json",
+            "database restore {dir}/a.db",
+        ],
+    ),
+    ("shoal-serve", &["serve --listen 0.0.0.0:1"]),
+    ("shoal-completions", &["completions tcsh"]),
+    ("shoal-man", &["man {dir}/man", "man {dir}/man -o json", "man {dir}/shoal.db/man"]),
+];
+
+/// Commands that only hold others, and the server's own page.
+const NO_COMMANDS: [&str; 4] = ["shoal", "shoal-database", "shoal-import", "shoal-hostdb"];
+
+/// Words, of which some name files.
+fn words<'a>(line: &'a str, files: &'a [(&str, String)]) -> Vec<String> {
+    let named =
+        |word: &str| files.iter().fold(word.to_owned(), |word, (name, path)| word.replace(name, path));
+    line.split(' ').map(named).collect()
+}
+
+#[tokio::test]
+async fn every_command_on_the_fleet() {
+    for (page, lines) in ON_THE_FLEET {
+        let fleet = Fleet::new().await;
+        fleet.ok(&["put", "web1.example.com", "note=new", "-m", "a note"]).await;
+        fleet.ok(&["pause", "db1.example.com", "-m", "disk"]).await;
+        if *page == "shoal-resume" {
+            fleet.ok(&["pause", "web1.example.com", "-m", "disk"]).await;
+        }
+        let held = json!({"digest": "00ff", "create": 0, "update": 0, "remove": 12, "of": 12, "why": "it removes all", "sample": ["- web1 A"]});
+        let unit = json!({"example.com": {"items": 12, "behind": [], "behind_total": 0, "held": held}});
+        fleet.report("dns", 1, Some(30), unit, json!([])).await;
+        let files = [
+            ("{docs}", fleet.file("docs.yaml", "host: web3.example.com\nid: h9\ndocument: {site: ams1}\n")),
+            ("{bad}", fleet.file("bad.yaml", "host: web3.example.com\nstat: active\n")),
+            ("{inventory}", fleet.file("inventory.json", r#"{"_meta": {"hostvars": {"n1.example.com": {"rack": 4}}}, "all": {"children": ["web"]}, "web": {"hosts": ["n1.example.com"]}}"#)),
+            ("{mapping}", fleet.file("mapping.yaml", "name: lab\n")),
+        ];
+        let (mut seen, mut codes) = (String::new(), Vec::new());
+        for line in *lines {
+            let words = words(line, &files);
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let run = fleet.run(&words).await;
+            seen += &format!("$ shoal {line}\n{}{}[{}]\n", run.out, ended(&run.error), run.code);
+            codes.push(u32::from(run.code));
+        }
+        right_then_wrong(page, &codes);
+        assert_snapshot!(format!("every_{page}"), seen);
+    }
+}
+
+/// Whether the lines of a command do it (or show that something would be done), and the last one does not.
+fn right_then_wrong(page: &str, codes: &[u32]) {
+    let Some((last, others)) = codes.split_last() else { panic!("{page} has no lines") };
+    assert!(![0, 3].contains(last), "{page}: its last line succeeds");
+    assert!(others.iter().all(|code| [0, 3].contains(code)), "{page}: {codes:?}");
+}
+
+fn ended(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!("{}\n", text.trim_end()) }
+}
+
+#[test]
+fn every_command_as_a_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = format!("sqlite:{}", dir.path().join("shoal.db").display());
+    assert!(shoal(&store, &["put", "web1.example.com", "a=1", "-m", "first"]).status.success());
+    let files = [("{dir}", dir.path().display().to_string())];
+    for (page, lines) in AS_A_PROCESS {
+        let (mut seen, mut codes) = (String::new(), Vec::new());
+        for line in *lines {
+            let words = words(line, &files);
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let run = shoal(&store, &words);
+            let printed = format!("{}{}", text(&run.stdout), ended(text(&run.stderr)));
+            let printed = steady(&printed.replace(&files[0].1, "DIR"));
+            let code = run.status.code().unwrap();
+            seen += &format!("$ shoal {line}\n{printed}[{code}]\n");
+            codes.push(code.unsigned_abs());
+        }
+        right_then_wrong(page, &codes);
+        assert_snapshot!(format!("every_{page}"), seen);
+    }
+}
+
+/// Without epochs, which are random: 16 digits in a row.
+fn steady(text: &str) -> String {
+    let mut steady = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(|c: char| c.is_ascii_hexdigit()) {
+        let (before, from) = rest.split_at(at);
+        let end = from.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(from.len());
+        steady += before;
+        steady += if end == 16 { "EPOCH" } else { &from[..end] };
+        rest = &from[end..];
+    }
+    steady + rest
+}
+
+#[test]
+fn no_command_is_without_a_snapshot() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(shoal("memory:", &["man", dir.path().to_str().unwrap()]).status.success());
+    let page = |name: String| name.strip_suffix(".1").map(str::to_owned);
+    let pages: BTreeSet<String> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .filter_map(|entry| page(entry.unwrap().file_name().into_string().unwrap()))
+        .filter(|page| !NO_COMMANDS.contains(&page.as_str()))
+        .collect();
+    let known: BTreeSet<String> =
+        ON_THE_FLEET.iter().chain(AS_A_PROCESS).map(|(page, _)| (*page).to_owned()).collect();
+    assert_eq!(pages, known, "give each command its lines in this file");
+    let snapshots = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/shoal/snapshots");
+    for page in pages {
+        let file = snapshots.join(format!("shoal__every__every_{page}.snap"));
+        assert!(file.exists(), "{} is missing", file.display());
+    }
+}
