@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 
 use crate::program::{shoal, text};
 
+#[allow(clippy::print_stdout, reason = "what is skipped is said")]
 fn there(program: &str, test: &str) -> bool {
     let found =
         Command::new("sh").args(["-c", &format!("command -v {program}")]).stdout(Stdio::null()).status();

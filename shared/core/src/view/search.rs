@@ -101,7 +101,7 @@ impl View {
             last = Some(&host.name);
             match rule.judge(&subject) {
                 Ok(true) => {
-                    page.hits.items.push(HostDoc::of(host.name.clone(), host.record(), host.revision))
+                    page.hits.items.push(HostDoc::of(host.name.clone(), host.record(), host.revision));
                 }
                 Ok(false) => {}
                 Err(why) => {

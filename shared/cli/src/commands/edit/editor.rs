@@ -125,7 +125,7 @@ impl Sheet {
     pub(super) fn keep_copy(&self, text: &str) -> Outcome<PathBuf> {
         let mut copy = file(&self.name, ".mine")?;
         copy.write_all(text.as_bytes()).map_err(|error| unwritable(copy.path(), &error))?;
-        copy.into_temp_path().keep().map_err(|error| unwritable(&error.path.to_path_buf(), &error.error))
+        copy.into_temp_path().keep().map_err(|error| unwritable(&error.path, &error.error))
     }
 
     /// Keeps the file if something was typed into it; where it is.
