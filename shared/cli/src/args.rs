@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use shoal_hostdb::{DEFAULT_STORE, ServeArgs};
 
-pub(crate) use self::agents::{Approve, Pause, Status, Wait};
+pub(crate) use self::agents::{Adopt, Approve, Pause, Status, Wait};
 pub(crate) use self::database::{Database, Work};
 pub(crate) use self::manual::{Completions, Manual, Program};
 pub(crate) use self::read::{
@@ -206,6 +206,15 @@ Examples:
   shoal approve dns/example.com --plan   what it would do
   shoal approve dns/example.com -m 'the old fleet is gone'")]
     Approve(Approve),
+    /// Give Shoal what stands where something of its own should be, and that it did not make
+    #[command(after_help = "\
+What is adopted is changed to what is wanted, and goes when its tag does. Good for exactly what is shown: if either side
+changes before the agent sees it, nothing happens.
+Examples:
+  shoal adopt                                          what is in the way
+  shoal adopt dns/example.com --plan                   what is there, and what is wanted
+  shoal adopt dns/example.com example.com/web1 -m 'the old printer record is ours'")]
+    Adopt(Adopt),
     /// Write the database as documents that `apply -f` takes, or its history as a git repository
     #[command(after_help = "\
 Documents come one after the other, all of one revision. With --git each revision becomes a git commit with its author,

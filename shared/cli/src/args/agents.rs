@@ -59,6 +59,21 @@ pub(crate) struct Approve {
     pub(crate) sign: Sign,
 }
 
+/// `adopt`
+#[derive(Args, Debug)]
+pub(crate) struct Adopt {
+    /// AGENT/UNIT, as `shoal status` shows it; without it, everything that is in the way is listed
+    pub(crate) unit: Option<UnitName>,
+    /// Only these items of the unit, as the list names them; without any, all that are listed
+    #[arg(requires = "unit")]
+    pub(crate) items: Vec<String>,
+    /// Show what is there and what is wanted, adopt nothing
+    #[arg(long, requires = "unit")]
+    pub(crate) plan: bool,
+    #[command(flatten)]
+    pub(crate) sign: Sign,
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;

@@ -3,8 +3,10 @@
 //! What is held has a digest that names exactly its changes; the approval repeats it. If the batch changes before the
 //! agent sees the approval, the digest is another one and the agent goes on holding.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
-use shoal_core::{Approval, BadName, Document, Edit, Expect, Hold, Key, Life};
+use shoal_core::{Approval, BadName, Document, Edit, Expect, Hold, Key, Life, Namespace, UnitStatus};
 
 use crate::args::Approve;
 use crate::failure::{Failure, Outcome};
@@ -65,38 +67,38 @@ pub(crate) async fn run(session: &mut Session, args: Approve) -> Outcome {
         session.out.write(&shown)?;
     }
     let key = held.row.map_err(|e| Failure::Other(anyhow::anyhow!("cannot approve {name}: {e}")))?;
-    let value = Document::of(&Approval { digest: held.hold.digest })
+    let value = Document::of(&Approval { digest: held.hold.digest, ..Approval::default() })
         .map_err(|e| Failure::Other(anyhow::anyhow!("cannot approve {name}: {e}")))?;
     session.write(&args.sign, false, vec![Edit::Write { key, value, expect: Expect::Any }]).await
 }
 
-/// What waits for a person, as instances that have not died say.
+/// What waits for a person.
 async fn held(session: &Session) -> Outcome<Vec<Held>> {
-    let reports = session.store.reports().await.map_err(Failure::reading("the agents' reports"))?;
     let head = session.store.head().await.map_err(Failure::reading("the database"))?;
+    let hold = |(agent, name, unit): (Namespace, String, UnitStatus)| {
+        let hold = unit.held?;
+        let epoch = hold.digest == format!("{:016x}", head.epoch.0);
+        let row = Key::approval(&agent, Some(name.as_str()).filter(|_| !epoch));
+        let all_of = epoch.then(|| agent.to_string());
+        Some(Held { unit: format!("{agent}/{name}"), hold, all_of, row })
+    };
+    Ok(units(session).await?.into_iter().filter_map(hold).collect())
+}
+
+/// Every unit that an instance which has not died works on, by name: the newest word on it counts.
+pub(super) async fn units(session: &Session) -> Outcome<Vec<(Namespace, String, UnitStatus)>> {
+    let reports = session.store.reports().await.map_err(Failure::reading("the agents' reports"))?;
     let now = (session.env.now)();
-    // The newest word on a unit counts, of those who work on it.
     let past = |report: &shoal_core::Status| matches!(Life::of(report, now), Life::Dead | Life::Stopped);
     let mut reports: Vec<_> = reports.into_iter().filter(|report| !past(report)).collect();
     reports.sort_by_key(|r| std::cmp::Reverse(r.at));
-    let mut all: Vec<Held> = Vec::new();
-    let mut heard = std::collections::BTreeSet::new();
+    let mut all = BTreeMap::new();
     for report in reports {
-        for (name, unit) in report.units {
-            let unit_name = format!("{}/{name}", report.agent);
-            if unit.elsewhere || !heard.insert(unit_name.clone()) {
-                continue;
-            }
-            if let Some(hold) = unit.held {
-                let epoch = hold.digest == format!("{:016x}", head.epoch.0);
-                let row = Key::approval(&report.agent, Some(name.as_str()).filter(|_| !epoch));
-                let all_of = epoch.then(|| report.agent.to_string());
-                all.push(Held { unit: unit_name, hold, all_of, row });
-            }
+        for (name, unit) in report.units.into_iter().filter(|(_, unit)| !unit.elsewhere) {
+            all.entry((report.agent.clone(), name)).or_insert(unit);
         }
     }
-    all.sort_by(|a, b| a.unit.cmp(&b.unit));
-    Ok(all)
+    Ok(all.into_iter().map(|((agent, name), unit)| (agent, name, unit)).collect())
 }
 
 fn counts(hold: &Hold) -> String {

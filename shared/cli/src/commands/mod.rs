@@ -1,5 +1,6 @@
 //! One module for each group of commands.
 
+mod adopt;
 mod approve;
 pub(crate) mod database;
 mod edit;
@@ -48,6 +49,7 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> Outcome {
         Command::Explain(args) => explain::run(session, args).await,
         Command::Pause(args) => pause::run(session, args, true).await,
         Command::Resume(args) => pause::run(session, args, false).await,
+        Command::Adopt(args) => adopt::run(session, args).await,
         Command::Approve(args) => approve::run(session, args).await,
         Command::Export(args) => export::run(session, args).await,
         Command::Import(args) => import::run(session, args).await,

@@ -242,6 +242,32 @@ async fn what_a_guard_stopped_is_shown_and_approved() {
     assert_snapshot!("approve_list", fleet.ok(&["approve"]).await);
 }
 
+#[tokio::test]
+async fn what_is_in_the_way_is_shown_and_adopted() {
+    let fleet = Fleet::new().await;
+    assert_snapshot!("adopt_none", fleet.ok(&["adopt"]).await);
+    let clash = |name: &str, n: u32| {
+        json!({
+            "key": format!("example.com/{name}"), "digest": format!("d{n}"),
+            "there": {"type": "A", "data": ["192.0.2.9"]}, "wanted": {"type": "A", "data": ["192.0.2.10"]}
+        })
+    };
+    let clashes = [clash("printer", 1), clash("web1", 2)];
+    let unit = json!({"items": 12, "behind": [], "behind_total": 3, "clashes": clashes, "clashes_total": 3});
+    fleet.report("dns", 1, Some(30), json!({"example.com": unit}), json!([])).await;
+    assert_snapshot!("adopt_list", fleet.ok(&["adopt"]).await);
+    let planned = fleet.run(&["adopt", "dns/example.com", "--plan"]).await;
+    assert_eq!(planned.code, 3);
+    assert_snapshot!("adopt_plan", planned.out);
+    let wrong = ["adopt", "dns/example.com", "example.com/web1", "example.com/web2", "-m", "x"];
+    assert_snapshot!("adopt_wrong", fleet.fails(1, &wrong).await);
+    fleet.fails(1, &["get", "approvals/dns/example.com"]).await;
+    let one = ["adopt", "dns/example.com", "example.com/web1", "-m", "it is ours"];
+    assert_snapshot!("adopt_done", fleet.ok(&one).await);
+    let row = fleet.ok(&["get", "approvals/dns/example.com", "-o", "json"]).await;
+    assert!(row.contains("example.com/web1") && row.contains("d2") && !row.contains("d1"), "{row}");
+}
+
 /// A unit may be called anything: also what used to be the name of something else.
 #[tokio::test]
 async fn a_new_epoch_is_approved_apart_from_every_unit() {

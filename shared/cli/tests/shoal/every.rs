@@ -77,6 +77,7 @@ const ON_THE_FLEET: &[(&str, &[&str])] = &[
         &["resume db1.example.com -m x", "resume web1.example.com -m x -o json", "resume dns/web -m x"],
     ),
     ("shoal-approve", &["approve", "approve -o json", "approve dns/none -m x"]),
+    ("shoal-adopt", &["adopt", "adopt -o json", "adopt dns/none -m x"]),
     ("shoal-export", &["export dns/web", "export dns/web -o json", "export lb/"]),
     (
         "shoal-import-ansible",

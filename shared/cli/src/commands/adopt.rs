@@ -1,0 +1,106 @@
+//! `shoal adopt`: a person gives Shoal what stands in the way of its items.
+//!
+//! Each clash has a digest of what is there and of what is wanted, and the row repeats the digests: an agent that sees
+//! anything else there, or wants anything else by then, goes on holding.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+use shoal_core::{Approval, Clash, Document, Edit, Expect, Key, Namespace};
+
+use super::approve::units;
+use crate::args::Adopt;
+use crate::failure::{Failure, Outcome};
+use crate::out::Out;
+use crate::session::Session;
+
+/// The clashes of one unit.
+#[derive(Serialize)]
+struct Clashing {
+    unit: String,
+    clashes: Vec<Clash>,
+    /// How many there are in all.
+    total: u64,
+    #[serde(skip)]
+    row: (Namespace, String),
+}
+
+pub(crate) async fn run(session: &mut Session, args: Adopt) -> Outcome {
+    let mut all = clashing(session).await?;
+    let Some(name) = args.unit else {
+        return session.out.print(&all, |out| {
+            let row = |unit: &Clashing, clash: &Clash| {
+                vec![unit.unit.clone(), clash.key.clone(), short(&clash.there), short(&clash.wanted)]
+            };
+            let rows = all.iter().flat_map(|unit| unit.clashes.iter().map(|clash| row(unit, clash)));
+            out.table(&["UNIT", "ITEM", "THERE", "WANTED"], rows.collect(), "nothing is in the way")
+                + &left(&all)
+        });
+    };
+    let name = format!("{}/{}", name.agent, name.unit);
+    let Some(at) = all.iter().position(|unit| unit.unit == name) else {
+        return Err(Failure::Missing(format!(
+            "nothing is in the way in {name}, so there is nothing to adopt; `shoal adopt` lists what is"
+        )));
+    };
+    let mut unit = all.swap_remove(at);
+    if !args.items.is_empty() {
+        if let Some(other) = args.items.iter().find(|item| unit.clashes.iter().all(|c| c.key != **item)) {
+            return Err(Failure::Missing(format!(
+                "nothing was adopted: nothing is in the way of {other}; `shoal adopt {name} --plan` lists what is"
+            )));
+        }
+        unit.clashes.retain(|clash| args.items.contains(&clash.key));
+        unit.total = unit.clashes.len() as u64;
+    }
+    if args.plan {
+        session.out.print(&unit, |out| text(out, &unit) + &left(std::slice::from_ref(&unit)))?;
+        return Err(Failure::Pending);
+    }
+    if session.out.is_text() {
+        let shown = text(&session.out, &unit);
+        session.out.write(&shown)?;
+    }
+    let other = |e: &dyn std::fmt::Display| Failure::Other(anyhow::anyhow!("cannot adopt in {name}: {e}"));
+    let (agent, row) = &unit.row;
+    let key = Key::approval(agent, Some(row)).map_err(|e| other(&e))?;
+    let adopt: BTreeMap<String, String> = unit.clashes.into_iter().map(|c| (c.key, c.digest)).collect();
+    let value = Document::of(&Approval { adopt, ..Approval::default() }).map_err(|e| other(&e))?;
+    session.write(&args.sign, false, vec![Edit::Write { key, value, expect: Expect::Any }]).await
+}
+
+async fn clashing(session: &Session) -> Outcome<Vec<Clashing>> {
+    let all = units(session).await?.into_iter().filter(|(_, _, unit)| !unit.clashes.is_empty());
+    let clashing = |(agent, name, unit): (Namespace, String, shoal_core::UnitStatus)| Clashing {
+        unit: format!("{agent}/{name}"),
+        clashes: unit.clashes,
+        total: unit.clashes_total,
+        row: (agent, name),
+    };
+    Ok(all.map(clashing).collect())
+}
+
+/// What one side is, on one line.
+fn short(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn text(out: &Out, unit: &Clashing) -> String {
+    let mut text = format!("in {}, Shoal would have for its own and change:\n", unit.unit);
+    for clash in &unit.clashes {
+        text.push_str(&format!("{}\n", clash.key));
+        for (sign, side) in [('-', &clash.there), ('+', &clash.wanted)] {
+            text.push_str(&out.diff_line(&format!("  {sign} {}", short(side))));
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// That more is in the way than is told at once.
+fn left(all: &[Clashing]) -> String {
+    let more = |unit: &Clashing| unit.total.saturating_sub(unit.clashes.len() as u64);
+    let say = |unit: &Clashing| format!("{}: {} more follow when these are settled\n", unit.unit, more(unit));
+    all.iter().filter(|unit| more(unit) > 0).map(say).collect()
+}
