@@ -3,6 +3,7 @@
 use std::fmt;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Document, Key, Range};
@@ -19,12 +20,14 @@ impl fmt::Display for Revision {
 }
 
 /// Which life of the database this is: a restored backup has another. Random, never 0.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(transparent)]
 pub struct Epoch(pub u64);
 
 /// One row that a commit writes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Change {
     /// The row.
@@ -52,7 +55,7 @@ impl Change {
 }
 
 /// What must be so for a commit to happen, checked in one step with it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Pre {
     /// The row was last written by exactly this revision, and exists.
@@ -73,7 +76,7 @@ pub enum Pre {
 }
 
 /// An atomic set of changes. At most one change a key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Commit {
     /// What must be so.
@@ -98,7 +101,7 @@ pub struct Commit {
 }
 
 /// What became of a commit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Committed {
     /// The revision that holds it; where it changed nothing, the newest revision.
     pub revision: Revision,
@@ -109,7 +112,7 @@ pub struct Committed {
 }
 
 /// Who, when and why.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CommitInfo {
     /// Its number.
     pub revision: Revision,
@@ -125,7 +128,7 @@ pub struct CommitInfo {
 }
 
 /// One commit with what it wrote in the range that was asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LogEntry {
     /// Who, when and why.
     #[serde(flatten)]
@@ -135,7 +138,7 @@ pub struct LogEntry {
 }
 
 /// One row as it is read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Row {
     /// Its key.
     pub key: Key,

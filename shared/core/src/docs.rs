@@ -20,6 +20,7 @@
 //! A file may also hold what else is to be done, as an [`Edit`]: `edit: delete` with `key: hosts/web1.example.com`.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -29,7 +30,7 @@ use crate::{
 };
 
 /// A host.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HostDoc {
     /// Its name.
@@ -51,6 +52,7 @@ pub struct HostDoc {
     pub expires: Option<Timestamp>,
     /// What people say of it: a map.
     #[serde(default = "Document::empty")]
+    #[schemars(with = "Map<String, Value>")]
     pub document: Document,
     /// The revision that last wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -58,7 +60,7 @@ pub struct HostDoc {
 }
 
 /// A tag with its members.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TagDoc {
     /// Its name.
@@ -74,6 +76,7 @@ pub struct TagDoc {
     pub expires: Option<Timestamp>,
     /// What it says of its members: a map.
     #[serde(default = "Document::empty")]
+    #[schemars(with = "Map<String, Value>")]
     pub document: Document,
     /// Its own members as they are written; `None`: not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -88,7 +91,7 @@ pub struct TagDoc {
 }
 
 /// A host or a tag.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Doc {
     /// A host.

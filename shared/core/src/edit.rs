@@ -5,15 +5,16 @@
 //! checked at the end: a tag may name a host that a later edit makes.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{
     Document, HostId, HostName, HostRecord, Key, Lifecycle, Member, Pre, Revision, TagName, TagRecord,
 };
 
 /// One thing to be done.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "edit", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Edit {
     /// The host is this from now on; what is not said is empty, but for id and state.
@@ -38,6 +39,7 @@ pub enum Edit {
         expires: Option<Timestamp>,
         /// What is said of it: a map.
         #[serde(default = "Document::empty")]
+        #[schemars(with = "Map<String, Value>")]
         document: Document,
         /// What must stand there before.
         #[serde(default)]
@@ -58,6 +60,7 @@ pub enum Edit {
         expires: Option<Timestamp>,
         /// What it says of its members: a map.
         #[serde(default = "Document::empty")]
+        #[schemars(with = "Map<String, Value>")]
         document: Document,
         /// Exactly these members; `None`: as they are.
         #[serde(default)]
@@ -172,7 +175,7 @@ impl Edit {
 }
 
 /// What must stand at a key before an edit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Expect {
     /// Whatever.

@@ -19,6 +19,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::member::Member;
@@ -210,7 +211,7 @@ fn path(text: &str) -> Result<(), &'static str> {
 }
 
 /// A set of keys that a store can read and watch.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Range {
     /// Every key.

@@ -10,6 +10,7 @@ mod diff;
 pub mod docs;
 mod document;
 mod edit;
+pub mod forms;
 mod key;
 mod member;
 mod name;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Epoch, HostName, Namespace, Revision};
@@ -13,7 +14,7 @@ pub const MAX_BEHIND: usize = 100;
 pub const MAX_CLASHES: usize = 50;
 
 /// One instance of one agent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// The agent's namespace.
     pub agent: Namespace,
@@ -85,7 +86,7 @@ impl Life {
 }
 
 /// How one unit stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct UnitStatus {
     /// Items that the ledger holds.
     pub items: u64,
@@ -121,7 +122,7 @@ pub struct UnitStatus {
 }
 
 /// One item that is not yet as it should be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Behind {
     /// The item's key.
     pub key: String,
@@ -135,7 +136,7 @@ pub struct Behind {
 }
 
 /// Somebody who cannot be served: left out of an item, which goes on without them.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct LeftOut {
     /// Of which item.
     pub key: String,
@@ -146,7 +147,7 @@ pub struct LeftOut {
 }
 
 /// What is there already, and is not Shoal's.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Clash {
     /// The item's key.
     pub key: String,
@@ -159,7 +160,7 @@ pub struct Clash {
 }
 
 /// A batch that a guard stopped.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Hold {
     /// Names exactly this set of changes; `shoal approve` repeats it.
     pub digest: String,
@@ -178,7 +179,7 @@ pub struct Hold {
 }
 
 /// A host, a tag, or a tag with one member, that could not be understood; its items stay as they are.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Quarantined {
     /// `web1.example.com`, `dns/example.com` or `dns/example.com: web1.example.com`.
     pub what: String,
@@ -189,7 +190,7 @@ pub struct Quarantined {
 }
 
 /// The row under `pauses/<scope>`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pause {
     /// Why, for people.
@@ -197,7 +198,7 @@ pub struct Pause {
 }
 
 /// The row under `approvals/<namespace>/<unit>`, and under `approvals/<namespace>` for a new epoch.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Approval {
     /// Of the [`Hold`] that was agreed to.

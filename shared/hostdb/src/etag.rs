@@ -1,4 +1,5 @@
-//! Entity tags: the ETag of a resource is the revision that last wrote it, `"r123"`.
+//! Entity tags: the ETag of a resource is the revision that last wrote it, `"r123"`. YAML and compressed answers are other
+//! representations with tags of their own (`"r123-yaml"`, `"r123-gzip"`); a write may name any of them.
 //!
 //! [`Wish`] is what a request asks of a resource before it is touched ([RFC 9110, section 13]). The check here
 //! is for a good message; the same wish goes into the commit as a precondition, so that nothing can come
@@ -11,8 +12,18 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use shoal_core::{Expect, Revision};
 
 use crate::problem::{Answer, Problem};
+use crate::squeeze::CODINGS;
 
-/// The ETag of what was last written by this revision.
+/// The ETag of what was last written by this revision, as it is sent.
+pub(crate) fn etag_of(revision: Revision, yaml: bool) -> HeaderValue {
+    if !yaml {
+        return etag(revision);
+    }
+    HeaderValue::try_from(format!("\"r{revision}-yaml\""))
+        .unwrap_or_else(|_| HeaderValue::from_static("\"r0\""))
+}
+
+/// The ETag of what was last written by this revision, as JSON and not compressed.
 pub(crate) fn etag(revision: Revision) -> HeaderValue {
     // Digits and quotes are always a legal header value.
     HeaderValue::try_from(format!("\"r{revision}\"")).unwrap_or_else(|_| HeaderValue::from_static("\"r0\""))
@@ -28,7 +39,14 @@ pub(crate) struct Wish {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum List {
     Any,
-    These { revisions: Vec<Revision>, text: String },
+    These { revisions: Vec<Named>, text: String },
+}
+
+/// What an entity tag names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Named {
+    revision: Revision,
+    yaml: bool,
 }
 
 impl Wish {
@@ -38,8 +56,11 @@ impl Wish {
     }
 
     /// Whether a read may be answered with 304 Not Modified.
-    pub(crate) fn is_fresh(&self, actual: Revision) -> bool {
-        self.none_match.as_ref().is_some_and(|list| list.has(actual))
+    pub(crate) fn is_fresh(&self, actual: Revision, yaml: bool) -> bool {
+        self.none_match.as_ref().is_some_and(|list| match list {
+            List::Any => true,
+            List::These { revisions, .. } => revisions.contains(&Named { revision: actual, yaml }),
+        })
     }
 
     /// What a write of `what`, now at `actual`, is to rest on.
@@ -71,7 +92,7 @@ impl List {
     fn has(&self, revision: Revision) -> bool {
         match self {
             Self::Any => true,
-            Self::These { revisions, .. } => revisions.contains(&revision),
+            Self::These { revisions, .. } => revisions.iter().any(|named| named.revision == revision),
         }
     }
 
@@ -100,17 +121,41 @@ fn list(headers: &HeaderMap, name: &HeaderName) -> Answer<Option<List>> {
         if text == "*" {
             return Ok(Some(List::Any));
         }
-        for tag in text.split(',').map(str::trim).filter(|t| !t.is_empty()) {
+        let mut rest = text;
+        while !rest.is_empty() {
+            let (tag, after) = first(rest).ok_or_else(bad)?;
+            // What is only as good as another (weak) is enough to read by, and never to write by.
             let strong = if *name == IF_NONE_MATCH { tag.strip_prefix("W/").unwrap_or(tag) } else { tag };
-            let opaque = strong.strip_prefix('"').and_then(|t| t.strip_suffix('"')).ok_or_else(bad)?;
             // An ETag that this server never gave matches nothing; it is not an error.
-            if let Some(number) = opaque.strip_prefix('r').and_then(|n| n.parse().ok()) {
-                revisions.push(Revision(number));
-            }
+            revisions.extend(revision(strong));
             texts.push(tag.to_owned());
+            rest = match after.trim_start() {
+                "" => "",
+                more => more.strip_prefix(',').ok_or_else(bad)?.trim_start(),
+            };
         }
     }
+    if texts.is_empty() {
+        return Err(bad());
+    }
     Ok(Some(List::These { revisions, text: texts.join(", ") }))
+}
+
+/// The revision that an entity tag names, in whatever form it was sent: as YAML, compressed, or neither.
+fn revision(tag: &str) -> Option<Named> {
+    let text = tag.strip_prefix("\"r")?.strip_suffix('"')?;
+    let plain =
+        CODINGS.iter().find_map(|coding| text.strip_suffix(coding)?.strip_suffix('-')).unwrap_or(text);
+    let (number, yaml) = plain.strip_suffix("-yaml").map_or((plain, false), |number| (number, true));
+    Some(Named { revision: Revision(number.parse().ok()?), yaml })
+}
+
+/// The first entity tag of a list, and what stands after it.
+fn first(text: &str) -> Option<(&str, &str)> {
+    let open = text.strip_prefix("W/").unwrap_or(text).strip_prefix('"')?;
+    let close = open.find('"')?;
+    let fits = open.as_bytes()[..close].iter().all(u8::is_ascii_graphic);
+    fits.then(|| text.split_at(text.len() - open.len() + close + 1))
 }
 
 #[cfg(test)]
@@ -145,9 +190,13 @@ mod tests {
 
     #[test]
     fn weak_tags_are_fresh_enough_to_read_but_not_to_write() {
-        assert!(wish(&[(IF_NONE_MATCH, "W/\"r7\"")]).unwrap().is_fresh(Revision(7)));
-        assert!(wish(&[(IF_MATCH, "W/\"r7\"")]).is_err());
-        assert!(wish(&[(IF_MATCH, "r7")]).is_err());
+        assert!(wish(&[(IF_NONE_MATCH, "W/\"r7\"")]).unwrap().is_fresh(Revision(7), false));
+        let weak = wish(&[(IF_MATCH, "W/\"r7\"")]).unwrap().check("x", Some(Revision(7))).unwrap_err();
+        assert_eq!(weak.status(), StatusCode::PRECONDITION_FAILED);
+        assert!(wish(&[(IF_NONE_MATCH, "\"a,b\" ,W/\"c\",\"r7\"")]).unwrap().is_fresh(Revision(7), false));
+        for bad in ["r7", "", ",", "\"r 7\"", "\"r7\" \"r8\""] {
+            assert!(wish(&[(IF_MATCH, bad)]).is_err(), "{bad:?}");
+        }
         assert!(wish(&[(IF_MATCH, "\"other\"")]).unwrap().check("x", Some(Revision(7))).is_err());
     }
 }

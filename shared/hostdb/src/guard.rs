@@ -11,11 +11,12 @@ use axum::body::{Body, to_bytes};
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 
 use crate::app::App;
 use crate::problem::{PROBLEM_JSON, Problem};
+use crate::squeeze::squeezed;
 
 /// The longest text of an answer that is carried over into a problem.
 const MAX_TEXT: usize = 2048;
@@ -26,6 +27,7 @@ pub(crate) async fn around(State(app): State<Arc<App>>, request: Request, next: 
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let uri = request.uri().clone();
+    let coding = request.headers().get(ACCEPT_ENCODING).cloned();
     let answer = if is_local(request.headers(), &uri) {
         match tokio::time::timeout(app.limits.request_timeout, next.run(request)).await {
             Ok(response) => response,
@@ -36,6 +38,7 @@ pub(crate) async fn around(State(app): State<Arc<App>>, request: Request, next: 
     };
     let answer =
         if answer.status().as_u16() >= 400 { as_problem(answer, &method, &uri).await } else { answer };
+    let answer = squeezed(answer, coding).await;
     let route = route.as_ref().map_or("", MatchedPath::as_str);
     let status = answer.status();
     let verb = known(&method);

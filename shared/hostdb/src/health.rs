@@ -10,17 +10,26 @@ use http::{HeaderValue, StatusCode};
 
 use crate::app::App;
 use crate::problem::{Answer, Problem};
+use crate::spec::{Routes, get};
+
+/// The paths of this module, outside of `/api/v2`.
+pub(crate) fn routes(to: Routes) -> Routes {
+    let plain = "text/plain";
+    to.at("/healthz", [get("The process lives", healthz).answers_text(plain, "It does.")])
+        .at("/readyz", [get("The server can do its work", readyz).answers_text(plain, "It can.")])
+        .at("/metrics", [get("All counters", metrics).answers_text(plain, "Prometheus text, version 0.0.4.")])
+}
 
 /// How long the store may take to say that it lives.
 const PROBE: Duration = Duration::from_secs(2);
 
 /// The process lives: it answers.
-pub(crate) async fn healthz() -> &'static str {
+async fn healthz() -> &'static str {
     "ok\n"
 }
 
 /// The server can do its work: its store answers, and it is not stopping.
-pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Answer<&'static str> {
+async fn readyz(State(app): State<Arc<App>>) -> Answer<&'static str> {
     let unready = |why: String| {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", "This server is not ready", why)
             .retry_after(1)
@@ -39,7 +48,7 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Answer<&'static str> 
 }
 
 /// All counters, in the Prometheus text format.
-pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Answer<Response> {
+async fn metrics(State(app): State<Arc<App>>) -> Answer<Response> {
     let view = app.db.view();
     let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     app.metrics.revision.set(i64::try_from(view.revision().0).unwrap_or(i64::MAX));

@@ -76,7 +76,7 @@ pub async fn commit(store: &dyn Store, revision: Revision) -> Result<Option<LogE
 }
 
 /// One row before and after.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Changed {
     /// Which row.
     pub key: Key,

@@ -34,6 +34,8 @@ mod problem;
 pub mod reading;
 mod request;
 mod server;
+mod spec;
+mod squeeze;
 mod watch;
 
 pub use args::{DEFAULT_STORE, ServeArgs, command, main, run};

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::response::Response;
-use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use shoal_core::{HostName, Key, Member, Revision, TagName};
 use shoal_store::Store;
 
@@ -158,6 +159,18 @@ impl Params {
             .transpose()
     }
 
+    /// The whole number `name`, from `least` to `most`.
+    pub(crate) fn within(&self, name: &str, least: u64, most: u64) -> Answer<Option<u64>> {
+        let found = self.parse(name, "a whole number")?;
+        match found.filter(|n| !(least..=most).contains(n)) {
+            None => Ok(found),
+            Some(n) => {
+                Err(Problem::bad_request(format!("{name}={n} is out of bounds: it is {least} to {most}"))
+                    .with("field", name))
+            }
+        }
+    }
+
     /// The `revision` to read at; `None`: now.
     pub(crate) fn revision(&self) -> Answer<Option<Revision>> {
         Ok(self.parse("revision", "a revision (a whole number)")?.map(Revision))
@@ -209,6 +222,11 @@ impl FromRequestParts<Arc<App>> for Shape {
 }
 
 impl Shape {
+    /// Whether it is YAML.
+    pub(crate) fn is_yaml(self) -> bool {
+        self.0 == Format::Yaml
+    }
+
     /// An answer of 200 with this value.
     pub(crate) fn ok<T: Serialize + ?Sized>(self, value: &T) -> Answer {
         self.with(StatusCode::OK, value)
@@ -257,6 +275,7 @@ impl Text {
     pub(crate) async fn read(ask: &Ask, body: Body, accepts: Accepts, limit: usize) -> Answer<Self> {
         let Ask { app, headers, .. } = ask;
         let format = media(headers, accepts)?;
+        plain(headers)?;
         let announced =
             headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
         let how = if limit > app.limits.document {
@@ -283,6 +302,19 @@ impl Text {
             }
         })?;
         Ok(Self { bytes, format })
+    }
+
+    /// The body as a `T`, whose fields have names: what is read into it could also be a list of their values.
+    pub(crate) fn map<T: DeserializeOwned>(&self) -> Answer<T> {
+        let is_list = match self.format {
+            Format::Json => self.bytes.trim_ascii_start().starts_with(b"["),
+            Format::Yaml => self.parse::<Value>()?.is_array(),
+        };
+        if is_list {
+            let why = "expected a map, found a list".to_owned();
+            return Err(BadText::Form { path: String::new(), why }.into());
+        }
+        self.parse()
     }
 
     /// The body as a `T`.
@@ -343,6 +375,20 @@ fn media(headers: &HeaderMap, accepts: Accepts) -> Answer<Format> {
     }
 }
 
+/// A body comes as it is: a small one that is compressed may be a large one, and here nobody is far away.
+fn plain(headers: &HeaderMap) -> Answer<()> {
+    let mut codings = headers.get_all(CONTENT_ENCODING).iter().map(|v| v.to_str().unwrap_or("?"));
+    let Some(coding) = codings.find(|coding| !coding.eq_ignore_ascii_case("identity")) else { return Ok(()) };
+    Err(Problem::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "unsupported-media-type",
+        "The body is of a type that is not understood here",
+        format!("nothing was written: send the body as it is, without Content-Encoding (found: {coding})"),
+    )
+    .with("expected", "identity")
+    .with("found", coding))
+}
+
 /// Who writes, why, and under which idempotency key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct By {
@@ -353,8 +399,18 @@ pub(crate) struct By {
 
 impl By {
     /// Nobody: whoever only asks what would be signs nothing.
-    pub(crate) fn nobody() -> Self {
-        Self { author: "nobody".to_owned(), message: "plan".to_owned(), idempotency: None }
+    ///
+    /// # Errors
+    /// A signature that cannot be one, as with a write.
+    pub(crate) fn nobody(ask: &Ask, given: [&Option<String>; 2]) -> Answer<Self> {
+        if given.into_iter().flatten().any(|text| text.trim().is_empty()) {
+            return Err(Problem::bad_request("the author or the message in the body says nothing"));
+        }
+        for name in ["shoal-author", "shoal-message", "idempotency-key"] {
+            text_of(&ask.headers, name)?;
+        }
+        said(&ask.params)?;
+        Ok(Self { author: "nobody".to_owned(), message: "plan".to_owned(), idempotency: None })
     }
 
     /// From the headers `Shoal-Author`, `Shoal-Message` and `Idempotency-Key`, else from the query; `author` and
@@ -369,6 +425,7 @@ impl By {
         author: Option<String>,
         message: Option<String>,
     ) -> Answer<Self> {
+        said(params)?;
         let one = |given: Option<String>, header: &str, param: &str| -> Answer<Option<String>> {
             let found = match given {
                 Some(text) => Some(text),
@@ -401,13 +458,28 @@ impl By {
     }
 }
 
+/// A signature that is there says something, also where another one goes before it.
+fn said(params: &Params) -> Answer<()> {
+    let blank = |name: &&str| params.get(name).is_some_and(|text| text.trim().is_empty());
+    match ["author", "message"].iter().find(|name| blank(name)) {
+        Some(name) => {
+            Err(Problem::bad_request(format!("the parameter {name} says nothing")).with("field", *name))
+        }
+        None => Ok(()),
+    }
+}
+
 fn text_of(headers: &HeaderMap, name: &str) -> Answer<Option<String>> {
     let Some(value) = headers.get(name) else { return Ok(None) };
     let bad = |why| Problem::bad_request(format!("the header {name} {why}")).with("field", name);
     if value.len() > MAX_HEADER {
         return Err(bad("has more than 4096 octets"));
     }
-    String::from_utf8(value.as_bytes().to_vec()).map(Some).map_err(|_| bad("is not UTF-8"))
+    let text = String::from_utf8(value.as_bytes().to_vec()).map_err(|_| bad("is not UTF-8"))?;
+    if text.trim().is_empty() && name != "idempotency-key" {
+        return Err(bad("says nothing"));
+    }
+    Ok(Some(text))
 }
 
 #[cfg(test)]

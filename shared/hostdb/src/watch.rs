@@ -22,6 +22,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt};
 use http::HeaderMap;
+use schemars::json_schema;
 use serde_json::json;
 use shoal_core::{Epoch, Key, Member, Range, Revision, TagName};
 use shoal_store::{Feed, Filter, Position, StoreError};
@@ -29,39 +30,87 @@ use shoal_store::{Feed, Filter, Position, StoreError};
 use crate::app::App;
 use crate::problem::{Answer, Problem};
 use crate::request::Params;
+use crate::spec::{Param, Routes, get, number, query, text};
 
+/// What a watch sends.
+pub(crate) const EVENTS: &str = "Server-sent events: `commit`, `upto`, `reset`, `error`, each with the id `<epoch>-<revision>`; \
+     it ends when the server does, or the client.";
+/// The form of a position.
+const POSITION: &str = "^(?:[0-9]{1,19}-)?[0-9]{1,19}$";
+
+/// The path of this module.
+pub(crate) fn routes(to: Routes) -> Routes {
+    let position = || json_schema!({"type": "string", "pattern": POSITION});
+    let watch = get("Commits as they happen", watch)
+        .takes(described())
+        .takes([
+            text("after", position(), "After which revision; left out: from now on."),
+            number("progress", 1, LONGEST, "Says how far it has seen at most that often, in seconds."),
+            stop_after(),
+            text("Last-Event-ID", position(), "The id of the last event; it goes before `after`.").header(),
+        ])
+        .streams(EVENTS);
+    to.at("/api/v2/watch", [watch])
+}
+
+/// The parameter that ends a watch.
+pub(crate) fn stop_after() -> Param {
+    number("stop_after", 1, LONGEST, "Ends the stream after so many seconds; left out: it goes on.")
+}
+
+/// When a watch ends by itself.
+pub(crate) fn end(params: &Params) -> Answer<Option<Duration>> {
+    Ok(params.within("stop_after", 1, LONGEST)?.map(Duration::from_secs))
+}
+
+/// The parameters that say which keys: see [`ranges`].
+pub(crate) fn described() -> [Param; 4] {
+    let prefix = json_schema!({"type": "string", "pattern": "^(?:.*/)?$"});
+    [
+        query::<Key>("key", "This key.").many(),
+        text("prefix", prefix, "Keys that begin so; it ends with a slash, or is empty.").many(),
+        query::<TagName>("tag", "This tag and its members.").many(),
+        query::<Member>("naming", "Every row that names this member.").many(),
+    ]
+}
+
+/// The longest time that a watch may be told to take for anything, in seconds.
+const LONGEST: u64 = 3600;
 /// How long a client waits before it connects again.
 const RETRY: Duration = Duration::from_secs(1);
 /// The most ranges of one filter.
 const MAX_RANGES: usize = 1000;
 
 /// `GET /api/v2/watch`
-pub(crate) async fn watch(State(app): State<Arc<App>>, headers: HeaderMap, params: Params) -> Answer {
-    let params = params.only(&["after", "key", "prefix", "tag", "naming", "progress"])?;
+async fn watch(State(app): State<Arc<App>>, headers: HeaderMap, params: Params) -> Answer {
+    let params = params.only(&["after", "key", "prefix", "tag", "naming", "progress", "stop_after"])?;
     let ranges = ranges(&params)?;
     let mut filter = if ranges.is_empty() { Filter::all() } else { Filter::of(ranges) };
-    if let Some(seconds) = params.parse::<u64>("progress", "a number of seconds")? {
-        filter.progress = Duration::from_secs(seconds.clamp(1, 3600));
+    if let Some(seconds) = params.within("progress", 1, LONGEST)? {
+        filter.progress = Duration::from_secs(seconds);
     }
-    let last = match headers.get("last-event-id") {
-        Some(id) => Some(id.to_str().unwrap_or("?")),
-        None => params.get("after"),
-    };
     let head = app.db.store().head().await?;
-    let after = match last {
-        None => head,
-        Some(text) => position(text, head.epoch).ok_or_else(|| {
+    let read = |text: &str| {
+        position(text, head.epoch).ok_or_else(|| {
             Problem::bad_request(format!(
                 "{text:?} is no position: send back the id of the last event, <epoch>-<revision>, \
                  or a revision of this database"
             ))
-        })?,
+        })
     };
-    events(&app, filter, after)
+    let asked = params.get("after").map(read).transpose()?;
+    let last = headers.get("last-event-id").map(|id| read(id.to_str().unwrap_or("?"))).transpose()?;
+    let after = last.or(asked).unwrap_or(head);
+    events(&app, filter, after, end(&params)?)
 }
 
 /// The stream of one watch.
-pub(crate) fn events(app: &Arc<App>, filter: Filter, after: Position) -> Answer<Response> {
+pub(crate) fn events(
+    app: &Arc<App>,
+    filter: Filter,
+    after: Position,
+    end: Option<Duration>,
+) -> Answer<Response> {
     if filter.ranges.len() > MAX_RANGES {
         return Err(Problem::bad_request(format!(
             "a filter has at most {MAX_RANGES} ranges: watch more than that, \
@@ -85,7 +134,15 @@ pub(crate) fn events(app: &Arc<App>, filter: Filter, after: Position) -> Answer<
         })
     });
     let stop = app.stop.clone();
-    let stream = stream.take_until(async move { stop.cancelled().await });
+    let end = async move {
+        match end {
+            Some(after) => tokio::time::sleep(after).await,
+            None => std::future::pending().await,
+        }
+    };
+    let stream = stream.take_until(async move {
+        tokio::select! { () = stop.cancelled() => {} () = end => {} }
+    });
     let alive = KeepAlive::new().interval(app.limits.heartbeat).text("alive");
     Ok(Sse::new(stream).keep_alive(alive).into_response())
 }

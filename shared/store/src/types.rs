@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shoal_core::{Committed, Epoch, HostName, Key, LogEntry, Pre, Range, Revision, Row, Warning};
 
 use crate::MAX_PAGE;
 
 /// A database's identity and newest revision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Head {
     /// Which life of the database.
     pub epoch: Epoch,
@@ -45,7 +46,7 @@ impl Query {
 }
 
 /// Some rows.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Page {
     /// The revision that all rows are of.
     pub at: Revision,
@@ -98,20 +99,23 @@ pub enum Feed {
 }
 
 /// A claim that somebody wants.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ClaimRequest {
     /// What is claimed: `unit/dns/example.com`.
+    #[schemars(length(min = 1))]
     pub name: String,
     /// How many may hold it at once: 1 for a lock, more for a semaphore.
+    #[schemars(range(min = 1))]
     pub of: u32,
     /// Who asks: unique among all processes that ever ran.
+    #[schemars(length(min = 1))]
     pub holder: String,
     /// How long it lasts without being renewed; `None`: until it is released.
     pub ttl: Option<Duration>,
 }
 
 /// A right that is held.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Claim {
     /// What is claimed.
     pub name: String,
@@ -135,7 +139,7 @@ impl Claim {
 }
 
 /// What became of a request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ClaimAnswer {
     /// It is yours.
     Granted(Claim),

@@ -34,7 +34,7 @@ pub struct Prepared {
 }
 
 /// What is allowed and yet worth knowing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Warning {
     /// A name for machines: `conflict`, `breaks-schema`, `override-ignored`.
     pub code: String,

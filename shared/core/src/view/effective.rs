@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -24,7 +25,7 @@ use crate::{Document, HostName, Key, Revision, TagName};
 const MAX_CACHE: usize = 8192;
 
 /// Who said a value.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Origin {
     /// A tag, or a host for an override.
     pub key: Key,
@@ -33,7 +34,7 @@ pub struct Origin {
 }
 
 /// Tags of equal depth that disagree.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Conflict {
     /// Where, as a JSON pointer.
     pub path: String,
@@ -42,7 +43,7 @@ pub struct Conflict {
 }
 
 /// Who says what.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Said {
     /// Who.
     #[serde(flatten)]
@@ -52,7 +53,7 @@ pub struct Said {
 }
 
 /// An effective document with its origins.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Effective {
     /// The document.
     pub value: Value,

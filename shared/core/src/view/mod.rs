@@ -297,13 +297,14 @@ impl View {
         }
     }
 
-    /// What is reported about a host or a tag.
+    /// What is reported about a host or a tag, or about what can be neither.
     #[must_use]
     pub fn facts_about(&self, subject: &str) -> &[Fact] {
-        if subject.contains('/') {
+        let of_host = if subject.contains('/') { &[] } else { self.facts(subject) };
+        if of_host.is_empty() {
             self.tag_facts.get(subject).map_or(&[], |facts| facts.as_slice())
         } else {
-            self.facts(subject)
+            of_host
         }
     }
 

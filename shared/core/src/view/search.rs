@@ -4,6 +4,7 @@
 //! evaluated host by host, by the same evaluator as rules in tags. A page ends when it is full, or when its evaluations cost
 //! too much: then it may be short, and still says where the next one begins.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::fields::Look;
@@ -18,7 +19,7 @@ const MAX_ASKED: usize = 20_000;
 const MAX_UNSURE: usize = 20;
 
 /// A page of what a search found.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Hits {
     /// The revision that all of it is of.
     pub revision: Revision,
@@ -36,7 +37,7 @@ pub struct Hits {
 }
 
 /// A host for which the expression could not be evaluated.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Unsure {
     /// Which.
     pub host: HostName,

@@ -1,21 +1,54 @@
 //! What changed when, and who said what: `/api/v2/commits`, `/history`, `/blame` and `/diff`.
 
 use axum::extract::Path;
+use schemars::JsonSchema;
 use serde::Serialize;
 use shoal_core::{CommitInfo, Key, Line, LogEntry, Range, Revision};
 
-use super::missing;
+use super::{missing, transaction};
 use crate::history;
 use crate::problem::{Answer, Problem};
 use crate::reading;
 use crate::request::{Ask, Named};
+use crate::spec::{Routes, get, query, shared};
 use crate::watch;
+
+/// The paths of this module; `commits` takes writes, too.
+pub(super) fn routes(to: Routes) -> Routes {
+    let listed = get("Commits, newest first", commits)
+        .takes(["before", "limit"].map(shared))
+        .takes(watch::described())
+        .answers::<Log<Summary>>("A page of commits.");
+    let of = get("Every commit that wrote the key, with what it wrote; of a tag, its members too", history)
+        .takes(["before", "limit"].map(shared))
+        .answers::<Log<LogEntry>>("A page of commits.");
+    let from = query::<Revision>("from", "What to compare with.").required();
+    let to_ = query::<Revision>("to", "What to compare; left out: now.");
+    let differing = get("The rows that differ, by key", diff)
+        .takes([from, to_, query::<Key>("after", "`next` of the page before."), shared("limit")])
+        .takes(watch::described())
+        .answers::<Difference>("A page of rows.")
+        .refuses(&[404]);
+    to.at("/api/v2/commits", [listed, transaction::described()])
+        .at(
+            "/api/v2/commits/{revision}",
+            [get("One commit, whole", commit).answers::<LogEntry>("The commit.").refuses(&[404])],
+        )
+        .at("/api/v2/history/{*key}", [of])
+        .at(
+            "/api/v2/blame/{*key}",
+            [get("Who last said each value, through renames", blame)
+                .answers::<Blamed>("The values.")
+                .refuses(&[404])],
+        )
+        .at("/api/v2/diff", [differing])
+}
 
 /// How many changed keys a list names of each commit.
 const SAMPLE: usize = 10;
 
 /// A commit in a list.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Summary {
     #[serde(flatten)]
     info: CommitInfo,
@@ -25,7 +58,7 @@ struct Summary {
     keys: Vec<Key>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Log<T> {
     items: Vec<T>,
     /// What `before` is for the next page.
@@ -34,7 +67,7 @@ struct Log<T> {
 }
 
 /// `GET /api/v2/commits`: newest first; `?key=`, `?prefix=`, `?tag=`, `?naming=` narrow it, `?before=` pages.
-pub(super) async fn commits(ask: Ask) -> Answer {
+async fn commits(ask: Ask) -> Answer {
     let ask = ask.only(&["before", "limit", "key", "prefix", "tag", "naming"])?;
     let ranges = watch::ranges(&ask.params)?;
     let (entries, next) = read(&ask, &ranges).await?;
@@ -47,7 +80,7 @@ pub(super) async fn commits(ask: Ask) -> Answer {
 }
 
 /// `GET /api/v2/commits/{revision}`: one commit, whole.
-pub(super) async fn commit(ask: Ask, Path(revision): Path<String>) -> Answer {
+async fn commit(ask: Ask, Path(revision): Path<String>) -> Answer {
     let ask = ask.only(&[])?;
     let revision = revision
         .parse()
@@ -60,13 +93,13 @@ pub(super) async fn commit(ask: Ask, Path(revision): Path<String>) -> Answer {
 }
 
 /// `GET /api/v2/history/{key}`: every commit that wrote the key, whole where it did; for a tag, its members too.
-pub(super) async fn history(ask: Ask, Named(key): Named<Key>) -> Answer {
+async fn history(ask: Ask, Named(key): Named<Key>) -> Answer {
     let ask = ask.only(&["before", "limit"])?;
     let (items, next) = read(&ask, &history::ranges_of(&key)).await?;
     ask.shape.ok(&Log { items, next })
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Blamed {
     key: Key,
     /// Each value with the commit that last changed it.
@@ -74,7 +107,7 @@ struct Blamed {
 }
 
 /// `GET /api/v2/blame/{key}`: who last said each value, through renames.
-pub(super) async fn blame(ask: Ask, Named(key): Named<Key>) -> Answer {
+async fn blame(ask: Ask, Named(key): Named<Key>) -> Answer {
     let ask = ask.only(&[])?;
     match history::blame(ask.store(), &key).await? {
         Some(values) => ask.shape.ok(&Blamed { key, values }),
@@ -85,7 +118,7 @@ pub(super) async fn blame(ask: Ask, Named(key): Named<Key>) -> Answer {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Difference {
     from: Revision,
     to: Revision,
@@ -96,7 +129,7 @@ struct Difference {
 }
 
 /// `GET /api/v2/diff?from=…&to=…`: the rows that differ, by key; `?key=`, `?prefix=`, `?tag=`, `?naming=` narrow it.
-pub(super) async fn diff(ask: Ask) -> Answer {
+async fn diff(ask: Ask) -> Answer {
     let known = ["from", "to", "key", "prefix", "tag", "naming", "after", "limit"];
     let Ask { app, shape, params, .. } = ask.only(&known)?;
     let revision =

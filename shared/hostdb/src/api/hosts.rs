@@ -3,18 +3,55 @@
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::ETAG;
+use schemars::JsonSchema;
 use serde::Serialize;
 use shoal_core::{HostName, Revision, TagName};
 
+use super::write::{self, Done, Sent};
 use super::{List, missing};
-use crate::etag::{Wish, etag};
+use crate::etag::{Wish, etag_of};
 use crate::problem::Answer;
 use crate::reading::{self, Found};
 use crate::request::{Ask, Named};
+use crate::spec::{Routes, delete, get, patch, put, query, shared};
 use shoal_core::docs::HostDoc;
 
+/// The paths of this module.
+pub(super) fn routes(to: Routes) -> Routes {
+    let etag = "The revision that wrote it now.";
+    let page = ["revision", "limit"].map(shared);
+    let listed = get("Hosts, by name", list).takes(page).refuses(&[404]);
+    let listed = listed.takes([query::<HostName>("after", "`next` of the page before.")]);
+    let page = ["revision", "limit"].map(shared);
+    let of = get("What a host is in, and through what", tags).takes(page).refuses(&[404]);
+    let of = of.takes([query::<TagName>("after", "`next` of the page before.")]);
+    to.at("/api/v2/hosts", [listed.answers::<List<HostDoc>>("A page of hosts.")])
+        .at(
+            "/api/v2/hosts/{fqdn}",
+            [
+                get("A host", one).answers::<HostDoc>("The host.").tagged(),
+                put("Makes a host, or says all of it anew", write::put_host)
+                    .writes()
+                    .body::<Sent<HostDoc>>()
+                    .answers::<Done>("It was so, or is now.")
+                    .with_header("ETag", etag)
+                    .creates::<Done>("It was made.")
+                    .with_header("ETag", etag),
+                patch("Changes some of a host", write::patch_host)
+                    .writes()
+                    .patches()
+                    .answers::<Done>("It is so now.")
+                    .with_header("ETag", etag),
+                delete("Deletes a host with its memberships and facts", write::delete_host)
+                    .writes()
+                    .answers::<Done>("It is gone."),
+            ],
+        )
+        .at("/api/v2/hosts/{fqdn}/tags", [of.answers::<List<Membership>>("A page of tags.")])
+}
+
 /// `GET /api/v2/hosts`
-pub(super) async fn list(ask: Ask) -> Answer {
+async fn list(ask: Ask) -> Answer {
     let ask = ask.only(&["revision", "after", "limit"])?;
     let (at, limit) = (ask.params.revision()?, ask.params.limit(&ask.app)?);
     let after = ask.params.get("after").map(str::parse::<HostName>).transpose()?;
@@ -23,7 +60,7 @@ pub(super) async fn list(ask: Ask) -> Answer {
 }
 
 /// `GET /api/v2/hosts/{fqdn}`. Answered from the view: costs no call of the store.
-pub(super) async fn get(ask: Ask, Named(name): Named<HostName>) -> Answer {
+async fn one(ask: Ask, Named(name): Named<HostName>) -> Answer {
     let ask = ask.only(&["revision"])?;
     let at = ask.params.revision()?;
     let found = match at {
@@ -42,16 +79,16 @@ pub(super) async fn get(ask: Ask, Named(name): Named<HostName>) -> Answer {
 
 /// An answer with an ETag, or 304 if the client has it already.
 pub(super) fn tagged<T: Serialize>(ask: &Ask, revision: Option<Revision>, value: &T) -> Answer<Response> {
-    let revision = revision.unwrap_or_default();
-    if Wish::of(&ask.headers)?.is_fresh(revision) {
-        return Ok((StatusCode::NOT_MODIFIED, [(ETAG, etag(revision))]).into_response());
+    let (revision, yaml) = (revision.unwrap_or_default(), ask.shape.is_yaml());
+    if Wish::of(&ask.headers)?.is_fresh(revision, yaml) {
+        return Ok((StatusCode::NOT_MODIFIED, [(ETAG, etag_of(revision, yaml))]).into_response());
     }
     let mut response = ask.shape.ok(value)?;
-    response.headers_mut().insert(ETAG, etag(revision));
+    response.headers_mut().insert(ETAG, etag_of(revision, yaml));
     Ok(response)
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Membership {
     tag: TagName,
     /// The nested tags from the tag down to the one that holds the host.
@@ -63,7 +100,7 @@ struct Membership {
 }
 
 /// `GET /api/v2/hosts/{fqdn}/tags`
-pub(super) async fn tags(ask: Ask, Named(name): Named<HostName>) -> Answer {
+async fn tags(ask: Ask, Named(name): Named<HostName>) -> Answer {
     let ask = ask.only(&["revision", "after", "limit"])?;
     let after = ask.params.get("after").map(str::parse::<TagName>).transpose()?;
     let view = ask.app.db.as_of(ask.params.revision()?).await?;

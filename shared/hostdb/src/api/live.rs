@@ -6,11 +6,37 @@
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::json_schema;
 use shoal_core::{Revision, Status};
 use shoal_store::Claim;
 
+use super::List;
 use crate::problem::Answer;
 use crate::request::Ask;
+use crate::spec::{Op, Routes, get, query, shared, text};
+
+/// The paths of this module; programs know them under another name.
+pub(super) fn routes(to: Routes) -> Routes {
+    to.at("/api/v2/status", [described_reports()])
+        .at("/api/v2/claims", [described_claims()])
+        .at("/api/v2/store/reports", [described_reports()])
+        .at("/api/v2/store/claims", [described_claims()])
+}
+
+fn described_reports() -> Op {
+    let after = json_schema!({"type": "string", "pattern": "/"});
+    get("What agents last said of themselves", reports)
+        .takes([text("after", after, "`next` of the page before."), shared("limit")])
+        .answers::<List<Status>>("A page of reports.")
+}
+
+fn described_claims() -> Op {
+    let after = json_schema!({"type": "string", "pattern": "#[0-9]{1,9}$"});
+    get("Who works on what", claims)
+        .takes([query::<String>("name", "Only what begins so.")])
+        .takes([text("after", after, "`next` of the page before."), shared("limit")])
+        .answers::<List<Claim>>("A page of claims.")
+}
 
 /// What names a claim: what is claimed, and which of the places.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -51,7 +77,7 @@ impl FromStr for Speaker {
 }
 
 /// `GET /api/v2/claims` and `/api/v2/store/claims`
-pub(super) async fn claims(ask: Ask) -> Answer {
+async fn claims(ask: Ask) -> Answer {
     let ask = ask.only(&["name", "after", "limit"])?;
     let after = after::<Place>(&ask)?;
     let all = ask.store().claims(ask.params.get("name").unwrap_or("")).await?;
@@ -59,7 +85,7 @@ pub(super) async fn claims(ask: Ask) -> Answer {
 }
 
 /// `GET /api/v2/status` and `/api/v2/store/reports`
-pub(super) async fn reports(ask: Ask) -> Answer {
+async fn reports(ask: Ask) -> Answer {
     let ask = ask.only(&["after", "limit"])?;
     let after = after::<Speaker>(&ask)?;
     let all = ask.store().reports().await?;

@@ -13,9 +13,13 @@ mod write;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::{Body, Bytes};
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
+use axum::response::Response;
+use http::HeaderValue;
+use http::header::CONTENT_TYPE;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use shoal_core::Revision;
@@ -25,10 +29,11 @@ use crate::app::App;
 use crate::problem::{Answer, Problem};
 use crate::reading::Found;
 use crate::request::Ask;
+use crate::spec::{Routes, get};
 use crate::{guard, health, watch};
 
 /// A page of a list.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct List<T> {
     /// The revision that all items are of.
     revision: Revision,
@@ -78,50 +83,32 @@ fn missing<T>(found: &Found<T>, what: &str) -> Problem {
     }
 }
 
-/// Every path of the server.
+/// Every path of the server, and the document that describes them.
 pub(crate) fn router(app: Arc<App>) -> Router {
-    let mut v2 = Router::new()
-        .route("/hosts", get(hosts::list))
-        .route(
-            "/hosts/{fqdn}",
-            get(hosts::get).put(write::put_host).patch(write::patch_host).delete(write::delete_host),
-        )
-        .route("/hosts/{fqdn}/tags", get(hosts::tags))
-        .route("/tags", get(tags::list))
-        .route("/tags/{ns}", get(tags::list_of))
-        .route(
-            "/tags/{ns}/{key}",
-            get(tags::get).put(write::put_tag).patch(write::patch_tag).delete(write::delete_tag),
-        )
-        .route("/tags/{ns}/{key}/members", get(tags::members).put(write::set_members))
-        .route(
-            "/tags/{ns}/{key}/members/{member}",
-            get(tags::member).put(write::put_member).delete(write::delete_member),
-        )
-        .route("/tags/{ns}/{key}/parents", get(tags::parents))
-        .route("/effective/{ns}/{key}", get(tags::effective))
-        .route("/commits", get(history::commits).post(transaction::transaction))
-        .route("/commits/{revision}", get(history::commit))
-        .route("/history/{*key}", get(history::history))
-        .route("/blame/{*key}", get(history::blame))
-        .route("/diff", get(history::diff))
-        .route("/rollback", post(transaction::rollback))
-        .route("/search", get(search::search))
-        .route("/status", get(live::reports))
-        .route("/claims", get(live::claims))
-        .route("/watch", get(watch::watch))
-        .nest("/store", store::routes());
-    for area in [shoal_core::FACTS, shoal_core::SCHEMAS, shoal_core::PAUSES, shoal_core::APPROVALS] {
-        let one = get(plain::get).put(write::put_plain).delete(write::delete_plain);
-        v2 = v2.route(&format!("/{area}"), get(plain::list)).route(&format!("/{area}/{{*rest}}"), one);
+    // Handlers that say what they are see only what is made before they are asked.
+    let said = Arc::new(std::sync::OnceLock::<Bytes>::new());
+    let shown = said.clone();
+    let shows = move || std::future::ready(described(shown.get().cloned().unwrap_or_default()));
+    let mut routes = Routes::new();
+    for add in [hosts::routes, tags::routes, history::routes, transaction::routes, search::routes, plain::routes] {
+        routes = add(routes);
     }
-    Router::new()
-        .nest("/api/v2", v2)
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz))
-        .route("/metrics", get(health::metrics))
+    for add in [live::routes, watch::routes, store::routes, health::routes] {
+        routes = add(routes);
+    }
+    let own = get("This document", shows).answers_text("application/json", "OpenAPI 3.1.");
+    let (router, document) = routes.at("/api/v2/openapi.json", [own]).finish();
+    // It is empty until here.
+    let _ = said.set(document);
+    router
         // Handlers read bodies through `request::Text`, which has bounds of its own.
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(app.clone(), guard::around))
         .with_state(app)
+}
+
+fn described(document: Bytes) -> Response {
+    let mut response = Response::new(Body::from(document));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }

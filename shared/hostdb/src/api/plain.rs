@@ -2,18 +2,60 @@
 
 use axum::extract::Path;
 use http::Uri;
+use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
+use serde_json::{Map, Value};
 use shoal_core::{Document, Key, Range, Revision, Row};
 use shoal_store::Query;
 
 use super::hosts::tagged;
+use super::write::{self, Done};
 use super::{List, missing};
 use crate::problem::{Answer, Problem};
 use crate::reading::{self, Found};
 use crate::request::Ask;
+use crate::spec::{Routes, delete, get, put, query, shared, text};
+
+/// The paths of this module.
+pub(super) fn routes(mut to: Routes) -> Routes {
+    for area in [shoal_core::FACTS, shoal_core::SCHEMAS, shoal_core::PAUSES, shoal_core::APPROVALS] {
+        let prefixes = schemars::json_schema!({"type": "string", "pattern": format!("^{area}/(?:.*/)?$")});
+        let prefix = text("prefix", prefixes, "Only keys that begin so; it ends with a slash.");
+        let after = query::<Key>("after", "`next` of the page before.");
+        let etag = "The revision that wrote it now.";
+        let listed = get("Rows of this kind, by key", list)
+            .takes(["revision", "limit"].map(shared))
+            .takes([after, prefix])
+            .answers::<List<Plain>>("A page of rows.")
+            .refuses(&[404]);
+        let form = match area {
+            shoal_core::SCHEMAS => SchemaGenerator::subschema_for::<shoal_core::Schema>,
+            shoal_core::PAUSES => SchemaGenerator::subschema_for::<shoal_core::Pause>,
+            shoal_core::APPROVALS => SchemaGenerator::subschema_for::<shoal_core::Approval>,
+            _ => SchemaGenerator::subschema_for::<Map<String, Value>>,
+        };
+        let ops = [
+            get("One row", one).below(area).answers::<Plain>("The row.").tagged(),
+            put("Writes one row; the body is its document", write::put_plain)
+                .below(area)
+                .writes()
+                .body_of(form)
+                .answers::<Done>("It was so, or is now.")
+                .with_header("ETag", etag)
+                .creates::<Done>("It was made.")
+                .with_header("ETag", etag),
+            delete("Deletes one row", write::delete_plain)
+                .below(area)
+                .writes()
+                .answers::<Done>("It is gone."),
+        ];
+        to = to.at(&format!("/api/v2/{area}"), [listed]).at(&format!("/api/v2/{area}/{{*rest}}"), ops);
+    }
+    to
+}
 
 /// A row as it is shown.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Plain {
     key: Key,
     document: Option<Document>,
@@ -26,9 +68,9 @@ impl From<Row> for Plain {
     }
 }
 
-/// The first part of the path below `/api/v2`: the namespace of these rows.
+/// The third part of the path, after `/api/v2`: the namespace of these rows.
 fn area(uri: &Uri) -> &str {
-    uri.path().split('/').nth(1).unwrap_or("")
+    uri.path().split('/').nth(3).unwrap_or("")
 }
 
 /// The key of `rest` below it.
@@ -37,7 +79,7 @@ pub(super) fn key(uri: &Uri, rest: &str) -> Answer<Key> {
 }
 
 /// `GET /api/v2/facts` (or `schemas`, `pauses`, `approvals`), `?prefix=facts/vm/`
-pub(super) async fn list(ask: Ask, uri: Uri) -> Answer {
+async fn list(ask: Ask, uri: Uri) -> Answer {
     let Ask { app, shape, params, .. } = ask.only(&["revision", "after", "limit", "prefix"])?;
     let area = format!("{}/", area(&uri));
     let prefix = params.get("prefix").unwrap_or(&area);
@@ -59,7 +101,7 @@ pub(super) async fn list(ask: Ask, uri: Uri) -> Answer {
 }
 
 /// `GET /api/v2/facts/{namespace}/{subject}` and the like.
-pub(super) async fn get(ask: Ask, uri: Uri, Path(rest): Path<String>) -> Answer {
+async fn one(ask: Ask, uri: Uri, Path(rest): Path<String>) -> Answer {
     let (ask, key) = (ask.only(&["revision"])?, key(&uri, &rest)?);
     match reading::row(ask.store(), &key, ask.params.revision()?).await? {
         Found::Here(row) => tagged(&ask, Some(row.revision), &Plain::from(row)),

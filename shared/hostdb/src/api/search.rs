@@ -1,14 +1,26 @@
 //! `/api/v2/search`: hosts by an expression.
 
 use http::StatusCode;
-use shoal_core::{BadRule, HostName, Rule};
+use shoal_core::{BadRule, Hits, HostName, Rule};
 
 use crate::problem::{Answer, Problem};
 use crate::request::Ask;
+use crate::spec::{Routes, get, query, shared};
+
+/// The path of this module.
+pub(super) fn routes(to: Routes) -> Routes {
+    let found = get("Hosts that an expression selects, by name", search)
+        .takes([query::<String>("where", "A CEL expression over a host's document, such as `site == \"rdu3\"`.").required()])
+        .takes([query::<HostName>("after", "`next` of the page before.")])
+        .takes(["revision", "limit"].map(shared))
+        .refuses(&[404])
+        .answers::<Hits>("A page of hosts.");
+    to.at("/api/v2/search", [found])
+}
 
 /// `GET /api/v2/search?where=…`: the hosts that a CEL expression selects, as rules of tags do, with those for which it cannot
 /// be evaluated. Each page is of the revision that it says; `revision` asks for another one.
-pub(super) async fn search(ask: Ask) -> Answer {
+async fn search(ask: Ask) -> Answer {
     let ask = ask.only(&["where", "revision", "after", "limit"])?;
     let limit = ask.params.limit(&ask.app)?;
     let after = ask.params.get("after").map(str::parse::<HostName>).transpose()?;

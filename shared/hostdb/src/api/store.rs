@@ -7,40 +7,91 @@
 //! write: whoever prepared them followed a view of his own, and that is no reason to believe him.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
-use axum::routing::{get, post};
 use data_encoding::BASE64;
 use http::StatusCode;
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use shoal_core::{Change, Commit, Edit, Key, Proposal, Range, Revision, Status};
-use shoal_store::{Claim, ClaimRequest, Filter, LedgerWrite, Position, Query, StoreError, TransactError};
+use shoal_core::{Change, Commit, Committed, Edit, Key, LogEntry, Proposal, Range, Revision, Status};
+use shoal_store::{
+    Claim, ClaimAnswer, ClaimRequest, Filter, Head, LedgerWrite, Page, Position, Query, StoreError,
+    TransactError,
+};
 
-use super::live;
-use crate::app::App;
 use crate::problem::{Answer, Problem};
 use crate::request::{Accepts, Ask, Text};
+use crate::spec::{Routes, get, post};
 use crate::watch;
 
 /// The routes of this module.
-pub(crate) fn routes() -> Router<Arc<App>> {
-    Router::new()
-        .route("/head", get(head))
-        .route("/read", post(read))
-        .route("/commit", post(commit))
-        .route("/log", post(log))
-        .route("/watch", post(watch_rows))
-        .route("/claim", post(claim))
-        .route("/release", post(release))
-        .route("/claims", get(live::claims))
-        .route("/ledger/read", post(read_ledger))
-        .route("/ledger/write", post(write_ledger))
-        .route("/report", post(report))
-        .route("/reports", get(live::reports))
+pub(super) fn routes(to: Routes) -> Routes {
+    const WRITE: [u16; 4] = [403, 404, 409, 507];
+    to.at("/api/v2/store/head", [get("The epoch and the newest revision", head).answers::<Head>("Both.")])
+        .at(
+            "/api/v2/store/read",
+            [post("Rows of a range", read)
+                .body::<WireQuery>()
+                .answers::<Page>("A page of rows.")
+                .refuses(&[404])],
+        )
+        .at(
+            "/api/v2/store/commit",
+            [post("Rows as one commit", commit)
+                .body::<Commit>()
+                .answers::<Committed>("It is done.")
+                .refuses(&WRITE)
+                .refuses(&[412])],
+        )
+        .at(
+            "/api/v2/store/log",
+            [post("Commits of a range, newest first", log)
+                .body::<WireLog>()
+                .answers::<Vec<LogEntry>>("A page of commits.")],
+        )
+        .at(
+            "/api/v2/store/watch",
+            [post("Commits as they happen", watch_rows)
+                .takes([watch::stop_after()])
+                .body::<WireWatch>()
+                .streams(watch::EVENTS)],
+        )
+        .at(
+            "/api/v2/store/claim",
+            [post("Asks for a claim", claim)
+                .body::<ClaimRequest>()
+                .answers::<ClaimAnswer>("Granted or taken.")
+                .refuses(&WRITE)],
+        )
+        .at(
+            "/api/v2/store/release",
+            [post("Gives a claim back", release)
+                .body::<Claim>()
+                .answers_nothing("It is free.")
+                .refuses(&WRITE)],
+        )
+        .at(
+            "/api/v2/store/ledger/read",
+            [post("Rows of the ledger", read_ledger)
+                .body::<WireLedgerQuery>()
+                .answers::<WireLedgerPage>("A page of rows.")],
+        )
+        .at(
+            "/api/v2/store/ledger/write",
+            [post("Writes rows of the ledger, under a claim", write_ledger)
+                .body::<WireLedgerWrite>()
+                .answers_nothing("They stand.")
+                .refuses(&WRITE)],
+        )
+        .at(
+            "/api/v2/store/report",
+            [post("What an agent says of itself", report)
+                .body::<Status>()
+                .answers_nothing("It is heard.")
+                .refuses(&WRITE)],
+        )
 }
 
 async fn head(ask: Ask) -> Answer {
@@ -48,7 +99,7 @@ async fn head(ask: Ask) -> Answer {
     ask.shape.ok(&ask.store().head().await?)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct WireQuery {
     range: Range,
@@ -56,18 +107,21 @@ struct WireQuery {
     at: Option<Revision>,
     #[serde(default)]
     after: Option<Key>,
+    #[schemars(range(min = 1))]
     limit: usize,
     #[serde(default)]
     tombstones: bool,
 }
 
 async fn read(ask: Ask, body: Body) -> Answer {
+    let ask = ask.only(&[])?;
     let WireQuery { range, at, after, limit, tombstones } = small(&ask, body).await?;
     let limit = limit.min(ask.app.limits.max_page);
     ask.shape.ok(&ask.store().read(&Query { range, at, after, limit, tombstones }).await?)
 }
 
 async fn commit(ask: Ask, body: Body) -> Answer {
+    let ask = ask.only(&[])?;
     let _turn = ask.app.write_turn()?;
     let commit: Commit = large(&ask, body).await?;
     if !ask.app.checks_rows {
@@ -126,21 +180,23 @@ fn pairs(changes: &[Change]) -> Answer<()> {
     Ok(())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct WireLog {
     range: Range,
     #[serde(default)]
     before: Option<Revision>,
+    #[schemars(range(min = 1))]
     limit: usize,
 }
 
 async fn log(ask: Ask, body: Body) -> Answer {
+    let ask = ask.only(&[])?;
     let WireLog { range, before, limit } = small(&ask, body).await?;
-    ask.shape.ok(&ask.store().log(&range, before, limit.min(ask.app.limits.max_page)).await?)
+    ask.shape.ok(&ask.store().log(&range, before, some(&ask, limit)?).await?)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct WireWatch {
     ranges: Vec<Range>,
@@ -150,60 +206,66 @@ struct WireWatch {
 }
 
 async fn watch_rows(ask: Ask, body: Body) -> Answer {
+    let ask = ask.only(&["stop_after"])?;
     let WireWatch { ranges, progress_ms, after } = small(&ask, body).await?;
     let mut filter = Filter::of(ranges);
     if let Some(ms) = progress_ms {
         filter.progress = Duration::from_millis(ms.clamp(10, 3_600_000));
     }
-    watch::events(&ask.app, filter, after)
+    watch::events(&ask.app, filter, after, watch::end(&ask.params)?)
 }
 
 async fn claim(ask: Ask, body: Body) -> Answer {
+    let ask = ask.only(&[])?;
     let _turn = ask.app.write_turn()?;
     let want: ClaimRequest = small(&ask, body).await?;
     ask.shape.ok(&ask.store().claim(&want).await?)
 }
 
 async fn release(ask: Ask, body: Body) -> Answer<StatusCode> {
+    let ask = ask.only(&[])?;
     let _turn = ask.app.write_turn()?;
     let claim: Claim = small(&ask, body).await?;
     ask.store().release(&claim).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct WireLedgerQuery {
     prefix: String,
     #[serde(default)]
     after: Option<String>,
+    #[schemars(range(min = 1))]
     limit: usize,
 }
 
 /// A row of the ledger; its octets as base64.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct WireLedgerRow {
+    #[schemars(length(min = 1))]
     key: String,
     #[serde(default)]
     value: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct WireLedgerPage {
     rows: Vec<WireLedgerRow>,
     more: bool,
 }
 
 async fn read_ledger(ask: Ask, body: Body) -> Answer {
+    let ask = ask.only(&[])?;
     let WireLedgerQuery { prefix, after, limit } = small(&ask, body).await?;
-    let page = ask.store().ledger(&prefix, after.as_deref(), limit.min(ask.app.limits.max_page)).await?;
+    let page = ask.store().ledger(&prefix, after.as_deref(), some(&ask, limit)?).await?;
     let rows =
         page.rows.into_iter().map(|(key, value)| WireLedgerRow { key, value: Some(BASE64.encode(&value)) });
     ask.shape.ok(&WireLedgerPage { rows: rows.collect(), more: page.more })
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct WireLedgerWrite {
     rows: Vec<WireLedgerRow>,
@@ -211,6 +273,7 @@ struct WireLedgerWrite {
 }
 
 async fn write_ledger(ask: Ask, body: Body) -> Answer<StatusCode> {
+    let ask = ask.only(&[])?;
     let _turn = ask.app.write_turn()?;
     let WireLedgerWrite { rows, held } = large(&ask, body).await?;
     let rows = rows
@@ -229,16 +292,25 @@ async fn write_ledger(ask: Ask, body: Body) -> Answer<StatusCode> {
 }
 
 async fn report(ask: Ask, body: Body) -> Answer<StatusCode> {
+    let ask = ask.only(&[])?;
     let _turn = ask.app.write_turn()?;
     let status: Status = small(&ask, body).await?;
     ask.store().report(status).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// How many rows a page has, of those that were asked for.
+fn some(ask: &Ask, limit: usize) -> Answer<usize> {
+    if limit > 0 {
+        return Ok(limit.min(ask.app.limits.max_page));
+    }
+    Err(StoreError::Invalid("a page of no rows was asked for: the limit is at least 1".to_owned()).into())
+}
+
 async fn small<T: DeserializeOwned>(ask: &Ask, body: Body) -> Answer<T> {
-    Text::read(ask, body, Accepts::Documents, ask.app.limits.document).await?.parse()
+    Text::read(ask, body, Accepts::Documents, ask.app.limits.document).await?.map()
 }
 
 async fn large<T: DeserializeOwned>(ask: &Ask, body: Body) -> Answer<T> {
-    Text::read(ask, body, Accepts::Documents, ask.app.limits.body).await?.parse()
+    Text::read(ask, body, Accepts::Documents, ask.app.limits.body).await?.map()
 }

@@ -1,24 +1,119 @@
 //! `/api/v2/tags`: reading tags and their members.
 
 use axum::extract::Path;
+use schemars::JsonSchema;
 use serde::Serialize;
 use shoal_core::{HostName, Key, Kind, Member, Namespace, Range, Revision, Tag, TagName};
 use shoal_store::Query;
 
 use super::hosts::tagged;
+use super::write::{self, Done, Sent};
 use super::{List, missing};
 use crate::problem::{Answer, Problem};
 use crate::reading::{self, Found};
 use crate::request::{Ask, Named};
+use crate::spec::{Routes, delete, flag, get, patch, put, query, shared};
 use shoal_core::docs::TagDoc;
 
+/// What an ETag of an answer to a write is.
+const NOW: &str = "The revision that wrote it now.";
+
+/// The paths of this module.
+pub(super) fn routes(to: Routes) -> Routes {
+    let paged = |op: crate::spec::Op| {
+        let after = query::<TagName>("after", "`next` of the page before.");
+        op.takes(["revision", "limit"].map(shared)).takes([after]).refuses(&[404])
+    };
+    let of = query::<HostName>("host", "Of which member; left out: what the tag itself says.");
+    to.at(
+        "/api/v2/tags",
+        [paged(get("Tags, without their members", list)).answers::<List<TagDoc>>("A page of tags.")],
+    )
+    .at(
+        "/api/v2/tags/{ns}",
+        [paged(get("The tags of one namespace", list_of)).answers::<List<TagDoc>>("A page of tags.")],
+    )
+    .at("/api/v2/tags/{ns}/{key}", whole())
+    .at("/api/v2/tags/{ns}/{key}/members", all_members())
+    .at("/api/v2/tags/{ns}/{key}/members/{member}", one_member())
+    .at(
+        "/api/v2/tags/{ns}/{key}/parents",
+        [paged(get("The tags that nest it", parents)).answers::<List<TagName>>("A page of tags.")],
+    )
+    .at(
+        "/api/v2/effective/{ns}/{key}",
+        [get("What a tag says of a member, each value with its origin", effective)
+            .takes([shared("revision"), of])
+            .answers::<shoal_core::Effective>("The effective document.")
+            .refuses(&[404])],
+    )
+}
+
+fn whole() -> [crate::spec::Op; 4] {
+    let follow = flag("follow", "Takes it out of the tags that nest it, too.");
+    [
+        get("A tag with its members, or with how many they are", one).answers::<TagDoc>("The tag.").tagged(),
+        put("Makes a tag, or says all of it anew", write::put_tag)
+            .writes()
+            .body::<Sent<TagDoc>>()
+            .answers::<Done>("It was so, or is now.")
+            .with_header("ETag", NOW)
+            .creates::<Done>("It was made.")
+            .with_header("ETag", NOW),
+        patch("Changes some of a tag", write::patch_tag)
+            .writes()
+            .patches()
+            .answers::<Done>("It is so now.")
+            .with_header("ETag", NOW),
+        delete("Deletes a tag", write::delete_tag).writes().takes([follow]).answers::<Done>("It is gone."),
+    ]
+}
+
+fn all_members() -> [crate::spec::Op; 2] {
+    let after = query::<Member>("after", "`next` of the page before.");
+    let expand = flag("expand", "The hosts that they come to, through nesting and rules.");
+    [
+        get("The members of a tag", members)
+            .takes([shared("revision"), after, shared("limit"), expand])
+            .answers::<List<Listed>>("A page of members; with `expand`, of hosts.")
+            .refuses(&[404]),
+        put("The tag has exactly these members from now on", write::set_members)
+            .writes()
+            .body::<Vec<Member>>()
+            .answers::<Done>("It is so now.")
+            .with_header("ETag", NOW),
+    ]
+}
+
+fn one_member() -> [crate::spec::Op; 3] {
+    [
+        get("One member", member).answers::<Direct>("It is one.").tagged(),
+        put("Adds a member", write::put_member)
+            .writes()
+            .answers::<Done>("It is one.")
+            .with_header("ETag", NOW)
+            .creates::<Done>("It is one from now on.")
+            .with_header("ETag", NOW),
+        delete("Takes a member out", write::delete_member).writes().answers::<Done>("It is none."),
+    ]
+}
+
+/// A member as it is written, or a host that it comes to.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "only described: which of the two it is, the request says")]
+enum Listed {
+    Direct(Direct),
+    Expanded(Expanded),
+}
+
 /// `GET /api/v2/tags`: tags without their members.
-pub(super) async fn list(ask: Ask) -> Answer {
+async fn list(ask: Ask) -> Answer {
     page(ask, None).await
 }
 
 /// `GET /api/v2/tags/{ns}`: the tags of one namespace, without their members.
-pub(super) async fn list_of(ask: Ask, Path(ns): Path<String>) -> Answer {
+async fn list_of(ask: Ask, Path(ns): Path<String>) -> Answer {
     page(ask, Some(ns.parse()?)).await
 }
 
@@ -46,7 +141,7 @@ async fn page(ask: Ask, ns: Option<Namespace>) -> Answer {
 }
 
 /// `GET /api/v2/tags/{ns}/{key}`: a tag with its members, if they fit one page; else with how many they are.
-pub(super) async fn get(ask: Ask, Named(name): Named<TagName>) -> Answer {
+async fn one(ask: Ask, Named(name): Named<TagName>) -> Answer {
     let ask = ask.only(&["revision"])?;
     match reading::tag(ask.store(), &name, ask.params.revision()?, ask.app.limits.max_page).await? {
         Found::Here(doc) => tagged(&ask, doc.revision, &doc),
@@ -54,13 +149,13 @@ pub(super) async fn get(ask: Ask, Named(name): Named<TagName>) -> Answer {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Direct {
     member: Member,
     revision: Revision,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Expanded {
     host: HostName,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -71,7 +166,7 @@ struct Expanded {
 
 /// `GET /api/v2/tags/{ns}/{key}/members`: its own members as they are written; with `?expand`, the hosts that
 /// it contains through nesting and rules, and how.
-pub(super) async fn members(ask: Ask, Named(name): Named<TagName>) -> Answer {
+async fn members(ask: Ask, Named(name): Named<TagName>) -> Answer {
     let ask = ask.only(&["revision", "after", "limit", "expand"])?;
     if ask.params.flag("expand")? {
         return expanded(&ask, &name).await;
@@ -128,7 +223,7 @@ async fn expanded(ask: &Ask, name: &TagName) -> Answer {
 }
 
 /// `GET /api/v2/tags/{ns}/{key}/members/{member}`
-pub(super) async fn member(ask: Ask, Named((name, member)): Named<(TagName, Member)>) -> Answer {
+async fn member(ask: Ask, Named((name, member)): Named<(TagName, Member)>) -> Answer {
     let ask = ask.only(&["revision"])?;
     match reading::row(ask.store(), &Key::member(&name, &member), ask.params.revision()?).await? {
         Found::Here(row) => tagged(&ask, Some(row.revision), &Direct { member, revision: row.revision }),
@@ -137,7 +232,7 @@ pub(super) async fn member(ask: Ask, Named((name, member)): Named<(TagName, Memb
 }
 
 /// `GET /api/v2/tags/{ns}/{key}/parents`: the tags that nest it.
-pub(super) async fn parents(ask: Ask, Named(name): Named<TagName>) -> Answer {
+async fn parents(ask: Ask, Named(name): Named<TagName>) -> Answer {
     let ask = ask.only(&["revision", "after", "limit"])?;
     let after = ask.params.get("after").map(str::parse::<TagName>).transpose()?;
     let view = ask.app.db.as_of(ask.params.revision()?).await?;
@@ -146,7 +241,7 @@ pub(super) async fn parents(ask: Ask, Named(name): Named<TagName>) -> Answer {
 
 /// `GET /api/v2/effective/{ns}/{key}?host=…`: what the tag says of a member, with the origin of every value; without
 /// `host`, its own document.
-pub(super) async fn effective(ask: Ask, Named(name): Named<TagName>) -> Answer {
+async fn effective(ask: Ask, Named(name): Named<TagName>) -> Answer {
     let Ask { app, shape, params, .. } = ask.only(&["revision", "host"])?;
     let host = params.get("host").map(str::parse::<HostName>).transpose()?;
     let view = app.db.as_of(params.revision()?).await?;

@@ -6,6 +6,7 @@
 use axum::body::Body;
 use http::header::LOCATION;
 use http::{HeaderMap, HeaderValue, StatusCode};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shoal_core::{Change, Edit, Expect, Key, Pre, Proposal, Revision, Scope, Warning};
@@ -16,20 +17,56 @@ use crate::etag::Wish;
 use crate::problem::{Answer, Problem};
 use crate::reading;
 use crate::request::{Accepts, Ask, By, Text};
+use crate::spec::{Op, Routes, flag, post};
 use shoal_core::docs::Doc;
 
+/// The path of a rollback.
+pub(super) fn routes(to: Routes) -> Routes {
+    to.at(
+        "/api/v2/rollback",
+        [many("What stood at an old revision, as a new commit", post("", rollback)).body::<Rollback>()],
+    )
+}
+
+/// A transaction.
+pub(super) fn described() -> Op {
+    many("Many edits as one commit", post("", transaction)).body::<Transaction>()
+}
+
+fn many(summary: &'static str, op: Op) -> Op {
+    op.summary(summary)
+        .takes([flag("plan", "Writes nothing, needs no signature, and answers what would be written.")])
+        .signed()
+        .answers::<Outcome>("It was so already; or what would be, with `plan`.")
+        .creates::<Done>("It is so now.")
+        .with_header("Location", "The commit.")
+        .refuses(&[403, 404, 409, 412, 507])
+}
+
+/// What was done, or would be.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "only described: which of the two it is, the request says")]
+enum Outcome {
+    Done(Done),
+    Planned(Planned),
+}
+
 /// The body of a transaction.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Transaction {
     #[serde(default)]
+    #[schemars(regex(pattern = r"\S"))]
     author: Option<String>,
     #[serde(default)]
+    #[schemars(regex(pattern = r"\S"))]
     message: Option<String>,
     #[serde(default)]
     idempotency: Option<String>,
     /// Whole hosts and tags, as they are to be.
     #[serde(default)]
+    #[schemars(with = "Vec<Doc>")]
     documents: Vec<Value>,
     #[serde(default)]
     edits: Vec<Edit>,
@@ -38,7 +75,7 @@ struct Transaction {
 }
 
 /// What a transaction would do.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Planned {
     /// As of which revision.
     revision: Revision,
@@ -47,11 +84,11 @@ struct Planned {
 }
 
 /// `POST /api/v2/commits`: everything in the body as one commit; with `?plan`, what it would write.
-pub(super) async fn transaction(ask: Ask, body: Body) -> Answer {
+async fn transaction(ask: Ask, body: Body) -> Answer {
     let ask = ask.only(&KNOWN)?;
     let _turn = turn(&ask)?;
     let text = Text::read(&ask, body, Accepts::Documents, ask.app.limits.body).await?;
-    let Transaction { author, message, idempotency, documents, edits, pre } = text.parse()?;
+    let Transaction { author, message, idempotency, documents, edits, pre } = text.map()?;
     let by = signed(&ask, author, message)?;
     let mut all = Vec::with_capacity(documents.len() + edits.len());
     for (at, value) in documents.into_iter().enumerate() {
@@ -65,7 +102,7 @@ pub(super) async fn transaction(ask: Ask, body: Body) -> Answer {
 }
 
 /// The body of a rollback.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Rollback {
     /// The revision to go back to.
@@ -74,17 +111,19 @@ struct Rollback {
     #[serde(default)]
     keys: Vec<Key>,
     #[serde(default)]
+    #[schemars(regex(pattern = r"\S"))]
     author: Option<String>,
     #[serde(default)]
+    #[schemars(regex(pattern = r"\S"))]
     message: Option<String>,
 }
 
 /// `POST /api/v2/rollback`: what stood at an old revision, as a new commit; with `?plan`, what it would write.
-pub(super) async fn rollback(ask: Ask, body: Body) -> Answer {
+async fn rollback(ask: Ask, body: Body) -> Answer {
     let ask = ask.only(&KNOWN)?;
     let _turn = turn(&ask)?;
     let text = Text::read(&ask, body, Accepts::Documents, ask.app.limits.document).await?;
-    let Rollback { to, keys, author, message } = text.parse()?;
+    let Rollback { to, keys, author, message } = text.map()?;
     let by = signed(&ask, author, message)?;
     let app = &ask.app;
     if let Some(key) = reading::never(ask.store(), &keys).await? {
@@ -113,7 +152,7 @@ fn turn(ask: &Ask) -> Answer<Option<SemaphorePermit<'_>>> {
 }
 
 fn signed(ask: &Ask, author: Option<String>, message: Option<String>) -> Answer<By> {
-    if ask.params.flag("plan")? { Ok(By::nobody()) } else { By::of(ask, author, message) }
+    if ask.params.flag("plan")? { By::nobody(ask, [&author, &message]) } else { By::of(ask, author, message) }
 }
 
 /// Does a proposal of many edits, or says what it would write.

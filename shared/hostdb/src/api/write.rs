@@ -3,17 +3,21 @@
 //! `If-Match` and `If-None-Match: *` say what must stand there; so does the `revision` of a document that was read
 //! before. The answer names the commit's revision and, as `ETag`, the new revision of the resource.
 
+use std::borrow::Cow;
+use std::marker::PhantomData;
+
 use axum::body::Body;
 use axum::extract::Path;
 use axum::response::Response;
 use http::header::ETAG;
 use http::{StatusCode, Uri};
+use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use shoal_core::{
-    Committed, Document, Edit, Expect, HostName, Key, Kind, Member, Pre, Proposal, Revision, Sort, TagName,
-    View, Warning,
+    Approval, Committed, Document, Edit, Expect, HostName, Key, Kind, Member, Pause, Pre, Proposal, Refusal,
+    Revision, Schema, Sort, TagName, View, Warning,
 };
 use shoal_store::{Outcome, TransactError};
 
@@ -22,19 +26,34 @@ use crate::app::App;
 use crate::etag::{Wish, etag};
 use crate::problem::{Answer, Problem};
 use crate::request::{Accepts, Ask, By, Named, Text};
-use shoal_core::codec;
+use shoal_core::codec::{self, BadText};
 use shoal_core::docs::{Doc, HostDoc, TagDoc};
 
 /// Parameters that every write takes.
 const SIGNED: [&str; 2] = ["author", "message"];
 
 /// What a write came to.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Done {
     #[serde(flatten)]
     pub(super) committed: Committed,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<Warning>,
+}
+
+/// The form of a host or a tag as a body: the path names it already.
+pub(super) struct Sent<T>(PhantomData<T>);
+
+impl<T: JsonSchema> JsonSchema for Sent<T> {
+    fn schema_name() -> Cow<'static, str> {
+        format!("{}Body", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> schemars::Schema {
+        let mut schema = T::json_schema(generator);
+        schema.remove("required");
+        schema
+    }
 }
 
 impl From<Outcome> for Done {
@@ -48,19 +67,20 @@ impl Ask {
         Text::read(self, body, accepts, self.app.limits.document).await?.parse()
     }
 
-    /// What the request expects of `key`, checked against what stands there now.
-    async fn expect(&self, key: &Key) -> Answer<Expect> {
+    /// Who writes, and what the request expects of `key`, checked against what stands there now. It comes after all else that
+    /// is checked of a request: one that is wrong in itself is not told that it is late.
+    async fn expect(&self, key: &Key) -> Answer<(By, Expect)> {
+        let by = By::of(self, None, None)?;
         let wish = Wish::of(&self.headers)?;
         let view =
             if wish == Wish::default() { self.app.db.view() } else { self.app.db.fresh_view().await? };
-        wish.check(key.as_str(), revision_of(&view, key))
+        Ok((by, wish.check(key.as_str(), revision_of(&view, key))?))
     }
 
     /// Does the edit as one commit; the answer carries the ETag of `key`. `pre` is for an edit that cannot say itself
     /// what it expects.
-    async fn done(self, key: &Key, edit: Edit, pre: Vec<Pre>) -> Answer {
+    async fn done(self, by: By, key: &Key, edit: Edit, pre: Vec<Pre>) -> Answer {
         let _turn = self.app.write_turn()?;
-        let by = By::of(&self, None, None)?;
         let existed = self.app.db.view().exists(key);
         let proposal =
             Proposal { idempotency: by.idempotency, pre, ..Proposal::new(by.author, by.message, vec![edit]) };
@@ -140,8 +160,8 @@ pub(super) async fn put_tag(ask: Ask, Named(name): Named<TagName>, body: Body) -
 
 async fn put(ask: Ask, doc: Doc, key: Key) -> Answer<Response> {
     doc.check()?;
-    let expect = ask.expect(&key).await?;
-    ask.done(&key, doc.into_edit(expect), Vec::new()).await
+    let (by, expect) = ask.expect(&key).await?;
+    ask.done(by, &key, doc.into_edit(expect), Vec::new()).await
 }
 
 /// `PATCH /api/v2/hosts/{fqdn}`
@@ -156,9 +176,10 @@ pub(super) async fn patch_tag(ask: Ask, Named(name): Named<TagName>, body: Body)
 
 async fn patch(ask: Ask, key: Key, body: Body) -> Answer<Response> {
     let ask = ask.only(&SIGNED)?;
-    let patch: Value = ask.document(body, Accepts::Patch).await?;
-    let expect = ask.expect(&key).await?;
-    ask.done(&key.clone(), Edit::Patch { key, patch, expect }, Vec::new()).await
+    let patch: Map<String, Value> = ask.document(body, Accepts::Patch).await?;
+    let patch = Value::Object(patch);
+    let (by, expect) = ask.expect(&key).await?;
+    ask.done(by, &key.clone(), Edit::Patch { key, patch, expect }, Vec::new()).await
 }
 
 /// `DELETE /api/v2/hosts/{fqdn}`
@@ -173,8 +194,8 @@ pub(super) async fn delete_tag(ask: Ask, Named(name): Named<TagName>) -> Answer 
 
 async fn delete(ask: Ask, key: Key) -> Answer<Response> {
     let follow = ask.params.flag("follow")?;
-    let expect = ask.expect(&key).await?;
-    ask.done(&key.clone(), Edit::Delete { key, follow, expect }, Vec::new()).await
+    let (by, expect) = ask.expect(&key).await?;
+    ask.done(by, &key.clone(), Edit::Delete { key, follow, expect }, Vec::new()).await
 }
 
 /// `PUT /api/v2/tags/{ns}/{key}/members`: a list; the tag has exactly these members from now on.
@@ -183,8 +204,8 @@ pub(super) async fn set_members(ask: Ask, Named(tag): Named<TagName>, body: Body
     let members: Vec<Member> =
         Text::read(&ask, body, Accepts::Documents, ask.app.limits.body).await?.parse()?;
     let key = Key::tag(&tag);
-    let expect = ask.expect(&key).await?;
-    ask.done(&key, Edit::SetMembers { tag, members, expect }, Vec::new()).await
+    let (by, expect) = ask.expect(&key).await?;
+    ask.done(by, &key, Edit::SetMembers { tag, members, expect }, Vec::new()).await
 }
 
 /// `PUT /api/v2/tags/{ns}/{key}/members/{member}`
@@ -201,22 +222,36 @@ pub(super) async fn delete_member(ask: Ask, Named((tag, member)): Named<(TagName
 
 async fn one_member(ask: Ask, row: Key, edit: Edit) -> Answer {
     let ask = ask.only(&SIGNED)?;
-    let pre = match ask.expect(&row).await? {
+    let (by, expect) = ask.expect(&row).await?;
+    let pre = match expect {
         Expect::Any => Vec::new(),
         Expect::Absent => vec![Pre::Absent(row.clone())],
         Expect::Exists => vec![Pre::Exists(row.clone())],
         Expect::At(revision) => vec![Pre::At(row.clone(), revision)],
     };
-    ask.done(&row, edit, pre).await
+    ask.done(by, &row, edit, pre).await
 }
 
 /// `PUT /api/v2/facts/{namespace}/{subject}` and the like: the body is the document.
 pub(super) async fn put_plain(ask: Ask, uri: Uri, Path(rest): Path<String>, body: Body) -> Answer {
     let (ask, key) = (ask.only(&SIGNED)?, plain::key(&uri, &rest)?);
     let value: Map<String, Value> = ask.document(body, Accepts::Documents).await?;
-    let expect = ask.expect(&key).await?;
+    if let Some(bad) = misformed(&key, value.clone().into()) {
+        return Err(Refusal::Form { key, why: bad.to_string() }.into());
+    }
+    let (by, expect) = ask.expect(&key).await?;
     let value = Document::from(Value::Object(value));
-    ask.done(&key.clone(), Edit::Write { key, value, expect }, Vec::new()).await
+    ask.done(by, &key.clone(), Edit::Write { key, value, expect }, Vec::new()).await
+}
+
+/// What is wrong with the form of a row that has one.
+fn misformed(key: &Key, value: Value) -> Option<BadText> {
+    match key.kind() {
+        Kind::Schema(_) => codec::form::<Schema>(value).err(),
+        Kind::Pause(_) => codec::form::<Pause>(value).err(),
+        Kind::Approval(..) => codec::form::<Approval>(value).err(),
+        Kind::Host(_) | Kind::Tag(_) | Kind::Member(..) | Kind::Fact(..) => None,
+    }
 }
 
 /// `DELETE /api/v2/facts/{namespace}/{subject}` and the like.

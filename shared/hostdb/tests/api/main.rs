@@ -1,7 +1,9 @@
 //! The server over real HTTP: each test starts its own on a free port and stops it.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by them")]
 
+mod codings;
 mod harness;
+mod openapi;
 mod process;
 mod protocol;
 mod reads;
