@@ -306,15 +306,18 @@ impl Text {
 
     /// The body as a `T`, whose fields have names: what is read into it could also be a list of their values.
     pub(crate) fn map<T: DeserializeOwned>(&self) -> Answer<T> {
-        let is_list = match self.format {
-            Format::Json => self.bytes.trim_ascii_start().starts_with(b"["),
-            Format::Yaml => self.parse::<Value>()?.is_array(),
-        };
-        if is_list {
+        let list = || {
             let why = "expected a map, found a list".to_owned();
-            return Err(BadText::Form { path: String::new(), why }.into());
+            Problem::from(BadText::Form { path: String::new(), why })
+        };
+        match self.format {
+            Format::Json if self.bytes.trim_ascii_start().starts_with(b"[") => Err(list()),
+            Format::Json => self.parse(),
+            Format::Yaml => match self.parse()? {
+                Value::Array(_) => Err(list()),
+                value => Ok(codec::form(value)?),
+            },
         }
-        self.parse()
     }
 
     /// The body as a `T`.

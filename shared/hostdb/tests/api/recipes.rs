@@ -1,4 +1,4 @@
-//! The examples of `docs/api.md`, run as they stand.
+//! The examples of `docs/api.md` and `docs/recipes-curl.md`, run as they stand.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -45,15 +45,14 @@ pub(crate) fn script(block: &str) -> String {
     script
 }
 
-#[tokio::test]
-async fn the_examples_of_the_api_page_run() {
+async fn run(page: &str, least: usize) {
     if Command::new("curl").arg("--version").stdout(Stdio::null()).status().await.is_err() {
-        println!("SKIPPED: the_examples_of_the_api_page_run: curl is not installed");
+        println!("SKIPPED: the examples of {page}: curl is not installed");
         return;
     }
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/api.md");
-    let blocks = blocks(&std::fs::read_to_string(page).unwrap());
-    assert!(blocks.len() >= 8, "{}", blocks.len());
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(page);
+    let blocks = blocks(&std::fs::read_to_string(path).unwrap());
+    assert!(blocks.len() >= least, "{}", blocks.len());
     let (server, dir) = (Running::new().await, tempfile::tempdir().unwrap());
     for block in blocks {
         let mut run = Command::new("sh");
@@ -62,4 +61,14 @@ async fn the_examples_of_the_api_page_run() {
         assert!(output.status.success(), "{block}\n{}", String::from_utf8_lossy(&output.stderr));
     }
     server.stop().await;
+}
+
+#[tokio::test]
+async fn the_examples_of_the_api_page_run() {
+    run("docs/api.md", 8).await;
+}
+
+#[tokio::test]
+async fn the_recipes_for_curl_run() {
+    run("docs/recipes-curl.md", 14).await;
 }
