@@ -8,6 +8,7 @@ pub mod binaries;
 pub mod bind;
 pub mod dns;
 pub mod figure;
+pub mod fuzz;
 pub mod pages;
 pub mod ports;
 pub mod process;

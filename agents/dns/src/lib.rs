@@ -20,6 +20,8 @@ mod record;
 mod reverse;
 mod spec;
 pub mod target;
+#[doc(hidden)]
+pub mod trial;
 
 pub use agent::Dns;
 pub use name::Zone;

@@ -38,7 +38,7 @@ pub use prepare::{MAX_ROW, Prepared, Refusal, Sort, Warning, prepare};
 pub use record::{HostId, HostRecord, Lifecycle, Schema, TagRecord};
 pub use rollback::{Scope, rollback};
 pub use schema::{Checker, Fault};
-pub use select::{BadRule, MAX_STEPS, Rule, Subject};
+pub use select::{BadRule, MAX_DEPTH, MAX_STEPS, Rule, Subject};
 pub use span::{BadSpan, span};
 pub use standing::{Group, Standing, standing};
 pub use status::{

@@ -31,6 +31,15 @@ pub(crate) use narrow::{Literal, Narrow};
 /// The most steps that the loops of one evaluation may take.
 pub const MAX_STEPS: u64 = 1_000_000;
 
+/// The deepest that the parts of a rule may stand in each other; a row of `&&` or `||` counts as little.
+pub const MAX_DEPTH: u32 = 32;
+
+const TOO_DEEP: &str = "its parts stand more than 32 deep in each other";
+
+/// The stack on which rules are read. The parser goes deeper with every bracket and operator, and [`MAX_RULE`] octets hold
+/// thousands; what it does not use is not even taken from the system.
+const STACK: usize = if cfg!(debug_assertions) { 192 << 20 } else { 64 << 20 };
+
 /// What a rule may read of a host. A document's field stands under its own name; what is not a field starts
 /// with `@`: `@name`, `@state`, `@owner`, `@environment`, `@facts`, `@facts.<namespace>`, `@host`.
 pub(crate) type Field = Arc<str>;
@@ -72,6 +81,11 @@ impl Rule {
     /// # Errors
     /// [`BadRule`] with the place.
     pub fn compile(text: &str) -> Result<Self, BadRule> {
+        // Also where what was read is dropped again.
+        stacker::grow(STACK, || Self::compile_here(text))
+    }
+
+    fn compile_here(text: &str) -> Result<Self, BadRule> {
         let bad = |column, why: &str| BadRule { rule: text.to_owned(), column, why: why.to_owned() };
         if text.len() > MAX_RULE {
             return Err(bad(1, "it has more than 4096 characters"));
@@ -81,6 +95,9 @@ impl Rule {
                 || bad(1, "it is not an expression"),
                 // The rest lists every token of the grammar.
                 |e| {
+                    if e.msg.contains("Recursion limit") {
+                        return bad(1, TOO_DEEP);
+                    }
                     let why = e
                         .msg
                         .split(" expecting ")
@@ -99,6 +116,9 @@ impl Rule {
         }
         let mut reads = Reads::default();
         reads.expr(program.expression(), &mut Vec::new(), 0);
+        if reads.nested > MAX_DEPTH {
+            return Err(bad(1, TOO_DEEP));
+        }
         if reads.depth > 2 {
             return Err(bad(1, "loops nest at most two deep"));
         }
@@ -296,11 +316,22 @@ const FUNCTIONS: [&str; 13] = [
 #[derive(Default)]
 struct Reads {
     fields: BTreeSet<Field>,
+    /// Loops in loops.
     depth: u32,
+    /// Parts in parts: the deepest, and here.
+    nested: u32,
+    here: u32,
 }
 
 impl Reads {
     fn expr<'e>(&mut self, expr: &'e IdedExpr, bound: &mut Vec<&'e str>, depth: u32) {
+        self.here += 1;
+        self.nested = self.nested.max(self.here);
+        self.part(expr, bound, depth);
+        self.here -= 1;
+    }
+
+    fn part<'e>(&mut self, expr: &'e IdedExpr, bound: &mut Vec<&'e str>, depth: u32) {
         self.depth = self.depth.max(depth);
         if let Some(field) = read(&expr.expr, bound) {
             self.fields.extend(field);

@@ -5,7 +5,7 @@ mod serial;
 mod server;
 mod tsig;
 mod update;
-mod zonefile;
+pub(crate) mod zonefile;
 
 use serde::Deserialize;
 use shoal_agent::{Applied, Batch, Fault, Fence, Nature, Observed, Outcome, Scope, Target, Unit};

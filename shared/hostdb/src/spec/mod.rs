@@ -71,26 +71,18 @@ impl Routes {
 /// The whole document.
 fn document(mut paths: Map<String, Value>, mut schemas: Schemas) -> Value {
     let mut all = schemas.written.take_definitions(true);
-    let mut renamed = Vec::new();
-    for (name, schema) in schemas.read.take_definitions(true) {
-        match all.get(&name) {
-            Some(other) if *other != schema => {
-                renamed.push((format!("#{SCHEMAS}/{name}"), format!("#{SCHEMAS}/{name}Sent")));
-                all.insert(format!("{name}Sent"), schema);
-            }
-            _ => {
-                all.insert(name, schema);
-            }
-        }
+    let read = schemas.read.take_definitions(true);
+    let renamed = renames(&read, &all);
+    for (name, mut schema) in read {
+        rename(&mut schema, &renamed);
+        let own = renamed.iter().any(|(from, _)| from.ends_with(&format!("/{name}")));
+        all.insert(if own { format!("{name}Sent") } else { name }, schema);
     }
     for operation in paths.values_mut().filter_map(Value::as_object_mut).flat_map(Map::values_mut) {
-        if let Some(body) = operation.get_mut("requestBody") {
-            rename(body, &renamed);
-        }
-    }
-    for (name, schema) in &mut all {
-        if name.ends_with("Sent") {
-            rename(schema, &renamed);
+        for part in ["requestBody", "parameters"] {
+            if let Some(read) = operation.get_mut(part) {
+                rename(read, &renamed);
+            }
         }
     }
     let mut document = json!({
@@ -108,6 +100,26 @@ fn document(mut paths: Map<String, Value>, mut schemas: Schemas) -> Value {
     });
     plain(&mut document);
     document
+}
+
+/// What is read otherwise than it is written, itself or in its parts, and the other name that it has for that.
+fn renames(read: &Map<String, Value>, written: &Map<String, Value>) -> Vec<(String, String)> {
+    let place = |name: &str| format!("#{SCHEMAS}/{name}");
+    let mut renamed: Vec<(String, String)> = Vec::new();
+    loop {
+        let known = renamed.len();
+        for (name, schema) in read {
+            let (from, text) = (place(name), schema.to_string());
+            let parts = renamed.iter().any(|(other, _)| text.contains(&format!("\"{other}\"")));
+            let differs = written.get(name).is_some_and(|other| parts || other != schema);
+            if differs && !renamed.iter().any(|(other, _)| *other == from) {
+                renamed.push((from, place(&format!("{name}Sent"))));
+            }
+        }
+        if renamed.len() == known {
+            return renamed;
+        }
+    }
 }
 
 fn rename(value: &mut Value, names: &[(String, String)]) {

@@ -3,6 +3,7 @@
 
 mod codings;
 mod harness;
+mod mistaken;
 mod openapi;
 mod process;
 mod protocol;
