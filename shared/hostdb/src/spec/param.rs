@@ -98,8 +98,8 @@ fn line() -> Schema {
 }
 
 /// A list of entity tags, or `*`: HTTP says of what form.
-fn tags() -> Schema {
-    json_schema!({"type": "string", "examples": ["\"r7\""]})
+fn tags(example: &str) -> Schema {
+    json_schema!({"type": "string", "examples": [example]})
 }
 
 /// Text that says something.
@@ -128,7 +128,7 @@ pub(super) fn components() -> Value {
             "if-match",
             text(
                 "If-Match",
-                tags(),
+                tags("*"),
                 "Only if it is still what it was: the `ETag` that came with it; `*`: if there is anything.",
             )
             .header(),
@@ -137,7 +137,7 @@ pub(super) fn components() -> Value {
             "if-none-match",
             text(
                 "If-None-Match",
-                tags(),
+                tags("\"r7\""),
                 "`*` with a write: only if there is nothing. An `ETag` with a read: 304 if it is still the same.",
             )
             .header(),

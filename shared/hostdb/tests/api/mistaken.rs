@@ -47,8 +47,10 @@ async fn a_list_is_not_a_map_with_fields_in_order() {
 async fn a_signature_that_is_there_says_something() {
     let server = Running::new().await;
     let plan = json!({"edits": []});
-    for path in ["/api/v2/commits?plan&message=", "/api/v2/rollback?plan&author=%20"] {
-        refused(server.write("POST", path, &plan), 400, "bad-request", &["says nothing"]).await;
+    for (path, body) in
+        [("/api/v2/commits?plan&message=", &plan), ("/api/v2/rollback?plan&author=%20", &json!({"to": 0}))]
+    {
+        refused(server.write("POST", path, body), 400, "bad-request", &["says nothing"]).await;
     }
     let blank = server.ask("POST", "/api/v2/commits?plan").json(&plan).header("shoal-message", " ");
     refused(blank, 400, "bad-request", &["shoal-message", "says nothing"]).await;
