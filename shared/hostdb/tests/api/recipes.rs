@@ -45,6 +45,7 @@ pub(crate) fn script(block: &str) -> String {
     script
 }
 
+#[allow(clippy::print_stdout, reason = "what is skipped is said")]
 async fn run(page: &str, least: usize) {
     if Command::new("curl").arg("--version").stdout(Stdio::null()).status().await.is_err() {
         println!("SKIPPED: the examples of {page}: curl is not installed");
