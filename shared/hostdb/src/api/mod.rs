@@ -90,7 +90,9 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let shown = said.clone();
     let shows = move || std::future::ready(described(shown.get().cloned().unwrap_or_default()));
     let mut routes = Routes::new();
-    for add in [hosts::routes, tags::routes, history::routes, transaction::routes, search::routes, plain::routes] {
+    for add in
+        [hosts::routes, tags::routes, history::routes, transaction::routes, search::routes, plain::routes]
+    {
         routes = add(routes);
     }
     for add in [live::routes, watch::routes, store::routes, health::routes] {

@@ -10,7 +10,11 @@ use crate::spec::{Routes, get, query, shared};
 /// The path of this module.
 pub(super) fn routes(to: Routes) -> Routes {
     let found = get("Hosts that an expression selects, by name", search)
-        .takes([query::<String>("where", "A CEL expression over a host's document, such as `site == \"rdu3\"`.").required()])
+        .takes([query::<String>(
+            "where",
+            "A CEL expression over a host's document, such as `site == \"rdu3\"`.",
+        )
+        .required()])
         .takes([query::<HostName>("after", "`next` of the page before.")])
         .takes(["revision", "limit"].map(shared))
         .refuses(&[404])

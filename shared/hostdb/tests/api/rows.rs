@@ -60,7 +60,7 @@ async fn reports_come_back_as_they_were_said() {
     let server = Running::new().await;
     let status = json!({
         "agent": "dns", "instance": "i1", "epoch": 1, "seen": 3, "at": "2026-01-01T00:00:00Z", "expires": null,
-        "units": {"dns/a": {"items": 1, "behind": [], "behind_total": 0, "held_total": 0, "left_out_total": 0}},
+        "units": {"dns/a": {"items": 1, "behind": [], "behind_total": 0, "held_total": 0, "left_out_total": 0, "clashes_total": 0}},
         "quarantined": [], "quarantined_total": 0
     });
     server.post("/api/v2/store/report", &status).await;
