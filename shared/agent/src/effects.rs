@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use shoal_core::{Change, Commit};
 use shoal_engine::{
-    Act, Agent, Answer, Claimed, Clock, Effect, Fault, Fence, LedgerRow, Millis, Scope, Target, Unit,
+    Act, Agent, Answer, Claimed, Clock, Effect, Fault, Fence, LedgerRow, Millis, Roster, Scope, Target, Unit,
 };
 use shoal_store::{Claim, ClaimAnswer, ClaimRequest, LedgerWrite, Store, StoreError};
 use tokio::sync::Semaphore;
 
 /// How many looks and batches are under way at once.
 const PARALLEL: usize = 16;
+/// How many instances of one agent may share its units. One more waits until another is gone.
+const INSTANCES: u32 = 1_000;
 /// How many ledger rows are read at once.
 const LEDGER_PAGE: usize = 256;
 
@@ -25,6 +27,8 @@ pub(crate) struct Hands<T> {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) timeout: Duration,
     claims: Mutex<BTreeMap<Unit, Claim>>,
+    /// The lease under which this instance counts as there.
+    presence: Mutex<Option<Claim>>,
     slots: Semaphore,
 }
 
@@ -38,7 +42,17 @@ impl<T> Hands<T> {
         timeout: Duration,
     ) -> Self {
         let slots = Semaphore::new(PARALLEL);
-        Self { namespace, holder, store, target, clock, timeout, claims: Mutex::default(), slots }
+        Self {
+            namespace,
+            holder,
+            store,
+            target,
+            clock,
+            timeout,
+            claims: Mutex::default(),
+            presence: Mutex::default(),
+            slots,
+        }
     }
 
     /// Carries out one effect. Never fails: a failure is an answer, too.
@@ -93,6 +107,8 @@ impl<T> Hands<T> {
                 Ok(page) => Answer::NextKey(page.rows.into_iter().next().map(|(key, _)| key)),
                 Err(error) => failed("list the units in the ledger", error),
             },
+            Act::Join { ttl } => self.join(ttl).await,
+            Act::Leave => self.leave().await,
             Act::Claim { unit, ttl } => self.claim(unit, ttl).await,
             Act::Release { unit, number } => self.release(&unit, number).await,
             Act::ReadLedger { unit, prefix } => self.read_ledger(&unit, &prefix).await,
@@ -133,6 +149,51 @@ impl<T> Hands<T> {
     /// The claim of this number, as the store gave it.
     fn held(&self, unit: &Unit, number: u64) -> Option<Claim> {
         self.claims().get(unit).filter(|claim| claim.number == number).cloned()
+    }
+
+    fn presence(&self) -> std::sync::MutexGuard<'_, Option<Claim>> {
+        self.presence.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that it is there. The instances hold the places of one counted claim, so that nothing is left of those that died.
+    async fn join<A: Agent>(&self, ttl: Millis) -> Answer<A> {
+        let ttl = Duration::from_millis(ttl.unsigned_abs());
+        let name = format!("instances/{}", self.namespace);
+        let want =
+            ClaimRequest { name: name.clone(), of: INSTANCES, holder: self.holder.clone(), ttl: Some(ttl) };
+        match self.store.claim(&want).await {
+            Ok(ClaimAnswer::Granted(claim)) => *self.presence() = Some(claim),
+            Ok(ClaimAnswer::Taken { .. }) => {
+                let many = format!("there are {INSTANCES} of {} already", self.namespace);
+                return Answer::Fault(Fault::new("join the other instances", many).next("stop some"));
+            }
+            Err(error) => return failed("join the other instances", error),
+        }
+        let there = match self.store.claims(&name).await {
+            Ok(there) => there,
+            Err(error) => return failed("ask for the other instances", error),
+        };
+        let instances = there.into_iter().filter(|claim| claim.name == name).map(|claim| claim.holder);
+        let mut roster = Roster { instances: instances.collect(), ..Roster::default() };
+        if roster.instances.iter().any(|one| *one != self.holder) {
+            let units = format!("unit/{}/", self.namespace);
+            match self.store.claims(&units).await {
+                Ok(held) => {
+                    let unit = |claim: Claim| Some((claim.name.strip_prefix(&units)?.into(), claim.holder));
+                    roster.holders = held.into_iter().filter_map(unit).collect();
+                }
+                Err(error) => return failed("ask who works on what", error),
+            }
+        }
+        Answer::Roster(roster)
+    }
+
+    async fn leave<A: Agent>(&self) -> Answer<A> {
+        let Some(claim) = self.presence().take() else { return Answer::Done };
+        match self.store.release(&claim).await {
+            Ok(()) => Answer::Done,
+            Err(error) => failed("leave the other instances", error),
+        }
     }
 
     async fn claim<A: Agent>(&self, unit: Unit, ttl: Millis) -> Answer<A> {
@@ -223,6 +284,8 @@ impl<T> Hands<T> {
 pub(crate) fn name_of<A: Agent>(act: &Act<A>) -> String {
     match act {
         Act::NextKey { .. } => "list the units in the ledger".to_owned(),
+        Act::Join { .. } => "ask for the other instances".to_owned(),
+        Act::Leave => "leave the other instances".to_owned(),
         Act::Claim { unit, .. } => format!("claim {unit}"),
         Act::Release { unit, .. } => format!("give back the claim on {unit}"),
         Act::ReadLedger { unit, .. } => format!("read the ledger of {unit}"),

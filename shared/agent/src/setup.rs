@@ -232,6 +232,7 @@ impl<A: Agent> Setup<'_, A> {
         let mut options = Options::new(instance, nature, crate::chance::number());
         options.write = args.works();
         options.once = args.once;
+        options.share = true;
         options.tags = self.tags()?;
         options.host = self.host()?;
         options.drift = common.drift;

@@ -9,6 +9,7 @@
 //!
 //! The kind of the answer must fit the effect; one that does not counts as a fault.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use shoal_core::{Change, Epoch, Revision, Status};
@@ -34,6 +35,13 @@ pub enum Act<A: Agent> {
         /// Where to go on.
         after: Option<String>,
     },
+    /// Say that this instance is there, for so long, and ask which others are and who holds which unit ([`Answer::Roster`]).
+    Join {
+        /// How long it counts as there unless it says so again.
+        ttl: Millis,
+    },
+    /// Say that it is not there any more ([`Answer::Done`]).
+    Leave,
     /// Take or renew the claim `unit/<agent>/<unit>` ([`Answer::Claim`]).
     Claim {
         /// For which unit.
@@ -108,6 +116,8 @@ pub struct LedgerRow {
 pub enum Answer<A: Agent> {
     /// To [`Act::NextKey`].
     NextKey(Option<String>),
+    /// To [`Act::Join`].
+    Roster(Roster),
     /// To [`Act::Claim`].
     Claim(Claimed),
     /// To [`Act::ReadLedger`]: keys and values, in key order, all of them.
@@ -122,6 +132,15 @@ pub enum Answer<A: Agent> {
     Fenced,
     /// It failed; whether it happened is not known.
     Fault(Fault),
+}
+
+/// The instances of the agent that share its units.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Roster {
+    /// Those that are there, this one among them.
+    pub instances: BTreeSet<String>,
+    /// Which units are held, and by whom; need not be filled in when nobody else is there.
+    pub holders: BTreeMap<Unit, String>,
 }
 
 /// What became of a request for a claim.
@@ -149,6 +168,8 @@ impl<A: Agent> std::fmt::Debug for Act<A> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::NextKey { after, .. } => write!(f, "NextKey(after {after:?})"),
+            Self::Join { .. } => write!(f, "Join"),
+            Self::Leave => write!(f, "Leave"),
             Self::Claim { unit, .. } => write!(f, "Claim({unit})"),
             Self::Release { unit, number } => write!(f, "Release({unit}, {number})"),
             Self::ReadLedger { unit, .. } => write!(f, "ReadLedger({unit})"),

@@ -31,6 +31,7 @@ use crate::effect::{Act, Answer, Effect};
 use crate::fleet::{Fleet, Touched};
 use crate::ledger::SourceId;
 use crate::options::Options;
+use crate::peers::Peers;
 use crate::readers::Readers;
 use crate::retry::Bucket;
 use crate::sources::{Sources, compare};
@@ -58,6 +59,7 @@ pub struct Engine<A: Agent> {
     pub(crate) lagging: BTreeSet<(Revision, Unit)>,
     pub(crate) out: Outbox<A>,
     pub(crate) listing: Listing,
+    pub(crate) peers: Peers,
     pub(crate) bucket: Bucket,
     pub(crate) count: Count,
     pub(crate) reporter: Reporter,
@@ -117,6 +119,7 @@ impl<A: Agent> Engine<A> {
             lagging: BTreeSet::new(),
             out: Outbox { next: 0, queue: VecDeque::new(), waiting: HashMap::new() },
             listing: Listing::Start { after: None, at: Moment::MIN, fault: false },
+            peers: Peers::new(),
             count: Count::default(),
             reporter: Reporter::default(),
             tokens: 0,
@@ -140,6 +143,7 @@ impl<A: Agent> Engine<A> {
         }
         if another {
             self.readers.clear();
+            self.peers.forget();
         }
         // What came and went since the last commit that was heard of, only the ledger knows.
         self.listing = Listing::Start { after: None, at: Moment::MIN, fault: false };
@@ -148,6 +152,7 @@ impl<A: Agent> Engine<A> {
                 // The ledger's pages say which epoch they are of.
                 self.left_out_changes += u64::from(!unit.left_out.is_empty());
                 unit.forget(Moment::MIN);
+                unit.asks = !self.options.shares();
             }
             // What was decided on may be paused by now, or wanted no more: none of it goes before that is known.
             unit.dirty.extend(unit.ready.iter().chain(&unit.later).cloned());
@@ -291,9 +296,12 @@ impl<A: Agent> Engine<A> {
 
     /// The state of a unit, made if need be.
     pub(crate) fn state(&mut self, name: &Unit) -> &mut State<A> {
+        let new = !self.units.contains_key(name);
+        let asks = new && self.asks_for_new(name);
         let (namespace, write) = (&self.namespace, self.options.write);
         self.units.entry(name.clone()).or_insert_with(|| {
             let mut state = State::new(name.clone(), ledger::prefix_of(namespace, name));
+            state.asks = asks;
             if !write {
                 // A plan asks nobody: it only looks.
                 state.claim = Claim::Held { number: 0, until: Moment::MAX, renew_at: Moment::MAX };
@@ -305,6 +313,7 @@ impl<A: Agent> Engine<A> {
     /// The next thing to do outside, if there is one now.
     pub fn poll(&mut self, now: Moment) -> Option<Effect<A>> {
         self.wake_due(now);
+        self.meet(now);
         self.list(now);
         while self.out.queue.is_empty() {
             let Some(name) = self.awake.pop_first() else { break };
@@ -329,7 +338,7 @@ impl<A: Agent> Engine<A> {
             _ => None,
         };
         let due = self.due.first().map(|(at, _)| *at);
-        [listing, due, self.next_report()].into_iter().flatten().min()
+        [listing, due, self.next_meeting(), self.next_report()].into_iter().flatten().min()
     }
 
     fn wake_due(&mut self, now: Moment) {
@@ -396,6 +405,9 @@ impl<A: Agent> Engine<A> {
         {
             let after = after.clone();
             return self.listed(answer, after, now);
+        }
+        if self.met(id, &answer, now) {
+            return;
         }
         let Some(name) = unit else { return self.reporter.answered(id) };
         if let Some(mut unit) = self.units.remove(&name) {

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use shoal_core::{Change, Document, Epoch, Key, Revision, Row, Status};
 
-use crate::effect::{Act, Answer, Claimed, Effect, LedgerRow};
+use crate::effect::{Act, Answer, Claimed, Effect, LedgerRow, Roster};
 use crate::{Agent, Applied, Batch, Clock, Engine, Fault, Fence, Moment, Observed, Options, Unit, Verdict};
 
 pub use target::Model;
@@ -282,6 +282,11 @@ impl<A: Agent, P: Place<A>> World<A, P> {
                 let next = self.ledger.keys().find(|key| **key > from && key.starts_with(prefix.as_str()));
                 Answer::NextKey(next.cloned())
             }
+            Act::Join { .. } => {
+                let instances = [self.options.instance.clone()].into();
+                Answer::Roster(Roster { instances, ..Roster::default() })
+            }
+            Act::Leave => Answer::Done,
             Act::Claim { unit, ttl } => self.claim(unit, *ttl),
             Act::Release { unit, number } => {
                 if held(*number, unit) {

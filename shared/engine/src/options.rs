@@ -23,6 +23,10 @@ pub struct Options {
     /// Whether the last word stands until the next run (`--once`), which reports under the same name. A daemon takes its word back when it ends: nobody would
     /// ever mend what it says.
     pub once: bool,
+    /// Whether it shares the units with the other instances of its agent: each works on as many as any other. Otherwise it takes
+    /// whatever is free. One that works on some units only (`tags`, `host`), or in a target that nobody else can reach
+    /// ([`Nature::sole`]), never shares.
+    pub share: bool,
     /// Only units that one of these tags feeds, or fed as far as the ledger knows; `None`: all.
     pub tags: Option<BTreeSet<TagName>>,
     /// Only units that this host feeds, or fed as far as the ledger knows (`--host`); `None`: all. With `tags`, both.
@@ -65,6 +69,7 @@ impl Options {
             nature,
             write: true,
             once: false,
+            share: false,
             tags: None,
             host: None,
             max_change: MaxChange::default(),
@@ -85,6 +90,11 @@ impl Options {
 }
 
 impl Options {
+    /// Whether the other instances are asked about.
+    pub(crate) fn shares(&self) -> bool {
+        self.share && self.write && !self.once && !self.is_narrowed() && !self.nature.sole
+    }
+
     /// Whether only some units are worked on.
     pub(crate) fn is_narrowed(&self) -> bool {
         self.tags.is_some() || self.host.is_some()

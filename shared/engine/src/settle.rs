@@ -64,6 +64,7 @@ impl<A: Agent> Engine<A> {
             self.readers.reads(&unit.name, key, &item.reads, &[]);
         }
         unit.forget(ask_at);
+        unit.asks = self.asks_for_lost();
     }
 
     /// `what` works again.
@@ -207,7 +208,7 @@ impl<A: Agent> Engine<A> {
                 self.mended(unit, "ledger");
                 let Some(batch) = batch else { return };
                 match unit.may_act(now, self.options.margin) {
-                    Some((number, not_after)) if !self.draining => {
+                    Some((number, not_after)) if !self.is_ending(unit) => {
                         self.send_batch(unit, batch, number, not_after);
                     }
                     _ => back(unit, Some(batch)),

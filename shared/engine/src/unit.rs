@@ -121,7 +121,13 @@ pub(crate) struct State<A: Agent> {
     pub(crate) now: Moment,
     /// What must have been seen before anything is done: the last holder may have acted on it.
     pub(crate) least: Revision,
-    /// Another instance has the claim.
+    /// It is this instance's to ask for.
+    pub(crate) asks: bool,
+    /// It is another instance's to have: it is given back as soon as nothing of it is under way.
+    pub(crate) leaving: bool,
+    /// It is not let go of for others before.
+    pub(crate) kept_until: Moment,
+    /// Another instance has the claim, or is to have it.
     pub(crate) elsewhere: bool,
     /// Not every item has been decided on since the claim was taken.
     pub(crate) fresh: bool,
@@ -167,6 +173,9 @@ impl<A: Agent> State<A> {
             next_sweep: Moment::MAX,
             now: Moment::MIN,
             least: Revision(0),
+            asks: true,
+            leaving: false,
+            kept_until: Moment::MIN,
             elsewhere: false,
             fresh: true,
             listed: false,
@@ -290,6 +299,7 @@ impl<A: Agent> State<A> {
         let mut fresh = Self::new(name, prefix);
         fresh.claim = Claim::None { ask_at };
         fresh.listed = true;
+        fresh.asks = self.asks;
         fresh.backoff = backoff;
         fresh.hurry = self.hurry;
         fresh.ending = std::mem::take(&mut self.ending);
@@ -301,6 +311,12 @@ impl<A: Agent> State<A> {
             .map(|(key, item)| (key, Item { sources: item.sources, want: item.want, ..Item::default() }))
             .collect();
         *self = fresh;
+    }
+
+    /// Another instance is to work on it.
+    pub(crate) fn yields(&mut self) {
+        (self.asks, self.elsewhere) = (false, true);
+        self.backoff = Retry { why: "another instance works on it".to_owned(), ..Retry::default() };
     }
 
     /// Whether nothing can be done for it now but wait.
@@ -338,7 +354,7 @@ impl<A: Agent> State<A> {
     /// When something of it is due by itself. What is due now and was not done waits for an answer, which wakes it.
     pub(crate) fn next_wake(&self, now: Moment) -> Option<Moment> {
         let claim = match self.claim {
-            Claim::None { ask_at } if self.claiming.is_none() => Some(ask_at),
+            Claim::None { ask_at } if self.claiming.is_none() && self.asks => Some(ask_at),
             Claim::Held { until, .. } if self.claiming.is_some() => Some(until),
             Claim::Held { renew_at, .. } => Some(renew_at),
             Claim::None { .. } => None,

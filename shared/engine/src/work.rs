@@ -35,8 +35,11 @@ impl<A: Agent> Engine<A> {
     pub(crate) fn work(&mut self, name: &Unit, now: Moment) -> bool {
         let Some(mut unit) = self.units.remove(name) else { return false };
         let more = self.advance(&mut unit, now);
-        if self.draining {
+        if self.is_ending(&unit) {
             self.rest(&mut unit);
+        }
+        if unit.leaving && unit.number().is_none() {
+            self.handed_over(&mut unit);
         }
         if unit.is_empty() && self.leave(&mut unit) {
             self.sleep(name, None);
@@ -82,11 +85,11 @@ impl<A: Agent> Engine<A> {
             return false;
         }
         match unit.phase {
-            Phase::Cold if unit.reading.is_none() && !self.draining => {
+            Phase::Cold if unit.reading.is_none() && !self.is_ending(unit) => {
                 let (name, prefix) = (unit.name.clone(), unit.pages.prefix().to_owned());
                 unit.reading = Some(self.out.send(Some(&unit.name), Act::ReadLedger { unit: name, prefix }));
             }
-            Phase::Known if unit.looking.is_none() && !self.draining => {
+            Phase::Known if unit.looking.is_none() && !self.is_ending(unit) => {
                 unit.look_all = true;
                 self.look(unit, now);
             }
@@ -112,14 +115,14 @@ impl<A: Agent> Engine<A> {
 
     fn ready(&mut self, unit: &mut State<A>, now: Moment) -> bool {
         self.timers(unit, now);
-        let more = !self.draining && self.decide_some(unit, now);
+        let more = !self.is_ending(unit) && self.decide_some(unit, now);
         if unit.flight.is_none() {
-            let started = !self.draining && self.launch(unit, now);
+            let started = !self.is_ending(unit) && self.launch(unit, now);
             if !started && (unit.pages.is_dirty() || unit.facts.is_dirty()) {
                 self.write_down(unit, now);
             }
         }
-        if !self.draining {
+        if !self.is_ending(unit) {
             self.look(unit, now);
         }
         self.tell_facts(unit, now);
@@ -135,7 +138,7 @@ impl<A: Agent> Engine<A> {
             self.reporter.changed();
         }
         let due = match unit.claim {
-            Claim::None { ask_at } => ask_at <= now && !self.draining,
+            Claim::None { ask_at } => unit.asks && ask_at <= now && !self.draining,
             Claim::Held { renew_at, .. } => renew_at <= now,
         };
         if due && unit.claiming.is_none() {
@@ -164,6 +167,7 @@ impl<A: Agent> Engine<A> {
                     self.lagging.insert((least, unit.name.clone()));
                 }
                 let renew_at = now.max(until - self.options.ttl) + self.options.ttl / 3;
+                unit.asks = true;
                 unit.claim = Claim::Held { number, until, renew_at };
             }
             Answer::Claim(Claimed::Taken { look_again }) => {
@@ -202,7 +206,7 @@ impl<A: Agent> Engine<A> {
             unit.set_timer(&key, None);
             unit.look.insert(key);
         }
-        if unit.next_sweep <= now && !self.draining && self.options.write {
+        if unit.next_sweep <= now && !self.is_ending(unit) && self.options.write {
             unit.next_sweep = now.saturating_add(self.options.resync);
             unit.look_all = true;
             for retry in unit.retries.values_mut().filter(|retry| retry.at == Moment::MAX) {
@@ -466,7 +470,12 @@ impl<A: Agent> Engine<A> {
         unit.committing = Some((self.out.send(Some(&unit.name), act), facts));
     }
 
-    /// While draining: gives the claim back once nothing is in flight.
+    /// Whether nothing of it is begun any more: what is under way is brought to its end, then it is given back.
+    pub(crate) fn is_ending(&self, unit: &State<A>) -> bool {
+        self.draining || unit.leaving
+    }
+
+    /// While draining, or for another instance: gives the claim back once nothing is in flight.
     fn rest(&mut self, unit: &mut State<A>) {
         let busy = unit.flight.is_some()
             || unit.committing.is_some()

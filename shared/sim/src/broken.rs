@@ -33,11 +33,13 @@ pub enum Breakage {
     EpochIgnored,
     /// A change that takes a whole unit with it is counted as one.
     TakingUncounted,
+    /// Whatever is free is taken, whoever else is there.
+    ShareIgnored,
 }
 
 impl Breakage {
-    /// All ten.
-    pub const ALL: [Self; 10] = [
+    /// All eleven.
+    pub const ALL: [Self; 11] = [
         Self::LedgerAfterEffect,
         Self::FenceIgnored,
         Self::AbsenceIsDelete,
@@ -48,6 +50,7 @@ impl Breakage {
         Self::ApprovalReplayed,
         Self::EpochIgnored,
         Self::TakingUncounted,
+        Self::ShareIgnored,
     ];
 
     /// The name as `SHOAL_SIM_BREAK` takes it.
@@ -64,6 +67,7 @@ impl Breakage {
             Self::ApprovalReplayed => "approval-replayed",
             Self::EpochIgnored => "epoch-ignored",
             Self::TakingUncounted => "taking-uncounted",
+            Self::ShareIgnored => "share-ignored",
         }
     }
 }

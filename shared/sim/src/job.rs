@@ -101,6 +101,8 @@ impl Swarm {
                 let page = self.store.memory.ledger(&prefix, after.as_deref(), 1);
                 Answer::NextKey(page.rows.into_iter().next().map(|(key, _)| key))
             }
+            Act::Join { ttl } => self.join(node, ttl),
+            Act::Leave => self.leave_others(node),
             Act::Claim { unit, ttl } => self.claim(node, &unit.0, sent + ttl, ttl),
             Act::Release { unit, number } => {
                 let name = self.claim_name(node, &unit.0);
@@ -148,8 +150,7 @@ impl Swarm {
 
     fn claim(&mut self, node: usize, unit: &str, until: Moment, ttl: i64) -> Reply {
         let now = self.queue.now();
-        let world = self.worlds[self.nodes[node].world].kind.namespace();
-        let holder = format!("{world}-{}", self.nodes[node].name());
+        let holder = self.holder(node);
         let want = ClaimRequest {
             name: self.claim_name(node, unit),
             of: 1,

@@ -12,6 +12,7 @@
 //! * Nothing of somebody else is touched, nothing is made twice, nothing is made before it is written down.
 //! * Nothing goes without a reason that the database states at the revision of the decision.
 //! * Nothing begins without the right to it, and nothing of an older right lands where the target can tell.
+//! * Nobody works on more than one unit more than another, and what somebody held that died is in other hands within twice the lease.
 //! * Mass changes wait for a person.
 //! * When `wait` would return, it is true.
 //! * Queues are bounded, and nothing spins.
@@ -31,6 +32,7 @@ mod oracle;
 mod queue;
 mod restore;
 mod setup;
+mod share;
 mod shrink;
 mod store;
 mod swarm;

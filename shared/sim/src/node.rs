@@ -70,6 +70,7 @@ impl Node {
         let mut options = Options::new("", shoal_engine::Nature::default(), dice.number());
         options.ttl = dice.between(15_000, 60_000);
         options.margin = 5_000;
+        options.share = true;
         options.resync = dice.between(40_000, 180_000);
         options.retry_first = dice.between(200, 2_000);
         options.retry_most = dice.between(5_000, 40_000);
@@ -140,6 +141,7 @@ impl Swarm {
         if self.setup.breakage == Some(Breakage::GuardSkipped) {
             without_guard(&mut options);
         }
+        options.share &= self.setup.breakage != Some(Breakage::ShareIgnored);
         let blind = self.setup.breakage == Some(Breakage::TakingUncounted);
         match Engine::new(Arc::new(SimAgent { kind, blind }), options) {
             Ok(engine) => it.engine = Some(engine),
@@ -291,7 +293,8 @@ impl Swarm {
         if self.nodes[node].engine.is_none() {
             return;
         }
-        if !matches!(effect.act, Act::Report(_) | Act::Claim { .. } | Act::NextKey { .. }) {
+        if !matches!(effect.act, Act::Report(_) | Act::Claim { .. } | Act::NextKey { .. } | Act::Join { .. })
+        {
             self.note(|s| format!("{} {}", s.nodes[node].name(), ask(&effect)));
         }
         if self.faults.strikes(FaultKind::Crash) {
@@ -394,6 +397,8 @@ impl Swarm {
 pub(crate) fn boundary(act: &Act<SimAgent>) -> &'static str {
     match act {
         Act::NextKey { .. } => "next key",
+        Act::Join { .. } => "join",
+        Act::Leave => "leave",
         Act::Claim { .. } => "claim",
         Act::Release { .. } => "release",
         Act::ReadLedger { .. } => "ledger read",
@@ -409,6 +414,7 @@ pub(crate) fn boundary(act: &Act<SimAgent>) -> &'static str {
 fn again(reply: &Reply) -> Option<Reply> {
     Some(match reply {
         Answer::NextKey(key) => Answer::NextKey(key.clone()),
+        Answer::Roster(roster) => Answer::Roster(roster.clone()),
         Answer::Claim(claimed) => Answer::Claim(*claimed),
         Answer::Ledger(rows) => Answer::Ledger(rows.clone()),
         Answer::Observed(observed) => Answer::Observed(observed.clone()),
@@ -433,7 +439,10 @@ fn ask(effect: &Effect) -> String {
 /// An answer for people; `None`: nothing worth telling.
 fn say(reply: &Reply) -> Option<String> {
     Some(match reply {
-        Answer::NextKey(_) | Answer::Done | Answer::Claim(Claimed::Taken { .. }) => return None,
+        Answer::Roster(roster) if roster.instances.len() > 1 => format!("{roster:?}"),
+        Answer::NextKey(_) | Answer::Roster(_) | Answer::Done | Answer::Claim(Claimed::Taken { .. }) => {
+            return None;
+        }
         Answer::Claim(Claimed::Held { number, until, .. }) => {
             format!("held as {number} until {}", until - START)
         }

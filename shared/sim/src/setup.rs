@@ -112,6 +112,8 @@ pub struct Summary {
     pub landed: u64,
     /// Times that a person agreed to a mass change.
     pub agreed: u64,
+    /// Units that changed hands because an instance died, and because one came.
+    pub handed_over: u64,
     /// Times that the database was restored.
     pub restores: u64,
     /// Times that `wait` would have returned.

@@ -164,13 +164,14 @@ impl Swarm {
         self.commit("ann", tidy);
         self.agreeable = true;
         self.come_to_rest(false)?;
+        self.share()?;
         self.summary.revision = self.store.head().revision.0;
         self.summary.waited = self.check.waits;
         Ok(self.summary)
     }
 
     /// One event. Answers whether there was one before `end`.
-    fn turn(&mut self, end: Moment) -> Result<bool, Box<Failure>> {
+    pub(crate) fn turn(&mut self, end: Moment) -> Result<bool, Box<Failure>> {
         let Some(event) = self.queue.next(end) else { return Ok(false) };
         self.summary.events += 1;
         if self.summary.events > MANY || self.queue.len() > 10_000 {
@@ -184,7 +185,7 @@ impl Swarm {
         }
     }
 
-    fn failed(&mut self, why: String) -> Box<Failure> {
+    pub(crate) fn failed(&mut self, why: String) -> Box<Failure> {
         let trace = std::mem::take(&mut self.trace).into();
         Box::new(Failure { setup: self.setup.clone(), why, at: self.queue.now() - START, trace })
     }
@@ -243,7 +244,7 @@ impl Swarm {
     }
 
     /// Waits until the world is what the database says.
-    fn come_to_rest(&mut self, held: bool) -> Result<(), Box<Failure>> {
+    pub(crate) fn come_to_rest(&mut self, held: bool) -> Result<(), Box<Failure>> {
         let end = self.queue.now() + PATIENCE;
         let mut good = 0;
         loop {

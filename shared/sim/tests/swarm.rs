@@ -60,6 +60,7 @@ fn the_engine_holds_what_it_promises() {
         all.agreed += one.agreed;
         all.waited += one.waited;
         all.restores += one.restores;
+        all.handed_over += one.handed_over;
         all.crashes.extend(one.crashes);
     });
     if let Some(failure) = failure {
@@ -75,7 +76,11 @@ fn the_engine_holds_what_it_promises() {
             }
         }
         assert!(
-            all.landed > 10_000 && all.agreed > 100 && all.waited > 1_000 && all.restores > 50,
+            all.landed > 10_000
+                && all.agreed > 100
+                && all.waited > 1_000
+                && all.restores > 50
+                && all.handed_over > 500,
             "{all:?}"
         );
     }
@@ -130,6 +135,11 @@ fn an_ignored_epoch_is_caught() {
 #[test]
 fn a_change_that_takes_a_unit_and_counts_as_one_is_caught() {
     is_caught(Breakage::TakingUncounted);
+}
+
+#[test]
+fn an_ignored_share_is_caught() {
+    is_caught(Breakage::ShareIgnored);
 }
 
 #[test]
