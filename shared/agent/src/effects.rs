@@ -173,8 +173,11 @@ impl<T> Hands<T> {
             Ok(there) => there,
             Err(error) => return failed("ask for the other instances", error),
         };
-        let instances = there.into_iter().filter(|claim| claim.name == name).map(|claim| claim.holder);
-        let mut roster = Roster { instances: instances.collect(), ..Roster::default() };
+        let mut roster = Roster::default();
+        for claim in there.into_iter().filter(|claim| claim.name == name) {
+            roster.lease = roster.lease.max(claim.ttl.map_or(0, millis));
+            roster.instances.insert(claim.holder);
+        }
         if roster.instances.iter().any(|one| *one != self.holder) {
             let units = format!("unit/{}/", self.namespace);
             match self.store.claims(&units).await {

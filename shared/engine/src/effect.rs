@@ -139,6 +139,8 @@ pub enum Answer<A: Agent> {
 pub struct Roster {
     /// Those that are there, this one among them.
     pub instances: BTreeSet<String>,
+    /// The longest lease that any of them says so under.
+    pub lease: Millis,
     /// Which units are held, and by whom; need not be filled in when nobody else is there.
     pub holders: BTreeMap<Unit, String>,
 }

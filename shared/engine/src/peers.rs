@@ -171,6 +171,8 @@ impl<A: Agent> Engine<A> {
             return true;
         }
         let me = self.options.instance.clone();
+        // Others may be set up otherwise: nobody is ahead of what the slowest may take.
+        let lease = roster.lease.max(self.options.ttl);
         let is_mine = |unit: &State<A>| unit.number().is_some() || unit.claiming.is_some();
         let mine = self.units.values().filter(|unit| is_mine(unit)).count();
         let mut load: BTreeMap<&str, usize> = roster.instances.iter().map(|one| (one.as_str(), 0)).collect();
@@ -190,7 +192,7 @@ impl<A: Agent> Engine<A> {
                     // `--tag`), and shares nothing.
                     let since = *self.peers.absent.get(holder).unwrap_or(&now);
                     absent.insert(holder.clone(), since);
-                    coming += usize::from(now - since < self.options.ttl);
+                    coming += usize::from(now - since < lease);
                 }
             }
         }
@@ -201,8 +203,10 @@ impl<A: Agent> Engine<A> {
         let names = free.keys().map(|unit| unit.0.as_str()).collect();
         let census = Census { me: &me, held: load.clone(), free: names, coming };
         let share = census.share();
-        let late =
-            free.iter().filter(|(unit, since)| now - **since >= self.patience(unit)).map(|(unit, _)| unit);
+        let late = free
+            .iter()
+            .filter(|(unit, since)| now - **since >= self.patience(unit, lease))
+            .map(|(unit, _)| unit);
         let late: BTreeSet<Unit> =
             late.filter(|unit| !share.take.contains(&unit.0.as_str())).cloned().collect();
         let take: BTreeSet<Unit> = share.take.iter().map(|name| Unit((*name).to_owned())).collect();
@@ -229,11 +233,11 @@ impl<A: Agent> Engine<A> {
         settled
     }
 
-    /// How long a unit may stand free before anybody takes it: not all at once.
-    fn patience(&self, unit: &Unit) -> Millis {
-        let quarter = (self.options.ttl / 4).max(1);
-        quarter
-            + Millis::try_from(rank(&unit.0, &self.options.instance) % quarter.unsigned_abs()).unwrap_or(0)
+    /// How long a unit may stand free before anybody takes it: longer than it takes whose share it is to hear of it, and not
+    /// all at once.
+    fn patience(&self, unit: &Unit, lease: Millis) -> Millis {
+        let apart = rank(&unit.0, &self.options.instance) % (lease / 6).max(1).unsigned_abs();
+        lease / 2 + Millis::try_from(apart).unwrap_or(0)
     }
 
     /// The unit is this instance's to claim.

@@ -202,7 +202,13 @@ impl Checker {
         }
         let kept = |key: &ItemKey| {
             let recorded = ledger.get(key).map_or(&[][..], |entry| &entry.from[..]);
-            said.is_paused(key, kind, recorded) || said.is_frozen(key) || *said.wish(key) == Wish::Unclear
+            // Nobody can say that nothing wants what somebody wrote into a file.
+            let doubtful =
+                world.tampered.contains(key) && (said.has_broken_rows() || !said.frozen.is_empty());
+            said.is_paused(key, kind, recorded)
+                || said.is_frozen(key)
+                || *said.wish(key) == Wish::Unclear
+                || doubtful
         };
         let unread = said.has_broken_rows() || !said.frozen.is_empty();
         // A file with anything in it that somebody holds, that may be made from what cannot be read, or that was edited by

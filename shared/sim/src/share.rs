@@ -42,10 +42,13 @@ impl Swarm {
             Err(why) => return Answer::Fault(Fault::new("join", why)),
         }
         let there = self.store.memory.claims(&name, uptime(now));
+        let ttls = there.iter().filter_map(|claim| claim.ttl);
+        let lease = ttls.max().map_or(0, |ttl| i64::try_from(ttl.as_millis()).unwrap_or(0));
         let instances = there.into_iter().map(|claim| claim.holder).collect();
         let holders = self.holders(self.nodes[node].world).into_iter();
         Answer::Roster(Roster {
             instances,
+            lease,
             holders: holders.map(|(unit, who)| (unit.as_str().into(), who)).collect(),
         })
     }
