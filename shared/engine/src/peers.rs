@@ -160,23 +160,68 @@ impl<A: Agent> Engine<A> {
 
     /// Who works on what from now on. Answers whether nothing has to move.
     fn sort_out(&mut self, roster: &Roster, now: Moment) -> bool {
-        if roster.instances.iter().all(|one| *one == self.options.instance) {
-            self.peers.heard = Some(Heard::Alone);
-            self.peers.free.clear();
-            let theirs: Vec<Unit> = self.units.values().filter(|u| !u.asks).map(|u| u.name.clone()).collect();
-            for name in theirs {
-                self.ask(&name, now);
-            }
-            self.units.values_mut().for_each(|unit| unit.leaving = false);
+        let me = self.options.instance.clone();
+        if roster.instances.iter().all(|one| *one == me) {
+            self.alone(now);
             return true;
         }
-        let me = self.options.instance.clone();
         // Others may be set up otherwise: nobody is ahead of what the slowest may take.
         let lease = roster.lease.max(self.options.ttl);
-        let is_mine = |unit: &State<A>| unit.number().is_some() || unit.claiming.is_some();
-        let mine = self.units.values().filter(|unit| is_mine(unit)).count();
-        let mut load: BTreeMap<&str, usize> = roster.instances.iter().map(|one| (one.as_str(), 0)).collect();
-        load.insert(&me, mine);
+        let (load, coming) = self.count_held(roster, lease, now);
+        let unheld = |unit: &&State<A>| !is_mine(unit) && !roster.holders.contains_key(&unit.name);
+        let free: BTreeMap<Unit, Moment> = (self.units.values().filter(unheld))
+            .map(|unit| (unit.name.clone(), *self.peers.free.get(&unit.name).unwrap_or(&now)))
+            .collect();
+        // Of what no source feeds, only some may know, and nobody knows whether anything is left: it is no part of a share.
+        let is_fed = |unit: &&Unit| {
+            let items = self.units.get(*unit).map(|state| state.items.values());
+            items.is_some_and(|mut items| items.any(|item| !item.sources.is_empty()))
+        };
+        let (fed, left): (Vec<&Unit>, Vec<&Unit>) = free.keys().partition(is_fed);
+        let census = Census {
+            me: &me,
+            held: load.iter().map(|(who, load)| (who.as_str(), *load)).collect(),
+            free: fed.iter().map(|unit| unit.0.as_str()).collect(),
+            coming,
+        };
+        let share = census.share();
+        let mut take: BTreeSet<Unit> = share.take.iter().map(|name| Unit((*name).to_owned())).collect();
+        let best =
+            |unit: &Unit| load.keys().max_by_key(|who| rank(&unit.0, who)).is_some_and(|who| *who == me);
+        take.extend(left.iter().filter(|unit| best(unit)).map(|unit| Unit::clone(unit)));
+        let late: BTreeSet<Unit> = (free.iter())
+            .filter(|(unit, since)| now - **since >= self.patience(unit, lease) && !take.contains(unit))
+            .map(|(unit, _)| unit.clone())
+            .collect();
+        let (settled, give) = (share.settled && free.is_empty(), share.give.min((share.most / PART).max(1)));
+        let held = roster.holders.keys().chain(free.keys()).cloned().collect();
+        self.peers.heard = Some(Heard::Among { load, held });
+        self.peers.free = free;
+        self.take(&take, &late, now);
+        self.give(give, now);
+        settled
+    }
+
+    /// Nobody else is there.
+    fn alone(&mut self, now: Moment) {
+        self.peers.heard = Some(Heard::Alone);
+        self.peers.free.clear();
+        self.peers.absent.clear();
+        let all: Vec<Unit> = self.units.keys().cloned().collect();
+        all.iter().for_each(|name| self.ask(name, now));
+        self.units.values_mut().for_each(|unit| unit.leaving = false);
+    }
+
+    /// How many units each instance holds, and how many will come free by themselves.
+    fn count_held(
+        &mut self,
+        roster: &Roster,
+        lease: Millis,
+        now: Moment,
+    ) -> (BTreeMap<String, usize>, usize) {
+        let me = &self.options.instance;
+        let mut load: BTreeMap<String, usize> = roster.instances.iter().map(|one| (one.clone(), 0)).collect();
+        load.insert(me.clone(), self.units.values().filter(|unit| is_mine(unit)).count());
         let mut absent = BTreeMap::new();
         let mut coming = 0;
         for (unit, holder) in &roster.holders {
@@ -185,7 +230,7 @@ impl<A: Agent> Engine<A> {
             }
             match load.get_mut(holder.as_str()) {
                 // It was given back, or the answer was lost: it comes free by itself.
-                Some(_) if *holder == me => coming += 1,
+                Some(_) if holder == me => coming += 1,
                 Some(load) => *load += 1,
                 None => {
                     // Who is not there and yet holds something for longer than a lease works on its own (`--once`,
@@ -196,41 +241,23 @@ impl<A: Agent> Engine<A> {
                 }
             }
         }
-        let unheld = |unit: &&State<A>| !is_mine(unit) && !roster.holders.contains_key(&unit.name);
-        let free: BTreeMap<Unit, Moment> = (self.units.values().filter(unheld))
-            .map(|unit| (unit.name.clone(), *self.peers.free.get(&unit.name).unwrap_or(&now)))
-            .collect();
-        let names = free.keys().map(|unit| unit.0.as_str()).collect();
-        let census = Census { me: &me, held: load.clone(), free: names, coming };
-        let share = census.share();
-        let late = free
-            .iter()
-            .filter(|(unit, since)| now - **since >= self.patience(unit, lease))
-            .map(|(unit, _)| unit);
-        let late: BTreeSet<Unit> =
-            late.filter(|unit| !share.take.contains(&unit.0.as_str())).cloned().collect();
-        let take: BTreeSet<Unit> = share.take.iter().map(|name| Unit((*name).to_owned())).collect();
-        let others: Vec<Unit> = (self.units.values().filter(|unit| !is_mine(unit)))
-            .map(|unit| unit.name.clone())
-            .filter(|name| !take.contains(name) && !late.contains(name))
-            .collect();
-        let held = roster.holders.keys().chain(free.keys()).cloned().collect();
-        let load = load.into_iter().map(|(who, load)| (who.to_owned(), load)).collect();
-        let settled = share.settled;
-        let give = share.give.min((share.most / PART).max(1));
-        self.peers.heard = Some(Heard::Among { load, held });
-        (self.peers.absent, self.peers.free) = (absent, free);
-        take.iter().chain(&late).for_each(|name| self.ask(name, now));
-        for name in &late {
+        self.peers.absent = absent;
+        (load, coming)
+    }
+
+    /// These are this instance's to claim; the latter though they are not its share. All others are somebody else's.
+    fn take(&mut self, share: &BTreeSet<Unit>, late: &BTreeSet<Unit>, now: Moment) {
+        share.iter().chain(late).for_each(|name| self.ask(name, now));
+        for name in late {
             if let Some(unit) = self.units.get_mut(name) {
                 unit.kept_until = now.saturating_add(KEPT * self.options.ttl);
             }
         }
-        for name in &others {
-            self.leave_to_others(name);
-        }
-        self.give(give, now);
-        settled
+        let others: Vec<Unit> = (self.units.values().filter(|unit| !is_mine(unit)))
+            .map(|unit| unit.name.clone())
+            .filter(|name| !share.contains(name) && !late.contains(name))
+            .collect();
+        others.iter().for_each(|name| self.leave_to_others(name));
     }
 
     /// How long a unit may stand free before anybody takes it: longer than it takes whose share it is to hear of it, and not
@@ -281,4 +308,9 @@ impl<A: Agent> Engine<A> {
         unit.yields();
         self.reporter.changed();
     }
+}
+
+/// Whether this instance holds it, or has asked for it.
+fn is_mine<A: Agent>(unit: &State<A>) -> bool {
+    unit.number().is_some() || unit.claiming.is_some()
 }

@@ -125,6 +125,9 @@ impl Swarm {
     /// An instance of each agent dies for good, and another one comes.
     pub(crate) fn share(&mut self) -> Result<(), Box<Failure>> {
         let ttl = self.nodes.iter().map(|node| node.options.ttl).max().unwrap_or(0);
+        // Who still stands still is not among those that share.
+        let begun = self.nodes.iter().map(|node| node.stalled_until).max().unwrap_or(0);
+        while self.turn(begun + ttl)? {}
         // From whatever it was: at most every unit has to move, an eighth of a share at a time.
         let before = self.until_even(20 * ttl)?;
         if self.setup.instances < 2 {
