@@ -202,13 +202,7 @@ impl Checker {
         }
         let kept = |key: &ItemKey| {
             let recorded = ledger.get(key).map_or(&[][..], |entry| &entry.from[..]);
-            // Nobody can say that nothing wants what somebody wrote into a file.
-            let doubtful =
-                world.tampered.contains(key) && (said.has_broken_rows() || !said.frozen.is_empty());
-            said.is_paused(key, kind, recorded)
-                || said.is_frozen(key)
-                || *said.wish(key) == Wish::Unclear
-                || doubtful
+            said.is_paused(key, kind, recorded) || said.is_frozen(key) || *said.wish(key) == Wish::Unclear
         };
         let unread = said.has_broken_rows() || !said.frozen.is_empty();
         // A file with anything in it that somebody holds, that may be made from what cannot be read, or that was edited by
@@ -219,7 +213,8 @@ impl Checker {
                 || unread && (world.tampered.contains(*key) || said.murky(key, kind))
                 || !corrects && world.tampered.contains(*key)
         };
-        let keeping: BTreeSet<&str> = all.iter().filter(holds).map(ItemKey::unit).collect();
+        let keeping: BTreeSet<&str> =
+            all.iter().chain(ledger.keys()).filter(holds).map(ItemKey::unit).collect();
         for key in &all {
             let Err(why) = settled(key, &said, world, now) else { continue };
             let recorded = ledger.get(key).map_or(&[][..], |entry| &entry.from[..]);
