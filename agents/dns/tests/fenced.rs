@@ -57,14 +57,14 @@ async fn a_zone_file_is_not_replaced_after_the_claims_end() {
     let settings = BindSettings::files(dir.path());
     let (old, new) = (Bind::open(settings.clone()).unwrap(), Bind::open(settings.clone()).unwrap());
     let written = async { assert!(converge(&new, ZONE, &zone("192.0.2.2")).await > 0) };
-    let why = late(&old, &zone("192.0.2.1"), &fence(-1), written).await.unwrap_err();
+    let why = Box::pin(late(&old, &zone("192.0.2.1"), &fence(-1), written)).await.unwrap_err();
     assert!(why.contains("claim"), "{why}");
     let path = dir.path().join("example.com.zone");
     let file = fs::read_to_string(&path).unwrap();
     assert!(file.contains("192.0.2.2"), "{file}");
     // In time, but not by what is there any more.
     let written = async { assert!(converge(&new, ZONE, &zone("192.0.2.3")).await > 0) };
-    let outcomes = late(&old, &zone("192.0.2.1"), &fence(1), written).await.unwrap();
+    let outcomes = Box::pin(late(&old, &zone("192.0.2.1"), &fence(1), written)).await.unwrap();
     assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Stale), "{outcomes:?}");
     // The claim ends between the candidate and the rename.
     let ended = dir.path().join("ended");

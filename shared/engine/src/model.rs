@@ -68,6 +68,8 @@ pub struct World<A: Agent, P> {
     pub trace: Vec<String>,
     /// Commits of facts are refused with this fault, if there is one; so are writes of the ledger.
     pub store_fault: Option<Fault>,
+    /// The other instances of the agent, and what they hold: engines that share are told of them.
+    pub others: Roster,
     units: std::collections::BTreeSet<Unit>,
     rows: BTreeMap<Key, Row>,
     epoch: Epoch,
@@ -95,6 +97,7 @@ impl<A: Agent, P: Place<A>> World<A, P> {
             status: None,
             trace: Vec::new(),
             store_fault: None,
+            others: Roster::default(),
             units: std::collections::BTreeSet::new(),
             rows: BTreeMap::new(),
             epoch: Epoch(1),
@@ -283,8 +286,9 @@ impl<A: Agent, P: Place<A>> World<A, P> {
                 Answer::NextKey(next.cloned())
             }
             Act::Join { .. } => {
-                let instances = [self.options.instance.clone()].into();
-                Answer::Roster(Roster { instances, ..Roster::default() })
+                let mut roster = self.others.clone();
+                roster.instances.insert(self.options.instance.clone());
+                Answer::Roster(roster)
             }
             Act::Leave => Answer::Done,
             Act::Claim { unit, ttl } => self.claim(unit, *ttl),

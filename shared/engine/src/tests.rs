@@ -13,6 +13,7 @@ mod ownership;
 mod proportional;
 mod races;
 mod selection;
+mod sharing;
 mod status;
 mod taking;
 mod waking;
