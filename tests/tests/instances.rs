@@ -13,6 +13,8 @@
 //!
 //! `SHOAL_SEED` repeats a run, but for what the machine does with time.
 
+#![allow(clippy::print_stdout, reason = "how long it took is said")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;

@@ -14,7 +14,9 @@ use common::fleet::Fleet;
 use common::{Named, SECRET, batch, converge, dig, fence, files, here, observe, until};
 use serde_json::json;
 use shoal_agent::{Clock, Fence, Moment, Outcome, Revision, Target, Unit, Why};
-use shoal_dns::target::{Bind, BindSettings, Listen, Server, ServerSettings, Update, UpdateSettings};
+use shoal_dns::target::{
+    Listen, Server, ServerSettings, Update, UpdateSettings, ZoneFileSettings, ZoneFiles,
+};
 use shoal_dns::{Dns, Key, Node};
 
 const ZONE: &str = "example.com";
@@ -54,8 +56,8 @@ async fn late(
 #[tokio::test]
 async fn a_zone_file_is_not_replaced_after_the_claims_end() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = BindSettings::files(dir.path());
-    let (old, new) = (Bind::open(settings.clone()).unwrap(), Bind::open(settings.clone()).unwrap());
+    let settings = ZoneFileSettings::files(dir.path());
+    let (old, new) = (ZoneFiles::open(settings.clone()).unwrap(), ZoneFiles::open(settings.clone()).unwrap());
     let written = async { assert!(converge(&new, ZONE, &zone("192.0.2.2")).await > 0) };
     let why = Box::pin(late(&old, &zone("192.0.2.1"), &fence(-1), written)).await.unwrap_err();
     assert!(why.contains("claim"), "{why}");
@@ -70,7 +72,7 @@ async fn a_zone_file_is_not_replaced_after_the_claims_end() {
     let ended = dir.path().join("ended");
     let mut slow = settings;
     slow.check = vec!["touch".to_owned(), ended.display().to_string()];
-    let slow = Bind::open(slow).unwrap();
+    let slow = ZoneFiles::open(slow).unwrap();
     let end = Fence { number: 1, not_after: 1, clock: Arc::new(Until(ended)) };
     let why = late(&slow, &zone("192.0.2.1"), &end, async {}).await.unwrap_err();
     assert!(why.contains("claim"), "{why}");

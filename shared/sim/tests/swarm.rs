@@ -19,7 +19,7 @@ fn number(name: &str) -> Option<u64> {
 
 /// How many seeds the engine has to pass, and within how many each broken one has to be caught.
 fn seeds() -> u64 {
-    number("SHOAL_SIM_SEEDS").unwrap_or(500)
+    number("SHOAL_SIM_SEEDS").unwrap_or(800)
 }
 
 /// Runs them on all processors, until one fails.
@@ -68,7 +68,7 @@ fn the_engine_holds_what_it_promises() {
     }
     let all = total.into_inner().unwrap();
     println!("{} seeds: {all:?}", seeds());
-    if seeds() >= 500 {
+    if seeds() >= 800 {
         // Enough of everything was seen: a simulation in which nothing happens holds any invariant.
         for effect in
             ["claim", "join", "leave", "ledger read", "ledger write", "look", "apply", "facts", "report"]

@@ -127,7 +127,7 @@ fn what_stands_free_for_long_is_taken_and_kept() {
     world.advance(LEASE * 5 / 12);
     assert_eq!(held(&mut world).len(), 2, "the other one has half a lease to come");
     world.advance(LEASE / 2);
-    assert_eq!(since(&mut world, "Claim") > 0, true);
+    assert!(since(&mut world, "Claim") > 0);
     let late = world.engine().units.values().filter(|unit| unit.kept_until > 0).count();
     assert_eq!(late, 2, "somebody has to work on it");
     // What was taken so is not let go of again at once; of the own share, one after the other may be, and is taken late as well.
