@@ -162,6 +162,10 @@ impl<A: Agent> Context<'_, A> {
         };
         let adopts = have.is_some_and(|(_, ours)| !ours);
         let have = have.map(|(have, _)| have);
+        if adopts && self.options.nature.marks_own {
+            // Also where it is as it should be: it bears no mark yet.
+            return self.act(item, wanted, ADOPT, Value::Null, have.cloned(), now);
+        }
         let null = Value::Null;
         let missing = self.missing(item);
         if wanted.item.is_none() && have.is_none() && missing.is_some() {
@@ -237,7 +241,7 @@ impl<A: Agent> Context<'_, A> {
             Sight::Ours(have) => Ok(Some((have, true))),
             Sight::There(have) => {
                 let ours = item.entry.as_ref().is_some_and(|entry| match &entry.stage {
-                    Stage::Made | Stage::Removing { .. } => true,
+                    Stage::Made | Stage::Removing { .. } => !self.replaced(item, sight),
                     // It was not there when the attempts began: ours if it is what one of them would have made.
                     Stage::Creating { tried, begun } => {
                         begun.is_some() || tried.iter().any(|one| **have == **one)
@@ -246,6 +250,14 @@ impl<A: Agent> Context<'_, A> {
                 Ok(Some((have, ours)))
             }
         }
+    }
+
+    /// Whether what was Shoal's is gone, and somebody else's stands in its place: the target marks what is Shoal's, and this
+    /// bears no mark.
+    pub(crate) fn replaced(&self, item: &Item<A>, sight: &Sight<A::Have>) -> bool {
+        let crate::Nature { marks_own, whole, .. } = self.options.nature;
+        let known = item.entry.as_ref().is_some_and(|entry| !matches!(entry.stage, Stage::Creating { .. }));
+        marks_own && !whole && known && matches!(sight, Sight::There(_))
     }
 
     /// What nobody wants, is there, and is not known to be Shoal's.

@@ -408,9 +408,10 @@ impl<A: Agent> Engine<A> {
     fn reached(&mut self, unit: &mut State<A>, key: &A::Key, revision: Revision) {
         let logic = self.agent.logic();
         let part = unit.items.get(key).and_then(|item| self.context().part(key, item));
+        let replaced = unit.items.get(key).is_some_and(|item| self.context().replaced(item, &item.sight));
         let Some(item) = unit.items.get_mut(key) else { return };
         match (&item.want, part.as_ref().unwrap_or(&item.sight), &mut item.entry) {
-            (None, Sight::Nothing, entry @ Some(_)) => {
+            (None, sight, entry @ Some(_)) if replaced || matches!(sight, Sight::Nothing) => {
                 *entry = None;
                 unit.entries -= 1;
                 unit.pages.touch(key);

@@ -14,6 +14,8 @@ type Make<A> = Arc<dyn Fn(&<A as Agent>::Item) -> <A as Agent>::Have + Send + Sy
 pub struct Model<A: Agent> {
     /// What is there.
     pub items: BTreeMap<A::Key, A::Have>,
+    /// Keys where what is there bears no mark of Shoal's, in a target that marks what is.
+    pub unmarked: BTreeSet<A::Key>,
     /// Keys whose look fails.
     pub unknown: BTreeSet<A::Key>,
     /// Keys whose change fails, and how.
@@ -36,6 +38,7 @@ impl<A: Agent> Clone for Model<A> {
     fn clone(&self) -> Self {
         Self {
             items: self.items.clone(),
+            unmarked: self.unmarked.clone(),
             unknown: self.unknown.clone(),
             failing: self.failing.clone(),
             look_fault: self.look_fault.clone(),
@@ -54,6 +57,7 @@ impl<A: Agent> Model<A> {
     pub fn new(nature: Nature, make: impl Fn(&A::Item) -> A::Have + Send + Sync + 'static) -> Self {
         Self {
             items: BTreeMap::new(),
+            unmarked: BTreeSet::new(),
             unknown: BTreeSet::new(),
             failing: BTreeMap::new(),
             look_fault: None,
@@ -76,6 +80,7 @@ impl<A: Agent> Model<A> {
         if let Some(fault) = self.failing.get(&edit.key) {
             return Outcome::Failed(fault.clone());
         }
+        self.unmarked.remove(&edit.key);
         match &edit.to {
             Some(item) => self.put(edit.key.clone(), item),
             None => {
@@ -113,15 +118,17 @@ impl<A: Agent> Place<A> for (Arc<A>, Model<A>) {
             Some(keys) => keys.contains(key),
             None => agent.unit(key) == *unit,
         };
-        let mark = |have: &A::Have| {
-            if model.nature.whole { Seen::Ours(have.clone()) } else { Seen::There(have.clone()) }
+        let marks = model.nature.whole || model.nature.marks_own;
+        let mark = |key: &A::Key, have: &A::Have| {
+            let marked = marks && !model.unmarked.contains(key);
+            if marked { Seen::Ours(have.clone()) } else { Seen::There(have.clone()) }
         };
         let mut seen: BTreeMap<_, _> = model
             .items
             .iter()
             .filter(|(key, _)| asked(key) && !model.unknown.contains(*key))
             .take(model.short_sight.unwrap_or(usize::MAX))
-            .map(|(key, have)| (key.clone(), mark(have)))
+            .map(|(key, have)| (key.clone(), mark(key, have)))
             .collect();
         for key in model.unknown.iter().filter(|key| asked(key)) {
             seen.insert(key.clone(), Seen::Unknown("it does not answer".to_owned()));

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::agent::{Toys, host, name, rows, tag, toys};
-use crate::{MaxChange, Verdict};
+use super::agent::{Toys, host, name, rows, tag, toys, toys_of};
+use crate::{MaxChange, Nature, Verdict};
 
 fn key(n: usize) -> String {
     format!("a/{}", name(n))
@@ -125,4 +125,32 @@ fn a_stop_in_the_middle_of_an_adoption_loses_nothing() {
         world.converge();
         assert_eq!(world.place.1.items.len(), 0, "fuse {fuse}");
     }
+}
+
+#[test]
+fn what_took_the_place_of_shoals_is_somebody_elses_where_marks_tell() {
+    let mut world = toys_of(Nature { marks_own: true, ..Nature::default() });
+    world.fleet("a", 2, "hi");
+    world.converge();
+    // Each was removed by hand, and something else made under its name.
+    for n in [0, 1] {
+        world.place.1.unmarked.insert(key(n));
+        world.place.1.put(key(n), &"theirs".to_owned());
+    }
+    world.engine().resync();
+    assert_eq!(world.run(), Verdict::Held);
+    world.set("toy/a", tag("yo"));
+    assert_eq!(world.run(), Verdict::Held);
+    assert_eq!((world.at("a", 0), world.at("a", 1)), (Some("theirs"), Some("theirs")));
+    // Adopted, it is marked, and goes with the tag; the other was never Shoal's.
+    let all = told(&mut world);
+    adopt(&mut world, &all[..1]);
+    world.run();
+    assert_eq!(world.at("a", 0), Some("yo"));
+    world.restart();
+    world.set("toy/a", json!(null));
+    world.advance(70_000);
+    assert_eq!(world.run(), Verdict::Converged);
+    assert_eq!((world.at("a", 0), world.at("a", 1)), (None, Some("theirs")));
+    assert!(world.ledger.is_empty(), "{:?}", world.ledger.keys());
 }

@@ -17,7 +17,7 @@ pub(super) fn routes(to: Routes) -> Routes {
         .required()])
         .takes([query::<HostName>("after", "`next` of the page before.")])
         .takes(["revision", "limit"].map(shared))
-        .refuses(&[404])
+        .refuses(&[404, 422])
         .answers::<Hits>("A page of hosts.");
     to.at("/api/v2/search", [found])
 }
@@ -49,7 +49,8 @@ async fn search(ask: Ask) -> Answer {
 
 impl From<BadRule> for Problem {
     fn from(bad: BadRule) -> Self {
-        Self::bad_request(bad.to_string())
+        let (status, title) = (StatusCode::UNPROCESSABLE_ENTITY, "The expression cannot be understood");
+        Self::new(status, "invalid", title, bad.to_string())
             .with("field", "where")
             .with("column", bad.column)
             .with("expected", bad.why)

@@ -244,7 +244,7 @@ async fn hosts_are_searched_by_an_expression() {
     commit(&*store, vec![change("hosts/h8", json!({"id": "8"}))]).await;
     assert_eq!(names(&by("name%20==%20'h8'%20%26%26%20memory%20%3E%200&revision=1").await), ["h8"]);
     assert_eq!(names(&by("name%20==%20'h8'%20%26%26%20memory%20%3E%200").await), Vec::<String>::new());
-    refused(server.ask("GET", "/api/v2/search?where=memory%20%3E"), 400, "bad-request", &["column 9"]).await;
+    refused(server.ask("GET", "/api/v2/search?where=memory%20%3E"), 422, "invalid", &["column 9"]).await;
     refused(server.ask("GET", "/api/v2/search"), 400, "bad-request", &["?where="]).await;
     refused(server.ask("GET", "/api/v2/search?where=true&revision=99"), 404, "no-such-revision", &["99"])
         .await;
