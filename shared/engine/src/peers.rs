@@ -172,12 +172,8 @@ impl<A: Agent> Engine<A> {
         let free: BTreeMap<Unit, Moment> = (self.units.values().filter(unheld))
             .map(|unit| (unit.name.clone(), *self.peers.free.get(&unit.name).unwrap_or(&now)))
             .collect();
-        // Of what no source feeds, only some may know, and nobody knows whether anything is left: it is no part of a share.
-        let is_fed = |unit: &&Unit| {
-            let items = self.units.get(*unit).map(|state| state.items.values());
-            items.is_some_and(|mut items| items.any(|item| !item.sources.is_empty()))
-        };
-        let (fed, left): (Vec<&Unit>, Vec<&Unit>) = free.keys().partition(is_fed);
+        let (fed, left): (Vec<&Unit>, Vec<&Unit>) =
+            free.keys().partition(|unit| self.units.get(*unit).is_some_and(is_fed));
         let census = Census {
             me: &me,
             held: load.iter().map(|(who, load)| (who.as_str(), *load)).collect(),
@@ -221,11 +217,12 @@ impl<A: Agent> Engine<A> {
     ) -> (BTreeMap<String, usize>, usize) {
         let me = &self.options.instance;
         let mut load: BTreeMap<String, usize> = roster.instances.iter().map(|one| (one.clone(), 0)).collect();
-        load.insert(me.clone(), self.units.values().filter(|unit| is_mine(unit)).count());
+        let own = self.units.values().filter(|unit| is_mine(unit) && is_fed(unit));
+        load.insert(me.clone(), own.count());
         let mut absent = BTreeMap::new();
         let mut coming = 0;
         for (unit, holder) in &roster.holders {
-            if self.units.get(unit).is_some_and(is_mine) {
+            if !self.units.get(unit).is_some_and(|unit| is_fed(unit) && !is_mine(unit)) {
                 continue;
             }
             match load.get_mut(holder.as_str()) {
@@ -288,7 +285,8 @@ impl<A: Agent> Engine<A> {
 
     /// Lets go of so many units: those that are on their way out already, then those with nothing to do.
     fn give(&mut self, some: usize, now: Moment) {
-        let held = self.units.values().filter(|unit| unit.number().is_some() && unit.kept_until <= now);
+        let shared = |unit: &&State<A>| unit.number().is_some() && unit.kept_until <= now && is_fed(unit);
+        let held = self.units.values().filter(shared);
         let busy = |unit: &State<A>| (!unit.is_quiet(), !unit.open.is_empty());
         let mut order: Vec<_> = held.map(|unit| (!unit.leaving, busy(unit), unit.name.clone())).collect();
         order.sort_unstable();
@@ -308,6 +306,12 @@ impl<A: Agent> Engine<A> {
         unit.yields();
         self.reporter.changed();
     }
+}
+
+/// Whether any source feeds it. Of what none feeds, only some may know, and nobody knows whether anything is left: it is no part
+/// of a share, neither free nor held, or it would go to and fro.
+fn is_fed<A: Agent>(unit: &State<A>) -> bool {
+    unit.items.values().any(|item| !item.sources.is_empty())
 }
 
 /// Whether this instance holds it, or has asked for it.

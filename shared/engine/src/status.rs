@@ -135,6 +135,9 @@ impl<A: Agent> Engine<A> {
     }
 
     fn unit_verdict(&self, unit: &State<A>) -> Verdict {
+        if unit.elsewhere && self.options.shares() {
+            return Verdict::Converged;
+        }
         if unit.backoff.failures > 0 {
             return Verdict::Failed;
         }
@@ -168,9 +171,8 @@ impl<A: Agent> Engine<A> {
             if !unit.backoff.why.is_empty() {
                 all.push((name(), String::new(), unit.backoff.why.clone()));
             }
-            all.extend(
-                unit.open.iter().map(|(key, open)| (name(), key.to_string(), open.trouble.to_string())),
-            );
+            let open = unit.open.iter().filter(|_| !unit.elsewhere);
+            all.extend(open.map(|(key, open)| (name(), key.to_string(), open.trouble.to_string())));
             let why = |l: &LeftOut| format!("left out {}: {}", l.who.join(", "), l.why);
             all.extend(unit.left_out().map(|l| (name(), l.key.clone(), why(&l))));
         }
@@ -199,7 +201,8 @@ impl<A: Agent> Engine<A> {
     pub fn sizes(&self) -> Sizes {
         // What nobody asked for is not known well enough to be counted.
         let all = !self.options.is_narrowed();
-        let asked = || self.units.values().filter(|unit| all || unit.number().is_some());
+        let ours = |unit: &&State<A>| !unit.elsewhere && (all || unit.number().is_some());
+        let asked = || self.units.values().filter(ours);
         let sum = |of: fn(&State<A>) -> usize| asked().map(of).sum();
         Sizes {
             items: sum(|u| u.entries),
@@ -242,6 +245,10 @@ impl<A: Agent> Engine<A> {
 }
 
 fn unit_status<A: Agent>(unit: &State<A>, seen: Revision) -> UnitStatus {
+    if unit.elsewhere {
+        // Whoever works on it says how it stands; what a commit woke here is nobody's to decide on.
+        return UnitStatus { elsewhere: true, ..UnitStatus::default() };
+    }
     // Few are told: the others are not put into words, and a cold unit of 100,000 items has as many behind.
     let mut open: Vec<_> = unit.open.iter().collect();
     let mut total = open.len();
@@ -256,7 +263,7 @@ fn unit_status<A: Agent>(unit: &State<A>, seen: Revision) -> UnitStatus {
     };
     let mut behind: Vec<Behind> = open.into_iter().map(say).collect();
     let held_total = unit.open.values().filter(|open| matches!(open.trouble, Trouble::Held(_))).count();
-    if !unit.elsewhere && (unit.phase != Phase::Ready || unit.fresh) {
+    if unit.phase != Phase::Ready || unit.fresh {
         let why = match unit.backoff.why.as_str() {
             "" => "it has not been looked at yet".to_owned(),
             why => why.to_owned(),
@@ -275,7 +282,7 @@ fn unit_status<A: Agent>(unit: &State<A>, seen: Revision) -> UnitStatus {
         held_total: held_total as u64,
         left_out: unit.left_out().take(MAX_BEHIND).collect(),
         left_out_total: left_out_total as u64,
-        elsewhere: unit.elsewhere,
+        elsewhere: false,
         clashes_total: clashes(unit).count() as u64,
         clashes: clashes(unit).take(MAX_CLASHES).filter_map(|(key, planned)| clash(key, planned)).collect(),
         held: unit.hold.clone(),

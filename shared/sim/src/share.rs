@@ -10,7 +10,9 @@ use std::time::Duration;
 use shoal_engine::{Answer, Fault, Moment, Roster};
 use shoal_store::{ClaimAnswer, ClaimRequest};
 
+use crate::agent::{ItemKey, SimAgent};
 use crate::node::{Node, Reply};
+use crate::oracle::expected;
 use crate::setup::Failure;
 use crate::store::uptime;
 use crate::swarm::{Event, Swarm};
@@ -74,9 +76,12 @@ impl Swarm {
         (0..self.nodes.len()).filter(|node| self.nodes[*node].world == world).collect()
     }
 
-    /// How many units each instance that is up holds.
+    /// How many units each instance that is up holds, of those that something feeds.
     fn loads(&self, world: usize) -> Vec<usize> {
-        let held = self.holders(world);
+        let said = expected(&SimAgent::of(self.worlds[world].kind), self.store.newest());
+        let fed: BTreeSet<&str> = said.from.keys().map(ItemKey::unit).collect();
+        let mut held = self.holders(world);
+        held.retain(|unit, _| fed.contains(unit.as_str()));
         let up = self.nodes_of(world).into_iter().filter(|node| self.nodes[*node].engine.is_some());
         up.map(|node| self.holder(node)).map(|me| held.values().filter(|who| **who == me).count()).collect()
     }

@@ -151,3 +151,22 @@ fn who_ends_says_so_before_it_gives_its_units_back() {
     assert_eq!(world.count("Release"), UNITS.len());
     assert!(world.engine().is_drained());
 }
+
+#[test]
+fn what_others_work_on_is_not_behind_here() {
+    let mut world = shared();
+    world.others = others(&["other"], &[("c", "other"), ("d", "other")]);
+    world.run();
+    say(&mut world, "yo");
+    world.run();
+    let now = world.now();
+    let units = world.engine().status(now, false).units;
+    for unit in ["c", "d"] {
+        let said = &units[unit];
+        assert!(said.elsewhere && said.behind.is_empty() && said.behind_total == 0, "{said:?}");
+    }
+    assert_eq!(world.engine().sizes().behind, 0);
+    let troubles = world.engine().troubles();
+    assert!(troubles.iter().all(|(_, _, why)| why == "another instance works on it"), "{troubles:?}");
+    assert_eq!(world.engine().verdict(), crate::Verdict::Converged);
+}

@@ -49,8 +49,8 @@ async fn search(ask: Ask) -> Answer {
 
 impl From<BadRule> for Problem {
     fn from(bad: BadRule) -> Self {
-        let (status, title) = (StatusCode::UNPROCESSABLE_ENTITY, "The expression cannot be understood");
-        Self::new(status, "invalid", title, bad.to_string())
+        let hint = "an expression in CEL over a host's fields, such as site == \"rdu3\" && memory >= gib(24), or has(host.rack)";
+        Self::invalid(bad.to_string(), hint)
             .with("field", "where")
             .with("column", bad.column)
             .with("expected", bad.why)
