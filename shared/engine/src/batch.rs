@@ -7,11 +7,11 @@ use sha2::{Digest, Sha256};
 
 use crate::Moment;
 use crate::agent::Agent;
-use crate::decide::hex;
+use crate::decide::{have_digest, hex};
 use crate::effect::{Act, LedgerRow};
 use crate::engine::Engine;
 use crate::guard::{Gate, Said, falls, gate, takers};
-use crate::item::{Item, Kind, Planned, REMAKE, Sight, Trouble};
+use crate::item::{ADOPT, Item, Kind, Planned, REMAKE, Sight, Trouble};
 use crate::ledger::{Entry, MAX_TRIED, Stage};
 use crate::options::OnDrift;
 use crate::target::{Batch, Edit, Fault, Line};
@@ -376,27 +376,29 @@ fn intend<A: Agent>(
         // It was made before and the target lost it: whose it is, nobody asks, and what it was has to stay known.
         (Kind::Create, _) if alone && entry.stage == Stage::Made && entry.last.is_some() => {}
         (Kind::Create, Some(to)) => {
-            let (mut tried, begun) = match std::mem::replace(&mut entry.stage, Stage::Made) {
-                Stage::Creating { tried, begun } => (tried, begun),
-                _ => (Vec::new(), None),
-            };
+            let (mut tried, begun) = attempts(entry);
             if tried.is_empty() {
                 // One token until it is known what became of it: an attempt that no look shows yet may have succeeded.
                 entry.token = token();
             }
             if tried.last() != Some(to) {
-                tried.retain(|one| one != to);
-                tried.push(to.clone());
-                // Only where a mark tells what is Shoal's: elsewhere nothing more is decided on.
-                let surplus = tried.len().saturating_sub(MAX_TRIED);
-                tried.drain(..surplus);
+                try_too(&mut tried, to);
                 touched = true;
             }
-            entry.stage = Stage::Creating { tried, begun };
+            entry.stage = Stage::Creating { tried, begun, adopted: None };
             if entry.from != planned.sources {
                 entry.from.clone_from(&planned.sources);
                 touched = true;
             }
+        }
+        // Not Shoal's before it is changed: what else may stand there by then is as little so as ever.
+        (Kind::Update, Some(to)) if planned.verb == ADOPT && entry.last.is_none() => {
+            let (mut tried, begun) = attempts(entry);
+            try_too(&mut tried, to);
+            let adopted = planned.from.as_ref().map(|have| have_digest::<A>(have));
+            entry.stage = Stage::Creating { tried, begun, adopted };
+            entry.from.clone_from(&planned.sources);
+            touched = true;
         }
         (Kind::Remove, _) => {
             let stage = Stage::Removing { why: planned.because.clone() };
@@ -415,6 +417,23 @@ fn intend<A: Agent>(
         touched |= careful;
     }
     touched
+}
+
+/// What was tried to make it so far, and when a look is to show it.
+fn attempts<I: Clone>(entry: &mut Entry<I>) -> (Vec<Arc<I>>, Option<Moment>) {
+    match std::mem::replace(&mut entry.stage, Stage::Made) {
+        Stage::Creating { tried, begun, .. } => (tried, begun),
+        _ => (Vec::new(), None),
+    }
+}
+
+/// Remembers this attempt as the newest. Too many there are only where a mark tells what is Shoal's: elsewhere nothing more is
+/// decided on.
+fn try_too<I: PartialEq>(tried: &mut Vec<Arc<I>>, to: &Arc<I>) {
+    tried.retain(|one| one != to);
+    tried.push(to.clone());
+    let surplus = tried.len().saturating_sub(MAX_TRIED);
+    tried.drain(..surplus);
 }
 
 /// The whole unit as it shall stand: what is changed, and everything else as it is.

@@ -160,7 +160,7 @@ impl<A: Agent> Context<'_, A> {
             Ok(have) => have,
             Err(decision) => return *decision,
         };
-        let adopts = have.is_some_and(|(_, ours)| !ours);
+        let adopts = have.is_some_and(|(have, ours)| !ours || self.adopting(item, have));
         let have = have.map(|(have, _)| have);
         if adopts && self.options.nature.marks_own {
             // Also where it is as it should be: it bears no mark yet.
@@ -243,12 +243,22 @@ impl<A: Agent> Context<'_, A> {
                 let ours = item.entry.as_ref().is_some_and(|entry| match &entry.stage {
                     Stage::Made | Stage::Removing { .. } => !self.replaced(item, sight),
                     // It was not there when the attempts began: ours if it is what one of them would have made.
-                    Stage::Creating { tried, begun } => {
-                        begun.is_some() || tried.iter().any(|one| **have == **one)
+                    Stage::Creating { tried, begun, .. } => {
+                        begun.is_some()
+                            || tried.iter().any(|one| **have == **one)
+                            || self.adopting(item, have) && item.want.is_some()
                     }
                 });
                 Ok(Some((have, ours)))
             }
+        }
+    }
+
+    /// Whether it is still exactly what a person gave to Shoal, and that was not changed yet.
+    fn adopting(&self, item: &Item<A>, have: &A::Have) -> bool {
+        match item.entry.as_ref().map(|entry| &entry.stage) {
+            Some(Stage::Creating { adopted: Some(digest), .. }) => *digest == have_digest::<A>(have),
+            _ => false,
         }
     }
 
@@ -512,6 +522,11 @@ impl<A: Agent> Planned<A> {
         }
         hex(&hash.finalize()[..8])
     }
+}
+
+/// What names exactly this thing.
+pub(crate) fn have_digest<A: Agent>(have: &A::Have) -> String {
+    hex(&Sha256::digest(serde_json::to_vec(have).unwrap_or_default())[..8])
 }
 
 /// What names a clash: what is there, and what should be.

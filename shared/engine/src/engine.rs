@@ -29,6 +29,7 @@ use crate::counters::{Count, Counters};
 use crate::decide::Context;
 use crate::effect::{Act, Answer, Effect};
 use crate::fleet::{Fleet, Touched};
+use crate::item::{ADOPT, Open, Sight};
 use crate::ledger::SourceId;
 use crate::options::Options;
 use crate::peers::Peers;
@@ -231,6 +232,14 @@ impl<A: Agent> Engine<A> {
                 for key in held {
                     unit.wake(&key, revision);
                 }
+            }
+            if approved {
+                // What a person gives away is looked at once more: it may be another thing by now.
+                let clash =
+                    |open: &Open<A>| open.planned.as_ref().is_some_and(|planned| planned.verb == ADOPT);
+                let clashes: Vec<A::Key> =
+                    unit.open.iter().filter(|(_, open)| clash(open)).map(|(key, _)| key.clone()).collect();
+                clashes.iter().for_each(|key| unit.saw(key, Sight::Unlooked));
             }
             unit.hurry |= approved;
             if approved || !pauses.is_empty() {

@@ -151,7 +151,8 @@ fn toll<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>, ready: &[A::Key]) -> To
     };
     for (key, planned) in ready.iter().filter_map(|key| Some((key, planned(unit, key)?))) {
         // A person said so of each that is adopted.
-        if planned.verb == ADOPT || unit.agreed(key).is_some_and(|agreed| *agreed == planned.digest()) {
+        let adopted = planned.verb == ADOPT && !takes(ctx, key, planned);
+        if adopted || unit.agreed(key).is_some_and(|agreed| *agreed == planned.digest()) {
             continue;
         }
         if matches!(planned.because, Why::NewLogic { .. }) {

@@ -91,8 +91,12 @@ pub(crate) enum Stage<I> {
         tried: Vec<Arc<I>>,
         /// The target said that it has begun, and when a look is to show it: what is there is ours, whatever it looks like
         /// until it is done, and that a look before then shows nothing says nothing.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, rename = "shows", skip_serializing_if = "Option::is_none")]
         begun: Option<Moment>,
+        /// Somebody else's, that a person gave to Shoal, stood there: the digest of what. As long as exactly that does, and
+        /// something is wanted, it is ours.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        adopted: Option<String>,
     },
     /// It was there.
     Made,
@@ -443,7 +447,7 @@ mod tests {
     fn every_stage_survives_being_written() {
         let stages = [
             Stage::Made,
-            Stage::Creating { tried: vec![Arc::new("a".to_owned())], begun: None },
+            Stage::Creating { tried: vec![Arc::new("a".to_owned())], begun: None, adopted: None },
             Stage::Removing { why: Why::HostGone("a.example".parse().unwrap(), Revision(4)) },
             Stage::Removing { why: Why::Drift },
         ];

@@ -63,7 +63,7 @@ impl Entry {
     pub(crate) fn knows(&self, thing: &Thing) -> bool {
         let Some(creating) = self.stage.get("creating") else { return true };
         let tried: Vec<Thing> = serde_json::from_value(creating["tried"].clone()).unwrap_or_default();
-        creating["begun"].is_number() || tried.contains(thing)
+        creating["shows"].is_number() || tried.contains(thing)
     }
 }
 

@@ -67,6 +67,9 @@ pub(crate) struct Adopt {
     /// Only these items of the unit, as the list names them; without any, all that are listed
     #[arg(requires = "unit")]
     pub(crate) items: Vec<String>,
+    /// Only if this is still what is in the way: the digests that --plan shows
+    #[arg(long, value_name = "DIGESTS", requires = "unit")]
+    pub(crate) digest: Option<String>,
     /// Show what is there and what is wanted, adopt nothing
     #[arg(long, requires = "unit")]
     pub(crate) plan: bool,

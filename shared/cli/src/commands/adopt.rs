@@ -54,8 +54,18 @@ pub(crate) async fn run(session: &mut Session, args: Adopt) -> Outcome {
         unit.clashes.retain(|clash| args.items.contains(&clash.key));
         unit.total = unit.clashes.len() as u64;
     }
+    let now = digests(&unit);
+    if args.digest.as_ref().is_some_and(|seen| *seen != now) {
+        return Err(Failure::Held(format!(
+            "nothing was adopted: what is in the way in {name} is not what was shown any more; look again with \
+             `shoal adopt {name} --plan`"
+        )));
+    }
     if args.plan {
-        session.out.print(&unit, |out| text(out, &unit) + &left(std::slice::from_ref(&unit)))?;
+        let items: String = args.items.iter().map(|item| format!("{item} ")).collect();
+        let exactly = format!("to adopt exactly this: shoal adopt {name} {items}--digest {now} -m WHY\n");
+        let shown = |out: &Out| text(out, &unit) + &left(std::slice::from_ref(&unit)) + &exactly;
+        session.out.print(&unit, shown)?;
         return Err(Failure::Pending);
     }
     if session.out.is_text() {
@@ -79,6 +89,12 @@ async fn clashing(session: &Session) -> Outcome<Vec<Clashing>> {
         row: (agent, name),
     };
     Ok(all.map(clashing).collect())
+}
+
+/// Names exactly these clashes.
+fn digests(unit: &Clashing) -> String {
+    let digests: Vec<&str> = unit.clashes.iter().map(|clash| clash.digest.as_str()).collect();
+    digests.join(",")
 }
 
 /// What one side is, on one line.

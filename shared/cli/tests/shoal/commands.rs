@@ -262,7 +262,11 @@ async fn what_is_in_the_way_is_shown_and_adopted() {
     let wrong = ["adopt", "dns/example.com", "example.com/web1", "example.com/web2", "-m", "x"];
     assert_snapshot!("adopt_wrong", fleet.fails(1, &wrong).await);
     fleet.fails(1, &["get", "approvals/dns/example.com"]).await;
-    let one = ["adopt", "dns/example.com", "example.com/web1", "-m", "it is ours"];
+    // What somebody looked at a while ago is not what is in the way now.
+    let old = fleet.fails(4, &["adopt", "dns/example.com", "--digest", "d1,d3", "-m", "x"]).await;
+    assert!(old.contains("not what was shown any more"), "{old}");
+    fleet.fails(1, &["get", "approvals/dns/example.com"]).await;
+    let one = ["adopt", "dns/example.com", "example.com/web1", "--digest", "d2", "-m", "it is ours"];
     assert_snapshot!("adopt_done", fleet.ok(&one).await);
     let row = fleet.ok(&["get", "approvals/dns/example.com", "-o", "json"]).await;
     assert!(row.contains("example.com/web1") && row.contains("d2") && !row.contains("d1"), "{row}");

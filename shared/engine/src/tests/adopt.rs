@@ -3,7 +3,8 @@
 use serde_json::json;
 
 use super::agent::{Toys, host, name, rows, tag, toys, toys_of};
-use crate::{MaxChange, Nature, Verdict};
+use super::races::{ask, is_apply, tell};
+use crate::{Answer, Applied, MaxChange, Nature, Outcome, Verdict};
 
 fn key(n: usize) -> String {
     format!("a/{}", name(n))
@@ -153,4 +154,39 @@ fn what_took_the_place_of_shoals_is_somebody_elses_where_marks_tell() {
     assert_eq!(world.run(), Verdict::Converged);
     assert_eq!((world.at("a", 0), world.at("a", 1)), (None, Some("theirs")));
     assert!(world.ledger.is_empty(), "{:?}", world.ledger.keys());
+}
+
+#[test]
+fn what_came_after_the_look_that_was_shown_is_not_adopted() {
+    let mut world = clashing();
+    let all = told(&mut world);
+    // Nobody has looked since.
+    world.place.1.put(key(0), &"theirs, too".to_owned());
+    adopt(&mut world, &all[..1]);
+    assert_eq!(world.run(), Verdict::Held);
+    assert_eq!(world.at("a", 0), Some("theirs, too"));
+}
+
+#[test]
+fn what_changes_while_it_is_adopted_is_not_shoals() {
+    for dies in [false, true] {
+        let mut world = clashing();
+        let all = told(&mut world);
+        adopt(&mut world, &all[..1]);
+        let apply = ask(&mut world, is_apply);
+        // The ledger says that it is about to be changed; the target finds another thing, or nobody asks it any more.
+        world.place.1.put(key(0), &"theirs, too".to_owned());
+        if dies {
+            world.restart();
+        } else {
+            let each = vec![(key(0), Outcome::Stale)];
+            tell(&mut world, &apply, Answer::Applied(Applied { each, facts: Vec::new() }));
+        }
+        world.advance(70_000);
+        assert_eq!(world.run(), Verdict::Held, "dies {dies}");
+        assert_eq!(world.at("a", 0), Some("theirs, too"), "dies {dies}");
+        world.set("toy/a", json!(null));
+        world.run();
+        assert_eq!(world.at("a", 0), Some("theirs, too"), "dies {dies}");
+    }
 }

@@ -7,7 +7,7 @@ use super::agent::{Toy, Toys, host, name, rows, tag, toys};
 use crate::{Act, Answer, Applied, Claimed, Effect, OnDrift, Outcome, Verdict, Why};
 
 /// The effect among those that the engine asks for at this point; the others are carried out.
-fn ask(world: &mut Toys, wanted: impl Fn(&Act<Toy>) -> bool) -> Effect<Toy> {
+pub(super) fn ask(world: &mut Toys, wanted: impl Fn(&Act<Toy>) -> bool) -> Effect<Toy> {
     for _ in 0..100 {
         let (mut found, mut others) = (None, Vec::new());
         for effect in world.effects() {
@@ -29,12 +29,12 @@ fn finish(world: &mut Toys, effect: &Effect<Toy>) {
     tell(world, effect, answer);
 }
 
-fn tell(world: &mut Toys, effect: &Effect<Toy>, answer: Answer<Toy>) {
+pub(super) fn tell(world: &mut Toys, effect: &Effect<Toy>, answer: Answer<Toy>) {
     let now = world.now();
     world.engine().answer(effect.id, answer, now);
 }
 
-fn is_apply(act: &Act<Toy>) -> bool {
+pub(super) fn is_apply(act: &Act<Toy>) -> bool {
     matches!(act, Act::Apply { .. })
 }
 
