@@ -54,14 +54,14 @@ macro_rules! verb {
     };
 }
 
-verb!(get, GET, [400, 421, 431, 500, 503]);
+verb!(get, GET, [400, 414, 421, 431, 500, 503]);
 verb!(put, PUT, WRITE);
-verb!(post, POST, [400, 413, 415, 421, 422, 431, 500, 503]);
+verb!(post, POST, [400, 413, 414, 415, 421, 422, 431, 500, 503]);
 verb!(patch, PATCH, WRITE);
-verb!(delete, DELETE, [400, 403, 404, 409, 412, 421, 422, 431, 500, 503, 507]);
+verb!(delete, DELETE, [400, 403, 404, 409, 412, 414, 421, 422, 431, 500, 503, 507]);
 
 /// What a write may be refused with.
-const WRITE: [u16; 13] = [400, 403, 404, 409, 412, 413, 415, 421, 422, 431, 500, 503, 507];
+const WRITE: [u16; 14] = [400, 403, 404, 409, 412, 413, 414, 415, 421, 422, 431, 500, 503, 507];
 
 impl Op {
     fn new<H, T>(
@@ -336,8 +336,10 @@ pub(super) fn problems() -> Value {
         (status.to_string(), entry)
     };
     let mut all = Map::from_iter(all.map(entry));
-    let what =
-        "The head of the request has more than 64 KiB. HTTP itself says so, without a problem document.";
-    all.insert("431".to_owned(), json!({"description": what}));
+    // HTTP itself says these, before there is anything that a problem document could tell.
+    for (status, what) in [("414", "The target"), ("431", "The head")] {
+        let what = format!("{what} of the request has more than 64 KiB; there is no body.");
+        all.insert(status.to_owned(), json!({"description": what}));
+    }
     Value::Object(all)
 }

@@ -92,9 +92,9 @@ impl Param {
     }
 }
 
-/// Text that any header can hold.
+/// Text that any header can hold; a tab is one of its characters.
 fn line() -> Schema {
-    json_schema!({"type": "string", "maxLength": 4096, "pattern": r"^[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?$"})
+    json_schema!({"type": "string", "maxLength": 4096, "pattern": r"^[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?$"})
 }
 
 /// A list of entity tags, or `*`: HTTP says of what form.
@@ -157,7 +157,7 @@ pub(super) fn components() -> Value {
             "idempotency-key",
             text(
                 "Idempotency-Key",
-                json_schema!({"type": "string", "maxLength": 4096, "pattern": r"^[\x20-\x7e]*$"}),
+                json_schema!({"type": "string", "maxLength": 4096, "pattern": r"^[\t\x20-\x7e]*$"}),
                 "The same request under the same key is done once.",
             )
             .header(),
