@@ -292,8 +292,10 @@ impl<A: Agent> Engine<A> {
         for (name, unit) in &mut self.units {
             let items = &unit.items;
             let recorded = |key: &&A::Key| {
-                let item = items.get(*key).filter(|item| item.sources.is_empty());
-                item.is_some_and(|item| item.entry.as_ref().map_or(unknown, |e| e.from.iter().any(&touched)))
+                items.get(*key).is_some_and(|item| match &item.entry {
+                    Some(entry) => entry.from.iter().any(&touched),
+                    None => unknown && item.sources.is_empty(),
+                })
             };
             let keys: Vec<A::Key> = unit.open.keys().filter(recorded).cloned().collect();
             for key in keys {

@@ -384,3 +384,33 @@ fn what_a_batch_took_along_is_behind_at_once_and_decided_on_again() {
     world.converge();
     assert_eq!((world.at("a", 0), world.at("a", 1)), (Some("hi!"), Some("hi")));
 }
+
+#[test]
+fn what_waits_for_a_person_is_decided_on_again_when_what_it_was_made_from_is_not_understood_any_more() {
+    let mut world = toys();
+    world.fleet("a", 12, "hi");
+    let second = |document: Value| {
+        let mut all = vec![("toy/second".to_owned(), json!({ "document": document }))];
+        all.extend((0..12).map(|n| (format!("toy/second/members/{}", name(n)), json!({}))));
+        all
+    };
+    let put = |world: &mut Toys, all: Vec<(String, Value)>| {
+        all.iter().for_each(|(key, value)| drop(world.set(key, value.clone())));
+    };
+    put(&mut world, second(json!({"text": "two", "unit": "a"})));
+    let digest = {
+        world.run();
+        world.digest()
+    };
+    world.set("approvals/toy/a", json!({ "digest": digest }));
+    world.converge();
+    assert_eq!(world.at("a", 0), Some("hi;two"));
+    // It goes to another unit, which the guard asks about; then nobody can tell what it is.
+    world.set("toy/second", json!({"document": {"text": "two", "unit": "b"}}));
+    assert_eq!(world.run(), Verdict::Held);
+    assert!(world.trouble("a", 0).contains("guard"), "{}", world.trouble("a", 0));
+    world.set("toy/second", json!({"document": {"txt": "slip"}}));
+    world.run();
+    assert!(world.trouble("a", 0).contains("blocked"), "{}", world.trouble("a", 0));
+    assert_eq!(world.at("a", 0), Some("hi;two"));
+}
