@@ -395,7 +395,7 @@ fn what_waits_for_a_person_is_decided_on_again_when_what_it_was_made_from_is_not
         all
     };
     let put = |world: &mut Toys, all: Vec<(String, Value)>| {
-        all.iter().for_each(|(key, value)| drop(world.set(key, value.clone())));
+        all.iter().for_each(|(key, value)| world.set(key, value.clone()));
     };
     put(&mut world, second(json!({"text": "two", "unit": "a"})));
     let digest = {
