@@ -1,18 +1,19 @@
 //! How one process hears of another's commits.
 //!
-//! Who has committed touches the write-ahead log's time stamp: one system call, after the commit can be seen. Every
+//! Who has committed opens the write-ahead log for writing and closes it again, after the commit can be seen. Every
 //! process that watches has an `inotify` watch on that file and wakes, a thread of its own, in some
 //! microseconds. It then reads what is new; the wake-up itself says nothing.
 //!
-//! A write to the log would wake too, but too early: before the commit can be seen. What could be missed is
-//! the commit of a process that died, or was killed, between its commit and the touch: its files are then closed
+//! A write to the log would wake too, but too early: before the commit can be seen. A time stamp that is set would wake as
+//! well, but makes work for the next sync: a file system without a journal then writes down the inode, too. What could be missed
+//! is the commit of a process that died, or was killed, between its commit and the bell: its files are then closed
 //! by the kernel, and that wakes as well. So nothing is polled, and nothing is missed for longer than its
 //! writer lives.
 //!
 //! A bell that fails, by an error of one reading, ends the watches and is done; the next watch hangs up another. It also
 //! hears when the files are moved, removed or replaced, which is for good (see `files`).
 //!
-//! The touch is by path, and the database file itself is never opened here: closing it would drop the locks that
+//! The log carries no locks. The database file itself is never opened here: closing it would drop the locks that
 //! SQLite holds on it.
 
 use std::mem::MaybeUninit;
@@ -24,9 +25,8 @@ use std::thread::JoinHandle;
 use rusqlite::Connection;
 use rustix::fd::OwnedFd;
 use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
-use rustix::fs::{AtFlags, CWD, Timestamps, UTIME_NOW, utimensat};
+use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
-use rustix::time::Timespec;
 use shoal_store::parts::Hub;
 use shoal_store::{Result, StoreError};
 
@@ -36,9 +36,7 @@ use crate::shared::catch_up;
 
 /// Wakes every process that watches this file, and says whether that worked. `log` is the write-ahead log.
 pub(crate) fn ring(log: &Path) -> bool {
-    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
-    let times = Timestamps { last_access: now, last_modification: now };
-    let rung = utimensat(CWD, log, &times, AtFlags::empty());
+    let rung = open(log, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
     if let Err(error) = rung {
         // What was committed stands all the same. Others hear of it with the next one.
         tracing::warn!(log = %log.display(), %error, "other processes could not be told of a commit");
@@ -70,11 +68,9 @@ impl Bell {
         let events = inotify::init(CreateFlags::CLOEXEC).map_err(|error| {
             failed("starting inotify (the limit is fs.inotify.max_user_instances: raise it)", &error)
         })?;
-        let kinds =
-            WatchFlags::ATTRIB | WatchFlags::CLOSE_WRITE | WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF;
         // Of the file itself only that it goes.
         let fate = WatchFlags::ATTRIB | WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF;
-        inotify::add_watch(&events, log, kinds)
+        inotify::add_watch(&events, log, fate | WatchFlags::CLOSE_WRITE)
             .and_then(|_| inotify::add_watch(&events, &files.place, fate))
             .map_err(|error| {
                 failed("watching the files (the limit is fs.inotify.max_user_watches)", &error)

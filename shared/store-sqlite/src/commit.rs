@@ -1,16 +1,17 @@
 //! One commit inside the writing transaction.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::{Timestamp, Unit};
 use rusqlite::{OptionalExtension, params};
 use shoal_core::{Change, Commit, CommitInfo, Committed, LogEntry, Revision};
-use shoal_store::parts::{digest, scopes};
+use shoal_store::parts::digest;
 use shoal_store::{REMEMBERED, StoreError};
 
 use crate::fault::Stop;
-use crate::read::{int, revision};
+use crate::read::int;
+use crate::schema::first;
+use crate::scopes;
 use crate::writer::Tx;
 
 impl Tx<'_> {
@@ -64,48 +65,40 @@ impl Tx<'_> {
 
     fn write(&mut self, entry: LogEntry) -> Result<(), Stop> {
         let info = &entry.info;
-        let number = int(info.revision);
         let c = self.connection;
-        c.prepare_cached(
-            "INSERT INTO commits (revision, first, count, author, principal, message, time)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        )?
-        .execute(params![
-            number,
-            self.next,
-            i64::try_from(entry.changes.len()).unwrap_or(i64::MAX),
-            info.author,
-            info.principal,
-            info.message,
-            info.time.as_millisecond(),
-        ])?;
         let mut insert = c.prepare_cached(
-            "INSERT INTO changes (id, revision, key, value, moved) VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT INTO changes (id, key, moved, value, count, time, author, principal, message)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?;
-        let mut stand = c.prepare_cached(
-            "INSERT INTO rows (key, revision, change, live) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (key) DO UPDATE SET revision = ?2, change = ?3, live = ?4",
-        )?;
+        let mut version = c.prepare_cached("INSERT INTO versions (key, change, live) VALUES (?1, ?2, ?3)")?;
         let mut names = c.prepare_cached("INSERT OR IGNORE INTO naming (member, key) VALUES (?1, ?2)")?;
-        let mut touched = BTreeSet::new();
-        let mut next = self.next;
+        let mut id = first(int(info.revision));
+        let count = i64::try_from(entry.changes.len()).unwrap_or(i64::MAX);
+        // What the commit is stands with its first change.
+        let mut head = Some(info);
         for Change { key, value, moved } in &entry.changes {
             let text = key.as_str();
             let value = value.as_ref().map(|v| v.as_str());
-            insert.execute(params![next, number, text, value, moved.as_ref().map(|k| k.as_str())])?;
-            stand.execute(params![text, number, next, value.is_some()])?;
+            let of = head.take();
+            insert.execute(params![
+                id,
+                text,
+                moved.as_ref().map(|k| k.as_str()),
+                value,
+                of.map(|_| count),
+                of.map(|i| i.time.as_millisecond()),
+                of.map(|i| &i.author),
+                of.and_then(|i| i.principal.as_ref()),
+                of.map(|i| &i.message),
+            ])?;
+            version.execute(params![text, id, value.is_some()])?;
             if let Some((_, member)) = key.as_member() {
                 names.execute([member, text])?;
             }
-            touched.extend(scopes(key));
-            next += 1;
+            id += 1;
         }
-        let mut scope = c.prepare_cached("INSERT INTO scopes (scope, revision) VALUES (?1, ?2)")?;
-        for name in &touched {
-            scope.execute(params![name, number])?;
-        }
-        self.next = next;
         self.head.revision = info.revision;
+        scopes::file(self, entry.changes.len())?;
         self.entries.push(Arc::new(entry));
         Ok(())
     }
@@ -117,7 +110,8 @@ impl Tx<'_> {
             .prepare_cached("SELECT digest, revision, changed FROM remembered WHERE key = ?1")?;
         let known = sql.query_row([key], |row| {
             let changed = row.get::<_, i64>(2)?;
-            Ok((row.get::<_, Vec<u8>>(0)?, revision(row, 1)?, usize::try_from(changed).unwrap_or_default()))
+            let revision = Revision(row.get::<_, i64>(1)?.unsigned_abs());
+            Ok((row.get::<_, Vec<u8>>(0)?, revision, usize::try_from(changed).unwrap_or_default()))
         });
         match known.optional()? {
             None => Ok(None),

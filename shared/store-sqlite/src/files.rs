@@ -4,12 +4,11 @@
 //! lost without a word, and a connection that is opened later would be one to another file. So before each transaction
 //! and each read two names are looked up, and once they lead elsewhere nothing is done any more.
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use rustix::fs::{AtFlags, CWD, Statx, StatxFlags, makedev, statx};
 use shoal_store::{Result, StoreError};
 
 use crate::open::log_of;
@@ -59,9 +58,20 @@ impl Files {
 
 /// Which file this name leads to, if any. An error says nothing about that.
 fn id(path: &Path) -> io::Result<Option<(u64, u64)>> {
-    match fs::metadata(path) {
-        Ok(found) => Ok(Some((found.dev(), found.ino()))),
+    match ask(path, StatxFlags::INO) {
+        Ok(found) => Ok(Some((makedev(found.stx_dev_major, found.stx_dev_minor), found.stx_ino))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// How long the file of this name is, in octets.
+pub(crate) fn length(path: &Path) -> io::Result<u64> {
+    ask(path, StatxFlags::SIZE).map(|found| found.stx_size)
+}
+
+/// Asks for nothing but what is wanted. A kernel that was asked for the times of a file gives its next write times of their
+/// own, which the next sync then writes down as well: asked for with each commit, that makes two writes of each sync.
+fn ask(path: &Path, what: StatxFlags) -> io::Result<Statx> {
+    Ok(statx(CWD, path, AtFlags::empty(), what)?)
 }

@@ -33,6 +33,7 @@ mod pre;
 mod read;
 mod readers;
 mod schema;
+mod scopes;
 mod shared;
 mod verify;
 mod writer;

@@ -9,11 +9,15 @@ use shoal_store::parts::Where;
 use shoal_store::{MAX_PAGE, MAX_PAGE_BYTES};
 
 use crate::fault::{Stop, damaged};
-use crate::read::{bounds, int, key, revision};
+use crate::read::{bounds, int, key, written};
+use crate::schema::{first, revision_of};
+use crate::scopes;
 
 /// The most commits that a watcher reads at once, and about the most octets.
-const BATCH: i64 = 512;
+const BATCH: usize = 512;
 const BATCH_BYTES: usize = 8 << 20;
+/// The columns that say what a commit is.
+const COMMIT: &str = "id, count, time, author, principal, message";
 /// Commits of more changes than this are searched, not scanned, for the keys of a prefix.
 const SCANNED: i64 = 16;
 
@@ -24,25 +28,31 @@ struct Head {
     count: i64,
 }
 
+/// What the first change of a commit says of it, in the columns of [`COMMIT`].
 fn commit(row: &SqlRow<'_>) -> Result<Head, Stop> {
-    let time = Timestamp::from_millisecond(row.get(6)?).map_err(damaged)?;
+    let first: i64 = row.get(0)?;
+    let revision = written(first);
+    let (count, time): (Option<i64>, Option<i64>) = (row.get(1)?, row.get(2)?);
+    let (Some(count), Some(time)) = (count, time) else {
+        return Err(damaged(format!("revision {revision} has no commit")));
+    };
     let info = CommitInfo {
-        revision: revision(row, 0)?,
+        revision,
         author: row.get(3)?,
         principal: row.get(4)?,
         message: row.get(5)?,
-        time,
+        time: Timestamp::from_millisecond(time).map_err(damaged)?,
     };
-    Ok(Head { info, first: row.get(1)?, count: row.get(2)? })
+    Ok(Head { info, first, count })
 }
 
 fn change(row: &SqlRow<'_>) -> Result<Change, Stop> {
-    let text = |column| row.get_ref(column)?.as_str_or_null().map_err(rusqlite::Error::from);
-    let name = text(0)?.ok_or_else(|| damaged("a change has no key"))?;
+    let text = |column: &str| row.get_ref(column)?.as_str_or_null().map_err(rusqlite::Error::from);
+    let name = text("key")?.ok_or_else(|| damaged("a change has no key"))?;
     Ok(Change {
         key: key(name)?,
-        value: text(1)?.map(Document::trusted),
-        moved: text(2)?.map(key).transpose()?,
+        value: text("value")?.map(Document::trusted),
+        moved: text("moved")?.map(key).transpose()?,
     })
 }
 
@@ -63,9 +73,9 @@ pub(crate) fn log(
         if log.len() == limit {
             return Ok(false);
         }
-        let sql = "SELECT revision, first, count, author, principal, message, time FROM commits WHERE revision = ?1";
-        let mut sql = connection.prepare_cached(sql)?;
-        let mut rows = sql.query([number])?;
+        let sql = format!("SELECT {COMMIT} FROM changes WHERE id = ?1");
+        let mut sql = connection.prepare_cached(&sql)?;
+        let mut rows = sql.query([first(number)])?;
         let row = rows.next()?.ok_or_else(|| damaged(format!("revision {number} has no commit")))?;
         let head = commit(row)?;
         let changes = changes(connection, range, &head)?;
@@ -91,27 +101,32 @@ pub(crate) fn each_revision(
     before: i64,
     mut f: impl FnMut(i64) -> Result<bool, Stop>,
 ) -> Result<(), Stop> {
-    let (sql, name) = match Where::of(range) {
-        Where::All => (
-            "SELECT revision FROM commits WHERE revision < ?1 AND ?2 = '' ORDER BY revision DESC",
-            String::new(),
-        ),
-        Where::Key(key) => (
-            "SELECT revision FROM changes WHERE revision < ?1 AND key = ?2 ORDER BY revision DESC",
-            key.to_string(),
-        ),
-        Where::Scope(name) | Where::Within(name) => {
-            ("SELECT revision FROM scopes WHERE revision < ?1 AND scope = ?2 ORDER BY revision DESC", name)
+    match Where::of(range) {
+        Where::All => {
+            let mut sql = connection.prepare_cached("SELECT max(id) FROM changes WHERE id < ?1")?;
+            let mut bound = first(before);
+            while let Some(id) = sql.query_row([bound], |row| row.get::<_, Option<i64>>(0))? {
+                let number = revision_of(id);
+                if !f(number)? {
+                    break;
+                }
+                bound = first(number);
+            }
+            Ok(())
         }
-    };
-    let mut sql = connection.prepare_cached(sql)?;
-    let mut rows = sql.query(params![before, name])?;
-    while let Some(row) = rows.next()? {
-        if !f(row.get(0)?)? {
-            break;
+        Where::Key(key) => {
+            let sql = "SELECT change FROM versions WHERE key = ?1 AND change < ?2 ORDER BY change DESC";
+            let mut sql = connection.prepare_cached(sql)?;
+            let mut rows = sql.query(params![key.as_str(), first(before)])?;
+            while let Some(row) = rows.next()? {
+                if !f(revision_of(row.get(0)?))? {
+                    break;
+                }
+            }
+            Ok(())
         }
+        Where::Scope(name) | Where::Within(name) => scopes::each(connection, &name, before, f),
     }
-    Ok(())
 }
 
 /// The newest revision that wrote in the range.
@@ -122,8 +137,9 @@ pub(crate) fn last_write(connection: &Connection, range: &Range) -> Result<Optio
         let mut wrote = exact;
         if !wrote {
             let (from, to) = bounds(range, None);
-            let sql = "SELECT 1 FROM changes WHERE key >= ?1 AND key < ?2 AND revision = ?3 LIMIT 1";
-            wrote = connection.prepare_cached(sql)?.exists(params![from, to, number])?;
+            let sql = "SELECT 1 FROM versions WHERE key >= ?1 AND key < ?2 AND change >= ?3 AND change < ?4 LIMIT 1";
+            let ids = (first(number), first(number + 1));
+            wrote = connection.prepare_cached(sql)?.exists(params![from, to, ids.0, ids.1])?;
         }
         if wrote {
             last = Some(Revision(number.unsigned_abs()));
@@ -139,13 +155,15 @@ fn changes(connection: &Connection, range: &Range, of: &Head) -> Result<Vec<Chan
     let end = of.first + of.count;
     let mut found = match range {
         Range::Key(key) => {
-            let sql = "SELECT key, value, moved FROM changes WHERE key = ?1 AND revision = ?2";
-            collect(connection, sql, params![key.as_str(), int(of.info.revision)])?
+            let sql = "SELECT c.key, c.value, c.moved FROM versions v CROSS JOIN changes c ON c.id = v.change
+                WHERE v.key = ?1 AND v.change >= ?2 AND v.change < ?3";
+            collect(connection, sql, params![key.as_str(), of.first, end])?
         }
         Range::Naming(member) if of.count > SCANNED => {
-            let sql = "SELECT c.key, c.value, c.moved FROM naming n CROSS JOIN changes c
-                ON c.key = n.key AND c.revision = ?2 WHERE n.member = ?1 ORDER BY n.key";
-            collect(connection, sql, params![member.as_str(), int(of.info.revision)])?
+            let sql = "SELECT c.key, c.value, c.moved FROM naming n
+                CROSS JOIN versions v ON v.key = n.key AND v.change >= ?2 AND v.change < ?3
+                CROSS JOIN changes c ON c.id = v.change WHERE n.member = ?1 ORDER BY n.key";
+            collect(connection, sql, params![member.as_str(), of.first, end])?
         }
         Range::Prefix(_) if of.count > SCANNED => {
             let (from, to) = bounds(range, None);
@@ -186,18 +204,26 @@ fn search(connection: &Connection, mut first: i64, mut end: i64, bound: &str) ->
 
 /// Whole commits after `after`, in order: some, at least one if there is one.
 pub(crate) fn after(connection: &Connection, after: Revision) -> Result<Vec<Arc<LogEntry>>, Stop> {
-    let sql = "SELECT revision, first, count, author, principal, message, time FROM commits
-        WHERE revision > ?1 ORDER BY revision LIMIT ?2";
-    let mut sql = connection.prepare_cached(sql)?;
-    let mut rows = sql.query(params![int(after), BATCH])?;
+    let sql = format!("SELECT {COMMIT}, key, value, moved FROM changes WHERE id >= ?1 ORDER BY id");
+    let mut sql = connection.prepare_cached(&sql)?;
+    let mut rows = sql.query([first(int(after).saturating_add(1))])?;
     let (mut entries, mut bytes) = (Vec::new(), 0);
     while let Some(row) = rows.next()? {
-        let head = commit(row)?;
-        let changes = changes(connection, &Range::All, &head)?;
-        let entry = LogEntry { info: head.info, changes };
+        let Head { info, first, count } = commit(row)?;
+        let mut entry = LogEntry { info, changes: vec![change(row)?] };
+        for place in 1..count {
+            let next = rows.next()?.filter(|row| row.get(0) == Ok(first + place));
+            let next = next.ok_or_else(|| {
+                damaged(format!(
+                    "revision {} should have {count} changes, {place} are there",
+                    entry.info.revision
+                ))
+            })?;
+            entry.changes.push(change(next)?);
+        }
         bytes += size(&entry);
         entries.push(Arc::new(entry));
-        if bytes > BATCH_BYTES {
+        if bytes > BATCH_BYTES || entries.len() == BATCH {
             break;
         }
     }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use shoal_core::{Epoch, Revision};
 use shoal_store::{Head, Result, StoreError};
@@ -152,6 +153,9 @@ pub(crate) fn connect(
         None => Connection::open_with_flags(place, flags)?,
     };
     connection.set_prepared_statement_cache_capacity(64);
+    // Otherwise SQLite, as built here, plans a statement anew whenever a bound of its range is another: that cost more than
+    // the rest of most statements.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     wait_when_busy(&mut connection)?;
     connection.pragma_update(None, "cache_size", -(cache / 1024))?;
     // Another program's views and triggers are not run; a damaged page is an error, not a guess.
@@ -221,9 +225,14 @@ pub(crate) fn recognise(place: &Path, application: i32, version: i32) -> Result<
     }
     if version != schema::VERSION {
         let known = schema::VERSION;
+        let way = if version < known {
+            "it is older than any that was released: with the Shoal that wrote it, `shoal export` its documents, and \
+             `shoal apply` them to a new database"
+        } else {
+            "use the version of Shoal that wrote it, or a newer one"
+        };
         return Err(StoreError::Invalid(format!(
-            "{place} has tables of version {version}, this program knows version {known}: use the version of Shoal \
-             that wrote it, or a newer one"
+            "{place} has tables of version {version}, this program knows version {known}: {way}"
         ))
         .into());
     }
@@ -264,7 +273,10 @@ fn create(connection: &mut Connection) -> Result<(), Stop> {
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     if is_empty(&tx)? {
         tx.execute_batch(schema::CREATE)?;
-        tx.execute("INSERT INTO meta (id, epoch, claimed) VALUES (1, ?1, 0)", [epoch.0.cast_signed()])?;
+        tx.execute(
+            "INSERT INTO meta (id, epoch, claimed, scoped) VALUES (1, ?1, 0, 0)",
+            [epoch.0.cast_signed()],
+        )?;
         tx.pragma_update(None, "application_id", schema::APPLICATION)?;
         tx.pragma_update(None, "user_version", schema::VERSION)?;
     }
@@ -292,19 +304,18 @@ pub(crate) fn check(connection: &Connection, place: &Path) -> Result<(), Stop> {
     if head.revision == Revision(0) {
         return Ok(());
     }
-    let (first, count): (i64, i64) =
-        moment.query_row("SELECT first, count FROM commits ORDER BY revision DESC LIMIT 1", [], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })?;
-    let there: i64 =
-        moment.query_row("SELECT count(*) FROM changes WHERE id >= ?1", [first], |row| row.get(0))?;
-    if there != count {
-        return Err(damaged(format!(
-            "revision {} should have {count} changes, {there} are there",
-            head.revision
-        )));
+    let sql =
+        "SELECT (SELECT count FROM changes WHERE id = ?1), (SELECT count(*) FROM changes WHERE id >= ?1)";
+    let first = schema::first(read::int(head.revision));
+    let (count, there): (Option<i64>, i64) =
+        moment.query_row(sql, [first], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    match count {
+        None => Err(damaged(format!("revision {} has no commit", head.revision))),
+        Some(count) if there != count => {
+            Err(damaged(format!("revision {} should have {count} changes, {there} are there", head.revision)))
+        }
+        Some(_) => Ok(()),
     }
-    Ok(())
 }
 
 /// Where the write-ahead log of the file stands.

@@ -1,13 +1,13 @@
 //! Preconditions, as seen from inside the writing transaction.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 use shoal_core::{Key, Pre, Range, Revision};
 use shoal_store::StoreError;
 
 use crate::claims;
 use crate::fault::Stop;
 use crate::log::last_write;
-use crate::read::revision;
+use crate::read::{version, written};
 use crate::writer::Tx;
 
 /// What stands at a key: when it was written, whether it lives, and where its value is.
@@ -20,12 +20,8 @@ pub(crate) struct Standing {
 impl Tx<'_> {
     /// What stands at `key`, if anything ever did.
     pub(crate) fn standing(&self, key: &Key) -> Result<Option<Standing>, Stop> {
-        let mut sql =
-            self.connection.prepare_cached("SELECT revision, live, change FROM rows WHERE key = ?1")?;
-        let row = sql.query_row([key.as_str()], |row| {
-            Ok(Standing { revision: revision(row, 0)?, live: row.get(1)?, change: row.get(2)? })
-        });
-        Ok(row.optional()?)
+        let now = version(self.connection, key.as_str(), i64::MAX)?;
+        Ok(now.map(|(change, live)| Standing { revision: written(change), live, change }))
     }
 
     /// Whether all of it is so.

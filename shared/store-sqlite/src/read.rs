@@ -1,19 +1,18 @@
 //! Rows, now and as they stood.
 
-use rusqlite::{Connection, Row as SqlRow, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use shoal_core::{Document, Epoch, Key, Range, Revision, Row};
 use shoal_store::{Head, MAX_PAGE_BYTES, Page, Query, Result, StoreError};
 
 use crate::fault::{Stop, damaged};
+use crate::schema::{first, revision_of};
+
+/// So many versions of one key are passed over before it is looked up instead.
+const PASSED: usize = 16;
 
 /// A number as SQLite keeps it; larger ones do not occur and sort last.
 pub(crate) fn int(revision: Revision) -> i64 {
     i64::try_from(revision.0).unwrap_or(i64::MAX)
-}
-
-/// A revision as it was kept.
-pub(crate) fn revision(row: &SqlRow<'_>, column: usize) -> rusqlite::Result<Revision> {
-    row.get::<_, i64>(column).map(|n| Revision(n.unsigned_abs()))
 }
 
 /// A key as it was kept.
@@ -21,24 +20,28 @@ pub(crate) fn key(text: &str) -> Result<Key, Stop> {
     text.parse().map_err(damaged)
 }
 
+/// The revision that wrote the change `id`.
+pub(crate) fn written(id: i64) -> Revision {
+    Revision(revision_of(id).unsigned_abs())
+}
+
 /// The database's identity and newest revision.
 pub(crate) fn head(connection: &Connection) -> rusqlite::Result<Head> {
     newest(connection).map(|(head, _)| head)
 }
 
-/// The head, and the id that the next change gets.
+/// The head, and up to which revision the scopes are filed.
 pub(crate) fn newest(connection: &Connection) -> rusqlite::Result<(Head, i64)> {
-    let sql = "SELECT m.epoch, coalesce(c.revision, 0), coalesce(c.first + c.count, 1) FROM meta m
-        LEFT JOIN (SELECT revision, first, count FROM commits ORDER BY revision DESC LIMIT 1) c";
+    let sql = "SELECT epoch, scoped, (SELECT max(id) FROM changes) FROM meta";
     connection.prepare_cached(sql)?.query_row([], |row| {
         let epoch = Epoch(row.get::<_, i64>(0)?.cast_unsigned());
-        Ok((Head { epoch, revision: revision(row, 1)? }, row.get(2)?))
+        let revision = written(row.get::<_, Option<i64>>(2)?.unwrap_or(0));
+        Ok((Head { epoch, revision }, row.get(1)?))
     })
 }
 
 /// The keys of a range as SQL sees them: from the first text on, before the second.
 pub(crate) fn bounds(range: &Range, after: Option<&str>) -> (String, String) {
-    let past = |text: &str| format!("{text}\0");
     let (from, to) = match range {
         Range::All | Range::Naming(_) => (String::new(), char::MAX.to_string()),
         Range::Key(key) => (key.to_string(), past(key.as_str())),
@@ -48,6 +51,11 @@ pub(crate) fn bounds(range: &Range, after: Option<&str>) -> (String, String) {
         Some(after) if after >= from.as_str() => (past(after), to),
         _ => (from, to),
     }
+}
+
+/// The first text behind this one.
+fn past(text: &str) -> String {
+    format!("{text}\0")
 }
 
 /// A text that sorts after everything that starts with `prefix`.
@@ -62,56 +70,101 @@ pub(crate) fn page(connection: &Connection, query: &Query, limit: usize) -> Resu
     if at > newest {
         return Err(StoreError::Future { asked: at, newest }.into());
     }
-    let (from, to) = bounds(&query.range, query.after.as_ref().map(Key::as_str));
-    let member = match &query.range {
-        Range::Naming(member) => member.as_str(),
-        Range::All | Range::Key(_) | Range::Prefix(_) => "",
-    };
-    let mut sql = connection.prepare_cached(sql(matches!(query.range, Range::Naming(_)), at == newest))?;
-    let mut found = sql.query(params![from, to, query.tombstones, int(at), member])?;
     let mut page = Page { at, rows: Vec::new(), next: None };
     let mut bytes = 0;
-    while let Some(row) = found.next()? {
-        let value: Option<&str> = row.get_ref(1)?.as_str_or_null().map_err(rusqlite::Error::from)?;
+    let mut value = connection.prepare_cached("SELECT value, moved FROM changes WHERE id = ?1")?;
+    each_version(connection, query, int(at), |name, id, live| {
+        if !live && !query.tombstones {
+            return Ok(true);
+        }
+        let mut found = value.query([id])?;
+        let row = found.next()?.ok_or_else(|| damaged(format!("the change {id} of {name} is missing")))?;
+        let value: Option<&str> = row.get_ref(0)?.as_str_or_null().map_err(rusqlite::Error::from)?;
         bytes += value.map_or(0, str::len);
         if page.rows.len() == limit || (bytes > MAX_PAGE_BYTES && !page.rows.is_empty()) {
             page.next = page.rows.last().map(|row| row.key.clone());
-            break;
+            return Ok(false);
         }
-        let moved: Option<&str> = row.get_ref(3)?.as_str_or_null().map_err(rusqlite::Error::from)?;
+        let moved: Option<&str> = row.get_ref(1)?.as_str_or_null().map_err(rusqlite::Error::from)?;
         page.rows.push(Row {
-            key: key(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?)?,
+            key: key(name)?,
             value: value.map(Document::trusted),
-            revision: revision(row, 2)?,
+            revision: written(id),
             moved: moved.map(key).transpose()?,
         });
-    }
+        Ok(true)
+    })?;
     Ok(page)
 }
 
-/// ?1 from, ?2 to, ?3 tombstones too, ?4 at, ?5 member. `CROSS JOIN` keeps the order of the loops.
-fn sql(naming: bool, now: bool) -> &'static str {
-    match (naming, now) {
-        (false, true) => {
-            "SELECT r.key, c.value, c.revision, c.moved FROM rows r CROSS JOIN changes c ON c.id = r.change
-             WHERE r.key >= ?1 AND r.key < ?2 AND (?3 OR r.live) AND ?4 >= 0 AND ?5 = '' ORDER BY r.key"
+/// Calls `f` with each key that the query asks for, in order, the change that stood there at the revision `at`, and whether
+/// that was a value; for as long as it answers yes.
+fn each_version(
+    connection: &Connection,
+    query: &Query,
+    at: i64,
+    mut f: impl FnMut(&str, i64, bool) -> Result<bool, Stop>,
+) -> Result<(), Stop> {
+    let (mut from, to) = bounds(&query.range, query.after.as_ref().map(Key::as_str));
+    let bound = first(at.saturating_add(1));
+    if let Range::Naming(member) = &query.range {
+        let mut names = connection.prepare_cached(
+            "SELECT key FROM naming WHERE member = ?1 AND key >= ?2 AND key < ?3 ORDER BY key",
+        )?;
+        let mut names = names.query(params![member.as_str(), from, to])?;
+        while let Some(name) = names.next()? {
+            let name = name.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
+            if let Some((id, live)) = version(connection, name, bound)?
+                && !f(name, id, live)?
+            {
+                break;
+            }
         }
-        (true, true) => {
-            "SELECT r.key, c.value, c.revision, c.moved FROM naming n CROSS JOIN rows r ON r.key = n.key
-             CROSS JOIN changes c ON c.id = r.change
-             WHERE n.member = ?5 AND n.key >= ?1 AND n.key < ?2 AND (?3 OR r.live) AND ?4 >= 0 ORDER BY n.key"
-        }
-        (false, false) => {
-            "SELECT r.key, c.value, c.revision, c.moved FROM rows r CROSS JOIN changes c ON c.id =
-             (SELECT id FROM changes WHERE key = r.key AND revision <= ?4 ORDER BY revision DESC LIMIT 1)
-             WHERE r.key >= ?1 AND r.key < ?2 AND (?3 OR c.value IS NOT NULL) AND ?5 = '' ORDER BY r.key"
-        }
-        (true, false) => {
-            "SELECT n.key, c.value, c.revision, c.moved FROM naming n CROSS JOIN changes c ON c.id =
-             (SELECT id FROM changes WHERE key = n.key AND revision <= ?4 ORDER BY revision DESC LIMIT 1)
-             WHERE n.member = ?5 AND n.key >= ?1 AND n.key < ?2 AND (?3 OR c.value IS NOT NULL) ORDER BY n.key"
-        }
+        return Ok(());
     }
+    let mut versions = connection.prepare_cached(
+        "SELECT key, change, live FROM versions WHERE key >= ?1 AND key < ?2 ORDER BY key, change DESC",
+    )?;
+    let (mut seen, mut stood, mut passed) = (String::new(), false, 0);
+    'walk: loop {
+        let mut rows = versions.query(params![from, to])?;
+        while let Some(row) = rows.next()? {
+            let name = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
+            if name != seen {
+                (seen.clear(), seen.push_str(name));
+                (stood, passed) = (false, 0);
+            }
+            let id = row.get(1)?;
+            if !stood && id < bound {
+                stood = true;
+                if !f(name, id, row.get(2)?)? {
+                    return Ok(());
+                }
+                continue;
+            }
+            passed += 1;
+            if passed < PASSED {
+                continue;
+            }
+            // A key of many versions: found by looking it up, and the walk is taken up behind it.
+            if !stood
+                && let Some((id, live)) = version(connection, &seen, bound)?
+                && !f(&seen, id, live)?
+            {
+                return Ok(());
+            }
+            from = past(&seen);
+            continue 'walk;
+        }
+        return Ok(());
+    }
+}
+
+/// The newest change of `key` below the id `bound`, and whether it is a value.
+pub(crate) fn version(connection: &Connection, key: &str, bound: i64) -> Result<Option<(i64, bool)>, Stop> {
+    let sql = "SELECT change, live FROM versions WHERE key = ?1 AND change < ?2 ORDER BY change DESC LIMIT 1";
+    let mut sql = connection.prepare_cached(sql)?;
+    Ok(sql.query_row(params![key, bound], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
 }
 
 #[cfg(test)]

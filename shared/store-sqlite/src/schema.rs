@@ -2,42 +2,51 @@
 
 /// Marks the file as Shoal's: `Shol` in ASCII.
 pub(crate) const APPLICATION: i32 = 0x5368_6f6c;
-/// The version of the tables that this program reads and writes.
-pub(crate) const VERSION: i32 = 1;
+/// The version of the tables that this program reads and writes. Nothing older was ever released.
+pub(crate) const VERSION: i32 = 2;
 
-/// Makes version 1 in an empty file.
+/// By how many bits the id of a change stands above its place in its commit: the rest is the commit's revision.
+const PLACES: u32 = 20;
+const _: () = assert!(shoal_store::MAX_CHANGES < 1 << PLACES, "a commit's changes have to fit");
+
+/// The id of the first change of the commit `revision`, and the bound of those of the commits before it.
+pub(crate) fn first(revision: i64) -> i64 {
+    revision.clamp(0, i64::MAX >> PLACES) << PLACES
+}
+
+/// The revision of the change `id`.
+pub(crate) fn revision_of(id: i64) -> i64 {
+    id >> PLACES
+}
+
+/// Makes the tables in an empty file.
 pub(crate) const CREATE: &str = "
--- One row: the epoch, and the last fencing number that was given out.
+-- One row: the epoch, the last fencing number that was given out, and up to which revision `scopes` is filled.
 CREATE TABLE meta (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     epoch INTEGER NOT NULL,
-    claimed INTEGER NOT NULL
+    claimed INTEGER NOT NULL,
+    scoped INTEGER NOT NULL
 );
--- `first` and `count` say which changes are its: they stand together, in key order.
-CREATE TABLE commits (
-    revision INTEGER PRIMARY KEY,
-    first INTEGER NOT NULL,
-    count INTEGER NOT NULL,
-    author TEXT NOT NULL,
-    principal TEXT,
-    message TEXT NOT NULL,
-    time INTEGER NOT NULL
-);
--- Every value that ever was, once. Not WITHOUT ROWID: values are large.
+-- Every value that ever was, once. The id is the revision times 2^20 and the place in the commit, in key order; the first
+-- change of each commit says what the commit is. Not WITHOUT ROWID: values are large.
 CREATE TABLE changes (
     id INTEGER PRIMARY KEY,
-    revision INTEGER NOT NULL,
     key TEXT NOT NULL,
-    value TEXT,
-    moved TEXT
+    count INTEGER,
+    time INTEGER,
+    author TEXT,
+    principal TEXT,
+    message TEXT,
+    moved TEXT,
+    value TEXT
 );
-CREATE UNIQUE INDEX changes_by_key ON changes (key, revision);
--- What stands at each key that was ever written; `live` is 0 for a tombstone.
-CREATE TABLE rows (
-    key TEXT PRIMARY KEY,
-    revision INTEGER NOT NULL,
+-- Which changes each key had, the newest first: what stands now is the first. `live` is 0 for a tombstone.
+CREATE TABLE versions (
+    key TEXT NOT NULL,
     change INTEGER NOT NULL,
-    live INTEGER NOT NULL
+    live INTEGER NOT NULL,
+    PRIMARY KEY (key, change DESC)
 ) WITHOUT ROWID;
 -- The member rows, by the member they name.
 CREATE TABLE naming (
@@ -45,7 +54,7 @@ CREATE TABLE naming (
     key TEXT NOT NULL,
     PRIMARY KEY (member, key)
 ) WITHOUT ROWID;
--- Which revisions wrote under a prefix, or named a member.
+-- Which revisions wrote under a prefix, or named a member: all but the newest, see `meta.scoped`.
 CREATE TABLE scopes (
     scope TEXT NOT NULL,
     revision INTEGER NOT NULL,

@@ -20,6 +20,7 @@ use crate::copies::{exists, look_at, open};
 use crate::fault::Stop;
 use crate::open::{absolute, marks, recognise};
 use crate::read;
+use crate::schema::{first, revision_of};
 
 /// How many faults are named.
 const NAMED: usize = 100;
@@ -145,9 +146,10 @@ fn history(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(), Stop> {
     let of = count(connection, "changes")?;
+    let (_, last) = read::newest(connection)?;
     let mut all = connection.prepare(
-        "SELECT c.id, c.revision, c.key, c.value, c.moved, m.first, m.count FROM changes c
-         LEFT JOIN commits m ON m.revision = c.revision ORDER BY c.id",
+        "SELECT c.id, c.key, c.value, c.moved, v.live FROM changes c
+         LEFT JOIN versions v ON v.key = c.key AND v.change = c.id ORDER BY c.id",
     )?;
     let mut filed =
         connection.prepare("SELECT EXISTS (SELECT 1 FROM scopes WHERE scope = ?1 AND revision = ?2)")?;
@@ -158,20 +160,21 @@ fn history(
         if verified.changes.is_multiple_of(1000) {
             progress(verified.changes, of);
         }
-        let (id, revision): (i64, i64) = (row.get(0)?, row.get(1)?);
-        let text = String::from_utf8_lossy(row.get_ref(2)?.as_bytes().unwrap_or_default()).into_owned();
+        let revision = revision_of(row.get(0)?);
+        let text = String::from_utf8_lossy(row.get_ref(1)?.as_bytes().unwrap_or_default()).into_owned();
         let place = format!("{text} at revision {revision}");
-        let value = row.get_ref(3)?.as_bytes_or_null().map_err(rusqlite::Error::from)?;
-        let moved: Option<String> = row.get(4)?;
+        let value = row.get_ref(2)?.as_bytes_or_null().map_err(rusqlite::Error::from)?;
+        let moved: Option<String> = row.get(3)?;
         if revision != now {
             scoped += touched.len() as u64;
             (touched, now) = (BTreeSet::new(), revision);
         }
-        let range: (Option<i64>, Option<i64>) = (row.get(5)?, row.get(6)?);
-        match range {
-            (Some(first), Some(count)) if (first..first + count).contains(&id) => {}
-            (Some(_), _) => verified.found(&place, "it does not stand among the changes of its commit"),
-            (None, _) => verified.found(&place, "its commit is missing"),
+        match row.get::<_, Option<bool>>(4)? {
+            None => verified.found(&place, "the index `versions` does not have it"),
+            Some(live) if live != value.is_some() => {
+                verified.found(&place, "it is deleted in the history and stands now, or the other way round");
+            }
+            Some(_) => {}
         }
         let key: Key = match text.parse() {
             Ok(key) => key,
@@ -186,7 +189,7 @@ fn history(
         if moved.is_some_and(|other| other.parse::<Key>().is_err()) {
             verified.found(&place, "the other end of its renaming is no key");
         }
-        for scope in scopes(&key) {
+        for scope in scopes(&key).filter(|_| revision <= last) {
             if touched.contains(&scope) {
                 continue;
             }
@@ -224,65 +227,77 @@ fn undecoded(key: &Key, value: &[u8]) -> Option<String> {
     }
 }
 
-/// Commits follow each other, each with all of its changes.
+/// Every commit has all of its changes, and says what it is.
 fn commits(
     connection: &Connection,
     verified: &mut Verified,
     _: &mut dyn FnMut(u64, u64),
 ) -> Result<(), Stop> {
-    let mut all = connection.prepare("SELECT revision, first, count FROM commits ORDER BY revision")?;
-    let mut there =
-        connection.prepare("SELECT count(*) FROM changes WHERE id >= ?1 AND id < ?2 AND revision = ?3")?;
+    let mut all = connection.prepare(
+        "SELECT id, count, author IS NOT NULL AND message IS NOT NULL AND time IS NOT NULL FROM changes ORDER BY id",
+    )?;
     let mut found = all.query([])?;
-    let mut next: Option<i64> = None;
+    let mut now: Option<Counted> = None;
     while let Some(row) = found.next()? {
-        verified.commits += 1;
-        let (revision, first, count): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        let place = format!("the commit of revision {revision}");
-        if next.is_some_and(|next| next != first) {
-            verified.found(&place, "its changes do not follow those of the commit before it");
+        let (id, count, whole): (i64, Option<i64>, bool) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let revision = revision_of(id);
+        if now.as_ref().is_none_or(|now| now.revision != revision) {
+            if let Some(now) = now.take() {
+                now.told(verified);
+            }
+            verified.commits += 1;
         }
-        next = Some(first + count);
-        let has: i64 = there.query_row(params![first, first + count, revision], |row| row.get(0))?;
-        if has != count {
-            verified.found(&place, format!("it should have {count} changes, {has} are there"));
+        let now = now.get_or_insert(Counted { revision, count: None, there: 0, gaps: false });
+        if id == first(revision) && whole {
+            now.count = count;
         }
+        now.gaps |= id != first(revision) + now.there;
+        now.there += 1;
+    }
+    if let Some(now) = now {
+        now.told(verified);
     }
     Ok(())
 }
 
-/// What stands at each key is the newest of its history.
+/// A commit of whose changes so many were seen.
+struct Counted {
+    revision: i64,
+    count: Option<i64>,
+    there: i64,
+    gaps: bool,
+}
+
+impl Counted {
+    fn told(self, verified: &mut Verified) {
+        let place = format!("the commit of revision {}", self.revision);
+        match self.count {
+            None => verified.found(&place, "it does not say who made it, when and why"),
+            Some(count) if count != self.there => {
+                verified.found(&place, format!("it should have {count} changes, {} are there", self.there));
+            }
+            Some(_) if self.gaps => verified.found(&place, "its changes do not follow each other"),
+            Some(_) => {}
+        }
+    }
+}
+
+/// What stands at each key is of the history.
 fn standing(
     connection: &Connection,
     verified: &mut Verified,
     _: &mut dyn FnMut(u64, u64),
 ) -> Result<(), Stop> {
-    verified.rows = count(connection, "rows")?;
+    verified.rows = count(connection, "(SELECT DISTINCT key FROM versions)")?;
     let mut wrong = connection.prepare(
-        "SELECT r.key, c.key IS NULL, c.key IS NOT r.key OR c.revision IS NOT r.revision,
-                (c.value IS NOT NULL) IS NOT (r.live <> 0)
-         FROM rows r LEFT JOIN changes c ON c.id = r.change
-         WHERE c.key IS NOT r.key OR c.revision IS NOT r.revision OR (c.value IS NOT NULL) IS NOT (r.live <> 0)",
+        "SELECT v.key, v.change, c.key IS NULL FROM versions v LEFT JOIN changes c ON c.id = v.change
+         WHERE c.key IS NOT v.key",
     )?;
     let mut found = wrong.query([])?;
     while let Some(row) = found.next()? {
-        let (key, missing, other): (String, bool, bool) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        let what = match (missing, other) {
-            (true, _) => "what stands there now is not in the history",
-            (_, true) => "what stands there now is the history of something else",
-            _ => "it is deleted in the history and stands now, or the other way round",
-        };
-        verified.found(key, what);
-    }
-    let mut older = connection.prepare(
-        "SELECT h.key, h.newest, r.revision FROM (SELECT key, max(revision) AS newest FROM changes GROUP BY key) h
-         LEFT JOIN rows r ON r.key = h.key WHERE r.revision IS NOT h.newest",
-    )?;
-    let mut found = older.query([])?;
-    while let Some(row) = found.next()? {
-        let (key, newest, now): (String, i64, Option<i64>) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        let now = now.map_or("nothing".to_owned(), |now| format!("what revision {now} wrote"));
-        verified.found(key, format!("revision {newest} wrote it last, and {now} stands there"));
+        let (key, change, missing): (String, i64, bool) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let what = if missing { "is not in the history" } else { "is the history of something else" };
+        verified.found(key, format!("what it had at revision {} {what}", revision_of(change)));
     }
     Ok(())
 }
@@ -293,14 +308,13 @@ fn indexes(
     verified: &mut Verified,
     _: &mut dyn FnMut(u64, u64),
 ) -> Result<(), Stop> {
-    let mut all = connection.prepare("SELECT key, live FROM rows ORDER BY key")?;
+    let mut all = connection.prepare("SELECT DISTINCT key FROM versions ORDER BY key")?;
     let mut filed =
         connection.prepare("SELECT EXISTS (SELECT 1 FROM naming WHERE member = ?1 AND key = ?2)")?;
-    let mut tags = connection.prepare("SELECT EXISTS (SELECT 1 FROM rows WHERE key = ?1 AND live)")?;
     let mut found = all.query([])?;
     let (mut members, mut known): (u64, Option<(String, bool)>) = (0, None);
     while let Some(row) = found.next()? {
-        let (text, live): (String, bool) = (row.get(0)?, row.get(1)?);
+        let text: String = row.get(0)?;
         // One that is no key was told with the history.
         let Ok(key) = text.parse::<Key>() else { continue };
         let Some((tag, member)) = key.as_member() else { continue };
@@ -309,11 +323,13 @@ fn indexes(
         if !there {
             verified.found(&text, "the index `naming` does not have it");
         }
-        if !live {
+        let live =
+            |key: &str| read::version(connection, key, i64::MAX).map(|v| v.is_some_and(|(_, live)| live));
+        if !live(&text)? {
             continue;
         }
         if known.as_ref().is_none_or(|(known, _)| known != tag) {
-            known = Some((tag.to_owned(), tags.query_row([tag], |row| row.get(0))?));
+            known = Some((tag.to_owned(), live(tag)?));
         }
         if known.as_ref().is_some_and(|(_, there)| !there) {
             verified.found(&text, format!("it is a member of {tag}, which does not exist"));

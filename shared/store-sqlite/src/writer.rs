@@ -130,8 +130,8 @@ pub(crate) struct Tx<'a> {
     pub(crate) connection: &'a Connection,
     /// How the database stands, with what was done in this transaction so far.
     pub(crate) head: Head,
-    /// The id that the next change gets.
-    pub(crate) next: i64,
+    /// Up to which revision the scopes are filed.
+    pub(crate) scoped: i64,
     /// The commits of this transaction.
     pub(crate) entries: Vec<Arc<LogEntry>>,
 }
@@ -234,10 +234,10 @@ impl Loop {
         &self,
         tasks: impl Iterator<Item = &'t Task>,
     ) -> Result<(Head, Vec<Arc<LogEntry>>, Vec<Result<Answer>>, bool), Stop> {
-        let (head, next) = read::newest(&self.connection)?;
+        let (head, scoped) = read::newest(&self.connection)?;
         let mut before = head;
         let mut told = false;
-        let mut tx = Tx { connection: &self.connection, head, next, entries: Vec::new() };
+        let mut tx = Tx { connection: &self.connection, head, scoped, entries: Vec::new() };
         let mut answers = Vec::new();
         for task in tasks {
             answers.push(match tx.perform(task) {

@@ -59,7 +59,7 @@ async fn other_files_are_refused() {
     let connection = rusqlite::Connection::open(at("newer.db")).unwrap();
     connection.pragma_update(None, "user_version", 99).unwrap();
     drop(connection);
-    let error = refused(&at("newer.db"), &["version 99", "knows version 1", "newer"]).await;
+    let error = refused(&at("newer.db"), &["version 99", "knows version 2", "newer"]).await;
     assert!(matches!(error, StoreError::Invalid(_)));
 
     refused(folder.path(), &["is a folder"]).await;
@@ -99,7 +99,7 @@ async fn damage_is_said() {
     // Under an open store: the page is gone from below its feet.
     fs::write(&path, &good).unwrap();
     let connection = rusqlite::Connection::open(&path).unwrap();
-    connection.execute("UPDATE rows SET key = 'not a key' WHERE key = 'hosts/w0'", []).unwrap();
+    connection.execute("UPDATE versions SET key = 'not a key' WHERE key = 'hosts/w0'", []).unwrap();
     drop(connection);
     let store = SqliteStore::open(&path).await.unwrap();
     let answer = store.read(&Query::new(Range::All)).await;

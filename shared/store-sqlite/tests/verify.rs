@@ -33,6 +33,8 @@ async fn fleet(path: &Path) -> SqliteStore {
             change("facts/vm/web1", Some("{}")),
         ],
         vec![change("dns/a/members/web2", None), change("hosts/web2", None)],
+        // So many that the scopes are filed.
+        (0..20).map(|n| change(&format!("facts/vm/box{n}"), Some("{}"))).collect(),
     ];
     for changes in all {
         store.commit(commit(changes)).await.unwrap();
@@ -51,7 +53,7 @@ async fn what_was_written_is_sound_in_use_and_as_a_backup() {
     let store = fleet(&path).await;
     let verified = checked(&path);
     assert!(verified.is_sound(), "{:?}", verified.damage);
-    assert_eq!((verified.commits, verified.changes, verified.rows), (3, 9, 6));
+    assert_eq!((verified.commits, verified.changes, verified.rows), (4, 29, 26));
     assert_eq!(verified.head.unwrap(), store.head().await.unwrap());
     let copy = dir.path().join("copy.db");
     backup(&path, &copy).unwrap();
@@ -73,12 +75,12 @@ async fn broken(dir: &Path, sql: &str) -> PathBuf {
 async fn what_is_damaged_is_named() {
     for (sql, place, what) in [
         (
-            "UPDATE changes SET value = '{' WHERE key = 'hosts/web1' AND revision = 2",
+            "UPDATE changes SET value = '{' WHERE key = 'hosts/web1' AND id >> 20 = 2",
             "hosts/web1 at revision 2",
             "cannot be read",
         ),
         (
-            "UPDATE changes SET value = '{\"id\":1}' WHERE key = 'hosts/web1' AND revision = 1",
+            "UPDATE changes SET value = '{\"id\":1}' WHERE key = 'hosts/web1' AND id >> 20 = 1",
             "hosts/web1 at revision 1",
             "cannot be read",
         ),
@@ -88,12 +90,25 @@ async fn what_is_damaged_is_named() {
             "not written as documents are",
         ),
         (
-            "UPDATE rows SET revision = 1, change = 1 WHERE key = 'hosts/web1'",
+            "UPDATE versions SET change = 9 << 20 WHERE key = 'hosts/web1' AND change >> 20 = 2",
             "hosts/web1",
-            "revision 2 wrote it last",
+            "what it had at revision 9 is not in the history",
         ),
-        ("UPDATE rows SET live = 1 WHERE key = 'hosts/web2'", "hosts/web2", "deleted in the history"),
-        ("DELETE FROM rows WHERE key = 'facts/vm/web1'", "facts/vm/web1", "nothing stands there"),
+        (
+            "UPDATE versions SET key = 'hosts/web3' WHERE key = 'hosts/web2' AND live = 0",
+            "hosts/web3",
+            "the history of something else",
+        ),
+        (
+            "UPDATE versions SET live = 1 WHERE key = 'hosts/web2'",
+            "hosts/web2 at revision 3",
+            "deleted in the history",
+        ),
+        (
+            "DELETE FROM versions WHERE key = 'facts/vm/web1'",
+            "facts/vm/web1 at revision 2",
+            "`versions` does not have it",
+        ),
         ("DELETE FROM naming WHERE key = 'dns/a/members/web1'", "dns/a/members/web1", "`naming`"),
         (
             "INSERT INTO naming VALUES ('web9', 'dns/a/members/web9')",
@@ -106,14 +121,14 @@ async fn what_is_damaged_is_named() {
             "`scopes`",
         ),
         ("INSERT INTO scopes VALUES ('hosts/', 77)", "the index `scopes`", "1 of its entries"),
-        ("DELETE FROM commits WHERE revision = 2", "hosts/web1 at revision 2", "its commit is missing"),
+        ("UPDATE changes SET author = NULL WHERE id = 2 << 20", "the commit of revision 2", "who made it"),
         (
-            "UPDATE commits SET count = 3 WHERE revision = 3",
+            "UPDATE changes SET count = 3 WHERE id = 3 << 20",
             "the commit of revision 3",
             "should have 3 changes, 2",
         ),
         (
-            "DELETE FROM changes WHERE key = 'facts/vm/web1'",
+            "DELETE FROM changes WHERE key = 'hosts/web1' AND id >> 20 = 2",
             "the commit of revision 2",
             "should have 2 changes, 1",
         ),
