@@ -33,46 +33,46 @@ pub(crate) struct Ahead {
 }
 
 impl Ahead {
-    /// Called after a commit, when nobody waits for its answer: appends a step where the last commit made the log longer.
-    /// What does not succeed is left for another time: it only costs time.
-    pub(crate) fn keep(&mut self, connection: &Connection, log: &Path) {
-        let Ok(length) = length(log) else { return };
+    /// How long the log was when it was looked at last, in octets.
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Called after a commit, while nobody of this process commits: appends a step where commits made the log longer, and
+    /// answers the log, still to be synced. What does not succeed is left for another time: it only costs time.
+    pub(crate) fn keep(&mut self, connection: &Connection, log: &Path) -> Option<File> {
+        let length = length(log).ok()?;
         let grew = length > self.length;
         self.length = length;
         if !grew {
-            return;
+            return None;
         }
         self.grew = self.grew.saturating_add(1);
         if self.grew < HABIT || length > LONGEST {
-            return;
+            return None;
         }
-        if let Ok(length) = append(connection, log) {
-            self.length = length;
-        }
+        let (file, length) = append(connection, log).ok()?;
+        self.length = length;
+        Some(file)
     }
 }
 
-/// Answers how long the log is then.
-fn append(connection: &Connection, log: &Path) -> std::io::Result<u64> {
+/// Answers the log and how long it is then.
+fn append(connection: &Connection, log: &Path) -> std::io::Result<(File, u64)> {
     let begun = connection.execute_batch("BEGIN IMMEDIATE").map_err(std::io::Error::other);
     let done = begun.and_then(|()| {
         let mut file = OpenOptions::new().append(true).open(log)?;
         let length = file.metadata()?.len();
-        zeros(&mut file).inspect_err(|_| {
+        file.write_all(&vec![0; STEP]).inspect_err(|_| {
             // No room for a step: what the disk still has is left to commits.
             let _ = file.set_len(length);
         })?;
-        Ok(length + STEP as u64)
+        Ok((file, length + STEP as u64))
     });
     if !connection.is_autocommit() {
         let _ = connection.execute_batch("ROLLBACK");
     }
     done
-}
-
-fn zeros(file: &mut File) -> std::io::Result<()> {
-    file.write_all(&vec![0; STEP])?;
-    file.sync_data()
 }
 
 #[cfg(test)]

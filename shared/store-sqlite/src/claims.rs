@@ -8,7 +8,7 @@ use shoal_store::{Claim, ClaimAnswer, ClaimRequest};
 use crate::boot;
 use crate::fault::Stop;
 use crate::read::end_of;
-use crate::writer::Tx;
+use crate::transact::Tx;
 
 /// A claim as it is kept.
 struct Kept {

@@ -12,7 +12,7 @@ use crate::fault::Stop;
 use crate::read::int;
 use crate::schema::first;
 use crate::scopes;
-use crate::writer::Tx;
+use crate::transact::Tx;
 
 impl Tx<'_> {
     /// Does the commit, which was validated, or refuses it before anything is written.
@@ -72,11 +72,10 @@ impl Tx<'_> {
         )?;
         let mut version = c.prepare_cached("INSERT INTO versions (key, change, live) VALUES (?1, ?2, ?3)")?;
         let mut names = c.prepare_cached("INSERT OR IGNORE INTO naming (member, key) VALUES (?1, ?2)")?;
-        let mut id = first(int(info.revision));
         let count = i64::try_from(entry.changes.len()).unwrap_or(i64::MAX);
         // What the commit is stands with its first change.
         let mut head = Some(info);
-        for Change { key, value, moved } in &entry.changes {
+        for (id, Change { key, value, moved }) in (first(int(info.revision))..).zip(&entry.changes) {
             let text = key.as_str();
             let value = value.as_ref().map(|v| v.as_str());
             let of = head.take();
@@ -95,7 +94,6 @@ impl Tx<'_> {
             if let Some((_, member)) = key.as_member() {
                 names.execute([member, text])?;
             }
-            id += 1;
         }
         self.head.revision = info.revision;
         scopes::file(self, entry.changes.len())?;

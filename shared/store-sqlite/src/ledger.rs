@@ -10,7 +10,7 @@ use shoal_store::{
 use crate::claims;
 use crate::fault::{Stop, damaged};
 use crate::read::end_of;
-use crate::writer::Tx;
+use crate::transact::Tx;
 
 /// See [`Store::ledger`](shoal_store::Store::ledger).
 pub(crate) fn page(

@@ -26,6 +26,8 @@ mod commit;
 mod copies;
 mod fault;
 mod files;
+
+mod keeper;
 mod ledger;
 mod log;
 mod open;
@@ -35,6 +37,7 @@ mod readers;
 mod schema;
 mod scopes;
 mod shared;
+mod transact;
 mod verify;
 mod writer;
 

@@ -1,5 +1,6 @@
 //! Opening the file: what it must be, how it is set up, and what is said when it is something else.
 
+use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -21,7 +22,7 @@ const WRITER_CACHE: i64 = 32 << 20;
 /// Octets of pages that each reading connection keeps. The system keeps them too; here they would count for every reader.
 const READER_CACHE: i64 = 2 << 20;
 /// Pages in the write-ahead log before they are copied into the file: 16 MiB.
-const CHECKPOINT: u32 = 4096;
+pub(crate) const CHECKPOINT: u32 = 4096;
 
 /// To how many octets the write-ahead log is cut back after a large commit made it grow.
 const LOG_KEPT: i64 = 64 << 20;
@@ -83,7 +84,7 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<(PathBuf, Connectio
     }
     let failed = |stop: Stop| stop.at(&place, "opening the database");
     let mut connection = connect(&place, options, WRITER_CACHE, true).map_err(|e| failed(e.into()))?;
-    identify(&mut connection, &place, options).map_err(failed)?;
+    identify(&mut connection, &place).map_err(failed)?;
     check(&connection, &place).map_err(failed)?;
     let head = read::head(&connection).map_err(|e| failed(e.into()))?;
     Ok((place, connection, head))
@@ -170,6 +171,24 @@ pub(crate) fn reader(place: &Path, options: &Options) -> rusqlite::Result<Connec
     connect(place, options, READER_CACHE, false)
 }
 
+thread_local! {
+    /// Whether this thread waits for other processes.
+    static WAITS: Cell<bool> = const { Cell::new(true) };
+}
+
+/// Runs `f` so that whatever another process keeps to itself is an error at once.
+pub(crate) fn without_waiting<T>(f: impl FnOnce() -> T) -> T {
+    struct Again;
+    impl Drop for Again {
+        fn drop(&mut self) {
+            WAITS.set(true);
+        }
+    }
+    let _again = Again;
+    WAITS.set(false);
+    f()
+}
+
 /// Waits for another process's transaction in short steps: SQLite's own steps are longer than a commit takes.
 fn wait_when_busy(connection: &mut Connection) -> rusqlite::Result<()> {
     // Steps of 0.1, 0.2, … ms up to 5 ms; so many of them make up `BUSY`.
@@ -177,6 +196,9 @@ fn wait_when_busy(connection: &mut Connection) -> rusqlite::Result<()> {
         Duration::from_micros(u64::from(n.clamp(0, 49).unsigned_abs() + 1) * 100)
     }
     connection.busy_handler(Some(|n: i32| {
+        if !WAITS.get() {
+            return false;
+        }
         std::thread::sleep(step(n));
         // The sum of the first 50 steps is small beside `BUSY`.
         step(n) * n.unsigned_abs() < BUSY
@@ -184,7 +206,7 @@ fn wait_when_busy(connection: &mut Connection) -> rusqlite::Result<()> {
 }
 
 /// Makes sure that the file is a Shoal database of a version that is known; makes one in an empty file.
-fn identify(connection: &mut Connection, place: &Path, options: &Options) -> Result<(), Stop> {
+fn identify(connection: &mut Connection, place: &Path) -> Result<(), Stop> {
     // One moment: another process may be making the tables between two questions.
     let moment = connection.transaction()?;
     let (application, version) = marks(&moment)?;
@@ -201,7 +223,8 @@ fn identify(connection: &mut Connection, place: &Path, options: &Options) -> Res
     recognise(place, application, version)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update_and_check(None, "journal_size_limit", LOG_KEPT, |_| Ok(()))?;
-    connection.pragma_update(None, "wal_autocheckpoint", options.checkpoint.unwrap_or(CHECKPOINT))?;
+    // The keeper copies the log.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     Ok(())
 }
 
@@ -323,6 +346,13 @@ pub(crate) fn log_of(place: &Path) -> PathBuf {
     let mut name = place.as_os_str().to_owned();
     name.push("-wal");
     name.into()
+}
+
+/// The connection of the keeper.
+pub(crate) fn keeper(place: &Path, options: &Options) -> Result<Connection> {
+    let options = Options { existing: true, ..options.clone() };
+    connect(place, &options, READER_CACHE, true)
+        .map_err(|error| fault(place, "opening another connection", &error))
 }
 
 /// The same as [`fault`], for what happens when a connection is opened later.

@@ -8,7 +8,7 @@ use crate::claims;
 use crate::fault::Stop;
 use crate::log::last_write;
 use crate::read::{version, written};
-use crate::writer::Tx;
+use crate::transact::Tx;
 
 /// What stands at a key: when it was written, whether it lives, and where its value is.
 pub(crate) struct Standing {

@@ -131,7 +131,7 @@ fn each_version(
         while let Some(row) = rows.next()? {
             let name = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
             if name != seen {
-                (seen.clear(), seen.push_str(name));
+                name.clone_into(&mut seen);
                 (stood, passed) = (false, 0);
             }
             let id = row.get(1)?;

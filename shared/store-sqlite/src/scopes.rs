@@ -12,7 +12,7 @@ use shoal_store::parts::scopes;
 use crate::fault::Stop;
 use crate::read;
 use crate::schema::{first, revision_of};
-use crate::writer::Tx;
+use crate::transact::Tx;
 
 /// So many commits are filed at once.
 const COMMITS: i64 = 32;

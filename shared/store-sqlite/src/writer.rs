@@ -1,26 +1,31 @@
-//! The one thread that writes, and group commit.
+//! Who writes when: at once where nobody else does, otherwise one thread and group commit.
 //!
-//! Everything that writes goes through a bounded queue to this thread. It takes all that is waiting, does it in
-//! one transaction, syncs once and then answers each: with many writers the price of a sync is shared, with one
-//! writer nothing waits. Each task first checks everything it must, then writes; so one that is refused leaves
-//! nothing behind and the others go on. If SQLite itself stops (a full disk, a damaged page), the whole group is
+//! A small task that comes while nobody writes is done by who asks, on his own thread: handed to another it would wait for two
+//! threads to wake, which takes a quarter as long as the sync. That blocks a thread of the runtime for as long as a commit
+//! takes; so it is done only while commits take less than a millisecond, and never waits: neither for a commit of this
+//! process, nor for one of another, nor for the log to be copied.
+//!
+//! Everything else goes through a bounded queue to one thread. It takes all that is waiting, does it in
+//! one transaction, syncs once and then answers each: with many writers the price of a sync is shared. A large commit is done
+//! by itself, after the small ones that came with it. If SQLite itself stops (a full disk, a damaged page), the whole group is
 //! undone and each of its tasks is tried again alone: only those that cannot be done fail.
 
-use std::sync::{Arc, Mutex};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use shoal_core::{Commit, Committed, Epoch, LogEntry, Status};
-use shoal_store::parts::Hub;
-use shoal_store::{Claim, ClaimAnswer, ClaimRequest, Head, LedgerWrite, MAX_COMMIT, Result, StoreError};
+use shoal_core::{Commit, Committed, Epoch, Status};
+use shoal_store::{Claim, ClaimAnswer, ClaimRequest, LedgerWrite, MAX_COMMIT, Result, StoreError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use crate::ahead::Ahead;
-use crate::fault::Stop;
+use crate::fault::fault;
 use crate::files::Files;
-use crate::shared::{Shared, tell};
-use crate::{bell, read};
+use crate::keeper::{Idle, Keeper};
+use crate::open;
+use crate::shared::Shared;
+use crate::transact::Transactor;
 
 /// The most tasks that wait; who comes later waits for room.
 const QUEUE: usize = 1024;
@@ -28,10 +33,22 @@ const QUEUE: usize = 1024;
 const GROUP: usize = 512;
 /// Which part of the last transaction's time is waited at most for those who come back.
 const PATIENCE: u32 = 4;
-/// The most that is waited, however slow the disk.
+/// The most that is waited, however slow the disk; and the longest that a commit may take which is done at once.
 const LONGEST: Duration = Duration::from_millis(1);
 /// The most octets of all tasks that wait, in KiB: two of the largest commits.
 const ROOM: usize = 2 * (MAX_COMMIT >> 10);
+/// The most octets of a task that is done at once, about.
+const SMALL: usize = 64 << 10;
+/// A task of more octets than this has a transaction of its own.
+const LARGE: usize = 1 << 20;
+
+/// Starts a thread of this store.
+pub(crate) fn thread(name: &str, place: &Path, f: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.into()).spawn(f).map_err(|error| StoreError::Unavailable {
+        place: place.display().to_string(),
+        why: format!("starting a thread: {error}"),
+    })
+}
 
 /// Something to write.
 #[derive(Debug)]
@@ -66,28 +83,30 @@ pub(crate) struct Writer {
     room: Arc<Semaphore>,
     files: Arc<Files>,
     thread: Option<JoinHandle<()>>,
+    desk: Arc<Mutex<Desk>>,
+    // Goes after the thread.
+    _keeper: Keeper,
 }
 
 impl Writer {
     pub(crate) fn start(connection: Connection, shared: &Shared) -> Result<Self> {
+        let failed = |error| fault(&shared.files.place, "opening the database", &error);
         let (queue, jobs) = mpsc::channel(QUEUE);
-        let loops = Loop {
-            connection,
-            files: Arc::clone(&shared.files),
-            hub: Arc::clone(&shared.hub),
-            telling: Arc::clone(&shared.telling),
-        };
-        let thread = std::thread::Builder::new().name("shoal-writer".into()).spawn(move || loops.run(jobs));
-        let thread = thread.map_err(|error| StoreError::Unavailable {
-            place: shared.files.place.display().to_string(),
-            why: format!("starting a thread: {error}"),
-        })?;
-        let room = Arc::new(Semaphore::new(ROOM));
-        Ok(Self { queue: Some(queue), room, files: Arc::clone(&shared.files), thread: Some(thread) })
+        let (keeper, wake) = Idle::new(&shared.options);
+        let transactor = Transactor::new(connection, shared, wake).map_err(failed)?;
+        let desk = Arc::new(Mutex::new(Desk { transactor, pace: Pace::default() }));
+        let keeper = keeper.start(shared, desk.clone())?;
+        let (work, files) = (Arc::clone(&desk), Arc::clone(&shared.files));
+        let thread = thread("shoal-writer", &shared.files.place, move || run(&work, &files.place, jobs))?;
+        let (room, files) = (Arc::new(Semaphore::new(ROOM)), Arc::clone(&shared.files));
+        Ok(Self { queue: Some(queue), room, files, thread: Some(thread), desk, _keeper: keeper })
     }
 
-    /// Queues the task and waits for its answer. If the caller goes away, the task is done all the same.
+    /// Does the task, at once or when its turn comes. If the caller goes away, it is done all the same.
     pub(crate) async fn run(&self, task: Task) -> Result<Answer> {
+        if let Some(answer) = self.at_once(&task) {
+            return answer;
+        }
         let closed = |_| StoreError::Unavailable {
             place: self.files.place.display().to_string(),
             why: "its writer has stopped; open it again".into(),
@@ -99,6 +118,31 @@ impl Writer {
         let queue = self.queue.as_ref().ok_or_else(|| closed(String::new()))?;
         queue.send(Job { task, answer, _room: room }).await.map_err(|e| closed(e.to_string()))?;
         answered.await.map_err(|e| closed(e.to_string()))?
+    }
+
+    /// Does the task now, on this thread, if it is small, nobody else writes, and the disk is fast.
+    fn at_once(&self, task: &Task) -> Option<Result<Answer>> {
+        let waiting = self.queue.as_ref().is_none_or(|queue| queue.capacity() < queue.max_capacity());
+        if waiting || size(task) > SMALL {
+            return None;
+        }
+        let mut desk = match self.desk.try_lock() {
+            Ok(desk) => desk,
+            Err(TryLockError::Poisoned(desk)) => desk.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        if desk.pace.clients > 0 || desk.pace.took > LONGEST {
+            return None;
+        }
+        let begun = Instant::now();
+        let done = open::without_waiting(|| desk.transactor.attempt(std::iter::once(task)));
+        desk.pace.last(1, begun.elapsed());
+        match done {
+            Ok(mut answers) => Some(answers.swap_remove(0)),
+            // Another process writes: that is waited for elsewhere.
+            Err(stop) if stop.is_busy() => None,
+            Err(stop) => Some(Err(stop.at(&self.files.place, "writing"))),
+        }
     }
 }
 
@@ -125,22 +169,11 @@ fn size(task: &Task) -> usize {
     }
 }
 
-/// What the tasks of one transaction work on.
-pub(crate) struct Tx<'a> {
-    pub(crate) connection: &'a Connection,
-    /// How the database stands, with what was done in this transaction so far.
-    pub(crate) head: Head,
-    /// Up to which revision the scopes are filed.
-    pub(crate) scoped: i64,
-    /// The commits of this transaction.
-    pub(crate) entries: Vec<Arc<LogEntry>>,
-}
-
 /// How many clients there were lately, and how long their transaction took.
 ///
 /// Those that were answered together come back one after the other. Who began at once with the first of them would
 /// make the others wait for a sync and then for their own; a moment's patience halves what most of them wait.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Pace {
     clients: usize,
     took: Duration,
@@ -166,27 +199,39 @@ impl Pace {
     }
 }
 
-struct Loop {
-    connection: Connection,
-    files: Arc<Files>,
-    hub: Arc<Hub>,
-    telling: Arc<Mutex<()>>,
+/// Who may write now, and how long it took lately.
+struct Desk {
+    transactor: Transactor,
+    pace: Pace,
 }
 
-impl Loop {
-    fn run(self, mut jobs: mpsc::Receiver<Job>) {
-        let mut group = Vec::with_capacity(GROUP);
-        let (mut pace, mut ahead) = (Pace::default(), Ahead::default());
-        while jobs.blocking_recv_many(&mut group, GROUP) > 0 {
-            pace.gather(&mut jobs, &mut group);
-            let (size, begun) = (group.len(), Instant::now());
-            self.group(&mut group);
-            pace.last(size, begun.elapsed());
-            ahead.keep(&self.connection, &self.files.log);
+fn lock(desk: &Mutex<Desk>) -> MutexGuard<'_, Desk> {
+    desk.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Does what waits, until nobody can ask for more.
+fn run(desk: &Mutex<Desk>, place: &Path, mut jobs: mpsc::Receiver<Job>) {
+    let mut group = Vec::with_capacity(GROUP);
+    while jobs.blocking_recv_many(&mut group, GROUP) > 0 {
+        let pace = lock(desk).pace;
+        pace.gather(&mut jobs, &mut group);
+        let large = group.extract_if(.., |job| size(&job.task) > LARGE).collect::<Vec<_>>();
+        for mut part in
+            std::iter::once(std::mem::take(&mut group)).chain(large.into_iter().map(|job| vec![job]))
+        {
+            if part.is_empty() {
+                continue;
+            }
+            let mut desk = lock(desk);
+            let (size, begun) = (part.len(), Instant::now());
+            desk.transactor.group(place, &mut part);
+            desk.pace.last(size, begun.elapsed());
         }
     }
+}
 
-    fn group(&self, group: &mut Vec<Job>) {
+impl Transactor {
+    fn group(&mut self, place: &Path, group: &mut Vec<Job>) {
         match self.attempt(group.iter().map(|job| &job.task)) {
             Ok(answers) => {
                 for (job, answer) in group.drain(..).zip(answers) {
@@ -196,7 +241,7 @@ impl Loop {
             }
             // Nobody got in for long: trying each would take as long again and again.
             Err(stop) if group.len() == 1 || stop.is_busy() => {
-                let why = stop.at(&self.files.place, "writing");
+                let why = stop.at(place, "writing");
                 for job in group.drain(..) {
                     let _ = job.answer.send(Err(why.clone()));
                 }
@@ -205,70 +250,9 @@ impl Loop {
                 for job in group.drain(..) {
                     let alone = self.attempt(std::iter::once(&job.task));
                     let answer = alone.map(|mut answers| answers.swap_remove(0));
-                    let answer = answer.unwrap_or_else(|stop| Err(stop.at(&self.files.place, "writing")));
+                    let answer = answer.unwrap_or_else(|stop| Err(stop.at(place, "writing")));
                     let _ = job.answer.send(answer);
                 }
-            }
-        }
-    }
-
-    /// Does the tasks in one transaction: all that are not refused, durably, or none.
-    fn attempt<'t>(&self, tasks: impl Iterator<Item = &'t Task>) -> Result<Vec<Result<Answer>>, Stop> {
-        self.files.check()?;
-        self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-        let done = self.transact(tasks);
-        if done.is_err() && !self.connection.is_autocommit() {
-            // Where SQLite has not undone it already. If this fails, the next BEGIN does, and says so.
-            let _ = self.connection.prepare_cached("ROLLBACK").and_then(|mut s| s.execute([]));
-        }
-        let (before, entries, answers, told) = done?;
-        if told || !entries.is_empty() {
-            tell(&self.hub, &self.telling, before, entries);
-            bell::ring(&self.files.log);
-        }
-        Ok(answers)
-    }
-
-    #[allow(clippy::type_complexity, reason = "it goes nowhere but into the next lines")]
-    fn transact<'t>(
-        &self,
-        tasks: impl Iterator<Item = &'t Task>,
-    ) -> Result<(Head, Vec<Arc<LogEntry>>, Vec<Result<Answer>>, bool), Stop> {
-        let (head, scoped) = read::newest(&self.connection)?;
-        let mut before = head;
-        let mut told = false;
-        let mut tx = Tx { connection: &self.connection, head, scoped, entries: Vec::new() };
-        let mut answers = Vec::new();
-        for task in tasks {
-            answers.push(match tx.perform(task) {
-                Ok(answer) => Ok(answer),
-                Err(Stop::Refused(why)) => Err(why),
-                Err(stop @ Stop::Sql(_)) => return Err(stop),
-            });
-        }
-        if tx.head.epoch != head.epoch {
-            before.epoch = tx.head.epoch;
-            told = true;
-        }
-        let entries = tx.entries;
-        self.connection.prepare_cached("COMMIT")?.execute([])?;
-        Ok((before, entries, answers, told))
-    }
-}
-
-impl Tx<'_> {
-    fn perform(&mut self, task: &Task) -> Result<Answer, Stop> {
-        match task {
-            Task::Commit(commit) => self.commit(commit).map(Answer::Committed),
-            Task::Claim(want) => self.claim(want).map(Answer::Claimed),
-            Task::Release(claim) => self.release(claim).map(|()| Answer::Done),
-            Task::Ledger(rows, held) => self.write_ledger(rows, held).map(|()| Answer::Done),
-            Task::Report(status) => self.report(status).map(|()| Answer::Done),
-            Task::Epoch(epoch) => {
-                let mut sql = self.connection.prepare_cached("UPDATE meta SET epoch = ?1")?;
-                sql.execute([epoch.0.cast_signed()])?;
-                self.head.epoch = *epoch;
-                Ok(Answer::Epoch(*epoch))
             }
         }
     }

@@ -9,7 +9,7 @@ mod support;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use shoal_core::{Document, Edit, Epoch, Expect, Proposal, Range, Revision};
@@ -301,4 +301,31 @@ async fn a_file_that_was_taken_away_is_told_and_not_written_to() {
             gone(watched.commit(commit("w", 2)).await.unwrap_err());
         }
     }
+}
+
+#[tokio::test]
+async fn who_waits_for_another_process_holds_up_nobody_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("shoal.db");
+    let store = SqliteStore::open(&path).await.unwrap();
+    // So that the next one would be done at once.
+    store.commit(commit("w0", 0)).await.unwrap();
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let waiting = tokio::spawn({
+        let store = store.clone();
+        async move { store.commit(commit("w0", 1)).await }
+    });
+    // One thread has both the commit and this.
+    let begun = Instant::now();
+    let mut longest = Duration::ZERO;
+    while begun.elapsed() < Duration::from_millis(400) {
+        let tick = Instant::now();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        longest = longest.max(tick.elapsed());
+    }
+    assert!(!waiting.is_finished(), "the other process has the file to itself");
+    other.execute_batch("ROLLBACK").unwrap();
+    waiting.await.unwrap().unwrap();
+    assert!(longest < Duration::from_millis(200), "held up for {longest:?}");
 }
