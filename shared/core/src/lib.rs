@@ -34,7 +34,7 @@ pub use member::{MAX_RULE, Member, MemberKind};
 pub use name::{
     APPROVALS, BadName, FACTS, HOSTS, HostName, MAX_SEGMENT, Namespace, PAUSES, RESERVED, SCHEMAS, TagName,
 };
-pub use prepare::{MAX_ROW, Prepared, Refusal, Sort, Warning, prepare};
+pub use prepare::{MAX_ROW, Prepared, Refusal, Sort, Warning, prepare, prepare_as};
 pub use record::{HostId, HostRecord, Lifecycle, Schema, TagRecord};
 pub use rollback::{Scope, rollback};
 pub use schema::{Checker, Fault};

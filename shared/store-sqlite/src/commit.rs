@@ -6,7 +6,7 @@ use jiff::{Timestamp, Unit};
 use rusqlite::{OptionalExtension, params};
 use shoal_core::{Change, Commit, CommitInfo, Committed, LogEntry, Revision};
 use shoal_store::parts::digest;
-use shoal_store::{REMEMBERED, StoreError};
+use shoal_store::{MAX_SKIP, REMEMBERED, StoreError};
 
 use crate::fault::Stop;
 use crate::read::int;
@@ -15,8 +15,9 @@ use crate::scopes;
 use crate::transact::Tx;
 
 impl Tx<'_> {
-    /// Does the commit, which was validated, or refuses it before anything is written.
-    pub(crate) fn commit(&mut self, commit: &Commit) -> Result<Committed, Stop> {
+    /// Does the commit, which was validated, or refuses it before anything is written. Its
+    /// revision is not below `least`, if that skips few.
+    pub(crate) fn commit(&mut self, commit: &Commit, least: Revision) -> Result<Committed, Stop> {
         let print = commit.idempotency.as_ref().map(|key| (key, digest(commit)));
         if let Some((key, print)) = &print
             && let Some(done) = self.remembered(key, print)?
@@ -32,7 +33,8 @@ impl Tx<'_> {
         }
         let mut done = Committed { revision: self.head.revision, changed: written.len(), replayed: false };
         if !written.is_empty() {
-            done.revision.0 += 1;
+            let next = done.revision.0 + 1;
+            done.revision.0 = if least.0 < next + MAX_SKIP { next.max(least.0) } else { next };
             let time = Timestamp::now();
             let info = CommitInfo {
                 revision: done.revision,

@@ -144,13 +144,17 @@ impl Store for SqliteStore {
     }
 
     fn commit(&self, commit: Commit) -> Fut<'_, Result<Committed>> {
+        self.commit_at(commit, Revision(0))
+    }
+
+    fn commit_at(&self, commit: Commit, least: Revision) -> Fut<'_, Result<Committed>> {
         Box::pin(async move {
             let commit = if commit.changes.len() > LARGE {
                 blocking(move || validate(commit)).await?
             } else {
                 validate(commit)?
             };
-            match self.0.writer.run(Task::Commit(commit)).await? {
+            match self.0.writer.run(Task::Commit(commit, least)).await? {
                 Answer::Committed(done) => Ok(done),
                 other => Err(unexpected(&other)),
             }

@@ -109,7 +109,7 @@ impl Transactor {
 impl Tx<'_> {
     fn perform(&mut self, task: &Task) -> Result<Answer, Stop> {
         match task {
-            Task::Commit(commit) => self.commit(commit).map(Answer::Committed),
+            Task::Commit(commit, least) => self.commit(commit, *least).map(Answer::Committed),
             Task::Claim(want) => self.claim(want).map(Answer::Claimed),
             Task::Release(claim) => self.release(claim).map(|()| Answer::Done),
             Task::Ledger(rows, held) => self.write_ledger(rows, held).map(|()| Answer::Done),

@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use shoal_core::{Commit, Committed, Epoch, Status};
+use shoal_core::{Commit, Committed, Epoch, Revision, Status};
 use shoal_store::{Claim, ClaimAnswer, ClaimRequest, LedgerWrite, MAX_COMMIT, Result, StoreError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
@@ -53,8 +53,8 @@ pub(crate) fn thread(name: &str, place: &Path, f: impl FnOnce() + Send + 'static
 /// Something to write.
 #[derive(Debug)]
 pub(crate) enum Task {
-    /// A commit that was validated.
-    Commit(Commit),
+    /// A commit that was validated, and the revision that it gets at least.
+    Commit(Commit, Revision),
     Claim(ClaimRequest),
     Release(Claim),
     Ledger(Vec<LedgerWrite>, Claim),
@@ -158,7 +158,7 @@ impl Drop for Writer {
 /// About how many octets the task holds.
 fn size(task: &Task) -> usize {
     match task {
-        Task::Commit(commit) => {
+        Task::Commit(commit, _) => {
             let changes = commit.changes.iter();
             changes
                 .map(|c| 64 + c.key.as_str().len() + c.value.as_ref().map_or(0, |v| v.as_str().len()))

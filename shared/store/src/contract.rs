@@ -39,6 +39,17 @@ pub trait Store: Send + Sync + 'static {
     /// second never will. [`StoreError::Reused`](crate::StoreError::Reused), [`StoreError::Invalid`](crate::StoreError::Invalid), [`StoreError::Full`](crate::StoreError::Full).
     fn commit(&self, commit: Commit) -> Fut<'_, Result<Committed>>;
 
+    /// [`Store::commit`], but where the store can do so the revision is not below `least`: numbers may be skipped. For who
+    /// has worked out beforehand what a large commit leads to, and needs its number for that. Stores ignore what would skip
+    /// more than [`MAX_SKIP`](crate::MAX_SKIP).
+    ///
+    /// # Errors
+    /// As there.
+    fn commit_at(&self, commit: Commit, least: Revision) -> Fut<'_, Result<Committed>> {
+        let _ = least;
+        self.commit(commit)
+    }
+
     /// Commits that wrote in `range`, newest first, each with what it wrote there; `before` is exclusive. At most
     /// `limit` and [`MAX_PAGE`](crate::MAX_PAGE) of them, and fewer, but at least one if there is one, when
     /// they are large ([`MAX_PAGE_BYTES`](crate::MAX_PAGE_BYTES)): the log has ended when the answer is empty.

@@ -13,20 +13,22 @@
 //!   would make today is another one.
 //! * While the store does not answer, the view stays as it is and says so ([`Database::trouble`]); it is never empty for want of an answer.
 
+mod coming;
 mod follow;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use rand::Rng;
 use sha2::{Digest, Sha256};
 use shoal_core::{
     Commit, Committed, Edit, Epoch, HostId, Kind, Pre, Prepared, Proposal, Range, Refusal, Revision, Scope,
-    Touched, View, Warning, prepare, rollback,
+    Touched, View, Warning, prepare_as, rollback,
 };
 use tokio::sync::watch;
 
 use crate::{Store, StoreError};
+use coming::Coming;
 
 /// How often a proposal is prepared again because others were faster.
 const ATTEMPTS: u32 = 24;
@@ -34,6 +36,8 @@ const ATTEMPTS: u32 = 24;
 const CATCH_UP: Duration = Duration::from_secs(30);
 /// Up to so many edits of hosts alone are prepared in place; anything else may touch many hosts and gets a thread.
 const SMALL: usize = 16;
+/// From so many edits on the view is worked out before the commit happens: some ten milliseconds of it.
+const LARGE: usize = 2000;
 
 /// A store and a view that follows it. A clone is another handle of the same.
 #[derive(Clone)]
@@ -47,6 +51,8 @@ struct Inner {
 struct Shared {
     store: Arc<dyn Store>,
     view: RwLock<Arc<View>>,
+    /// Locked by who changes the view.
+    coming: Mutex<Option<Coming>>,
     /// What the view holds; sent after the view was replaced.
     reached: watch::Sender<Reached>,
 }
@@ -108,6 +114,7 @@ impl Database {
         let shared = Arc::new(Shared {
             store,
             view: RwLock::new(Arc::new(view)),
+            coming: Mutex::new(None),
             reached: watch::Sender::new(reached),
         });
         let follower = tokio::spawn(follow::follow(shared.clone()));
@@ -198,17 +205,27 @@ impl Database {
         let proposal = Arc::new(proposal);
         let mut last = None;
         for attempt in 0..ATTEMPTS {
-            let view = self.view();
-            let prepared = match self.prepare(view.clone(), proposal.clone()).await {
-                Ok(prepared) if !prepared.commit.changes.is_empty() => prepared,
+            let expected = (proposal.edits.len() >= LARGE).then(|| self.0.shared.expect()).flatten();
+            let view = expected.as_ref().map_or_else(|| self.view(), |e| e.view.clone());
+            let least = expected.as_ref().map_or(Revision(0), |e| e.revision);
+            let prepared = match self.prepare_as(view.clone(), proposal.clone(), least).await {
+                Ok((prepared, after)) if !prepared.commit.changes.is_empty() => {
+                    if let Some(expected) = &expected {
+                        expected.known(prepared.commit.changes.clone(), after);
+                    }
+                    prepared
+                }
                 // Nothing is refused, and nothing taken for done, on the word of a view that lags.
                 answer => match self.newer(view.revision()).await? {
                     true => continue,
-                    false => return self.without_changes(answer, &proposal, intent.as_deref()).await,
+                    false => {
+                        let answer = answer.map(|(prepared, _)| prepared);
+                        return self.without_changes(answer, &proposal, intent.as_deref()).await;
+                    }
                 },
             };
             let commit = Commit { intent: intent.clone(), ..prepared.commit };
-            match self.store().commit(commit).await {
+            match self.store().commit_at(commit, least).await {
                 Ok(committed) => {
                     self.catch_up(committed.revision).await?;
                     let touched = if committed.replayed { Touched::default() } else { prepared.touched };
@@ -289,10 +306,21 @@ impl Database {
     }
 
     async fn prepare(&self, view: Arc<View>, proposal: Arc<Proposal>) -> Result<Prepared, Refusal> {
+        self.prepare_as(view, proposal, Revision(0)).await.map(|(prepared, _)| prepared)
+    }
+
+    /// As if the commit got the revision `least`, or the next one.
+    async fn prepare_as(
+        &self,
+        view: Arc<View>,
+        proposal: Arc<Proposal>,
+        least: Revision,
+    ) -> Result<(Prepared, View), Refusal> {
+        let revision = least.max(Revision(view.revision().0 + 1));
         if is_small(&proposal) {
-            return prepare(&view, &proposal, &mut new_id);
+            return prepare_as(&view, &proposal, &mut new_id, revision);
         }
-        let work = tokio::task::spawn_blocking(move || prepare(&view, &proposal, &mut new_id));
+        let work = tokio::task::spawn_blocking(move || prepare_as(&view, &proposal, &mut new_id, revision));
         match work.await {
             Ok(answer) => answer,
             Err(broken) => std::panic::resume_unwind(broken.into_panic()),

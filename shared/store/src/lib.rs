@@ -55,6 +55,8 @@ pub const MAX_PAGE_BYTES: usize = 16 << 20;
 pub const MAX_VALUE: usize = 1 << 20;
 /// The most changes of one commit, and the most rows of one write to the ledger.
 pub const MAX_CHANGES: usize = 500_000;
+/// The most revisions that a commit may skip.
+pub const MAX_SKIP: u64 = 1 << 16;
 /// The largest commit, all keys and values together, in octets.
 pub const MAX_COMMIT: usize = 256 << 20;
 /// The longest author, principal, idempotency key, claim name and holder, in octets.

@@ -55,6 +55,19 @@ pub fn prepare(
     proposal: &Proposal,
     new_id: &mut dyn FnMut() -> HostId,
 ) -> Result<Prepared, Refusal> {
+    prepare_as(view, proposal, new_id, Revision(view.revision().0 + 1)).map(|(prepared, _)| prepared)
+}
+
+/// [`prepare`], with the view that the commit leads to if it gets this revision and nothing else happens meanwhile.
+///
+/// # Errors
+/// As there.
+pub fn prepare_as(
+    view: &View,
+    proposal: &Proposal,
+    new_id: &mut dyn FnMut() -> HostId,
+    revision: Revision,
+) -> Result<(Prepared, View), Refusal> {
     if proposal.author.trim().is_empty() {
         return Err(Refusal::NoAuthor);
     }
@@ -67,7 +80,7 @@ pub fn prepare(
     }
     let (changes, mut reads) = draft.finish()?;
     let mut after = view.clone();
-    let touched = after.apply(Revision(view.revision().0 + 1), &changes);
+    let touched = after.apply(revision, &changes);
     let warnings =
         check::Check { before: view, after: &after, touched: &touched, reads: &mut reads }.all(&changes)?;
     let pre = if changes.is_empty() { Vec::new() } else { reads.into_pre(view.revision(), changes.len()) };
@@ -80,5 +93,5 @@ pub fn prepare(
         idempotency: proposal.idempotency.clone(),
         intent: None,
     };
-    Ok(Prepared { commit, warnings, touched })
+    Ok((Prepared { commit, warnings, touched }, after))
 }

@@ -7,6 +7,7 @@ use futures::StreamExt;
 use rand::Rng;
 use shoal_core::{Range, Revision, View};
 
+use super::coming::Coming;
 use super::{Reached, Shared};
 use crate::{Feed, Filter, Head, Page, Position, Query, Store, StoreError};
 
@@ -88,7 +89,16 @@ impl Shared {
         match message {
             Feed::Commit(entry) => {
                 let revision = entry.info.revision;
-                self.change(|view| drop(view.apply(revision, &entry.changes)));
+                let epoch = self.reached.borrow().epoch;
+                {
+                    let mut coming = self.coming.lock().unwrap_or_else(PoisonError::into_inner);
+                    match Coming::take(&mut coming, epoch, &entry) {
+                        Some(view) => {
+                            *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view)
+                        }
+                        None => self.change(|view| drop(view.apply(revision, &entry.changes))),
+                    }
+                }
                 self.reached.send_modify(|r| (r.revision, r.trouble) = (revision, None));
             }
             Feed::Upto(revision) => {
@@ -98,6 +108,7 @@ impl Shared {
             Feed::Reset(head) => {
                 let view = load_at(&*self.store, Some(head.revision)).await?;
                 let reached = Reached { epoch: head.epoch, revision: view.revision(), trouble: None };
+                *self.coming.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
                 self.reached.send_replace(reached);
             }
