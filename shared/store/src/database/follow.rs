@@ -94,7 +94,7 @@ impl Shared {
                     let mut coming = self.coming.lock().unwrap_or_else(PoisonError::into_inner);
                     match Coming::take(&mut coming, epoch, &entry) {
                         Some(view) => {
-                            *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view)
+                            *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
                         }
                         None => self.change(|view| drop(view.apply(revision, &entry.changes))),
                     }

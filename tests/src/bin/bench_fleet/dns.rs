@@ -140,7 +140,7 @@ async fn fill(store: &SqliteStore, rows: &[Change]) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn commit(store: &SqliteStore, changes: Vec<Change>) -> anyhow::Result<Revision> {
+pub(crate) async fn commit(store: &SqliteStore, changes: Vec<Change>) -> anyhow::Result<Revision> {
     let commit = Commit {
         pre: Vec::new(),
         changes,
@@ -153,7 +153,7 @@ async fn commit(store: &SqliteStore, changes: Vec<Change>) -> anyhow::Result<Rev
     Ok(store.commit(commit).await?.revision)
 }
 
-fn start_server(dir: &Path, database: &Path) -> anyhow::Result<(Process, u16)> {
+pub(crate) fn start_server(dir: &Path, database: &Path) -> anyhow::Result<(Process, u16)> {
     let port = ports::free()?;
     let mut command = Command::new(binary("shoal-hostdb")?);
     command.arg("--store").arg(format!("sqlite:{}", database.display()));

@@ -74,13 +74,14 @@ impl Load {
     }
 }
 
-struct Connection {
+/// One that is kept.
+pub(crate) struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
 
 impl Connection {
-    fn open(port: u16) -> anyhow::Result<Self> {
+    pub(crate) fn open(port: u16) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port)).context("a connection")?;
         stream.set_nodelay(true).context("a connection")?;
         stream.set_read_timeout(Some(Duration::from_secs(10))).context("a connection")?;
@@ -95,6 +96,22 @@ impl Connection {
     fn ask(&mut self, path: &str) -> anyhow::Result<()> {
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
         self.stream.write_all(request.as_bytes()).context("a request")
+    }
+
+    /// How long an answer may take.
+    pub(crate) fn patience(&mut self, patience: Duration) -> anyhow::Result<()> {
+        self.stream.set_read_timeout(Some(patience)).context("a connection")
+    }
+
+    /// Writes one document.
+    pub(crate) fn put(&mut self, path: &str, body: &str) -> anyhow::Result<()> {
+        let length = body.len();
+        let request = format!(
+            "PUT {path}?author=bench&message=measure HTTP/1.1\r\nHost: localhost\r\n\
+             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+        self.stream.write_all(request.as_bytes()).context("a request")?;
+        self.answer().map(drop)
     }
 
     /// The size of the body.

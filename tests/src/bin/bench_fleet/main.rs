@@ -2,6 +2,7 @@
 //!
 //! `tests/bench` builds this with optimisation and runs it; each line it prints is a figure in JSON.
 
+mod bulk;
 mod dns;
 mod http;
 mod view;
@@ -14,7 +15,7 @@ struct Options {
     /// Sizes of the fleet, in hosts.
     #[arg(long, value_delimiter = ',', default_values_t = [1_000, 10_000, 100_000])]
     hosts: Vec<u32>,
-    /// Only this part: `view` or `dns`.
+    /// Only this part: `view`, `bulk` or `dns`.
     #[arg(long)]
     only: Option<String>,
     /// Measure nothing: write a fleet of the first size into this new database, to look at by other means.
@@ -35,6 +36,9 @@ async fn run(options: Options) -> anyhow::Result<()> {
     for hosts in &options.hosts {
         if wanted("view") {
             view::measure(*hosts)?;
+        }
+        if wanted("bulk") {
+            bulk::measure(*hosts).await?;
         }
         if wanted("dns") {
             dns::measure(*hosts).await?;
