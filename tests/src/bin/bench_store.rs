@@ -31,6 +31,8 @@ const ONE: usize = 150;
 /// Commits of all clients together in a round.
 const MANY: usize = 6400;
 const CLIENTS: usize = 64;
+/// Room in the log of the bare SQLite that has some, in octets: for all its commits until it begins the log anew.
+const ROOM: usize = 32 << 20;
 const WATCHERS: usize = 1000;
 
 #[derive(Parser)]
@@ -125,6 +127,17 @@ fn bare(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
+/// The same with room ahead in its log, as the store's own has.
+fn roomy(path: &Path) -> Result<Connection> {
+    let connection = bare(path)?;
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let mut log = File::options().append(true).open(log)?;
+    log.write_all(&vec![0; ROOM])?;
+    log.sync_all()?;
+    Ok(connection)
+}
+
 /// One row a commit, without history or anything else.
 fn bare_round(connection: &Connection, round: usize, times: &mut Vec<f64>) -> Result<()> {
     let mut sql = connection.prepare("INSERT OR REPLACE INTO t VALUES (?1, ?2)")?;
@@ -142,10 +155,12 @@ async fn one_client(options: &Options, store: &SqliteStore, folder: &Path) -> Re
     file.write_all_at(&vec![0; ONE * 4096], 0)?;
     file.sync_all()?;
     let connection = bare(&folder.join("bare.db"))?;
-    let (mut syncs, mut bares, mut commits) = (Vec::new(), Vec::new(), Vec::new());
+    let room = roomy(&folder.join("roomy.db"))?;
+    let (mut syncs, mut bares, mut rooms, mut commits) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         sync_round(&file, &mut syncs)?;
         bare_round(&connection, round, &mut bares)?;
+        bare_round(&room, round, &mut rooms)?;
         for n in 0..ONE {
             let commit = commit(vec![row(u32::try_from(n)? % options.hosts, round)?]);
             let begun = Instant::now();
@@ -155,14 +170,17 @@ async fn one_client(options: &Options, store: &SqliteStore, folder: &Path) -> Re
     }
     let sync = Figure::median("fdatasync of one page", "us", syncs);
     let bare = Figure::median("bare SQLite commit, one row of 1 KiB", "us", bares);
+    let room = Figure::median("the same with room ahead in its log", "us", rooms);
     Figure::median("commit, 1 client, one host of 1 KiB", "us", commits)
         .hosts(options.hosts)
         .beside("fdatasync", sync.value)
         .beside("bare SQLite", bare.value)
+        .beside("bare SQLite, room ahead", room.value)
         .goal(1.2 * sync.value)
         .print();
     sync.print();
     bare.print();
+    room.print();
     Ok(())
 }
 
