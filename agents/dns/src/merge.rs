@@ -2,6 +2,7 @@
 //!
 //! * Records of one type merge into one set, whichever tags and members they come from; equal ones count once.
 //! * A CNAME beside anything else is left out: the rest is what the name would lose.
+//! * A DNAME beside a delegation, or beside name servers of the zone that would be below it, is left out likewise.
 //! * Of several different CNAMEs (or DNAMEs, or starts of authority) one stays: the tag's own, else the oldest host's, so
 //!   that a newcomer does not take a name that is in use.
 //! * TTLs that differ in one set: the smallest counts
@@ -52,7 +53,7 @@ pub(crate) fn decide(key: &Key, from: &[Source<'_, Spec>]) -> Result<Desired<Nod
     }
     claims.sort_by(|a, b| a.rank.cmp(&b.rank));
     aliases(key, &mut claims, &mut left_out);
-    whole_zone(key, &mut claims, &mut left_out);
+    dnames(key, &mut claims, &mut left_out);
     let sets = sets(key, claims, &mut left_out);
     left_out.sort();
     left_out.dedup();
@@ -115,28 +116,30 @@ fn aliases(key: &Key, claims: &mut Vec<Claim>, left_out: &mut Vec<Blocked>) {
     });
 }
 
-/// Leaves out a DNAME for a whole zone whose name servers would be below it, where nobody finds them.
-fn whole_zone(key: &Key, claims: &mut Vec<Claim>, left_out: &mut Vec<Blocked>) {
-    if !key.is_apex() || claims.iter().all(|claim| claim.rtype != Rtype::DNAME) {
+/// Leaves out DNAMEs beside name servers that they cannot stand beside: those of a delegation, anywhere but at the zone
+/// itself ([RFC 6672, section 2.3](https://www.rfc-editor.org/rfc/rfc6672#section-2.3)), and the zone's own where they
+/// would be below the DNAME, where nobody finds them. The delegation is what the name would lose.
+fn dnames(key: &Key, claims: &mut Vec<Claim>, left_out: &mut Vec<Blocked>) {
+    if claims.iter().all(|claim| claim.rtype != Rtype::DNAME) {
         return;
     }
     let zone = name::to_wire(key.zone()).unwrap_or_default();
-    let below = |claim: &&Claim| {
-        claim.rtype == Rtype::NS && claim.data.wire != zone && name::is_within(&claim.data.wire, &zone)
+    let clashes = |claim: &&Claim| {
+        let below = claim.data.wire != zone && name::is_within(&claim.data.wire, &zone);
+        claim.rtype == Rtype::NS && (below || !key.is_apex())
     };
-    let Some(server) = claims.iter().find(below) else { return };
-    let (who, server) = (server.who.clone(), server.data.text.clone());
+    let Some(server) = claims.iter().find(clashes) else { return };
+    let (who, server, field) = (server.who.clone(), server.data.text.clone(), server.field.clone());
     claims.retain(|claim| {
         if claim.rtype == Rtype::DNAME {
-            left_out.push(Blocked {
-                who: vec![claim.who.clone(), who.clone()],
-                why: format!(
-                    "{}: the DNAME to {} ({}) would have the name server {server} of {who} below it; drop one of them",
-                    key.name(),
-                    claim.data.text,
-                    claim.field
-                ),
-            });
+            let (at, to, from) = (key.name(), &claim.data.text, &claim.field);
+            let why = if key.is_apex() {
+                format!("the DNAME to {to} ({from}) would have the name server {server} ({field}) of {who} below it")
+            } else {
+                format!("the DNAME to {to} ({from}) cannot stand beside the delegation to {server} ({field}) of {who}")
+            };
+            let both = vec![claim.who.clone(), who.clone()];
+            left_out.push(Blocked { who: both, why: format!("{at}: {why}; drop one of them") });
         }
         claim.rtype != Rtype::DNAME
     });

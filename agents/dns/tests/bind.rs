@@ -328,11 +328,9 @@ fn every_zone_passes_the_checker() {
     let record = (name, rtype, data)
         .prop_map(|(name, rtype, data)| json!({"name": name, "type": rtype, "data": data}));
     let records = prop::collection::vec(record, 0..12);
-    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
-        cases: 64,
-        failure_persistence: None,
-        ..Default::default()
-    });
+    let config = ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() };
+    let config = proptest::test_runner::contextualize_config(config);
+    let mut runner = proptest::test_runner::TestRunner::new(config);
     let dir = tempfile::tempdir().unwrap();
     let mut settings = shoal_dns::target::ZoneFileSettings::files(dir.path());
     // Names with underscores are another matter, and named by another test.

@@ -225,6 +225,8 @@ proptest! {
             let alias = node.set(crate::Rtype::CNAME);
             prop_assert!(alias.is_none() || node.sets.len() == 1, "{} has a CNAME and more", key);
             prop_assert!(alias.is_none_or(|set| set.data.len() == 1));
+            let given_away = !key.is_apex() && node.set(crate::Rtype::NS).is_some();
+            prop_assert!(!given_away || node.set(crate::Rtype::DNAME).is_none(), "{} has NS and DNAME", key);
             for set in &node.sets {
                 prop_assert!(!set.data.is_empty());
                 for data in &set.data {
@@ -349,10 +351,42 @@ fn a_zone_is_not_led_away_from_its_own_name_servers() {
             .text()
     };
     let inside = of("ns1");
-    assert!(inside.contains("the name server ns1.example.com. of dns/example.com below it"), "{inside}");
+    assert!(
+        inside.contains("the name server ns1.example.com. (soa.primary) of dns/example.com below it"),
+        "{inside}"
+    );
     assert!(!inside.contains("example.com/@ 3600 DNAME"), "{inside}");
     for elsewhere in ["ns.example.org.", "@"] {
         let text = of(elsewhere);
         assert!(text.contains("example.com/@ 3600 DNAME example.net."), "{text}");
     }
+}
+
+/// RFC 6672, section 2.3: no server loads a zone with both, or they do not agree on which of them counts.
+#[test]
+fn a_name_that_is_given_away_leads_nowhere_else() {
+    let text = Fleet::default()
+        .tag(
+            "dns/example.com",
+            json!({"soa": {"primary": "ns.example.net."}, "static": [
+                {"name": "b.c", "type": "DNAME", "data": "dev"},
+                {"name": "b.c", "type": "TXT", "data": "stays"},
+                {"name": "alone", "type": "DNAME", "data": "dev"},
+                {"type": "DNAME", "data": "example.org."},
+            ]}),
+            &["web1.example.com"],
+        )
+        .tag("dns/feeder", json!({"zone": "example.com", "static": [{"name": "b.c", "type": "NS", "data": "ns.example.net."}]}), &[])
+        .host("web1.example.com", json!({"address": "192.0.2.1"}))
+        .text();
+    let told: Vec<&str> = text.lines().filter(|line| line.contains("left out")).collect();
+    let why = "b.c.example.com: the DNAME to dev.example.com. (static[0]) cannot stand beside the delegation to ns.example.net. (static[0]) \
+               of dns/feeder; drop one of them";
+    assert_eq!(told, [format!("  left out: dns/example.com + dns/feeder: {why}")]);
+    for stays in
+        ["b.c 3600 NS ns.example.net.", "b.c 3600 TXT", "alone 3600 DNAME", "@ 3600 DNAME", "web1 3600 A"]
+    {
+        assert!(text.contains(&format!("example.com/{stays}")), "{stays}: {text}");
+    }
+    assert!(!text.contains("b.c 3600 DNAME"), "{text}");
 }
