@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
-use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use proptest::test_runner::{Config, RngSeed, TestRunner, contextualize_config};
 use shoal_core::{Change, Commit, Document, Pre, Range, Revision};
 
 use super::model::{Expected, Model};
@@ -15,7 +15,7 @@ use super::{Factory, commit, key, put};
 use crate::{Claim, ClaimAnswer, ClaimRequest, Feed, Filter, Query, Store, StoreError};
 
 /// Histories of one run of a property.
-const CASES: usize = 24;
+const CASES: u32 = 24;
 
 /// A change of one of few keys, to one of few values: so that they meet.
 const KEYS: [&str; 9] = [
@@ -87,13 +87,21 @@ impl Step {
     }
 }
 
+/// The same chance in every run, unless `PROPTEST_RNG_SEED` gives another; `PROPTEST_CASES` gives another number of cases.
+fn runner() -> TestRunner {
+    TestRunner::new(contextualize_config(Config {
+        cases: CASES,
+        rng_seed: RngSeed::Fixed(1),
+        ..Config::default()
+    }))
+}
+
 /// Draws histories and holds each against `law`. Not proptest's own loop, because the law is asynchronous;
 /// shrinking is left out, since the histories are short.
 async fn each_history<F: Future<Output = ()>>(law: impl Fn(usize, Vec<Step>) -> F) {
-    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
-    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+    let mut runner = runner();
     let strategy = prop::collection::vec(step(), 1..40);
-    for case in 0..CASES {
+    for case in 0..runner.config().cases as usize {
         let history = strategy.new_tree(&mut runner).expect("a history").current();
         law(case, history).await;
     }
@@ -241,12 +249,11 @@ pub async fn one_of_many_wins(new: Factory) {
 /// Random claims, renewals and releases: the holders are the model's, each in the lowest free place, and every new
 /// holder's number is above all that were given out for the name.
 pub async fn claims_equal_the_model(new: Factory) {
-    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
-    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+    let mut runner = runner();
     // Name, holder, places, and whether to release instead.
     let step = (0..2usize, 0..4usize, 1..4u32, prop::bool::weighted(0.4));
     let strategy = prop::collection::vec(step, 1..60);
-    for _ in 0..CASES {
+    for _ in 0..runner.config().cases {
         let steps = strategy.new_tree(&mut runner).expect("steps").current();
         let store = new().await;
         let mut held: BTreeMap<(String, u32), Claim> = BTreeMap::new();
