@@ -176,7 +176,36 @@ impl Connection {
         Ok(reply)
     }
 
-    pub(crate) fn ask(&mut self, name: &[u8], rtype: u16) -> Answer {
+    /// A connection to a server that has this version of a zone. NSD's earlier process goes on for a moment after a reload.
+    pub(crate) fn to_version(at: SocketAddr, zone: &str, serial: u32) -> Self {
+        for _ in 0..1000 {
+            let mut connection = Self::open(at);
+            if connection.serial(zone) == Some(serial) {
+                return connection;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        panic!("{at} does not come to serve {zone} {serial}");
+    }
+
+    /// The serial of a zone, if that is answered.
+    fn serial(&mut self, zone: &str) -> Option<u32> {
+        let reply = self.reply(&name(zone), 6);
+        let mut reader = Reader { all: &reply, at: 6 };
+        if reader.u16() == 0 {
+            return None;
+        }
+        reader.take(4);
+        reader.name();
+        reader.take(4);
+        reader.name();
+        reader.take(10);
+        reader.name();
+        reader.name();
+        Some(reader.u32())
+    }
+
+    fn reply(&mut self, name: &[u8], rtype: u16) -> Vec<u8> {
         let mut query = vec![0x12, 0x34, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
         query.extend(name);
         query.extend(rtype.to_be_bytes());
@@ -188,7 +217,11 @@ impl Connection {
             *self = Self::open(self.at);
             self.exchange(&message)
         });
-        let reply = reply.unwrap();
+        reply.unwrap()
+    }
+
+    pub(crate) fn ask(&mut self, name: &[u8], rtype: u16) -> Answer {
+        let reply = self.reply(name, rtype);
         let mut reader = Reader { all: &reply, at: 2 };
         let (flags, questions, answers, authorities) =
             (reader.u16(), reader.u16(), reader.u16(), reader.u16());
