@@ -13,7 +13,7 @@ use std::sync::Arc;
 use common::fleet::Fleet;
 use common::{Named, SECRET, batch, converge, dig, fence, files, here, observe, until};
 use serde_json::json;
-use shoal_agent::{Clock, Fence, Moment, Outcome, Revision, Target, Unit, Why};
+use shoal_agent::{Clock, Epoch, Fence, Moment, Outcome, Revision, Target, Unit, Why};
 use shoal_dns::target::{
     Listen, Server, ServerSettings, Update, UpdateSettings, ZoneFileSettings, ZoneFiles,
 };
@@ -73,7 +73,7 @@ async fn a_zone_file_is_not_replaced_after_the_claims_end() {
     let mut slow = settings;
     slow.check = vec!["touch".to_owned(), ended.display().to_string()];
     let slow = ZoneFiles::open(slow).unwrap();
-    let end = Fence { number: 1, not_after: 1, clock: Arc::new(Until(ended)) };
+    let end = Fence { number: 1, not_after: 1, epoch: Epoch(7), clock: Arc::new(Until(ended)) };
     let why = late(&slow, &zone("192.0.2.1"), &end, async {}).await.unwrap_err();
     assert!(why.contains("claim"), "{why}");
     let file = fs::read_to_string(&path).unwrap();

@@ -13,7 +13,7 @@ use std::time::Duration;
 use common::fleet::Fleet;
 use common::{batch, converge, fence, files, observe, step};
 use serde_json::json;
-use shoal_agent::{Clock, Fence, Moment, Revision, Target, Unit, Why};
+use shoal_agent::{Clock, Epoch, Fence, Moment, Revision, Target, Unit, Why};
 use shoal_dns::target::{ZoneFileSettings, ZoneFiles};
 use shoal_dns::{Key, Node};
 
@@ -45,7 +45,7 @@ impl Clock for Until {
 
 async fn apply_until(bind: &ZoneFiles, loaded: &Path, want: &BTreeMap<Key, Node>) -> Result<(), String> {
     let batch = batch(&observe(bind, ZONE).await, want, &wanted()).unwrap();
-    let fence = Fence { number: 1, not_after: 1, clock: Arc::new(Until(loaded.to_owned())) };
+    let fence = Fence { number: 1, not_after: 1, epoch: Epoch(7), clock: Arc::new(Until(loaded.to_owned())) };
     bind.apply(&Unit::from(ZONE), &batch, &fence).await.map(drop).map_err(|fault| fault.to_string())
 }
 

@@ -79,8 +79,8 @@ impl<T> Hands<T> {
         let what = name_of(&act);
         match act {
             Act::Observe { unit, keys } => self.observe(unit, keys).await,
-            Act::Apply { unit, batch, number, not_after } => {
-                let fence = Fence { number, not_after, clock: self.clock.clone() };
+            Act::Apply { unit, batch, number, not_after, epoch } => {
+                let fence = Fence { number, not_after, epoch, clock: self.clock.clone() };
                 let _slot = self.slots.acquire().await;
                 if let Err(fault) = fence.check() {
                     return Answer::Fault(fault);

@@ -40,7 +40,7 @@ pub use {schemars, serde, serde_json};
 pub use schemars::JsonSchema;
 pub use serde::{Deserialize, Serialize};
 pub use serde_json::Value;
-pub use shoal_core::{Change, Document, Host, HostName, Key as DbKey, Lifecycle, Revision, TagName};
+pub use shoal_core::{Change, Document, Epoch, Host, HostName, Key as DbKey, Lifecycle, Revision, TagName};
 pub use shoal_engine::{
     Agent, Applied, At, Batch, Blocked, Clock, Desired, Edit, Fault, Fence, Line, Look, Millis, Moment,
     Nature, Observed, Outcome, Scope, Seen, Source, Step, Target, Unit, Why,

@@ -306,7 +306,8 @@ impl<A: Agent> Engine<A> {
         if let Some(looking) = &mut unit.looking {
             looking.tainted.extend(batch.changes.iter().map(|edit| edit.key.clone()));
         }
-        let act = Act::Apply { unit: unit.name.clone(), batch: batch.clone(), number, not_after };
+        let epoch = self.fleet.epoch();
+        let act = Act::Apply { unit: unit.name.clone(), batch: batch.clone(), number, not_after, epoch };
         let id = self.out.send(Some(&unit.name), act);
         unit.flight = Some(Flight { id, at: FlightStage::Apply, batch: Some(batch), rows: Vec::new() });
     }

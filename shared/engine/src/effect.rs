@@ -89,6 +89,8 @@ pub enum Act<A: Agent> {
         number: u64,
         /// No effect starts later.
         not_after: Moment,
+        /// The database that it is done for.
+        epoch: Epoch,
     },
     /// Commit these facts, if the claim is still held ([`Answer::Done`]).
     Facts {

@@ -322,8 +322,9 @@ impl<A: Agent, P: Place<A>> World<A, P> {
                 Ok(observed) => Answer::Observed(observed),
                 Err(fault) => Answer::Fault(fault),
             },
-            Act::Apply { unit, batch, number, not_after } => {
-                let fence = Fence { number: *number, not_after: *not_after, clock: self.clock.clone() };
+            Act::Apply { unit, batch, number, not_after, epoch } => {
+                let (number, not_after, epoch) = (*number, *not_after, *epoch);
+                let fence = Fence { number, not_after, epoch, clock: self.clock.clone() };
                 let (fuse, stopped) = (&mut self.fuse, &mut self.stopped_at);
                 let mut boundary = |name: &str| burn(fuse, stopped, || format!("within {unit}, {name}"));
                 match self.place.apply(unit, batch, &fence, &mut boundary) {

@@ -262,6 +262,9 @@ pub struct Fence {
     pub number: u64,
     /// No effect starts later than this.
     pub not_after: Moment,
+    /// Which life of which database this is for: numbers of another say nothing here, and a place that one database owns is not
+    /// another's to write.
+    pub epoch: Epoch,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
 }

@@ -227,7 +227,7 @@ impl Swarm {
 
     /// A batch leaves the instance.
     pub(crate) fn job(&mut self, node: usize, effect: Effect, delay: i64) {
-        let Act::Apply { unit, batch, number, not_after } = effect.act else { return };
+        let Act::Apply { unit, batch, number, not_after, .. } = effect.act else { return };
         let batch = if self.setup.breakage == Some(Breakage::RetryWithoutToken) {
             let mut other = (*batch).clone();
             for edit in &mut other.changes {

@@ -27,8 +27,8 @@ pub(crate) use running::Running;
 use serde_json::Value;
 use shoal_agent::Revision;
 use shoal_agent::{
-    Applied, Batch, Clock, Edit, Fault, Fence, Line, Moment, Observed, Outcome, Scope, Seen, Target, Unit,
-    Why,
+    Applied, Batch, Clock, Edit, Epoch, Fault, Fence, Line, Moment, Observed, Outcome, Scope, Seen, Target,
+    Unit, Why,
 };
 use shoal_dns::{Dns, Key, Node};
 
@@ -45,7 +45,7 @@ impl Clock for Still {
 
 /// A fence that ends at this time of a clock that stands at 0.
 pub(crate) fn fence(not_after: Moment) -> Fence {
-    Fence { number: 1, not_after, clock: Arc::new(Still) }
+    Fence { number: 1, not_after, epoch: Epoch(7), clock: Arc::new(Still) }
 }
 
 pub(crate) async fn observe(target: &impl Target<Dns>, zone: &str) -> Observed<Dns> {

@@ -173,6 +173,8 @@ pub(crate) fn files(dir: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(dir)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        // Whose the directory is, `owner.rs` looks at.
+        .filter(|name| name != ".shoal-database")
         .collect();
     names.sort();
     names

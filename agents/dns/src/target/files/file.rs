@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use shoal_agent::Fault;
 
+use super::owner;
 use super::settings::ZoneFileSettings;
 use crate::name::Zone;
 use crate::record::{Key, Node};
@@ -233,7 +234,8 @@ impl Files {
             };
             let zone = of.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
             let ours =
-                zone.and_then(|zone| Zone::parse(zone).ok()).is_some_and(|zone| self.name(&zone) == of);
+                zone.and_then(|zone| Zone::parse(zone).ok()).is_some_and(|zone| self.name(&zone) == of)
+                    || candidate && owner::is_candidate(hidden);
             if !ours || !candidate && fs::symlink_metadata(self.directory.join(of)).is_ok() {
                 continue;
             }
@@ -306,8 +308,16 @@ mod tests {
         let mut settings = ZoneFileSettings::files(dir.path());
         settings.file = "db.{zone}".to_owned();
         let files = Files::new(&settings);
-        let stray = [".db.a.example.new", ".db.gone.example.good"];
-        let kept = [".db.a.example.good", "db.a.example", "db.b.new", ".other.new", ".db.-.new", ".profile"];
+        let stray = [".db.a.example.new", ".db.gone.example.good", ".shoal-database.00000000000000ff.new"];
+        let kept = [
+            ".db.a.example.good",
+            "db.a.example",
+            "db.b.new",
+            ".other.new",
+            ".db.-.new",
+            ".profile",
+            owner::NAME,
+        ];
         for name in stray.iter().chain(&kept) {
             fs::write(dir.path().join(name), "x").unwrap();
         }

@@ -11,6 +11,8 @@
 //! **A zone goes** from the server first: its file stands until the server is known not to serve it, and what is served
 //! without a file is there all the same.
 //!
+//! **One directory is one database's** ([`owner`]): no other writes there.
+//!
 //! **Fencing**: a file cannot check a number. No file is replaced after the claim's end; a stale holder that was stopped
 //! between that check and the rename is the window that is left.
 
@@ -18,6 +20,7 @@ pub(super) mod ask;
 mod command;
 mod file;
 mod kind;
+mod owner;
 mod settings;
 mod watch;
 mod weigh;

@@ -9,7 +9,7 @@ use super::ask::Answer;
 use super::file::{Files, Known};
 use super::settings::ZoneFileSettings;
 use super::weigh::Draft;
-use super::{ask, command};
+use super::{ask, command, owner};
 use crate::Dns;
 use crate::name::Zone;
 use crate::record::{Key, Node};
@@ -35,6 +35,7 @@ impl Work<'_> {
     pub(super) async fn apply(&self, batch: &Batch<Dns>, known: &mut Known) -> Result<Applied<Dns>, Fault> {
         self.fence.check()?;
         self.files.look(self.zone, known).await?;
+        owner::claim(&self.settings.directory, self.fence.epoch)?;
         if known.exists() && !known.file.ours && !self.settings.adopts(self.zone) {
             return Err(self
                 .fault("write", "the file is not Shoal's: its mark is missing in the second line")
