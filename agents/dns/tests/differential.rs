@@ -38,7 +38,10 @@ fn runner(cases: u32) -> TestRunner {
     let long = std::env::var_os("SHOAL_LONG").is_some_and(|long| !long.is_empty());
     let cases = if long { cases * 20 } else { cases };
     let config = ProptestConfig { cases, max_shrink_time: 30_000, ..Default::default() };
-    TestRunner::new(ProptestConfig { failure_persistence: None, ..contextualize_config(config) })
+    let config = contextualize_config(config);
+    // One in three has a mailbox that is none, and so no zone.
+    let max_global_rejects = config.max_global_rejects.max(config.cases * 4);
+    TestRunner::new(ProptestConfig { failure_persistence: None, max_global_rejects, ..config })
 }
 
 /// What random cases have found, tried first on every server.
