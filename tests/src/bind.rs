@@ -22,6 +22,9 @@ pub struct Bind {
 }
 
 impl Bind {
+    /// The secret of its key `k`, by HMAC-SHA256.
+    pub const SECRET: &str = "c2hvYWwtdGVzdC1rZXktbm90LXNlY3JldC1hdC1hbGw=";
+
     /// Whether it is installed.
     #[must_use]
     pub fn is_there() -> bool {
@@ -33,10 +36,23 @@ impl Bind {
     /// # Errors
     /// It is not installed, or does not come up.
     pub fn start(dir: &Path, files: &Path, zones: &BTreeSet<String>) -> anyhow::Result<Self> {
+        Self::start_with(dir, files, zones, "")
+    }
+
+    /// The same with more statements for each zone, such as `allow-update { 127.0.0.1; };`.
+    ///
+    /// # Errors
+    /// See [`Self::start`].
+    pub fn start_with(
+        dir: &Path,
+        files: &Path,
+        zones: &BTreeSet<String>,
+        more: &str,
+    ) -> anyhow::Result<Self> {
         // Another test may take a free port between our look and named's bind: then named ends, and other ports are tried.
         let mut last = None;
         for _ in 0..5 {
-            match Self::try_start(dir, files, zones) {
+            match Self::try_start(dir, files, zones, more) {
                 Ok(bind) => return Ok(bind),
                 Err(why) => last = Some(why),
             }
@@ -44,23 +60,30 @@ impl Bind {
         Err(last.context("named was never started")?)
     }
 
-    fn try_start(dir: &Path, files: &Path, zones: &BTreeSet<String>) -> anyhow::Result<Self> {
+    fn try_start(dir: &Path, files: &Path, zones: &BTreeSet<String>, more: &str) -> anyhow::Result<Self> {
         std::fs::create_dir_all(dir).context("a folder for named")?;
         let (port, control) = (ports::free()?, ports::free()?);
         let at = dir.display();
         let mut conf = format!(
-            "key \"k\" {{ algorithm hmac-sha256; secret \"c2hvYWwtdGVzdC1rZXktbm90LXNlY3JldC1hdC1hbGw=\"; }};\n\
+            "key \"k\" {{ algorithm hmac-sha256; secret \"{}\"; }};\n\
              options {{ directory \"{at}\"; pid-file none; session-keyfile \"{at}/session.key\"; lock-file none;\n\
              managed-keys-directory \"{at}\"; listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};\n\
              recursion no; dnssec-validation no; notify no; empty-zones-enable no; }};\n\
-             controls {{ inet 127.0.0.1 port {control} allow {{ 127.0.0.1; }} keys {{ \"k\"; }}; }};\n"
+             controls {{ inet 127.0.0.1 port {control} allow {{ 127.0.0.1; }} keys {{ \"k\"; }}; }};\n",
+            Self::SECRET
         );
         for zone in zones {
-            let _ =
-                writeln!(conf, "zone \"{zone}\" {{ type primary; file \"{}/{zone}\"; }};", files.display());
+            let _ = writeln!(
+                conf,
+                "zone \"{zone}\" {{ type primary; file \"{}/{zone}\"; {more} }};",
+                files.display()
+            );
         }
-        let rndc = "key \"k\" { algorithm hmac-sha256; secret \"c2hvYWwtdGVzdC1rZXktbm90LXNlY3JldC1hdC1hbGw=\"; };\n\
-             options { default-key \"k\"; default-server 127.0.0.1; };\n";
+        let rndc = format!(
+            "key \"k\" {{ algorithm hmac-sha256; secret \"{}\"; }};\n\
+             options {{ default-key \"k\"; default-server 127.0.0.1; }};\n",
+            Self::SECRET
+        );
         std::fs::write(dir.join("named.conf"), conf).context("named.conf")?;
         std::fs::write(dir.join("rndc.conf"), rndc).context("rndc.conf")?;
         let named = system("named").context("named is not installed")?;
@@ -75,6 +98,12 @@ impl Bind {
         // Somebody else's server may answer on a port that was free a moment ago.
         bind.process.alive()?;
         Ok(bind)
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     fn rndc(&self) -> anyhow::Result<Command> {

@@ -3,7 +3,6 @@
 //! The bench commits as a third process, through the store, and asks the name server until the change is there: the time
 //! counts from the acknowledged commit.
 
-use std::net::UdpSocket;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -25,6 +24,8 @@ const ROUNDS: u32 = 3;
 const COLD: usize = 3;
 /// Rows of one commit while filling the database.
 const CHUNK: usize = 50_000;
+/// Between two questions: those who do the work have two cores between them and the bench.
+const PAUSE: Duration = Duration::from_micros(20);
 /// How often a start is measured.
 const STARTS: u32 = 3;
 /// How long the agent may take for a whole fleet.
@@ -106,7 +107,7 @@ fn cold_starts(dir: &Path, documents: usize, hosts: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn wait_served(agent: &mut Process, port: u16, hosts: u32) -> anyhow::Result<()> {
+pub(crate) fn wait_served(agent: &mut Process, port: u16, hosts: u32) -> anyhow::Result<()> {
     wait::until("the agent", PATIENCE, || {
         agent.alive()?;
         served(port, hosts)
@@ -119,7 +120,7 @@ pub(crate) async fn database(path: &Path, hosts: u32) -> anyhow::Result<()> {
 }
 
 /// A fleet, its zone and the reverse zone of all its addresses.
-fn rows(hosts: u32) -> anyhow::Result<Vec<Change>> {
+pub(crate) fn rows(hosts: u32) -> anyhow::Result<Vec<Change>> {
     let mut rows = shape::fleet(hosts)?;
     let zone: TagName = format!("dns/{}", shape::ZONE).parse()?;
     let soa = json!({"primary": "ns1.fleet.example."});
@@ -133,7 +134,7 @@ fn rows(hosts: u32) -> anyhow::Result<Vec<Change>> {
     Ok(rows)
 }
 
-async fn fill(store: &SqliteStore, rows: &[Change]) -> anyhow::Result<()> {
+pub(crate) async fn fill(store: &SqliteStore, rows: &[Change]) -> anyhow::Result<()> {
     for chunk in rows.chunks(CHUNK) {
         commit(store, chunk.to_vec()).await?;
     }
@@ -251,9 +252,13 @@ fn empty_server(dir: &Path) -> anyhow::Result<u64> {
 }
 
 fn start_agent(dir: &Path, database: &Path, port: u16) -> anyhow::Result<Process> {
+    start_agent_with(dir, database, &format!("[agent.server]\nlisten = \"127.0.0.1:{port}\"\n"))
+}
+
+/// The agent with this configuration.
+pub(crate) fn start_agent_with(dir: &Path, database: &Path, settings: &str) -> anyhow::Result<Process> {
     let config = dir.join("dns.toml");
-    std::fs::write(&config, format!("[agent.server]\nlisten = \"127.0.0.1:{port}\"\n"))
-        .context("dns.toml")?;
+    std::fs::write(&config, settings).context("dns.toml")?;
     let mut command = Command::new(binary("shoal-dns")?);
     command.arg("--store").arg(format!("sqlite:{}", database.display())).arg("--config").arg(config);
     Process::start("dns", dir, &mut command)
@@ -272,33 +277,37 @@ fn served(port: u16, hosts: u32) -> anyhow::Result<()> {
 }
 
 /// Gives machine `n` another address and answers after how many milliseconds the name server gave it out.
-async fn change(store: &SqliteStore, port: u16, n: u32, round: u32) -> anyhow::Result<f64> {
+pub(crate) async fn change(store: &SqliteStore, port: u16, n: u32, round: u32) -> anyhow::Result<f64> {
     let name = shape::host(n)?;
-    let address = format!("10.200.{}.{}", round >> 8, round & 255);
+    let address = new_address(round);
     let mut record: HostRecord = shape::record(n).to()?;
     let mut document = shape::document(n);
     document["address"] = json!(address);
     record.document = document.into();
     commit(store, vec![Change::put(Key::host(&name), Document::of(&record)?)]).await?;
+    visible(port, name.as_str(), "A", &address)
+}
+
+/// The address that a machine gets in this round.
+pub(crate) fn new_address(round: u32) -> String {
+    format!("10.200.{}.{}", round >> 8, round & 255)
+}
+
+/// After how many milliseconds from now the server on this port gives out `wanted` for `name`, asked again and again with a
+/// short pause.
+pub(crate) fn visible(port: u16, name: &str, rtype: &str, wanted: &str) -> anyhow::Result<f64> {
     let began = Instant::now();
-    let question = dns::question(name.as_str(), "A")?;
-    let socket = UdpSocket::bind(("127.0.0.1", 0)).context("a socket")?;
-    socket.connect(("127.0.0.1", port)).context("a socket")?;
-    socket.set_read_timeout(Some(Duration::from_secs(2))).context("a socket")?;
-    let wanted: Vec<u8> = address.parse::<std::net::Ipv4Addr>().context("an address")?.octets().to_vec();
-    let mut buffer = [0; 4096];
     while began.elapsed() < PATIENCE {
-        socket.send(&question).context("a question")?;
-        let size = socket.recv(&mut buffer).context("an answer")?;
-        if buffer[..size].windows(4).any(|w| w == wanted) {
+        if dns::ask(port, name, rtype)?.contains(wanted) {
             return Ok(began.elapsed().as_secs_f64() * 1000.0);
         }
+        std::thread::sleep(PAUSE);
     }
-    anyhow::bail!("{name} never had the address {address}")
+    anyhow::bail!("{name} never had {rtype} {wanted}")
 }
 
 /// Waits until the process uses next to no processor time.
-fn quiet(process: &Process) -> anyhow::Result<()> {
+pub(crate) fn quiet(process: &Process) -> anyhow::Result<()> {
     wait::until("the agent to be quiet", PATIENCE, || {
         let before = Usage::of(process.id())?.cpu;
         std::thread::sleep(Duration::from_millis(300));

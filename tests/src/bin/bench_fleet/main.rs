@@ -2,9 +2,11 @@
 //!
 //! `tests/bench` builds this with optimisation and runs it; each line it prints is a figure in JSON.
 
+mod bind;
 mod bulk;
 mod dns;
 mod http;
+mod octodns;
 mod view;
 
 use clap::Parser;
@@ -15,9 +17,12 @@ struct Options {
     /// Sizes of the fleet, in hosts.
     #[arg(long, value_delimiter = ',', default_values_t = [1_000, 10_000, 100_000])]
     hosts: Vec<u32>,
-    /// Only this part: `view`, `bulk` or `dns`.
+    /// Only this part: `view`, `bulk`, `dns` or `bind`.
     #[arg(long)]
     only: Option<String>,
+    /// Where octoDNS is installed, to measure it beside ours.
+    #[arg(long)]
+    octodns: Option<std::path::PathBuf>,
     /// Measure nothing: write a fleet of the first size into this new database, to look at by other means.
     #[arg(long)]
     fill: Option<std::path::PathBuf>,
@@ -42,6 +47,10 @@ async fn run(options: Options) -> anyhow::Result<()> {
         }
         if wanted("dns") {
             dns::measure(*hosts).await?;
+        }
+        if wanted("bind") {
+            bind::measure(*hosts).await?;
+            octodns::measure(*hosts, options.octodns.as_deref())?;
         }
     }
     Ok(())
