@@ -1,10 +1,13 @@
 //! Messages to the server and back: over TCP, signed and checked by TSIG where there is a key.
 //!
-//! A connection serves one exchange, or several of one look; it is opened anew each time, so nothing has to be known about
-//! what a connection that was idle has become. Answers are bounded by time and by size.
+//! One connection is kept for a moment after its last good exchange, so that changes that follow each other do not open one each
+//! ([RFC 7766 section 6.2.1](https://www.rfc-editor.org/rfc/rfc7766#section-6.2.1)). One that anything went wrong with, that the server closed, or that was idle for longer is never used again. A server that
+//! closes it in the moment of sending leaves an exchange without an answer, which is looked at like any other. Answers are bounded by time and
+//! by size.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{Record, RecordType, TSigVerifier, TSigner};
@@ -19,13 +22,15 @@ use crate::target::tsig::now;
 const MOST_RECORDS: usize = 20_000_000;
 /// A whole zone may take so many times as long as one answer.
 const TRANSFER: u32 = 10;
+/// How long a connection is kept: below what servers wait for the next question (BIND 30 s).
+const KEPT: Duration = Duration::from_secs(5);
 
 /// How the server is reached.
-#[derive(Clone)]
 pub(super) struct Link {
     pub(super) server: SocketAddr,
     pub(super) signer: Option<TSigner>,
     pub(super) within: Duration,
+    kept: Mutex<Option<(TcpStream, Instant)>>,
 }
 
 /// A connection, and what came of it.
@@ -56,11 +61,30 @@ impl Lost {
 }
 
 impl Link {
+    pub(super) fn new(server: SocketAddr, signer: Option<TSigner>, within: Duration) -> Self {
+        Self { server, signer, within, kept: Mutex::new(None) }
+    }
+
+    /// The connection that was kept, where it can still be used.
+    fn kept(&self) -> Option<TcpStream> {
+        let (stream, since) = self.kept.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        // Nothing is awaited on it: what can be read is its end, or what nobody asked for.
+        let open = matches!(stream.try_read(&mut [0]), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock);
+        (open && since.elapsed() < KEPT).then_some(stream)
+    }
+
     pub(super) async fn connect(&self) -> Result<Connection<'_>, Lost> {
+        if let Some(stream) = self.kept() {
+            return Ok(Connection { link: self, stream });
+        }
         let failed =
             |why: &dyn std::fmt::Display| Lost::Unsent(format!("connecting to {}: {why}", self.server));
         match timeout(self.within, TcpStream::connect(self.server)).await {
-            Ok(Ok(stream)) => Ok(Connection { link: self, stream }),
+            Ok(Ok(stream)) => {
+                // Whole messages are written; a later one of a connection must not wait for what came before it.
+                stream.set_nodelay(true).map_err(|e| failed(&e))?;
+                Ok(Connection { link: self, stream })
+            }
             Ok(Err(error)) => Err(failed(&error)),
             Err(_) => Err(failed(&format!("nothing within {} s", self.within.as_secs()))),
         }
@@ -68,6 +92,11 @@ impl Link {
 }
 
 impl Connection<'_> {
+    /// Keeps it for who comes next. Every exchange on it must have had its whole answer.
+    pub(super) fn keep(self) {
+        *self.link.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some((self.stream, Instant::now()));
+    }
+
     /// Sends a message and waits for its one answer.
     pub(super) async fn ask(&mut self, message: &mut Message) -> Result<Message, Lost> {
         let mut check = self.send(message).await?;
@@ -161,5 +190,67 @@ impl Connection<'_> {
         }
         check.verify(&octets).map_err(|e| broken(&e))?;
         Ok(plain)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "this is test code")]
+
+    use super::*;
+    use crate::target::update::message;
+    use hickory_proto::op::MessageType;
+    use tokio::net::TcpListener;
+
+    /// Answers what is asked on one connection, so many times, and closes it.
+    async fn serve(listener: &TcpListener, times: usize) {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        for _ in 0..times {
+            let length = stream.read_u16().await.unwrap();
+            let mut octets = vec![0; length.into()];
+            stream.read_exact(&mut octets).await.unwrap();
+            let mut answer = Message::from_vec(&octets).unwrap();
+            answer.metadata.message_type = MessageType::Response;
+            let octets = answer.to_vec().unwrap();
+            stream.write_u16(octets.len().try_into().unwrap()).await.unwrap();
+            stream.write_all(&octets).await.unwrap();
+        }
+    }
+
+    async fn exchange(link: &Link) {
+        let mut question = message::question(7, "example.com", RecordType::SOA).unwrap();
+        let mut connection = link.connect().await.unwrap();
+        connection.ask(&mut question).await.unwrap();
+        connection.keep();
+    }
+
+    #[tokio::test]
+    async fn a_connection_serves_several_exchanges_until_the_server_closes_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let link = Link::new(listener.local_addr().unwrap(), None, Duration::from_secs(5));
+        // Each connection that is opened takes two exchanges, and two are opened: a third would wait for ever.
+        let server = async {
+            serve(&listener, 2).await;
+            serve(&listener, 2).await;
+        };
+        let client = async {
+            for _ in 0..4 {
+                exchange(&link).await;
+                // The end of a connection is on its way when the server has answered.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(Duration::from_secs(5), async { tokio::join!(server, client) }).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_not_answered_is_not_used_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let link = Link::new(listener.local_addr().unwrap(), None, Duration::from_millis(50));
+        let mut question = message::question(7, "example.com", RecordType::SOA).unwrap();
+        let mut connection = link.connect().await.unwrap();
+        assert!(matches!(connection.ask(&mut question).await, Err(Lost::Unanswered(_))));
+        drop(connection);
+        assert!(link.kept().is_none());
     }
 }

@@ -54,7 +54,7 @@ impl Update {
     /// Settings that cannot work.
     pub fn open(settings: &UpdateSettings) -> Result<Self, Fault> {
         let signer = settings.signer()?;
-        Ok(Self { link: Link { server: settings.server, signer, within: settings.within() } })
+        Ok(Self { link: Link::new(settings.server, signer, settings.within()) })
     }
 
     fn fault(&self, what: &str, zone: &Zone, code: ResponseCode) -> Fault {
@@ -126,6 +126,7 @@ impl Update {
                 code => return Err(self.fault("look at names of", zone, code)),
             }
         }
+        connection.keep();
         zone::nodes(zone, &records).map_err(malformed)
     }
 
@@ -172,6 +173,7 @@ impl Update {
         }
         let mut connection = self.link.connect().await.map_err(|lost| lost.fault(what()))?;
         let answer = connection.ask(&mut message).await.map_err(|lost| lost.fault(what()))?;
+        connection.keep();
         Ok(answer.metadata.response_code)
     }
 
