@@ -164,14 +164,17 @@ impl Heart {
 
 /// Listens while a daemon does one thing after the other. `prepare` makes what is to run next from the configuration, or says
 /// why it cannot: then what is done goes on.
-pub(crate) struct Watch<'d, P, N> {
+pub(crate) struct Watch<'d, N> {
     ears: &'d mut Ears,
-    prepare: &'d P,
-    preparing: Option<Pin<Box<dyn Future<Output = Option<N>> + 'd>>>,
+    prepare: &'d (dyn Fn() -> Preparing<'d, N> + Sync),
+    preparing: Option<Preparing<'d, N>>,
 }
 
-impl<'d, P: AsyncFn() -> Option<N>, N> Watch<'d, P, N> {
-    pub(crate) fn new(ears: &'d mut Ears, prepare: &'d P) -> Self {
+/// What is made ready beside the work.
+pub(crate) type Preparing<'d, N> = Pin<Box<dyn Future<Output = Option<N>> + Send + 'd>>;
+
+impl<'d, N> Watch<'d, N> {
+    pub(crate) fn new(ears: &'d mut Ears, prepare: &'d (dyn Fn() -> Preparing<'d, N> + Sync)) -> Self {
         Self { ears, prepare, preparing: None }
     }
 
@@ -191,7 +194,7 @@ impl<'d, P: AsyncFn() -> Option<N>, N> Watch<'d, P, N> {
                 word = self.ears.next() => match word {
                     Word::Stop => return Err(Stop::Told),
                     // What was being made ready is not what stands in the configuration now.
-                    Word::Reload => self.preparing = Some(Box::pin((self.prepare)())),
+                    Word::Reload => self.preparing = Some((self.prepare)()),
                 },
                 next = prepared => {
                     self.preparing = None;
@@ -229,9 +232,9 @@ fn watch(config: &Path, tell: mpsc::Sender<()>) -> Option<notify::RecommendedWat
 }
 
 /// Runs the engine until something from outside ends it.
-pub(crate) async fn run<A: Agent, T: Target<A>, P: AsyncFn() -> Option<N>, N>(
+pub(crate) async fn run<A: Agent, T: Target<A>, N>(
     driver: &mut Driver<A, T>,
-    watch: &mut Watch<'_, P, N>,
+    watch: &mut Watch<'_, N>,
 ) -> Stop<N> {
     tell_systemd(&[NotifyState::Ready]);
     let stop = loop {
@@ -362,21 +365,20 @@ mod tests {
     async fn what_is_made_ready_without_end_keeps_nothing_waiting() {
         let (tell, edited) = mpsc::channel(1);
         let mut ears = Ears::of(edited, None).unwrap();
-        let asked = std::cell::Cell::new(0);
-        let prepare = async || {
-            asked.set(asked.get() + 1);
-            match asked.get() {
+        let asked = AtomicUsize::new(0);
+        let prepare = || -> Preparing<'_, &str> {
+            match asked.fetch_add(1, Ordering::SeqCst) {
                 // Neither ever ready nor refused, then refused, then ready.
-                1 => std::future::pending().await,
-                2 => None,
-                _ => Some("ready"),
+                0 => Box::pin(std::future::pending()),
+                1 => Box::pin(std::future::ready(None)),
+                _ => Box::pin(std::future::ready(Some("ready"))),
             }
         };
         let mut watch = Watch::new(&mut ears, &prepare);
         for round in 1..3 {
             tell.send(()).await.unwrap();
             assert!(watch.over(tokio::time::sleep(SETTLE * 3)).await.is_ok(), "the work goes on");
-            assert_eq!(asked.get(), round, "the newest word counts");
+            assert_eq!(asked.load(Ordering::SeqCst), round, "the newest word counts");
         }
         tell.send(()).await.unwrap();
         let never = tokio::time::timeout(SETTLE * 40, watch.over(std::future::pending::<()>()));

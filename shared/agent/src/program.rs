@@ -13,7 +13,7 @@ use shoal_store::Store;
 
 use crate::cli::Args;
 use crate::config::{self, Common, Config};
-use crate::daemon::{self, Ears, Stop};
+use crate::daemon::{self, Ears, Preparing, Stop};
 use crate::exit::{self, End, Failure};
 use crate::http::Http;
 use crate::logs;
@@ -27,9 +27,9 @@ use crate::stores::{Missing, Stores};
 /// The configuration is `/etc/shoal/NAME.toml`, where NAME is the program's file name without `shoal-`; `build` gets its
 /// table `[agent]`. Exit codes: 0 converged, 1 failed, 2 usage, 4 held, 5 still waiting; `--plan`: 0 nothing to do,
 /// 3 changes pending, 4 something is held; `--preview`: 3 something would be wanted otherwise.
-pub fn main<C, A, T>(build: impl Fn(C) -> Result<(A, T), Fault>) -> ExitCode
+pub fn main<C, A, T>(build: impl Fn(C) -> Result<(A, T), Fault> + Send + Sync + 'static) -> ExitCode
 where
-    C: DeserializeOwned,
+    C: DeserializeOwned + Send + 'static,
     A: Agent,
     T: Target<A>,
 {
@@ -45,10 +45,10 @@ pub struct Program<C, A, T, F> {
 
 impl<C, A, T, F> Program<C, A, T, F>
 where
-    C: DeserializeOwned,
+    C: DeserializeOwned + Send + 'static,
     A: Agent,
     T: Target<A>,
-    F: Fn(C) -> Result<(A, T), Fault>,
+    F: Fn(C) -> Result<(A, T), Fault> + Send + Sync + 'static,
 {
     /// A program that knows the stores `sqlite:`, `http:`, `unix:` and `memory:`.
     pub fn new(build: F) -> Self {
@@ -74,7 +74,9 @@ where
             .build()
             .map_err(|e| Failure::from(Fault::new("start", e)))
             .and_then(|runtime| {
-                let result = runtime.block_on(self.run(&args));
+                // A task among the others: what wakes it need not wake another thread first.
+                let work = runtime.spawn(async move { self.run(&args).await });
+                let result = runtime.block_on(work).unwrap_or_else(|e| Err(Fault::new("run", e).into()));
                 runtime.shutdown_timeout(Duration::from_secs(1));
                 result
             });
@@ -143,20 +145,23 @@ where
             let must = args.config.is_some() || !part.text.is_empty();
             let setup = Setup::new(args, &part);
             let (store, address) = (part.store.clone(), http.as_ref().map(|http| http.address));
-            let prepare = async || {
-                let next = async {
-                    let mut next = self.ready(args, Config::read(path, must)?, Some(&store)).await?;
-                    let listen = args.listen.or(next.common.listen).filter(|new| Some(*new) != address);
-                    if let Some(new) = listen {
-                        next.http = Some(Http::start(new, board.clone()).await?);
-                    }
-                    Ok::<_, Failure>(next)
-                };
-                let next = next.await;
-                board.set_config_ok(next.is_ok());
-                next.inspect_err(|e| tracing::error!("not reloaded, the old configuration stays: {e}")).ok()
+            let prepare = || -> Preparing<'_, Part<A, T>> {
+                Box::pin(async {
+                    let next = async {
+                        let mut next = self.ready(args, Config::read(path, must)?, Some(&store)).await?;
+                        let listen = args.listen.or(next.common.listen).filter(|new| Some(*new) != address);
+                        if let Some(new) = listen {
+                            next.http = Some(Http::start(new, board.clone()).await?);
+                        }
+                        Ok::<_, Failure>(next)
+                    };
+                    let next = next.await;
+                    board.set_config_ok(next.is_ok());
+                    next.inspect_err(|e| tracing::error!("not reloaded, the old configuration stays: {e}"))
+                        .ok()
+                })
             };
-            match setup.daemon(part.target, &mut ears, &board, prepare).await? {
+            match setup.daemon(part.target, &mut ears, &board, &prepare).await? {
                 Stop::Told => {
                     daemon::heard().await;
                     return Ok(End::Stopped);

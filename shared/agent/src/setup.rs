@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::cli::{Args, Output};
 use crate::clock::Wall;
 use crate::config::Common;
-use crate::daemon::{self, Ears, Stop, Watch};
+use crate::daemon::{self, Ears, Preparing, Stop, Watch};
 use crate::drive::{Driver, LOGGED};
 use crate::effects::{Hands, millis};
 use crate::exit::{End, Failure};
@@ -142,14 +142,14 @@ impl<A: Agent> Setup<'_, A> {
         late.map_or(Ok(End::Once(verdict)), Err)
     }
 
-    pub(crate) async fn daemon<T: Target<A>, N>(
+    pub(crate) async fn daemon<'d, T: Target<A>, N>(
         &self,
         target: T,
-        ears: &mut Ears,
+        ears: &'d mut Ears,
         board: &Arc<Board>,
-        prepare: impl AsyncFn() -> Option<N>,
+        prepare: &'d (dyn Fn() -> Preparing<'d, N> + Sync),
     ) -> Result<Stop<N>, Failure> {
-        let mut watch = Watch::new(ears, &prepare);
+        let mut watch = Watch::new(ears, prepare);
         let (head, rows) = match watch.over(self.begin()).await {
             Ok(read) => read?,
             Err(stop) => {
