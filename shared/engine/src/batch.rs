@@ -69,7 +69,7 @@ impl<A: Agent> Engine<A> {
     /// A unit that is written as a whole is not written while some of it is not seen: that would lose it.
     fn all_seen(&mut self, unit: &mut State<A>) -> bool {
         let unseen = unit.items.iter().find_map(|(key, item)| match &item.sight {
-            Sight::Unlooked => Some((key, None)),
+            Sight::Unlooked | Sight::New => Some((key, None)),
             Sight::Unknown(why) => Some((key, Some(why))),
             _ => None,
         });
@@ -210,6 +210,7 @@ impl<A: Agent> Engine<A> {
             if intend(item, planned, self.agent.logic(), (alone, careful), fresh) {
                 pages.touch(key);
             }
+            item.first |= !had && item.entry.is_some();
             *entries += usize::from(item.entry.is_some()) - usize::from(had);
             changes.push(Edit {
                 key: key.clone(),
@@ -346,8 +347,8 @@ fn agree<A: Agent>(unit: &mut State<A>, key: &A::Key) {
 }
 
 /// Notes in the entry what is about to be done. Answers whether that has to be written before it is done: a creation
-/// and a removal, and what the step remembers. A plain update is not: whose the item is does not change by it. Only where
-/// drift stays as it is (`careful`): what Shoal began itself must never be taken for that.
+/// and a removal, what the step remembers, and an update that makes it from more than before. A plain update is not: whose
+/// the item is does not change by it. Only where drift stays as it is (`careful`): what Shoal began itself must never be taken for that.
 fn intend<A: Agent>(
     item: &mut Item<A>,
     planned: &Planned<A>,
@@ -412,6 +413,13 @@ fn intend<A: Agent>(
             touched = true;
         }
         _ => touched |= entry.token.is_empty() && entry.last.is_none(),
+    }
+    if planned.kind() == Kind::Update && planned.sources.iter().any(|source| !entry.from.contains(source)) {
+        // Once it is made from this one too, that one must be found as the reason to undo it, or as what keeps it as it is.
+        entry.from.extend(planned.sources.iter().cloned());
+        entry.from.sort_unstable();
+        entry.from.dedup();
+        touched = true;
     }
     if planned.kind() != Kind::Remove && entry.stage == Stage::Made && !entry.changing {
         entry.changing = true;

@@ -231,7 +231,7 @@ impl<A: Agent> Context<'_, A> {
     /// What is there, and whether it is ours.
     fn owned<'i>(&self, item: &'i Item<A>, sight: &'i Sight<A::Have>) -> Owned<'i, A> {
         match sight {
-            Sight::Unlooked => Err(Box::new(Decision::Look)),
+            Sight::Unlooked | Sight::New => Err(Box::new(Decision::Look)),
             Sight::Unknown(why) => Err(Box::new(Decision::stay(Trouble::Unseen(why.clone())))),
             Sight::NotYet(shows) => {
                 let trouble = Trouble::Waiting("what was begun does not show yet".to_owned());

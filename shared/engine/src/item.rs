@@ -28,6 +28,8 @@ pub(crate) struct Item<A: Agent> {
     pub(crate) again: Option<Moment>,
     /// It was missed when nothing of the unit was as Shoal had made it: nobody took it out, the target lost it.
     pub(crate) lost: bool,
+    /// No attempt at it was ever sent but the one that is under way.
+    pub(crate) first: bool,
 }
 
 /// What a change is called that puts back what a target lost, as it was, while it is held.
@@ -47,6 +49,7 @@ impl<A: Agent> Default for Item<A> {
             reads: Vec::new(),
             again: None,
             lost: false,
+            first: false,
         }
     }
 }
@@ -66,6 +69,8 @@ impl<A: Agent> Item<A> {
 pub(crate) enum Sight<H> {
     /// It has to be looked at before anything is decided.
     Unlooked,
+    /// It came after its unit was looked at, and nobody looked since.
+    New,
     /// Certainly not there.
     Nothing,
     /// Not there, and what was begun is not to show before then: nobody knows whether it will.

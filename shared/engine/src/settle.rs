@@ -185,7 +185,7 @@ impl<A: Agent> Engine<A> {
             Sight::Ours(_) => true,
             // What a unit that is written as a whole holds has to be written again.
             Sight::There(_) | Sight::Unknown(_) => self.options.nature.whole,
-            Sight::Nothing | Sight::NotYet(_) | Sight::Unlooked => false,
+            Sight::Nothing | Sight::NotYet(_) | Sight::Unlooked | Sight::New => false,
         };
         if wanted || keep && self.agent.unit(&key) == unit.name {
             unit.saw(&key, sight);
@@ -244,6 +244,7 @@ impl<A: Agent> Engine<A> {
                 self.remade(unit, edit, outcome, now);
                 continue;
             }
+            let first = unit.items.get_mut(&edit.key).is_some_and(|item| std::mem::take(&mut item.first));
             match each.remove(&edit.key) {
                 Some(Outcome::Done) => self.made(unit, edit, now),
                 Some(Outcome::Running { memo, look_again }) => {
@@ -268,6 +269,9 @@ impl<A: Agent> Engine<A> {
                     }
                 }
                 Some(Outcome::Stale) => {
+                    if first && self.options.nature.conditional {
+                        Self::never_tried(unit, &edit.key);
+                    }
                     let fault = Fault::new(
                         format!("{} {}", edit.verb, edit.key),
                         "what is there had changed meanwhile",
@@ -295,8 +299,21 @@ impl<A: Agent> Engine<A> {
         }
     }
 
+    /// The only attempt at it was refused: what stands in its way is not what it made, whatever that looks like.
+    fn never_tried(unit: &mut State<A>, key: &A::Key) {
+        if unit.items.get_mut(key).is_some_and(|item| item.entry.take().is_some()) {
+            unit.entries -= 1;
+            unit.pages.touch(key);
+        }
+    }
+
     /// A batch failed as a whole, and what of it was done is not known.
     fn batch_failed(&mut self, unit: &mut State<A>, batch: &Batch<A>, fault: &Fault, now: Moment) {
+        for edit in &batch.changes {
+            if let Some(item) = unit.items.get_mut(&edit.key) {
+                item.first = false;
+            }
+        }
         if let ([edit], false) = (&batch.changes[..], self.options.nature.whole) {
             // Alone in its batch, it is the one at fault; the others go on.
             self.mended(unit, "apply");

@@ -80,6 +80,9 @@ pub struct Nature {
     /// edit, so it is put right even where drift is only reported, and what the ledger does not know goes. It is told
     /// all that there is to change in one batch, whatever its size: a part of a unit must not be taken for all of it.
     pub sole: bool,
+    /// A creation is refused as [`Outcome::Stale`] where anything stands in its way, and nothing of it is done. So what begins to be wanted
+    /// after its unit was looked at is made without a look of its own.
+    pub conditional: bool,
     /// Others may write into an item beside Shoal, and what they wrote stays: [`Agent::part`] says what of an item counts.
     pub shared: bool,
 }

@@ -3,6 +3,7 @@
 mod adopt;
 mod agent;
 mod claims;
+mod conditional;
 mod facts;
 mod failing;
 mod guard;

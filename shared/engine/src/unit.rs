@@ -184,7 +184,11 @@ impl<A: Agent> State<A> {
 
     /// The source feeds this item from now on.
     pub(crate) fn link(&mut self, key: &A::Key, source: &SourceId) {
-        let item = self.items.entry(key.clone()).or_default();
+        let new = || {
+            let sight = if self.phase == Phase::Ready { Sight::New } else { Sight::Unlooked };
+            Item { sight, ..Item::default() }
+        };
+        let item = self.items.entry(key.clone()).or_insert_with(new);
         if let Err(at) = item.sources.binary_search(source) {
             item.sources.insert(at, source.clone());
         }

@@ -286,7 +286,11 @@ impl<A: Agent> Engine<A> {
             unit.open.insert(key.clone(), Open { since, trouble: Trouble::Blocked(why), planned: None });
             return self.reporter.changed();
         }
-        if matches!(item.sight, Sight::Unlooked) {
+        let crate::Nature { sole, conditional, .. } = self.options.nature;
+        if matches!(item.sight, Sight::New) && item.entry.is_none() && (sole || conditional) {
+            item.sight = Sight::Nothing;
+        }
+        if matches!(item.sight, Sight::Unlooked | Sight::New) {
             unit.look.insert(key.clone());
             return;
         }

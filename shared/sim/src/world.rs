@@ -72,7 +72,8 @@ impl World {
     pub(crate) fn new(kind: Kind, dice: &mut Dice) -> Self {
         let whole = kind == Kind::Zone;
         let (checks_fence, marks_own) = (dice.chance(400), whole || dice.chance(400));
-        let nature = Nature { whole, checks_fence, marks_own, ..Nature::default() };
+        let conditional = kind == Kind::Pool;
+        let nature = Nature { whole, checks_fence, marks_own, conditional, ..Nature::default() };
         Self {
             kind,
             nature,

@@ -80,6 +80,10 @@ impl<A: Agent> Model<A> {
         if let Some(fault) = self.failing.get(&edit.key) {
             return Outcome::Failed(fault.clone());
         }
+        let taken = edit.from.is_none() && self.items.contains_key(&edit.key);
+        if self.nature.conditional && taken && edit.to.is_some() {
+            return Outcome::Stale;
+        }
         self.unmarked.remove(&edit.key);
         match &edit.to {
             Some(item) => self.put(edit.key.clone(), item),

@@ -5,9 +5,22 @@ use serde_json::json;
 use super::agent::{Toys, host, name, rows, tag, toys_of};
 use crate::{Nature, OnDrift, Verdict};
 
-const WHOLE: Nature =
-    Nature { whole: true, checks_fence: false, marks_own: true, sole: false, shared: false };
-const SOLE: Nature = Nature { whole: false, checks_fence: true, marks_own: true, sole: true, shared: false };
+const WHOLE: Nature = Nature {
+    whole: true,
+    checks_fence: false,
+    marks_own: true,
+    sole: false,
+    conditional: false,
+    shared: false,
+};
+const SOLE: Nature = Nature {
+    whole: false,
+    checks_fence: true,
+    marks_own: true,
+    sole: true,
+    conditional: false,
+    shared: false,
+};
 
 /// The target forgets everything, while an engine runs or while none does.
 fn lose_all(world: &mut Toys, live: bool) {

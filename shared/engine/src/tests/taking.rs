@@ -5,9 +5,22 @@ use serde_json::json;
 use super::agent::{Toys, name, tag, toys_of};
 use crate::{Nature, Verdict, Why};
 
-const WHOLE: Nature =
-    Nature { whole: true, checks_fence: false, marks_own: true, sole: false, shared: false };
-const SOLE: Nature = Nature { whole: false, checks_fence: true, marks_own: true, sole: true, shared: false };
+const WHOLE: Nature = Nature {
+    whole: true,
+    checks_fence: false,
+    marks_own: true,
+    sole: false,
+    conditional: false,
+    shared: false,
+};
+const SOLE: Nature = Nature {
+    whole: false,
+    checks_fence: true,
+    marks_own: true,
+    sole: true,
+    conditional: false,
+    shared: false,
+};
 
 fn head(text: &str) -> serde_json::Value {
     json!({"document": {"text": text, "unit": "a", "fixed": ["@"]}})

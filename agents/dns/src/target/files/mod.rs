@@ -108,7 +108,14 @@ pub(crate) fn zone_of(unit: &Unit) -> Result<Zone, Fault> {
 
 impl Target<Dns> for ZoneFiles {
     fn nature(&self) -> Nature {
-        Nature { whole: true, checks_fence: false, marks_own: true, sole: false, shared: false }
+        Nature {
+            whole: true,
+            checks_fence: false,
+            marks_own: true,
+            sole: false,
+            conditional: false,
+            shared: false,
+        }
     }
 
     async fn observe(&self, unit: &Unit, scope: Scope<'_, Key>) -> Result<Observed<Dns>, Fault> {

@@ -214,7 +214,14 @@ impl Drop for Server {
 
 impl Target<Dns> for Server {
     fn nature(&self) -> Nature {
-        Nature { whole: false, checks_fence: true, marks_own: true, sole: true, shared: false }
+        Nature {
+            whole: false,
+            checks_fence: true,
+            marks_own: true,
+            sole: true,
+            conditional: false,
+            shared: false,
+        }
     }
 
     /// Reads the copies, and answers from now on if it can. If an address is taken it is tried again with every look

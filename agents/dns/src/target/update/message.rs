@@ -54,6 +54,10 @@ pub(super) fn change(message: &mut Message, edit: &Edit<Dns>) -> Result<(), Stri
         // Servers say nothing about an alias beside other data, and do nothing (section 3.4.2.2).
         require_nothing(message, &edit.key)?;
     }
+    if before.is_empty() && !alias {
+        // The same the other way round.
+        message.add_answer(empty(&name, RecordType::CNAME, DNSClass::NONE));
+    }
     for set in after.iter().filter(|set| of(&before, set.rtype).is_none()) {
         message.add_answer(empty(&name, RecordType::from(set.rtype.0), DNSClass::NONE));
     }

@@ -188,7 +188,7 @@ impl Update {
 
 impl Target<Dns> for Update {
     fn nature(&self) -> Nature {
-        Nature { shared: true, ..Nature::default() }
+        Nature { shared: true, conditional: true, ..Nature::default() }
     }
 
     async fn observe(&self, unit: &Unit, scope: Scope<'_, Key>) -> Result<Observed<Dns>, Fault> {
