@@ -1,15 +1,16 @@
 //! The past: which commits wrote where, and what.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use rusqlite::{Connection, Row as SqlRow, params};
-use shoal_core::{Change, CommitInfo, Document, LogEntry, Range, Revision};
-use shoal_store::parts::Where;
-use shoal_store::{MAX_PAGE, MAX_PAGE_BYTES};
+use shoal_core::{Change, CommitInfo, Document, Key, LogEntry, Range, Revision};
+use shoal_store::parts::{Found, Where};
+use shoal_store::{Filter, MAX_PAGE, MAX_PAGE_BYTES};
 
 use crate::fault::{Stop, damaged};
-use crate::read::{bounds, int, key, written};
+use crate::read::{self, bounds, int, key, written};
 use crate::schema::{first, revision_of};
 use crate::scopes;
 
@@ -18,6 +19,8 @@ const BATCH: usize = 512;
 const BATCH_BYTES: usize = 8 << 20;
 /// The columns that say what a commit is.
 const COMMIT: &str = "id, count, time, author, principal, message";
+/// The most commits of one range that a filtered watcher reads at once.
+const FEW: usize = 64;
 /// Commits of more changes than this are searched, not scanned, for the keys of a prefix.
 const SCANNED: i64 = 16;
 
@@ -73,11 +76,7 @@ pub(crate) fn log(
         if log.len() == limit {
             return Ok(false);
         }
-        let sql = format!("SELECT {COMMIT} FROM changes WHERE id = ?1");
-        let mut sql = connection.prepare_cached(&sql)?;
-        let mut rows = sql.query([first(number)])?;
-        let row = rows.next()?.ok_or_else(|| damaged(format!("revision {number} has no commit")))?;
-        let head = commit(row)?;
+        let head = numbered(connection, number)?;
         let changes = changes(connection, range, &head)?;
         if changes.is_empty() {
             return Ok(true); // a deep prefix, and this commit wrote beside it
@@ -91,6 +90,12 @@ pub(crate) fn log(
         Ok(true)
     })?;
     Ok(log)
+}
+
+fn numbered(connection: &Connection, number: i64) -> Result<Head, Stop> {
+    let mut sql = connection.prepare_cached(&format!("SELECT {COMMIT} FROM changes WHERE id = ?1"))?;
+    let mut rows = sql.query([first(number)])?;
+    commit(rows.next()?.ok_or_else(|| damaged(format!("revision {number} has no commit")))?)
 }
 
 /// Calls `f` with the revisions below `before` that may have written in the range, newest first, for as long as it
@@ -200,6 +205,63 @@ fn search(connection: &Connection, mut first: i64, mut end: i64, bound: &str) ->
         }
     }
     Ok(first)
+}
+
+/// See [`History::passing`](shoal_store::parts::History::passing): a look-up for each range of the filter, and one for each commit that
+/// passes.
+pub(crate) fn passing(
+    connection: &Connection,
+    filter: &Filter,
+    after: Revision,
+    upto: Revision,
+) -> Result<Option<Found>, Stop> {
+    // What is newer than that the scopes do not say.
+    let mut looked = int(upto).min(read::newest(connection)?.1);
+    if looked <= int(after) {
+        return Ok(None);
+    }
+    let (from, mut numbers) = (int(after) + 1, BTreeSet::new());
+    for range in &filter.ranges {
+        let found = match Where::of(range) {
+            Where::All => return Ok(None),
+            Where::Key(key) => few_versions(connection, &key, from, looked)?,
+            Where::Scope(name) | Where::Within(name) => scopes::few(connection, &name, from, looked, FEW)?,
+        };
+        // There may be more, and nothing is known of what comes after these.
+        if let Some(last) = found.last().filter(|_| found.len() == FEW) {
+            looked = looked.min(*last);
+        }
+        numbers.extend(found);
+    }
+    let (mut entries, mut bytes) = (Vec::new(), 0);
+    for number in numbers.into_iter().take_while(|number| *number <= looked) {
+        let head = numbered(connection, number)?;
+        let mut passing = BTreeMap::new();
+        for range in &filter.ranges {
+            let changes = changes(connection, range, &head)?;
+            passing.extend(changes.into_iter().map(|change| (change.key.clone(), change)));
+        }
+        if passing.is_empty() {
+            continue; // a deep prefix, and this commit wrote beside it
+        }
+        let entry = LogEntry { info: head.info, changes: passing.into_values().collect() };
+        bytes += size(&entry);
+        entries.push(Arc::new(entry));
+        if bytes > BATCH_BYTES || entries.len() == FEW {
+            return Ok(Some((entries, Revision(number.unsigned_abs()))));
+        }
+    }
+    Ok(Some((entries, Revision(looked.unsigned_abs()))))
+}
+
+/// The first revisions in `from..=upto` that wrote the key, in order.
+fn few_versions(connection: &Connection, key: &Key, from: i64, upto: i64) -> Result<Vec<i64>, Stop> {
+    let sql = "SELECT change FROM versions WHERE key = ?1 AND change >= ?2 AND change < ?3
+        ORDER BY change LIMIT ?4";
+    let mut sql = connection.prepare_cached(sql)?;
+    let found =
+        sql.query_map(params![key.as_str(), first(from), first(upto + 1), FEW as i64], |row| row.get(0))?;
+    Ok(found.map(|id| id.map(revision_of)).collect::<Result<_, _>>()?)
 }
 
 /// Whole commits after `after`, in order: some, at least one if there is one.

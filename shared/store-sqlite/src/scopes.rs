@@ -70,6 +70,21 @@ pub(crate) fn each(
     Ok(())
 }
 
+/// The first revisions in `from..=upto` that wrote under the scope, in order, at most so many; `upto` is no newer than what is filed.
+pub(crate) fn few(
+    connection: &Connection,
+    scope: &str,
+    from: i64,
+    upto: i64,
+    most: usize,
+) -> Result<Vec<i64>, Stop> {
+    let sql = "SELECT revision FROM scopes WHERE scope = ?1 AND revision >= ?2 AND revision <= ?3
+        ORDER BY revision LIMIT ?4";
+    let mut sql = connection.prepare_cached(sql)?;
+    let found = sql.query_map(params![scope, from, upto, most as i64], |row| row.get(0))?;
+    Ok(found.collect::<Result<_, _>>()?)
+}
+
 /// Calls `f` with the revision and the key of every change after the revision `after`.
 fn newer(
     connection: &Connection,

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Connection;
 use shoal_core::{LogEntry, Revision};
-use shoal_store::parts::{History, Hub};
-use shoal_store::{Fut, Head, Result};
+use shoal_store::parts::{Found, History, Hub};
+use shoal_store::{Filter, Fut, Head, Result};
 
 use crate::bell::Bell;
 use crate::fault::Stop;
@@ -55,9 +55,16 @@ impl Shared {
     }
 }
 
-/// Tells the hub of commits that this process made: `entries` start right after `before`.
-pub(crate) fn tell(hub: &Hub, telling: &Mutex<()>, before: Head, entries: Vec<Arc<LogEntry>>) {
-    let _order = telling.lock().unwrap_or_else(PoisonError::into_inner);
+/// Tells the hub of commits that this process made: `entries` start right after `before`. If others came in between that nobody
+/// told of yet, all of them are read: whoever they do not concern sleeps on.
+pub(crate) fn tell(
+    hub: &Hub,
+    telling: &Mutex<()>,
+    connection: &Connection,
+    before: Head,
+    entries: Vec<Arc<LogEntry>>,
+) {
+    let order = telling.lock().unwrap_or_else(PoisonError::into_inner);
     let known = hub.head();
     let newest = entries.last().map_or(before.revision, |e| e.info.revision);
     if known.epoch == before.epoch && known.revision >= newest {
@@ -65,31 +72,39 @@ pub(crate) fn tell(hub: &Hub, telling: &Mutex<()>, before: Head, entries: Vec<Ar
     }
     if known.epoch == before.epoch && known.revision >= before.revision {
         hub.publish(entries.into_iter().filter(|e| e.info.revision > known.revision));
-    } else {
-        // Others came in between: watchers read them from the file.
-        hub.moved(Head { epoch: before.epoch, revision: newest });
+        return;
+    }
+    drop(order);
+    if catch_up(hub, telling, connection).is_err() {
+        // It may go better for the watchers themselves, or say to them why not.
+        let _order = telling.lock().unwrap_or_else(PoisonError::into_inner);
+        if hub.head().revision < newest || hub.head().epoch != before.epoch {
+            hub.moved(Head { epoch: before.epoch, revision: newest });
+        }
     }
 }
 
-/// Tells the hub of what the file holds and it does not know yet.
+/// Tells the hub of what the file holds and it does not know yet. Each commit is read once, for all who watch, some at a time; if nobody
+/// does, not at all.
 pub(crate) fn catch_up(hub: &Hub, telling: &Mutex<()>, connection: &Connection) -> Result<(), Stop> {
-    let _order = telling.lock().unwrap_or_else(PoisonError::into_inner);
-    let known = hub.head();
-    let head = read::head(connection)?;
-    if head == known {
-        return Ok(());
-    }
-    if head.epoch != known.epoch || head.revision < known.revision {
-        hub.moved(head);
-        return Ok(());
-    }
-    let entries = log::after(connection, known.revision)?;
-    if entries.last().is_some_and(|e| e.info.revision >= head.revision) {
+    loop {
+        let _order = telling.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = hub.head();
+        let head = read::head(connection)?;
+        if head == known {
+            return Ok(());
+        }
+        if head.epoch != known.epoch || head.revision < known.revision || !hub.is_watched() {
+            hub.moved(head);
+            return Ok(());
+        }
+        let entries = log::after(connection, known.revision)?;
+        if entries.is_empty() {
+            hub.moved(head);
+            return Ok(());
+        }
         hub.publish(entries);
-    } else {
-        hub.moved(head);
     }
-    Ok(())
 }
 
 impl History for Shared {
@@ -116,5 +131,10 @@ impl History for Shared {
 
     fn after(&self, after: Revision) -> Fut<'_, Result<Vec<Arc<LogEntry>>>> {
         Box::pin(self.reading(move |c| log::after(c, after)))
+    }
+
+    fn passing(&self, filter: &Filter, after: Revision, upto: Revision) -> Fut<'_, Result<Option<Found>>> {
+        let filter = filter.clone();
+        Box::pin(self.reading(move |c| log::passing(c, &filter, after, upto)))
     }
 }

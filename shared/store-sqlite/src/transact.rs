@@ -72,7 +72,7 @@ impl Transactor {
         }
         let (before, entries, answers, told) = done?;
         if told || !entries.is_empty() {
-            tell(&self.hub, &self.telling, before, entries);
+            tell(&self.hub, &self.telling, &self.connection, before, entries);
             bell::ring(&self.files.log);
         }
         self.keeper.after(self.pages.load(Ordering::Relaxed));

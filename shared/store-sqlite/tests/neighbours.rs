@@ -9,10 +9,12 @@ mod support;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use shoal_core::{Document, Edit, Epoch, Expect, Proposal, Range, Revision};
+use shoal_store::conformance::Counted;
 use shoal_store::{ClaimAnswer, ClaimRequest, Database, Feed, Filter, Head, Store};
 use shoal_store_sqlite::SqliteStore;
 use support::{commit, key};
@@ -111,6 +113,93 @@ async fn commits_of_others_are_heard() {
     own.await.unwrap();
     for other in &mut others {
         assert!(other.wait().unwrap().success());
+    }
+}
+
+/// What another process commits wakes those whom it concerns, and nobody else; also when both commit at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commits_of_others_wake_those_concerned() {
+    const WATCHERS: usize = 200;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("shoal.db");
+    let store = SqliteStore::open(&path).await.unwrap();
+    let head = store.head().await.unwrap();
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let mut counts = Vec::new();
+    for n in 0..WATCHERS {
+        // The last one watches what the others write.
+        let range = if n == WATCHERS - 1 { Range::hosts() } else { Range::Key(key(&format!("dns/z{n}"))) };
+        let filter = Filter { ranges: vec![range], progress: Duration::from_secs(3600) };
+        let (mut watch, count) = Counted::new(store.watch(filter, head));
+        counts.push(count);
+        let tell = tell.clone();
+        tokio::spawn(async move {
+            while let Some(Ok(feed)) = watch.next().await {
+                let _ = tell.send((n, feed));
+            }
+        });
+    }
+    for _ in 0..WATCHERS {
+        assert!(matches!(told.recv().await.unwrap().1, Feed::Upto(_)));
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    counts.iter().for_each(|count| count.store(0, Ordering::SeqCst));
+    let mut others: Vec<_> = (0..2).map(|n| neighbour("commit", &format!("p{n}"), &path)).collect();
+    for n in 0..COMMITS {
+        store.commit(commit("own", n)).await.unwrap();
+    }
+    for n in 1..=3 * COMMITS {
+        let heard = tokio::time::timeout(Duration::from_secs(60), told.recv()).await.unwrap().unwrap();
+        let (who, Feed::Commit(entry)) = heard else { panic!("{heard:?}") };
+        assert_eq!((who, entry.info.revision, entry.changes.len()), (WATCHERS - 1, Revision(n), 1));
+    }
+    for other in &mut others {
+        assert!(other.wait().unwrap().success());
+    }
+    let woken = counts.iter().filter(|count| count.load(Ordering::SeqCst) > 0).count();
+    assert_eq!(woken, 1, "of {WATCHERS}");
+}
+
+/// Who writes the `n`th of many commits.
+fn writer(n: u64) -> &'static str {
+    match n {
+        700 => "once",
+        n if n % 7 == 0 => "seldom",
+        _ => "often",
+    }
+}
+
+/// Who comes back after a long time, to a database that was opened anew, is told what concerns it and is where the others are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_filtered_watch_is_taken_up_far_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("shoal.db");
+    let start = {
+        let store = SqliteStore::open(&path).await.unwrap();
+        let start = store.head().await.unwrap();
+        for n in 0..1500 {
+            store.commit(commit(writer(n), n)).await.unwrap();
+        }
+        start
+    };
+    let store = SqliteStore::open(&path).await.unwrap();
+    let deep = || Range::Prefix("dns/example.com/members/seldom".into());
+    let filters: [(Vec<Range>, &[&str], usize); 6] = [
+        (vec![Range::Key(key("hosts/seldom"))], &["seldom"], 1),
+        (vec![Range::Naming("seldom".parse().unwrap()), Range::Key(key("hosts/seldom"))], &["seldom"], 2),
+        (vec![deep(), Range::Key(key("lb/seldom"))], &["seldom"], 2),
+        (vec![deep(), Range::Key(key("hosts/once"))], &["seldom", "once"], 1),
+        (vec![Range::Key(key("hosts/never"))], &[], 0),
+        (vec![Range::Prefix("lb/".into())], &["seldom", "often", "once"], 1),
+    ];
+    for (ranges, writers, each) in filters {
+        let mut watch = store.watch(Filter::of(ranges), start);
+        for n in (0..1500).filter(|n| writers.contains(&writer(*n))) {
+            let heard = tokio::time::timeout(Duration::from_secs(20), watch.next()).await.unwrap();
+            let Some(Ok(Feed::Commit(entry))) = heard else { panic!("{heard:?}") };
+            assert_eq!((entry.info.revision, entry.changes.len()), (Revision(n + 1), each));
+        }
+        assert_eq!(watch.next().await, Some(Ok(Feed::Upto(Revision(1500)))));
     }
 }
 

@@ -79,7 +79,7 @@ macro_rules! conformance {
             retries_are_known_by_their_intent,
             renames_stay_in_sight, large_values_page,
             old_revisions_are_read, logs_are_of_the_range, the_future_is_refused,
-            watches_tell_all, filtered_watches_say_how_far, lost_positions_are_reset, slow_watchers_miss_nothing,
+            watches_tell_all, filtered_watches_say_how_far, only_those_concerned_are_woken, lost_positions_are_reset, slow_watchers_miss_nothing,
             claims_exclude, claims_are_counted, claims_expire, lost_claims_fence, the_ledger_is_apart,
             reports_replace, claims_never_have_two_holders,
             claims_equal_the_model, histories_equal_the_model, watches_equal_the_history, one_of_many_wins,

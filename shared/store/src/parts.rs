@@ -6,7 +6,9 @@
 mod check;
 mod hub;
 mod index;
+mod seats;
+mod watcher;
 
 pub use check::{digest, validate, validate_claim, validate_ledger, validate_query};
-pub use hub::{History, Hub};
+pub use hub::{Found, History, Hub};
 pub use index::{INDEXED, Where, scopes};

@@ -61,7 +61,8 @@ pub struct Page {
 pub struct Filter {
     /// Changes in any of these ranges.
     pub ranges: Vec<Range>,
-    /// While commits pass that the filter leaves out, say [`Feed::Upto`] at most this often.
+    /// While commits pass that the filter leaves out, say [`Feed::Upto`] at most this often: about that often where few watch, and
+    /// less often where so many do that telling them all would be work of its own (from 2,000 a second of one store on).
     pub progress: Duration,
 }
 

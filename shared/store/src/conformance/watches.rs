@@ -1,8 +1,12 @@
 //! Cases about watches.
 
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use shoal_core::{Epoch, LogEntry, Range, Revision};
 
 use super::{Factory, commit, put};
@@ -79,6 +83,87 @@ pub async fn filtered_watches_say_how_far(new: Factory) {
         }
     }
     assert_eq!(seen, last);
+}
+
+/// A watch that counts how often it is asked for more, which is how often it was woken.
+pub struct Counted {
+    watch: Flow<Result<Feed>>,
+    woken: Arc<AtomicUsize>,
+}
+
+impl Counted {
+    /// The watch and its count.
+    #[must_use]
+    pub fn new(watch: Flow<Result<Feed>>) -> (Self, Arc<AtomicUsize>) {
+        let woken = Arc::<AtomicUsize>::default();
+        (Self { watch, woken: Arc::clone(&woken) }, woken)
+    }
+}
+
+impl Stream for Counted {
+    type Item = Result<Feed>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.woken.fetch_add(1, Ordering::SeqCst);
+        self.watch.as_mut().poll_next(context)
+    }
+}
+
+/// Of many watchers, a commit wakes those whom it concerns. The others hear in time how far the database is.
+pub async fn only_those_concerned_are_woken(new: Factory) {
+    const WATCHERS: usize = 100;
+    let store = new().await;
+    let head = store.head().await.unwrap();
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let mut counts = Vec::new();
+    for n in 0..WATCHERS {
+        let ranges = vec![
+            Range::Key(super::key(&format!("hosts/h{n}"))),
+            Range::Naming(format!("h{n}").parse().unwrap()),
+        ];
+        // One half wants to be told how far it is.
+        let progress = Duration::from_secs(if n % 2 == 0 { 3600 } else { 1 });
+        let (mut watch, count) = Counted::new(store.watch(Filter { ranges, progress }, head));
+        counts.push(count);
+        let tell = tell.clone();
+        tokio::spawn(async move {
+            while let Some(Ok(feed)) = watch.next().await {
+                let _ = tell.send((n, feed));
+            }
+        });
+    }
+    let mut next = async || {
+        let message = tokio::time::timeout(Duration::from_secs(20), told.recv()).await;
+        message.expect("a message within 20 s").expect("the watches go on")
+    };
+    for _ in 0..WATCHERS {
+        assert!(matches!(next().await.1, Feed::Upto(_)));
+    }
+    // Those who were just told may still be on their way back to sleep.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    counts.iter().for_each(|count| count.store(0, Ordering::SeqCst));
+    let changes = [put("hosts/h4", 1), put("lb/x", 1), put("lb/x/members/h6", 1), put("lb/x/members/h8", 1)];
+    let done = store.commit(commit(changes)).await.unwrap();
+    let mut heard = Vec::new();
+    while heard.len() < 3 {
+        match next().await {
+            (n, Feed::Commit(_)) => heard.push(n),
+            (n, other) => assert!(n % 2 == 1, "{n} hears {other:?}"),
+        }
+    }
+    heard.sort_unstable();
+    assert_eq!(heard, [4, 6, 8]);
+    let woken = (0..WATCHERS).step_by(2).filter(|n| counts[*n].load(Ordering::SeqCst) > 0);
+    assert_eq!(woken.collect::<Vec<_>>(), heard, "who was woken");
+    // The others are told, each once.
+    let mut others = std::collections::BTreeSet::new();
+    while others.len() < WATCHERS / 2 {
+        let (n, feed) = next().await;
+        assert_eq!((n % 2, feed), (1, Feed::Upto(done.revision)));
+        assert!(others.insert(n), "{n} is told twice");
+    }
+    let woken = (0..WATCHERS).step_by(2).filter(|n| counts[*n].load(Ordering::SeqCst) > 0);
+    assert_eq!(woken.count(), 3, "nobody else was woken for that");
 }
 
 /// A position of another epoch or ahead of the database is answered with where the database is; then it goes on.

@@ -2,19 +2,25 @@
 //!
 //! A watcher is a cursor, not a queue: it remembers how far it has seen and is woken when there is more. The
 //! newest commits stand in a ring that all watchers share; a watcher that fell behind the ring reads the
-//! store's history until it has caught up. So a slow watcher costs nothing but its cursor, and there is no
-//! queue that could overflow or lose a commit.
+//! store's history until it has caught up, and what it read there last stands in the ring for the next one. So a slow watcher
+//! costs nothing but its cursor, and there is no queue that could overflow or lose a commit.
+//!
+//! Only those are woken that a commit concerns ([`Seats`]): what others have not looked at holds nothing for them, and their
+//! cursor passes over it. One task a hub wakes those that are to be told how far the database is.
 //!
 //! The hub is told of new commits in order and without gaps ([`Hub::publish`]), or only that there are some
-//! ([`Hub::moved`]): then watchers read them from the history.
+//! ([`Hub::moved`]): then all watchers are woken, and read them from the history.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use shoal_core::{LogEntry, Revision};
-use tokio::sync::watch;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::seats::Seats;
+use super::watcher::Watcher;
 use crate::{Feed, Filter, Flow, Fut, Head, Position, Result, StoreError};
 
 /// The most commits in the ring.
@@ -24,6 +30,9 @@ const RING_BYTES: usize = 16 << 20;
 /// How many commits a watcher takes out of the ring at once.
 const TAKE: usize = 64;
 
+/// What was found of the past, and up to where that is all.
+pub type Found = (Vec<Arc<LogEntry>>, Revision);
+
 /// The past, for watchers that the ring does not reach.
 pub trait History: Send + Sync + 'static {
     /// Makes sure that the hub knows the newest revision, before a new watcher compares its position.
@@ -32,90 +41,109 @@ pub trait History: Send + Sync + 'static {
     /// Whole commits after `after`, in order, without gaps: at least one if there is one, and no more than fit
     /// comfortably in memory.
     fn after(&self, after: Revision) -> Fut<'_, Result<Vec<Arc<LogEntry>>>>;
+
+    /// The shorter way, where a store has one: of the commits after `after` and up to `upto`, the first that pass the
+    /// filter, in order, with what of them passes. Costs what it answers, not what lies between. `None`: there is none, or not
+    /// for this filter.
+    fn passing(&self, _: &Filter, _after: Revision, _upto: Revision) -> Fut<'_, Result<Option<Found>>> {
+        Box::pin(async { Ok(None) })
+    }
 }
 
 /// Wakes watchers and holds the newest commits for them.
 #[derive(Debug)]
 pub struct Hub {
-    ring: Mutex<Ring>,
-    state: watch::Sender<State>,
+    desk: Mutex<Desk>,
+    /// For who keeps the time: something was committed, somebody is due earlier, or the hub goes.
+    news: Arc<Notify>,
 }
 
-#[derive(Clone, Debug)]
-struct State {
-    head: Head,
-    /// Why there will be no more news.
-    closed: Option<StoreError>,
-}
-
-/// Every commit in (`floor`, newest].
+/// What is known, who waits for more, and every commit in (`floor`, newest]. Under one lock, because they are one: whoever takes a
+/// seat, looks or goes to sleep does so before a commit or after it.
 #[derive(Debug)]
-struct Ring {
+pub(super) struct Desk {
+    pub(super) head: Head,
+    /// Why there will be no more news.
+    pub(super) closed: Option<StoreError>,
+    pub(super) seats: Seats,
     floor: Revision,
     entries: VecDeque<(Arc<LogEntry>, usize)>,
     bytes: usize,
+    timekeeper: Option<JoinHandle<()>>,
 }
 
 impl Hub {
     /// A hub of a database that stands at `head`.
     #[must_use]
     pub fn new(head: Head) -> Self {
-        let ring = Ring { floor: head.revision, entries: VecDeque::new(), bytes: 0 };
-        Self { ring: Mutex::new(ring), state: watch::Sender::new(State { head, closed: None }) }
+        let desk = Desk {
+            head,
+            closed: None,
+            seats: Seats::default(),
+            floor: head.revision,
+            entries: VecDeque::new(),
+            bytes: 0,
+            timekeeper: None,
+        };
+        Self { desk: Mutex::new(desk), news: Arc::default() }
     }
 
     /// The newest revision that the hub was told of.
     #[must_use]
     pub fn head(&self) -> Head {
-        self.state.borrow().head
+        self.desk().head
+    }
+
+    /// Whether anybody watches, and so is to be told by [`Hub::publish`] where that can be.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        !self.desk().seats.is_empty()
     }
 
     /// Hands over the commits that came right after [`Hub::head`], in order, none left out. Callers take care
     /// that no two of them publish at once.
     pub fn publish(&self, entries: impl IntoIterator<Item = Arc<LogEntry>>) {
-        let mut newest = None;
-        let mut ring = self.ring();
+        let mut desk = self.desk();
+        let before = desk.head.revision;
         for entry in entries {
-            let size = size(&entry);
-            newest = Some(entry.info.revision);
-            ring.bytes += size;
-            ring.entries.push_back((entry, size));
-            while ring.entries.len() > RING || (ring.bytes > RING_BYTES && ring.entries.len() > 1) {
-                if let Some((gone, size)) = ring.entries.pop_front() {
-                    ring.bytes -= size;
-                    ring.floor = gone.info.revision;
-                }
-            }
+            desk.seats.written(entry.info.revision, entry.changes.iter().map(|change| &change.key));
+            desk.head.revision = entry.info.revision;
+            desk.keep(entry);
         }
-        drop(ring);
-        if let Some(revision) = newest {
-            self.state.send_modify(|state| state.head.revision = revision);
+        if desk.head.revision > before {
+            self.news.notify_one();
         }
     }
 
     /// Says that the database now stands at `head`, without the commits that led there: watchers read them
     /// from the history. Also for another epoch.
     pub fn moved(&self, head: Head) {
-        let mut ring = self.ring();
-        ring.entries.clear();
-        ring.bytes = 0;
-        ring.floor = head.revision;
-        drop(ring);
-        self.state.send_modify(|state| state.head = head);
+        let mut desk = self.desk();
+        desk.entries.clear();
+        desk.bytes = 0;
+        desk.floor = head.revision;
+        let before = desk.head.revision;
+        desk.seats.wake_all(before);
+        desk.head = head;
+        self.news.notify_one();
     }
 
     /// Ends every watch with this error, and those that begin before [`Hub::reopen`]: nobody tells the hub anything
     /// any more.
     pub fn close(&self, why: StoreError) {
-        self.state.send_modify(|state| state.closed = Some(why));
+        let mut desk = self.desk();
+        desk.closed = Some(why);
+        let newest = desk.head.revision;
+        desk.seats.wake_all(newest);
     }
 
     /// Says that the hub is told of commits again.
     pub fn reopen(&self) {
-        self.state.send_modify(|state| state.closed = None);
+        self.desk().closed = None;
     }
 
-    /// The watch of [`Store::watch`](crate::Store::watch). Needs a tokio runtime with time where it is polled.
+    /// The watch of [`Store::watch`](crate::Store::watch). Needs a tokio runtime with time where it is polled, which goes on for as long as
+    /// it is listened to: one task there says to all watchers of this hub how far it is.
     #[must_use]
     pub fn watch(
         self: &Arc<Self>,
@@ -123,17 +151,7 @@ impl Hub {
         filter: Filter,
         after: Position,
     ) -> Flow<Result<Feed>> {
-        let watcher = Watcher {
-            hub: Arc::clone(self),
-            history,
-            state: self.state.subscribe(),
-            filter,
-            at: after,
-            told: None,
-            said: Instant::now(),
-            fresh: true,
-            waiting: VecDeque::new(),
-        };
+        let watcher = Watcher::new(Arc::clone(self), history, filter, after);
         // One that failed has ended: the caller starts again from where it was.
         Box::pin(futures::stream::unfold(Some(watcher), |watcher| async move {
             let mut watcher = watcher?;
@@ -144,19 +162,68 @@ impl Hub {
         }))
     }
 
-    /// The commits in (`after`, `upto`], at most [`TAKE`]; `None` if the ring does not reach back so far.
-    fn recent(&self, after: Revision, upto: Revision) -> Option<Vec<Arc<LogEntry>>> {
-        let ring = self.ring();
-        if after < ring.floor {
-            return None;
-        }
-        let from = ring.entries.partition_point(|(e, _)| e.info.revision <= after);
-        let entries = ring.entries.range(from..).map(|(e, _)| e).take_while(|e| e.info.revision <= upto);
-        Some(entries.take(TAKE).map(Arc::clone).collect())
+    pub(super) fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ring(&self) -> MutexGuard<'_, Ring> {
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A watcher goes to sleep; see [`Seats::sleep`].
+    pub(super) fn sleep(self: &Arc<Self>, desk: &mut Desk, id: u64, due: Option<Instant>, knows: Revision) {
+        let hurry = desk.seats.sleep(id, due, knows);
+        if desk.timekeeper.as_ref().is_none_or(JoinHandle::is_finished) {
+            // The first one, or its runtime ended.
+            desk.timekeeper = Some(tokio::spawn(keep_time(Arc::downgrade(self), Arc::clone(&self.news))));
+        } else if hurry {
+            self.news.notify_one();
+        }
+    }
+
+    /// What somebody read of the past, right after `after`: the next one finds it in the ring, where that reaches so far.
+    pub(super) fn recall(&self, after: Head, entries: &[Arc<LogEntry>]) {
+        let mut desk = self.desk();
+        let reaches = entries.last().is_some_and(|entry| entry.info.revision >= desk.floor);
+        if after.epoch != desk.head.epoch || !reaches {
+            return;
+        }
+        let older = entries.partition_point(|entry| entry.info.revision <= desk.floor);
+        for (n, entry) in entries[..older].iter().enumerate().rev() {
+            let size = size(entry);
+            if desk.entries.len() >= RING || desk.bytes + size > RING_BYTES {
+                return;
+            }
+            desk.bytes += size;
+            desk.entries.push_front((Arc::clone(entry), size));
+            desk.floor = n.checked_sub(1).map_or(after.revision, |n| entries[n].info.revision);
+        }
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        self.news.notify_one();
+    }
+}
+
+impl Desk {
+    fn keep(&mut self, entry: Arc<LogEntry>) {
+        let size = size(&entry);
+        self.bytes += size;
+        self.entries.push_back((entry, size));
+        while self.entries.len() > RING || (self.bytes > RING_BYTES && self.entries.len() > 1) {
+            if let Some((gone, size)) = self.entries.pop_front() {
+                self.bytes -= size;
+                self.floor = gone.info.revision;
+            }
+        }
+    }
+
+    /// The commits in (`after`, `upto`], at most [`TAKE`]; `None` if the ring does not reach back so far.
+    pub(super) fn recent(&self, after: Revision, upto: Revision) -> Option<VecDeque<Arc<LogEntry>>> {
+        if after < self.floor {
+            return None;
+        }
+        let from = self.entries.partition_point(|(e, _)| e.info.revision <= after);
+        let entries = self.entries.range(from..).map(|(e, _)| e).take_while(|e| e.info.revision <= upto);
+        Some(entries.take(TAKE).map(Arc::clone).collect())
     }
 }
 
@@ -167,107 +234,23 @@ fn size(entry: &LogEntry) -> usize {
         .sum::<usize>()
 }
 
-struct Watcher {
-    hub: Arc<Hub>,
-    history: Arc<dyn History>,
-    state: watch::Receiver<State>,
-    filter: Filter,
-    /// How far it has seen.
-    at: Head,
-    /// How far it has told; `None` until it has caught up once.
-    told: Option<Revision>,
-    /// When it last said [`Feed::Upto`].
-    said: Instant,
-    fresh: bool,
-    /// Taken, but not looked at yet.
-    waiting: VecDeque<Arc<LogEntry>>,
-}
-
-impl Watcher {
-    async fn next(&mut self) -> Result<Feed> {
-        if self.fresh {
-            self.history.refresh().await?;
-            self.fresh = false;
-        }
-        loop {
-            while let Some(entry) = self.waiting.pop_front() {
-                self.at.revision = entry.info.revision;
-                if let Some(entry) = self.passing(entry) {
-                    self.told = self.told.map(|_| self.at.revision);
-                    return Ok(Feed::Commit(entry));
-                }
-                if self.told.is_some() && self.said.elapsed() >= self.filter.progress {
-                    return Ok(self.upto());
-                }
+/// Wakes those that are to be told how far the database is. Ends with the hub.
+async fn keep_time(hub: Weak<Hub>, news: Arc<Notify>) {
+    loop {
+        let next = match hub.upgrade() {
+            Some(hub) => {
+                let mut desk = hub.desk();
+                let newest = desk.head.revision;
+                desk.seats.tell(newest, Instant::now())
             }
-            let State { head, closed } = self.state.borrow_and_update().clone();
-            if let Some(why) = closed {
-                return Err(why);
-            }
-            if head.epoch != self.at.epoch || head.revision < self.at.revision {
-                self.at = head;
-                self.told = None;
-                return Ok(Feed::Reset(head));
-            }
-            if self.at.revision < head.revision {
-                self.fetch(head).await?;
-            } else if self.told.is_none() {
-                return Ok(self.upto());
-            } else if let Some(feed) = self.wait().await? {
-                return Ok(feed);
-            }
-        }
-    }
-
-    /// Takes the next commits up.
-    async fn fetch(&mut self, head: Head) -> Result<()> {
-        let mut entries = match self.hub.recent(self.at.revision, head.revision) {
-            Some(entries) => entries,
-            None => self.history.after(self.at.revision).await?,
+            None => return,
         };
-        // Both may know more than the head that was looked at: one step after the other, or the cursor would
-        // be ahead of the head and take that for a lost position.
-        entries.retain(|e| e.info.revision <= head.revision);
-        if entries.is_empty() {
-            // Numbers may be skipped: nothing stands between.
-            self.at.revision = head.revision;
+        match next {
+            None => news.notified().await,
+            Some(at) => tokio::select! {
+                () = news.notified() => {}
+                () = tokio::time::sleep_until(at) => {}
+            },
         }
-        self.waiting = entries.into();
-        Ok(())
-    }
-
-    /// Waits for news, or for the moment to say how far it is.
-    async fn wait(&mut self) -> Result<Option<Feed>> {
-        let closed = |_| StoreError::Unavailable { place: "the store".into(), why: "it was closed".into() };
-        if self.told == Some(self.at.revision) {
-            return self.state.changed().await.map(|()| None).map_err(closed);
-        }
-        // A progress longer than time itself is never.
-        let Some(due) = self.said.checked_add(self.filter.progress) else {
-            return self.state.changed().await.map(|()| None).map_err(closed);
-        };
-        tokio::select! {
-            biased;
-            news = self.state.changed(), if Instant::now() < due => news.map(|()| None).map_err(closed),
-            () = tokio::time::sleep_until(due) => Ok(Some(self.upto())),
-        }
-    }
-
-    fn upto(&mut self) -> Feed {
-        self.told = Some(self.at.revision);
-        self.said = Instant::now();
-        Feed::Upto(self.at.revision)
-    }
-
-    /// What of the commit passes the filter.
-    fn passing(&self, entry: Arc<LogEntry>) -> Option<Arc<LogEntry>> {
-        let passing = entry.changes.iter().filter(|c| self.filter.passes(&c.key)).count();
-        if passing == entry.changes.len() {
-            return (passing > 0).then_some(entry);
-        }
-        (passing > 0).then(|| {
-            let changes = entry.changes.iter().filter(|c| self.filter.passes(&c.key)).cloned().collect();
-            Arc::new(LogEntry { info: entry.info.clone(), changes })
-        })
     }
 }
