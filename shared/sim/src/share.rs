@@ -10,7 +10,7 @@ use std::time::Duration;
 use shoal_engine::{Answer, Fault, Moment, Roster};
 use shoal_store::{ClaimAnswer, ClaimRequest};
 
-use crate::agent::{ItemKey, SimAgent};
+use crate::agent::SimAgent;
 use crate::node::{Node, Reply};
 use crate::oracle::expected;
 use crate::setup::Failure;
@@ -76,23 +76,29 @@ impl Swarm {
         (0..self.nodes.len()).filter(|node| self.nodes[*node].world == world).collect()
     }
 
+    /// The units that something feeds.
+    fn fed(&self, world: usize) -> BTreeSet<String> {
+        let said = expected(&SimAgent::of(self.worlds[world].kind), self.store.newest());
+        said.from.keys().map(|key| key.unit().to_owned()).collect()
+    }
+
     /// How many units each instance that is up holds, of those that something feeds.
     fn loads(&self, world: usize) -> Vec<usize> {
-        let said = expected(&SimAgent::of(self.worlds[world].kind), self.store.newest());
-        let fed: BTreeSet<&str> = said.from.keys().map(ItemKey::unit).collect();
+        let fed = self.fed(world);
         let mut held = self.holders(world);
-        held.retain(|unit, _| fed.contains(unit.as_str()));
+        held.retain(|unit, _| fed.contains(unit));
         let up = self.nodes_of(world).into_iter().filter(|node| self.nodes[*node].engine.is_some());
         up.map(|node| self.holder(node)).map(|me| held.values().filter(|who| **who == me).count()).collect()
     }
 
-    /// Whether every unit of the agent that has something in it is held, by somebody who is up, and evenly.
+    /// Whether every unit of the agent that has something in it, or is to have, is held, by somebody who is up, and evenly.
     fn is_even(&self, world: usize) -> Result<(), String> {
         let kind = self.worlds[world].kind;
         let held = self.holders(world);
         let ledger = self.store.whole_ledger(kind);
-        let units: BTreeSet<&str> = ledger.keys().map(|key| key.unit()).collect();
-        if let Some(unit) = units.iter().find(|unit| !held.contains_key(**unit)) {
+        let mut units = self.fed(world);
+        units.extend(ledger.keys().map(|key| key.unit().to_owned()));
+        if let Some(unit) = units.iter().find(|unit| !held.contains_key(*unit)) {
             return Err(format!("nobody works on unit {unit}"));
         }
         let up: BTreeSet<String> = (self.nodes_of(world).into_iter())
@@ -166,6 +172,14 @@ impl Swarm {
                 )));
             }
             self.summary.handed_over += moved as u64;
+        }
+        // Once it is even, nothing goes to and fro.
+        let end = self.queue.now() + 2 * ttl;
+        while self.turn(end)? {}
+        for (world, back) in back.iter().enumerate() {
+            if let Some((unit, who)) = moved(back, &self.holders(world)).first() {
+                return Err(self.failed(format!("all was even, and unit {unit} of {who} changed hands")));
+            }
         }
         self.come_to_rest(false)
     }
