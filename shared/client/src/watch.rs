@@ -19,6 +19,8 @@ use crate::events::{Event, Events};
 use crate::link::{Again, Call, Link, Pauses};
 
 const WHAT: &str = "watch";
+/// The longest that a server can make its clients wait before they come back.
+const WIDEST: Duration = Duration::from_secs(10);
 
 /// Every commit after `after` that passes the filter.
 pub(crate) fn watch(link: Arc<Link>, filter: Filter, after: Position) -> Flow<Result<Feed>> {
@@ -56,11 +58,13 @@ struct Open {
 struct Lost {
     since: Option<Instant>,
     pauses: Pauses,
+    /// Within how long the server asked its clients to come back; it takes that much more patience.
+    window: Duration,
 }
 
 impl Lost {
     fn none(link: &Link) -> Self {
-        Self { since: None, pauses: Pauses::new(link.options.pauses) }
+        Self { since: None, pauses: Pauses::new(link.options.pauses), window: Duration::ZERO }
     }
 }
 
@@ -103,9 +107,11 @@ impl Watch {
             Err(why) => {
                 let (at, window) = (open.at, open.events.retry);
                 self.open = None;
-                if let Some(window) = window {
+                if let Some(window) = window.map(|window| window.min(WIDEST)) {
+                    // The server knows how many are to come back to it, and that takes them so much longer.
                     let (first, most) = self.link.options.pauses;
-                    self.lost.pauses = Pauses::new((window.max(first), most));
+                    self.lost.pauses = Pauses::new((window.max(first), most.max(window)));
+                    self.lost.window = window;
                 }
                 self.pause(at, Loss { why, sent: false, after: None }).await.map(|()| None)
             }
@@ -133,7 +139,7 @@ impl Watch {
         let since = *self.lost.since.get_or_insert_with(Instant::now);
         let wait = loss.after.unwrap_or_default() + self.lost.pauses.next();
         tracing::debug!(server = at, ?wait, "a watch broke: {}", loss.why);
-        if !self.link.met() || since.elapsed() + wait > self.link.options.patience {
+        if !self.link.met() || since.elapsed() + wait > self.link.options.patience + self.lost.window {
             return Err(self.link.dead(WHAT, &[(at, loss.why)]));
         }
         tokio::time::sleep(wait).await;

@@ -76,8 +76,11 @@ pub(crate) fn described() -> [Param; 4] {
 
 /// The longest time that a watch may be told to take for anything, in seconds.
 const LONGEST: u64 = 3600;
-/// How long a client waits before it connects again.
-const RETRY: Duration = Duration::from_secs(1);
+/// How many clients come back in a second, about, when this server was lost to all of them.
+const BACK: u32 = 2_000;
+/// Within how long clients come back, each at a time of its own: at least, and at most, because they think a server dead some
+/// ten seconds later.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
 /// The most ranges of one filter.
 const MAX_RANGES: usize = 1000;
 
@@ -127,9 +130,8 @@ pub(crate) fn events(
     let mut epoch = after.epoch;
     let feed = app.db.store().watch(filter, after);
     let stream = ends_with_error(feed).map(move |message| {
-        let _ = &seat;
         Ok::<_, Infallible>(match message {
-            Ok(feed) => event(feed, &mut epoch),
+            Ok(feed) => event(feed, &mut epoch).retry(retry(seat.app.metrics.watchers.get())),
             Err(error) => Event::default().event("error").data(Problem::from(error).to_string()),
         })
     });
@@ -160,7 +162,13 @@ fn event(feed: Feed, epoch: &mut Epoch) -> Event {
             ("reset", head.revision, json!({"epoch": head.epoch, "revision": head.revision}).to_string())
         }
     };
-    Event::default().event(name).id(format!("{}-{revision}", epoch.0)).retry(RETRY).data(data)
+    Event::default().event(name).id(format!("{}-{revision}", epoch.0)).data(data)
+}
+
+/// Within how long so many watchers are to come back.
+fn retry(watchers: i64) -> Duration {
+    let watchers = u32::try_from(watchers).unwrap_or(0);
+    (Duration::from_secs(1) * watchers / BACK).clamp(RETRY.0, RETRY.1)
 }
 
 /// The stream up to and with its first error: a store may repeat it.
@@ -230,6 +238,15 @@ impl Drop for Seat {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_more_watch_the_longer_they_take_to_come_back() {
+        for (watchers, millis) in
+            [(0, 1_000), (2_000, 1_000), (3_000, 1_500), (10_000, 5_000), (50_000, 8_000)]
+        {
+            assert_eq!(retry(watchers), Duration::from_millis(millis), "{watchers}");
+        }
+    }
 
     #[test]
     fn positions_are_ids_or_revisions() {

@@ -10,6 +10,7 @@
 mod dead;
 mod harness;
 mod lost;
+mod many;
 mod proxy;
 mod watches;
 
