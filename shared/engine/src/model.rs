@@ -66,7 +66,7 @@ pub struct World<A: Agent, P> {
     pub status: Option<Status>,
     /// What was carried out since the world began.
     pub trace: Vec<String>,
-    /// Commits of facts are refused with this fault, if there is one; so are writes of the ledger.
+    /// Commits of facts are refused with this fault, if there is one; so are writes of the ledger, and who asks for the others.
     pub store_fault: Option<Fault>,
     /// The other instances of the agent, and what they hold: engines that share are told of them.
     pub others: Roster,
@@ -285,11 +285,14 @@ impl<A: Agent, P: Place<A>> World<A, P> {
                 let next = self.ledger.keys().find(|key| **key > from && key.starts_with(prefix.as_str()));
                 Answer::NextKey(next.cloned())
             }
-            Act::Join { .. } => {
-                let mut roster = self.others.clone();
-                roster.instances.insert(self.options.instance.clone());
-                Answer::Roster(roster)
-            }
+            Act::Join { .. } => match &self.store_fault {
+                Some(fault) => Answer::Fault(fault.clone()),
+                None => {
+                    let mut roster = self.others.clone();
+                    roster.instances.insert(self.options.instance.clone());
+                    Answer::Roster(roster)
+                }
+            },
             Act::Leave => Answer::Done,
             Act::Claim { unit, ttl } => self.claim(unit, *ttl),
             Act::Release { unit, number } => {

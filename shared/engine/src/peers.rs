@@ -31,6 +31,8 @@ pub(crate) struct Peers {
     next: Moment,
     /// Something happened that the next answer has to sort out.
     soon: bool,
+    /// How often in a row there was no answer.
+    failed: Retry,
     /// The store may say of this instance that it is there.
     joined: bool,
     heard: Option<Heard>,
@@ -54,6 +56,7 @@ impl Peers {
             asked: None,
             next: Moment::MIN,
             soon: false,
+            failed: Retry::default(),
             joined: false,
             heard: None,
             absent: BTreeMap::new(),
@@ -147,13 +150,18 @@ impl<A: Agent> Engine<A> {
         match answer {
             Answer::Roster(_) if self.draining => {}
             Answer::Roster(roster) => {
+                self.peers.failed = Retry::default();
                 let settled = self.sort_out(roster, now);
                 let wait = self.options.ttl / if settled { 3 } else { 12 };
                 let apart = rank(&now.to_string(), &self.options.instance) % 64;
                 let less = wait / 4 * Millis::try_from(apart).unwrap_or(0) / 64;
                 self.peers.next = now.saturating_add((wait - less).max(1));
             }
-            _ => self.peers.next = now.saturating_add(self.options.retry_first),
+            _ => {
+                // Ever later, but not so late that others think it gone when the store is back.
+                self.peers.failed.failed(&self.options, &"join", false, now);
+                self.peers.next = self.peers.failed.at.min(now.saturating_add(self.options.ttl / 3));
+            }
         }
         true
     }

@@ -2,7 +2,7 @@
 
 use super::agent::{Toys, tag, toys};
 use crate::effect::{Effect, Roster};
-use crate::{Act, Moment};
+use crate::{Act, Fault, Moment};
 
 const LEASE: Moment = 60_000;
 const UNITS: [&str; 4] = ["a", "b", "c", "d"];
@@ -169,4 +169,21 @@ fn what_others_work_on_is_not_behind_here() {
     let troubles = world.engine().troubles();
     assert!(troubles.iter().all(|(_, _, why)| why == "another instance works on it"), "{troubles:?}");
     assert_eq!(world.engine().verdict(), crate::Verdict::Converged);
+}
+
+#[test]
+fn who_gets_no_answer_asks_ever_later_but_before_others_think_it_gone() {
+    let mut world = shared();
+    world.store_fault = Some(Fault::new("join", "nobody answers"));
+    let mut asked = Vec::new();
+    for at in 0..3 * LEASE / 250 {
+        world.advance(250);
+        asked.extend(vec![at * 250; since(&mut world, "Join")]);
+    }
+    let pauses: Vec<Moment> = asked.windows(2).map(|two| two[1] - two[0]).collect();
+    assert!(pauses[0] < 2_000 && pauses[3] > 4 * pauses[0], "{pauses:?}");
+    assert!(pauses.len() > 8 && pauses.iter().all(|pause| *pause <= LEASE / 3 + 250), "{pauses:?}");
+    world.store_fault = None;
+    world.advance(LEASE / 2);
+    assert_eq!(held(&mut world), UNITS);
 }
