@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use shoal_core::{LeftOut, Row};
-use shoal_engine::{Act, Agent, Answer, Applied, Batch, Engine, Moment, Outcome, Target, Unit};
+use shoal_engine::{Act, Agent, Answer, Applied, Batch, Claimed, Engine, Moment, Outcome, Target, Unit};
 use shoal_store::Head;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -44,6 +44,8 @@ pub(crate) struct Driver<A: Agent, T> {
     under_way: BTreeMap<u64, UnderWay>,
     /// The batches among it: what became of them is told when it is known.
     sent: BTreeMap<u64, (Unit, Arc<Batch<A>>)>,
+    /// The units that it holds since the log was told.
+    taken: Vec<Unit>,
     /// How many answers said more than that there is none.
     heard: u64,
 }
@@ -54,6 +56,8 @@ struct UnderWay {
     since: Instant,
     /// Whether the target does it, and not the store.
     in_target: bool,
+    /// The unit that is asked for.
+    claims: Option<Unit>,
 }
 
 impl<A: Agent, T: Target<A>> Driver<A, T> {
@@ -81,6 +85,7 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
             left_out: LeftOuts::default(),
             under_way: BTreeMap::new(),
             sent: BTreeMap::new(),
+            taken: Vec::new(),
             heard: 0,
         }
     }
@@ -114,13 +119,19 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
 
     /// Carries out all that can be begun now.
     pub(crate) fn pump(&mut self) {
-        let now = self.now();
+        let (now, mut given) = (self.now(), Vec::new());
         while let Some(effect) = self.engine.poll(now) {
-            if let Act::Apply { unit, batch, .. } = &effect.act {
-                self.sent.insert(effect.id, (unit.clone(), batch.clone()));
+            let mut claims = None;
+            match &effect.act {
+                Act::Apply { unit, batch, .. } => {
+                    self.sent.insert(effect.id, (unit.clone(), batch.clone()));
+                }
+                Act::Claim { unit, .. } => claims = Some(unit.clone()),
+                Act::Release { unit, .. } => given.push(unit.clone()),
+                _ => {}
             }
             let in_target = matches!(effect.act, Act::Observe { .. } | Act::Apply { .. });
-            let begun = UnderWay { what: name_of(&effect.act), since: Instant::now(), in_target };
+            let begun = UnderWay { what: name_of(&effect.act), since: Instant::now(), in_target, claims };
             self.under_way.insert(effect.id, begun);
             let (hands, give) = (self.hands.clone(), self.give.clone());
             tokio::spawn(async move {
@@ -129,6 +140,8 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
                 let _ = give.send(answer).await;
             });
         }
+        log_units("works on", &std::mem::take(&mut self.taken));
+        log_units("gives back", &given);
         self.log_holds();
         self.left_out.tell(&self.engine);
         self.board.set(&self.engine);
@@ -177,7 +190,10 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
 
     fn take(&mut self, id: u64, answer: Answer<A>) {
         let sent = self.sent.remove(&id);
+        let claims = self.under_way.remove(&id).and_then(|begun| begun.claims);
         match &answer {
+            // One that it held before has no head with it.
+            Answer::Claim(Claimed::Held { head: Some(_), .. }) => self.taken.extend(claims),
             Answer::Fault(fault) => tracing::warn!("{fault}"),
             Answer::Fenced => tracing::warn!("the claim was lost"),
             Answer::Applied(applied) => {
@@ -187,7 +203,6 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
             }
             _ => {}
         }
-        self.under_way.remove(&id);
         self.heard += u64::from(!matches!(answer, Answer::Fault(_)));
         let now = self.now();
         self.engine.answer(id, answer, now);
@@ -242,6 +257,19 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
         }
         self.held = held;
     }
+}
+
+/// Says which units came to this instance, or go from it.
+fn log_units(what: &str, units: &[Unit]) {
+    if units.is_empty() {
+        return;
+    }
+    let named: Vec<_> = units.iter().take(LOGGED).map(|unit| unit.0.as_str()).collect();
+    let more = match units.len().saturating_sub(named.len()) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    tracing::info!(units = units.len(), "{what} {}{more}", named.join(", "));
 }
 
 /// Who is left out, as far as the log was told.
