@@ -1,6 +1,5 @@
 //! From changes that are ready to a batch on its way: guard, fence, intent, and what stays.
 
-use std::ops::Bound;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -76,8 +75,8 @@ impl<A: Agent> Engine<A> {
         let Some((key, why)) = unseen else { return true };
         if let Some(why) = why {
             let why = format!("{key} of the same unit cannot be seen: {why}");
-            for key in unit.ready.clone() {
-                if let Some(open) = unit.open.get_mut(&key) {
+            for key in unit.ready.iter() {
+                if let Some(open) = unit.open.get_mut(key) {
                     open.trouble = Trouble::Unseen(why.clone());
                 }
             }
@@ -264,9 +263,7 @@ impl<A: Agent> Engine<A> {
         // Held for another epoch, it stays so after a restart: what is written meanwhile does not say otherwise.
         let epoch = other_epoch.unwrap_or(self.fleet.epoch());
         let mut rows = pages.take(epoch, |from, to| {
-            let from = from.map_or(Bound::Unbounded, Bound::Included);
-            let to = to.map_or(Bound::Unbounded, Bound::Excluded);
-            items.range::<A::Key, _>((from, to)).filter_map(|(key, item)| Some((key, item.entry.as_ref()?)))
+            items.range(from, to).filter_map(|(key, item)| Some((key, item.entry.as_ref()?)))
         })?;
         rows.extend(facts.take(pages.prefix())?);
         let bytes: usize = rows.iter().filter_map(|row| row.value.as_ref().map(Vec::len)).sum();
@@ -448,7 +445,7 @@ fn try_too<I: PartialEq>(tried: &mut Vec<Arc<I>>, to: &Arc<I>) {
 /// The whole unit as it shall stand: what is changed, and everything else as it is.
 fn after<A: Agent>(unit: &State<A>, changed: &[A::Key], back: &[A::Key]) -> Vec<(A::Key, Line<A>)> {
     let mut lines = Vec::with_capacity(unit.items.len());
-    for (key, item) in &unit.items {
+    for (key, item) in unit.items.iter() {
         if changed.binary_search(key).is_ok() {
             let to = unit.open.get(key).and_then(|o| o.planned.as_ref()?.to.clone());
             lines.extend(to.map(|to| (key.clone(), Line::Want(to))));

@@ -156,7 +156,7 @@ impl<A: Agent> Engine<A> {
                 unit.asks = !self.options.shares();
             }
             // What was decided on may be paused by now, or wanted no more: none of it goes before that is known.
-            unit.dirty.extend(unit.ready.iter().chain(&unit.later).cloned());
+            unit.dirty.extend(unit.ready.iter().chain(unit.later.iter()).cloned());
             unit.wake_all();
             self.awake.insert(name.clone());
         }
@@ -228,7 +228,7 @@ impl<A: Agent> Engine<A> {
             let approved = ours.any(|(_, unit)| unit.as_ref().is_none_or(|unit| *unit == name.0));
             if !pauses.is_empty() || approved {
                 let held: Vec<A::Key> =
-                    unit.open.keys().chain(unit.ready.iter()).chain(&unit.later).cloned().collect();
+                    unit.open.keys().chain(unit.ready.iter()).chain(unit.later.iter()).cloned().collect();
                 for key in held {
                     unit.wake(&key, revision);
                 }
@@ -292,7 +292,7 @@ impl<A: Agent> Engine<A> {
         for (name, unit) in &mut self.units {
             let items = &unit.items;
             let recorded = |key: &&A::Key| {
-                items.get(*key).is_some_and(|item| match &item.entry {
+                items.get(key).is_some_and(|item| match &item.entry {
                     Some(entry) => entry.from.iter().any(&touched),
                     None => unknown && item.sources.is_empty(),
                 })

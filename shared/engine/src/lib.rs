@@ -25,6 +25,7 @@ mod recent;
 mod retry;
 mod settle;
 mod share;
+mod sorted;
 mod sources;
 mod status;
 mod target;

@@ -147,7 +147,7 @@ impl<A: Agent> Engine<A> {
         let remakes = self.to_remake(unit, &going, Moment::MAX);
         let mut steps = Vec::new();
         let mut idle = Vec::new();
-        for (key, open) in &unit.open {
+        for (key, open) in unit.open.iter() {
             let guarded = || format!("guard: {}", hold.as_ref().map_or("", |h| h.why.as_str()));
             let held = match &open.trouble {
                 _ if asked.binary_search(key).is_ok() => Some(guarded()),

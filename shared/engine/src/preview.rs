@@ -85,7 +85,7 @@ impl<A: Agent> Engine<A> {
         let ctx = self.context();
         let mut wants = BTreeMap::new();
         for unit in self.units.values().filter(|unit| self.selected(unit)) {
-            for (key, item) in &unit.items {
+            for (key, item) in unit.items.iter() {
                 let want = match (ctx.frozen(item), ctx.wanted(key, item)) {
                     (Some(why), _) => Some(Err(why)),
                     (None, Ok(wanted)) => wanted.item.map(Ok),

@@ -60,7 +60,7 @@ impl<A: Agent> Engine<A> {
     /// The claim is lost: only what the sources say is kept.
     pub(crate) fn forget(&mut self, unit: &mut State<A>, ask_at: Moment) {
         self.left_out_changes += u64::from(!unit.left_out.is_empty());
-        for (key, item) in &unit.items {
+        for (key, item) in unit.items.iter() {
             self.readers.reads(&unit.name, key, &item.reads, &[]);
         }
         unit.forget(ask_at);
@@ -91,7 +91,7 @@ impl<A: Agent> Engine<A> {
         for (key, entry) in loaded.entries {
             // An entry of a key that another version of the agent put elsewhere is left alone.
             if self.agent.unit(&key) == unit.name {
-                unit.items.entry(key).or_default().entry = Some(entry);
+                unit.items.get_or_insert_with(&key, Item::default).entry = Some(entry);
                 unit.entries += 1;
             }
         }
@@ -112,7 +112,7 @@ impl<A: Agent> Engine<A> {
         };
         self.mended(unit, "look");
         let Observed { mut seen, complete } = observed;
-        for key in &looking.tainted {
+        for key in looking.tainted.iter() {
             seen.remove(key);
         }
         let trusts = self.options.nature.marks_own || self.options.nature.whole;
@@ -138,7 +138,7 @@ impl<A: Agent> Engine<A> {
             }
             seen.retain(|key, _| unit.items.contains_key(key));
         } else {
-            for (key, item) in &mut unit.items {
+            for (key, item) in unit.items.iter_mut() {
                 if !seen.contains_key(key) && !looking.tainted.contains(key) {
                     item.sight = missing(Some(&*item));
                 }
@@ -339,7 +339,7 @@ impl<A: Agent> Engine<A> {
         item.sight = Sight::Unlooked;
         let (since, trouble) = (item.revision, Trouble::Dirty);
         // Until it has been looked at nobody may take it for done.
-        unit.open.entry(key.clone()).or_insert(Open { since, trouble, planned: None });
+        unit.open.get_or_insert_with(&key, || Open { since, trouble, planned: None });
         unit.ready.remove(&key);
         unit.later.remove(&key);
         if let Some(retry) = unit.retries.get_mut(&key) {
@@ -432,7 +432,7 @@ impl<A: Agent> Engine<A> {
     fn done_again(&self, unit: &mut State<A>, edit: &Edit<A>, now: Moment) {
         let digest = unit.open.get(&edit.key).and_then(|o| o.planned.as_ref()).map(|p| p.digest());
         let digest = digest.unwrap_or_default();
-        let retry = unit.retries.entry(edit.key.clone()).or_default();
+        let retry = unit.retries.get_or_insert_with(&edit.key, Default::default);
         if retry.digest == digest {
             retry.why = format!("{} {}: it was made, and a look shows something else", edit.verb, edit.key);
             retry.failed(&self.options, &edit.key.to_string(), false, now);
@@ -451,7 +451,7 @@ impl<A: Agent> Engine<A> {
     fn failed(&mut self, unit: &mut State<A>, edit: &Edit<A>, fault: &Fault, now: Moment) {
         self.count.add(|c| c.failures += 1);
         let digest = unit.open.get(&edit.key).and_then(|o| o.planned.as_ref()).map(|p| p.digest());
-        let retry = unit.retries.entry(edit.key.clone()).or_default();
+        let retry = unit.retries.get_or_insert_with(&edit.key, Default::default);
         retry.digest = digest.unwrap_or_default();
         retry.why = fault.to_string();
         retry.failed(&self.options, &edit.key.to_string(), fault.permanent, now);

@@ -20,6 +20,7 @@ use crate::facts::Due;
 use crate::item::{Item, Open, Planned, Sight, Trouble};
 use crate::ledger::{self, Entry, Pages, SourceId};
 use crate::retry::Retry;
+use crate::sorted::{Map, Set};
 use crate::target::Batch;
 
 /// How far a unit is.
@@ -61,7 +62,7 @@ pub(crate) struct Looking<K> {
     pub(crate) keys: Option<Vec<K>>,
     pub(crate) asked: Moment,
     /// Keys that a batch has touched since the look began.
-    pub(crate) tainted: BTreeSet<K>,
+    pub(crate) tainted: Set<K>,
 }
 
 /// One unit.
@@ -71,28 +72,28 @@ pub(crate) struct State<A: Agent> {
     pub(crate) claim: Claim,
     pub(crate) claiming: Option<u64>,
     pub(crate) reading: Option<u64>,
-    pub(crate) items: BTreeMap<A::Key, Item<A>>,
+    pub(crate) items: Map<A::Key, Item<A>>,
     /// How many items the ledger holds.
     pub(crate) entries: usize,
     pub(crate) pages: Pages<A::Key>,
     /// Items that a commit, a look or a timer woke.
-    pub(crate) dirty: BTreeSet<A::Key>,
+    pub(crate) dirty: Set<A::Key>,
     /// Items that a batch made and that nothing else woke: what is wanted of them is known.
-    pub(crate) made: BTreeSet<A::Key>,
+    pub(crate) made: Set<A::Key>,
     /// Items to decide on again when the batch that changes them is done.
-    pub(crate) postponed: BTreeSet<A::Key>,
+    pub(crate) postponed: Set<A::Key>,
     /// Items that a sweep still has to pass, last first.
     pub(crate) sweep: Vec<A::Key>,
     /// Items to look at before they are decided on.
-    pub(crate) look: BTreeSet<A::Key>,
+    pub(crate) look: Set<A::Key>,
     pub(crate) look_all: bool,
     pub(crate) looking: Option<Looking<A::Key>>,
     /// Items with a change that may go.
-    pub(crate) ready: BTreeSet<A::Key>,
+    pub(crate) ready: Set<A::Key>,
     /// Items with a change that a sweep found; they go when it is through.
-    pub(crate) later: BTreeSet<A::Key>,
+    pub(crate) later: Set<A::Key>,
     /// Items that are not known to be as they should be.
-    pub(crate) open: BTreeMap<A::Key, Open<A>>,
+    pub(crate) open: Map<A::Key, Open<A>>,
     pub(crate) left_out: BTreeMap<A::Key, Vec<Blocked>>,
     pub(crate) flight: Option<Flight<A>>,
     /// Facts that targets told and that are not committed yet.
@@ -102,7 +103,7 @@ pub(crate) struct State<A: Agent> {
     /// that lands late would write over what was written since, or change what was looked at.
     pub(crate) ending: BTreeSet<u64>,
     pub(crate) timers: BTreeSet<(Moment, A::Key)>,
-    pub(crate) retries: BTreeMap<A::Key, Retry>,
+    pub(crate) retries: Map<A::Key, Retry>,
     /// Items that were put back as they were, and when that may be tried again. Cleared by a look that shows them.
     pub(crate) remakes: BTreeMap<A::Key, Retry>,
     /// The last look showed that the target lost the unit: it is told everything at once, when all of it is decided on.
@@ -143,26 +144,26 @@ impl<A: Agent> State<A> {
             claim: Claim::None { ask_at: Moment::MIN },
             claiming: None,
             reading: None,
-            items: BTreeMap::new(),
+            items: Map::new(),
             entries: 0,
             pages: Pages::new(prefix),
-            dirty: BTreeSet::new(),
-            made: BTreeSet::new(),
-            postponed: BTreeSet::new(),
+            dirty: Set::new(),
+            made: Set::new(),
+            postponed: Set::new(),
             sweep: Vec::new(),
-            look: BTreeSet::new(),
+            look: Set::new(),
             look_all: false,
             looking: None,
-            ready: BTreeSet::new(),
-            later: BTreeSet::new(),
-            open: BTreeMap::new(),
+            ready: Set::new(),
+            later: Set::new(),
+            open: Map::new(),
             left_out: BTreeMap::new(),
             flight: None,
             facts: Due::default(),
             committing: None,
             ending: BTreeSet::new(),
             timers: BTreeSet::new(),
-            retries: BTreeMap::new(),
+            retries: Map::new(),
             remakes: BTreeMap::new(),
             lost: false,
             backoff: Retry::default(),
@@ -188,7 +189,7 @@ impl<A: Agent> State<A> {
             let sight = if self.phase == Phase::Ready { Sight::New } else { Sight::Unlooked };
             Item { sight, ..Item::default() }
         };
-        let item = self.items.entry(key.clone()).or_insert_with(new);
+        let item = self.items.get_or_insert_with(key, new);
         if let Err(at) = item.sources.binary_search(source) {
             item.sources.insert(at, source.clone());
         }
@@ -211,8 +212,8 @@ impl<A: Agent> State<A> {
             item.sight = Sight::Unlooked;
         }
         self.hurry = true;
-        self.dirty.insert(key.clone());
-        self.open.entry(key.clone()).or_insert(Open { since, trouble: Trouble::Dirty, planned: None });
+        self.dirty.add(key);
+        self.open.get_or_insert_with(key, || Open { since, trouble: Trouble::Dirty, planned: None });
     }
 
     /// Every item is decided on again, real changes first: those are not swept as well.
@@ -383,7 +384,7 @@ impl<A: Agent> State<A> {
 
     /// What was seen of one item.
     pub(crate) fn saw(&mut self, key: &A::Key, sight: Sight<A::Have>) {
-        let item = self.items.entry(key.clone()).or_default();
+        let item = self.items.get_or_insert_with(key, Item::default);
         if sight.have().is_some() {
             item.lost = false;
             self.remakes.remove(key);

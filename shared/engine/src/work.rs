@@ -3,8 +3,6 @@
 //! [`Engine::work`] is called whenever something happened to a unit. It looks at the state only, never at what
 //! happened, and goes as far as it can: claim, ledger, look, decisions, batch, writing down, giving back.
 
-use std::collections::BTreeSet;
-
 use shoal_core::{Epoch, Revision};
 
 use crate::Moment;
@@ -13,6 +11,7 @@ use crate::effect::{Act, Answer, Claimed};
 use crate::engine::{Engine, Listing};
 use crate::item::{Decision, Open, Planned, Sight, Trouble};
 use crate::ledger::{Entry, Stage};
+use crate::sorted::Set;
 use crate::target::Fault;
 use crate::unit::{Claim, Looking, Phase, Stage as FlightStage, State};
 
@@ -234,7 +233,7 @@ impl<A: Agent> Engine<A> {
         unit.look.clear();
         let act = Act::Observe { unit: unit.name.clone(), keys: keys.clone() };
         let id = self.out.send(Some(&unit.name), act);
-        unit.looking = Some(Looking { id, keys, asked: now, tainted: BTreeSet::new() });
+        unit.looking = Some(Looking { id, keys, asked: now, tainted: Set::new() });
     }
 
     /// Decides on all that is dirty, then on a slice of the sweep. Answers whether some of the sweep is left.
@@ -370,7 +369,7 @@ impl<A: Agent> Engine<A> {
 
     /// When to look again at what could not be seen.
     fn retry_look(&mut self, unit: &mut State<A>, key: &A::Key, now: Moment) -> Option<Moment> {
-        let retry = unit.retries.entry(key.clone()).or_default();
+        let retry = unit.retries.get_or_insert_with(key, Default::default);
         if retry.at <= now {
             retry.failed(&self.options, &key.to_string(), false, now);
         }
