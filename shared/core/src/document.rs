@@ -72,6 +72,12 @@ impl Document {
         find(&self.0, field)
     }
 
+    /// The JSON texts of several top-level fields, found in one go.
+    #[must_use]
+    pub fn raws<const N: usize>(&self, fields: [&str; N]) -> [Option<&str>; N] {
+        several(&self.0, fields)
+    }
+
     /// One top-level field.
     #[must_use]
     pub fn field(&self, field: &str) -> Option<Value> {
@@ -119,42 +125,50 @@ pub(crate) fn as_text(raw: &str) -> Option<Cow<'_, str>> {
 }
 
 fn find<'a>(json: &'a str, field: &str) -> Option<&'a str> {
-    struct Is<'n>(&'n str);
-    impl<'de> DeserializeSeed<'de> for Is<'_> {
-        type Value = bool;
-        fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<bool, D::Error> {
+    // Most documents do not even hold the word, and a name may be spelt in another way only with a backslash.
+    if !json.contains(field) && !json.contains('\\') {
+        return None;
+    }
+    several(json, [field])[0]
+}
+
+fn several<'a, const N: usize>(json: &'a str, fields: [&str; N]) -> [Option<&'a str>; N] {
+    struct Which<'n, const N: usize>([&'n str; N]);
+    impl<'de, const N: usize> DeserializeSeed<'de> for &Which<'_, N> {
+        type Value = Option<usize>;
+        fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<Option<usize>, D::Error> {
             d.deserialize_str(self)
         }
     }
-    impl Visitor<'_> for Is<'_> {
-        type Value = bool;
+    impl<const N: usize> Visitor<'_> for &Which<'_, N> {
+        type Value = Option<usize>;
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("a field name")
         }
-        fn visit_str<E>(self, text: &str) -> Result<bool, E> {
-            Ok(text == self.0)
+        fn visit_str<E>(self, text: &str) -> Result<Option<usize>, E> {
+            Ok(self.0.iter().position(|field| *field == text))
         }
     }
-    struct Find<'n>(&'n str);
-    impl<'de> Visitor<'de> for Find<'_> {
-        type Value = Option<&'de RawValue>;
+    struct Find<'n, const N: usize>(Which<'n, N>);
+    impl<'de, const N: usize> Visitor<'de> for Find<'_, N> {
+        type Value = [Option<&'de RawValue>; N];
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("a map")
         }
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut found = None;
-            while let Some(this) = map.next_key_seed(Is(self.0))? {
-                if this {
-                    found = Some(map.next_value()?);
-                } else {
-                    map.next_value::<IgnoredAny>()?;
+            let mut found = [None; N];
+            while let Some(which) = map.next_key_seed(&self.0)? {
+                match which {
+                    Some(at) => found[at] = Some(map.next_value()?),
+                    None => drop(map.next_value::<IgnoredAny>()?),
                 }
             }
             Ok(found)
         }
     }
     let mut d = serde_json::Deserializer::from_str(json);
-    d.deserialize_map(Find(field)).ok().flatten().map(RawValue::get)
+    let found = d.deserialize_map(Find(Which(fields))).unwrap_or([None; N]);
+    found.map(|raw| raw.map(RawValue::get))
 }
 
 fn each(json: &str) -> Vec<(Cow<'_, str>, &str)> {

@@ -97,7 +97,11 @@ impl<K: Ord, V> Map<K, V> {
             std::cmp::Ordering::Greater => {}
             std::cmp::Ordering::Less if place == 0 => return None,
             std::cmp::Ordering::Less => {
-                return (of[place - 1].0 < *key).then_some(Err((run, place)));
+                return match key.cmp(&of[place - 1].0) {
+                    std::cmp::Ordering::Equal => Some(Ok((run, place - 1))),
+                    std::cmp::Ordering::Greater => Some(Err((run, place))),
+                    std::cmp::Ordering::Less => None,
+                };
             }
         }
         let (run, place, next) = match of.get(place + 1) {

@@ -186,7 +186,8 @@ impl View {
             return Some(Layers { tags: vec![(0, own)], over: None, revision: own.revision });
         };
         let sym = self.host_sym(member)?;
-        let host = self.host_slot(sym)?.host.as_deref()?;
+        let slot = self.host_slot(sym)?;
+        let host = slot.host.as_deref()?;
         let reached = self.between(top, sym)?;
         let mut tags: Vec<(u32, &Tag)> = reached
             .depths
@@ -195,7 +196,7 @@ impl View {
             .collect();
         tags.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.name.cmp(&b.1.name)));
         let over = self.override_of(host, tag.namespace()).map(|raw| (host, raw));
-        let said = tags.iter().map(|(_, t)| t.revision).chain(self.facts(member).iter().map(|f| f.revision));
+        let said = tags.iter().map(|(_, t)| t.revision).chain(slot.facts().iter().map(|f| f.revision));
         let revision = said.chain([reached.revision, host.revision]).max().unwrap_or_default();
         Some(Layers { tags, over, revision })
     }
