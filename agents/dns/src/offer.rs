@@ -16,7 +16,7 @@ use crate::pattern::{As, fill};
 use crate::rdata::Rtype;
 use crate::record::Key;
 use crate::reverse::{self, Place};
-use crate::spec::{MAX_TTL, MemberRecord, Spec};
+use crate::spec::{MAX_TTL, MemberRecord, ReverseZones, Spec};
 
 /// One record that a source wants.
 #[derive(Debug)]
@@ -54,10 +54,11 @@ impl Offers {
     pub(crate) fn of(from: &Source<'_, Spec>, only: Option<&Key>) -> Result<Self, Blocked> {
         let mut offers = Self::default();
         let zone = from.spec.feeds(from.tag.key()).map_err(|why| Blocked::new(from.name(), why))?;
-        if let Some(zone) = zone {
-            match from.host {
-                None => offers.tag(from.spec, &zone, only),
-                Some(host) => Member { spec: from.spec, zone: &zone, host, offers: &mut offers }.all(),
+        let Some((zone, reverse)) = zone else { return Ok(offers) };
+        match from.host {
+            None => offers.tag(from.spec, (&zone, reverse), only),
+            Some(host) => {
+                Member { spec: from.spec, zone: &zone, reverse, host, only, offers: &mut offers }.all();
             }
         }
         if let Some(only) = only {
@@ -68,10 +69,10 @@ impl Offers {
     }
 
     /// What the tag itself offers: the start of the zone, and its static records.
-    fn tag(&mut self, spec: &Spec, zone: &Zone, only: Option<&Key>) {
+    fn tag(&mut self, spec: &Spec, (zone, reverse): (&Zone, &ReverseZones), only: Option<&Key>) {
         let apex = Key::apex(zone);
         if only.is_none_or(|key| *key == apex) {
-            self.apex(spec, zone, &apex);
+            self.apex(spec, (zone, reverse), &apex);
         }
         let all = 0..spec.statics.len();
         let some = only.map(|key| spec.statics_of(key.owner(), zone));
@@ -95,7 +96,7 @@ impl Offers {
         }
     }
 
-    fn apex(&mut self, spec: &Spec, zone: &Zone, apex: &Key) {
+    fn apex(&mut self, spec: &Spec, (zone, reverse): (&Zone, &ReverseZones), apex: &Key) {
         if let Some(soa) = &spec.soa {
             let mut add = |rtype, data: &str, field: &str| {
                 let own = soa.ttl.filter(|_| rtype == Rtype::SOA);
@@ -128,7 +129,7 @@ impl Offers {
                 self.fault(apex, format!("static[{at}].name: {why}"));
             }
         }
-        for why in spec.reverse_zones(zone).1 {
+        for why in &reverse.wrong {
             // A reverse zone without members may have any name.
             if !spec.reverse.is_empty() || !spec.holds.is_empty() {
                 self.fault(apex, format!("reverse: {why}"));
@@ -141,11 +142,17 @@ impl Offers {
     }
 }
 
+/// The fields of a host that hold its addresses, where a tag says nothing of them.
+const ADDRESS_FIELDS: [&str; 2] = ["address", "address6"];
+
 /// What a member offers.
 struct Member<'a> {
     spec: &'a Spec,
     zone: &'a Zone,
+    reverse: &'a ReverseZones,
     host: &'a Host,
+    /// The one name that is asked about; none: all.
+    only: Option<&'a Key>,
     offers: &'a mut Offers,
 }
 
@@ -167,7 +174,7 @@ impl Member<'_> {
         if let Some(own) = &own {
             for ip in self.addresses(own) {
                 let rtype = if ip.is_ipv4() { Rtype::A } else { Rtype::AAAA };
-                self.record(own.clone(), rtype, self.spec.ttl(), ip.to_string(), "addresses");
+                self.record(own, rtype, self.spec.ttl(), || ip.to_string(), || "addresses".to_owned());
                 self.pointer(ip, &target, own);
             }
         }
@@ -177,7 +184,7 @@ impl Member<'_> {
         for (at, alias) in self.spec.aliases.iter().enumerate().filter(|_| !own_aliases) {
             let field = format!("aliases[{at}]");
             if let Some(key) = self.owner(alias, &field) {
-                self.record(key, Rtype::CNAME, self.spec.ttl(), target.clone(), &field);
+                self.record(&key, Rtype::CNAME, self.spec.ttl(), || target.clone(), || field.clone());
             }
         }
         let own_records = feeder.then(|| host::field(self.host, "dns.records")).flatten();
@@ -212,27 +219,48 @@ impl Member<'_> {
     /// Its addresses; bad ones are told at `tell`.
     fn addresses(&mut self, tell: &Key) -> Vec<IpAddr> {
         let mut found = Vec::new();
-        for field in self.spec.address_fields() {
-            let values = match host::field(self.host, field) {
-                None | Some(Value::Null) => continue,
-                Some(Value::Array(values)) => values,
-                Some(value) => vec![value],
-            };
-            for value in values {
-                match address(&value) {
-                    Ok(ip) if found.contains(&ip) => {}
-                    Ok(ip) => found.push(ip),
-                    Err(why) => self.offers.fault(tell, format!("the host's field {field}: {why}")),
+        let Some(said) = &self.spec.addresses else {
+            // As most have it: both in one go.
+            let [four, six] = self.host.document.raws(ADDRESS_FIELDS);
+            for (field, raw) in ADDRESS_FIELDS.into_iter().zip([four, six]) {
+                match raw.map(|raw| (raw, plain_text(raw))) {
+                    None => {}
+                    Some((_, Some(text))) => self.address(field, tell, address_of(text), &mut found),
+                    Some((raw, None)) => {
+                        self.address_values(field, tell, serde_json::from_str(raw).ok(), &mut found);
+                    }
                 }
             }
+            return found;
+        };
+        for field in said {
+            self.address_values(field, tell, host::field(self.host, field), &mut found);
         }
         found
     }
 
+    fn address_values(&mut self, field: &str, tell: &Key, value: Option<Value>, found: &mut Vec<IpAddr>) {
+        match value {
+            None | Some(Value::Null) => {}
+            Some(Value::Array(values)) => {
+                values.iter().for_each(|value| self.address(field, tell, address(value), found));
+            }
+            Some(value) => self.address(field, tell, address(&value), found),
+        }
+    }
+
+    fn address(&mut self, field: &str, tell: &Key, ip: Result<IpAddr, String>, found: &mut Vec<IpAddr>) {
+        match ip {
+            Ok(ip) if found.contains(&ip) => {}
+            Ok(ip) => found.push(ip),
+            Err(why) => self.offers.fault(tell, format!("the host's field {field}: {why}")),
+        }
+    }
+
     /// The PTR record of an address. That it cannot be said where it belongs is told at `tell`.
     fn pointer(&mut self, ip: IpAddr, target: &str, tell: &Key) {
-        let (zones, wrong) = self.spec.reverse_zones(self.zone);
-        let (zone, owner) = match reverse::place(ip, &zones) {
+        let ReverseZones { zones, wrong } = self.reverse;
+        let (zone, owner) = match reverse::place(ip, zones) {
             Place::At(zone, owner) => (zone, owner),
             Place::Unclear(_, why) => {
                 return self.offers.fault(tell, format!("reverse ({ip}): {why}"));
@@ -245,8 +273,12 @@ impl Member<'_> {
                 return;
             }
         };
+        let key = Key::new(zone, &owner);
+        if self.only.is_some_and(|only| *only != key) {
+            return;
+        }
         self.offers.records.push(Offer {
-            key: Key::new(zone, &owner),
+            key,
             zone: zone.clone(),
             rtype: Rtype::PTR,
             ttl: self.spec.ttl(),
@@ -273,7 +305,7 @@ impl Member<'_> {
             match fill(pattern, self.host, self.zone, how) {
                 Ok(Some(data)) => {
                     let ttl = record.ttl.unwrap_or_else(|| self.spec.ttl());
-                    self.record(key.clone(), rtype, ttl, data, &field);
+                    self.record(&key, rtype, ttl, || data, || field.clone());
                 }
                 Ok(None) => {}
                 Err(why) => self.offers.fault(&key, format!("{field}.data: {why}")),
@@ -299,15 +331,33 @@ impl Member<'_> {
         }
     }
 
-    fn record(&mut self, key: Key, rtype: Rtype, ttl: u32, data: String, field: &str) {
-        let zone = self.zone.clone();
-        self.offers.records.push(Offer { key, zone, rtype, ttl, data, field: field.to_owned() });
+    fn record(
+        &mut self,
+        key: &Key,
+        rtype: Rtype,
+        ttl: u32,
+        data: impl FnOnce() -> String,
+        field: impl FnOnce() -> String,
+    ) {
+        if self.only.is_some_and(|only| only != key) {
+            return;
+        }
+        let (key, zone) = (key.clone(), self.zone.clone());
+        self.offers.records.push(Offer { key, zone, rtype, ttl, data: data(), field: field() });
     }
+}
+
+/// What is between the quotes of JSON text that is a string without escapes.
+fn plain_text(raw: &str) -> Option<&str> {
+    raw.strip_prefix('"')?.strip_suffix('"').filter(|text| !text.contains('\\'))
 }
 
 /// An address that a host can have.
 fn address(value: &Value) -> Result<IpAddr, String> {
-    let text = value.as_str().ok_or_else(|| format!("{value} is not text"))?;
+    address_of(value.as_str().ok_or_else(|| format!("{value} is not text"))?)
+}
+
+fn address_of(text: &str) -> Result<IpAddr, String> {
     let ip: IpAddr = text.trim().parse().map_err(|_| format!("{text:?} is not an IP address"))?;
     let mapped = matches!(ip, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
     let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());

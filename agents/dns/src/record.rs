@@ -20,8 +20,8 @@ use crate::rdata::Rtype;
 ///
 /// Maps of a whole zone compare keys millions of times, so what a key sorts by stands behind its text: the zone, then the
 /// labels from the last to the first, each after an octet that no name holds and that sorts before all that names do.
-#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, PartialEq, Eq, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Key(Arc<str>);
 
 impl Key {
@@ -127,9 +127,9 @@ impl TryFrom<String> for Key {
     }
 }
 
-impl From<Key> for String {
-    fn from(key: Key) -> Self {
-        key.text().to_owned()
+impl Serialize for Key {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.text())
     }
 }
 

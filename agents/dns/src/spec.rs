@@ -71,6 +71,26 @@ pub struct Spec {
     #[serde(skip)]
     #[schemars(skip)]
     index: OnceLock<HashMap<String, Vec<usize>>>,
+    /// The names in it, read when they are first needed.
+    #[serde(skip)]
+    #[schemars(skip)]
+    read: OnceLock<Read>,
+}
+
+/// The zones that a tag names, as far as they are names: all its members share them.
+#[derive(Debug)]
+struct Read {
+    /// The tag's key, which says the zone.
+    key: String,
+    zone: Result<Option<Zone>, String>,
+    reverse: ReverseZones,
+}
+
+/// The reverse zones of a tag, and what is wrong with the others.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ReverseZones {
+    pub(crate) zones: Vec<Reverse>,
+    pub(crate) wrong: Vec<String>,
 }
 
 /// The start of authority of a zone. The serial is counted by who serves the zone.
@@ -237,7 +257,17 @@ impl Spec {
     ///
     /// # Errors
     /// A name that is not one, or a tag that is a zone and feeds another.
-    pub(crate) fn feeds(&self, key: &str) -> Result<Option<Zone>, String> {
+    pub(crate) fn feeds(&self, key: &str) -> Result<Option<(Zone, &ReverseZones)>, String> {
+        let read = self.read.get_or_init(|| {
+            let zone = self.zone_of(key);
+            let reverse = zone.as_ref().ok().and_then(Option::as_ref).map(|zone| self.reverse_zones(zone));
+            Read { key: key.to_owned(), zone, reverse: reverse.unwrap_or_default() }
+        });
+        debug_assert_eq!(read.key, key, "a document is read for one tag");
+        Ok(read.zone.clone()?.map(|zone| (zone, &read.reverse)))
+    }
+
+    fn zone_of(&self, key: &str) -> Result<Option<Zone>, String> {
         match (&self.soa, &self.zone) {
             (None, None) => Ok(None),
             (Some(_), None) => Zone::parse(key).map(Some),
@@ -260,7 +290,7 @@ impl Spec {
 
     /// The reverse zones that a tag feeding `zone` gives PTR records to, `zone` itself first if it is one; what
     /// is wrong with the others.
-    pub(crate) fn reverse_zones(&self, zone: &Zone) -> (Vec<Reverse>, Vec<String>) {
+    fn reverse_zones(&self, zone: &Zone) -> ReverseZones {
         let (mut zones, mut wrong) = (Vec::new(), Vec::new());
         let own = zone.is_reverse().then(|| Ok(zone.clone()));
         for parsed in own.into_iter().chain(self.reverse.iter().map(|text| Zone::parse(text))) {
@@ -281,19 +311,12 @@ impl Spec {
                 Err(why) => wrong.push(format!("holds: {why}")),
             }
         }
-        (zones, wrong)
+        ReverseZones { zones, wrong }
     }
 
     fn holds_of(&self, zone: &Zone) -> Option<&str> {
         let of = |(name, _): &(&String, &String)| Zone::parse(name).is_ok_and(|name| name == *zone);
         self.holds.iter().find(of).map(|(_, addresses)| addresses.as_str())
-    }
-
-    /// The host fields that hold addresses.
-    pub(crate) fn address_fields(&self) -> impl Iterator<Item = &str> {
-        let said = self.addresses.as_deref();
-        let usual = ["address", "address6"].into_iter().filter(move |_| said.is_none());
-        said.unwrap_or_default().iter().map(String::as_str).chain(usual)
     }
 
     /// Where the static records of an owner name stand. Made once: a zone of many static records stays linear.

@@ -26,8 +26,8 @@ pub use type_name::TypeName;
 use crate::name::{Base, Zone};
 
 /// A record type: a number, written by name where it has one, else `TYPEnnn`.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Rtype(pub u16);
 
 impl Rtype {
@@ -102,9 +102,12 @@ impl TryFrom<String> for Rtype {
     }
 }
 
-impl From<Rtype> for String {
-    fn from(rtype: Rtype) -> Self {
-        rtype.to_string()
+impl Serialize for Rtype {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match types::name(*self) {
+            Some(name) => serializer.serialize_str(name),
+            None => serializer.collect_str(self),
+        }
     }
 }
 
