@@ -1,5 +1,7 @@
 //! From changes that are ready to a batch on its way: guard, fence, intent, and what stays.
 
+use std::iter::Peekable;
+use std::slice;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -445,13 +447,19 @@ fn try_too<I: PartialEq>(tried: &mut Vec<Arc<I>>, to: &Arc<I>) {
 /// The whole unit as it shall stand: what is changed, and everything else as it is.
 fn after<A: Agent>(unit: &State<A>, changed: &[A::Key], back: &[A::Key]) -> Vec<(A::Key, Line<A>)> {
     let mut lines = Vec::with_capacity(unit.items.len());
+    let (mut changed, mut back) = (changed.iter().peekable(), back.iter().peekable());
+    // Both are in order, as the items are.
+    let among = |keys: &mut Peekable<slice::Iter<'_, A::Key>>, key: &A::Key| {
+        while keys.next_if(|one| *one < key).is_some() {}
+        keys.next_if(|one| *one == key).is_some()
+    };
     for (key, item) in unit.items.iter() {
-        if changed.binary_search(key).is_ok() {
+        if among(&mut changed, key) {
             let to = unit.open.get(key).and_then(|o| o.planned.as_ref()?.to.clone());
             lines.extend(to.map(|to| (key.clone(), Line::Want(to))));
             continue;
         }
-        if back.binary_search(key).is_ok() {
+        if among(&mut back, key) {
             let last = item.entry.as_ref().and_then(|entry| entry.last.clone());
             lines.extend(last.map(|last| (key.clone(), Line::Want(last))));
             continue;

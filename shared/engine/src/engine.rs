@@ -35,7 +35,7 @@ use crate::options::Options;
 use crate::peers::Peers;
 use crate::readers::Readers;
 use crate::retry::Bucket;
-use crate::sources::{Sources, compare};
+use crate::sources::{Fed, Sources};
 use crate::status::Reporter;
 use crate::unit::{Claim, State};
 use crate::{Moment, ledger};
@@ -140,7 +140,7 @@ impl<A: Agent> Engine<A> {
         all.sort_unstable();
         all.dedup();
         for id in &all {
-            self.refresh(id);
+            self.learn(id);
         }
         if another {
             self.readers.clear();
@@ -149,6 +149,7 @@ impl<A: Agent> Engine<A> {
         // What came and went since the last commit that was heard of, only the ledger knows.
         self.listing = Listing::Start { after: None, at: Moment::MIN, fault: false };
         for (name, unit) in &mut self.units {
+            unit.wake_fed(at);
             if another {
                 // The ledger's pages say which epoch they are of.
                 self.left_out_changes += u64::from(!unit.left_out.is_empty());
@@ -260,30 +261,37 @@ impl<A: Agent> Engine<A> {
 
     /// Asks what a source feeds now, and wakes what it fed and feeds.
     fn refresh(&mut self, id: &SourceId) {
-        let fed = self.sources.refresh(&*self.agent, &self.fleet, id, &self.count);
         let since = self.seen;
-        let (came, went) = compare(&fed.before, &fed.now);
-        for key in &went {
+        for key in self.learn(id) {
+            let unit = self.agent.unit(&key);
+            if let Some(state) = self.units.get_mut(&unit) {
+                state.wake(&key, since);
+                self.awake.insert(unit);
+            }
+        }
+    }
+
+    /// Asks what a source feeds now, and wakes what it does not feed any more. Answers what it feeds, to be woken as well.
+    fn learn(&mut self, id: &SourceId) -> Vec<A::Key> {
+        let Fed { before, now, thawed_or_frozen } =
+            self.sources.refresh(&*self.agent, &self.fleet, id, &self.count);
+        let since = self.seen;
+        for key in before.iter().filter(|key| now.binary_search(key).is_err()) {
             let unit = self.agent.unit(key);
             if let Some(state) = self.units.get_mut(&unit) {
                 state.unlink(key, id);
-            }
-        }
-        for key in &came {
-            let unit = self.agent.unit(key);
-            self.state(&unit).link(key, id);
-        }
-        // Each once: those that went are only in the one list, those that stay are in both.
-        for key in went.iter().chain(&fed.now) {
-            let unit = self.agent.unit(key);
-            if let Some(state) = self.units.get_mut(&unit) {
                 state.wake(key, since);
                 self.awake.insert(unit);
             }
         }
-        if fed.thawed_or_frozen {
+        for key in now.iter().filter(|key| before.binary_search(key).is_err()) {
+            let unit = self.agent.unit(key);
+            self.state(&unit).link(key, id);
+        }
+        if thawed_or_frozen {
             self.wake_recorded(|recorded| recorded == id, true, since);
         }
+        now
     }
 
     /// Wakes the items that only the ledger still links to what was touched. They are never as they should be, so it is

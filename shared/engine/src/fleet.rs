@@ -20,6 +20,8 @@ pub(crate) struct Fleet {
     epoch: Epoch,
     pauses: BTreeMap<String, Pause>,
     approvals: BTreeMap<Key, (Revision, Approval)>,
+    /// Whether there are rows that cannot be understood.
+    broken: bool,
 }
 
 /// What a commit touched, for one namespace.
@@ -39,7 +41,13 @@ pub(crate) struct Touched {
 
 impl Fleet {
     pub(crate) fn new() -> Self {
-        Self { view: View::new(), epoch: Epoch(0), pauses: BTreeMap::new(), approvals: BTreeMap::new() }
+        Self {
+            view: View::new(),
+            epoch: Epoch(0),
+            pauses: BTreeMap::new(),
+            approvals: BTreeMap::new(),
+            broken: false,
+        }
     }
 
     /// The database as these rows say, tombstones included.
@@ -51,6 +59,7 @@ impl Fleet {
             fleet.view.load(row);
         }
         fleet.view.loaded(at);
+        fleet.broken = fleet.view.broken().next().is_some();
         fleet
     }
 
@@ -60,6 +69,7 @@ impl Fleet {
             self.control(&change.key, change.value.as_ref(), revision, &mut touched);
         }
         let all = self.view.apply(revision, changes);
+        self.broken = self.view.broken().next().is_some();
         touched.hosts = all.hosts.into_iter().collect();
         touched.tags = all.tags.into_iter().filter(|t| t.namespace() == namespace).collect();
         let ours = all.pairs.into_iter().filter(|(tag, _)| tag.namespace() == namespace);
@@ -130,17 +140,15 @@ impl Fleet {
         self.view.contains(tag, host.as_str())
     }
 
-    /// What the tag says of this member (or of itself), and the newest revision that it was made from.
+    /// What the tag says of this member (or of itself), and the newest revision that it was made from; `None`: there is no
+    /// such tag, or the host is not in it.
     pub(crate) fn effective(
         &self,
         tag: &TagName,
         host: Option<&HostName>,
-    ) -> Result<(Document, Revision), String> {
-        let effective = self
-            .view
-            .effective_document(tag, host)
-            .ok_or_else(|| "there is no such tag, or the host is not in it".to_owned())?;
-        match effective.conflicts.first() {
+    ) -> Option<Result<(Document, Revision), String>> {
+        let effective = self.view.effective_document(tag, host)?;
+        Some(match effective.conflicts.first() {
             None => Ok((effective.document, effective.revision)),
             Some(conflict) => {
                 let who: Vec<_> = conflict.between.iter().map(|said| said.origin.key.to_string()).collect();
@@ -150,7 +158,7 @@ impl Fleet {
                     conflict.path
                 ))
             }
-        }
+        })
     }
 
     /// What holds the whole agent, what no source feeds any more included: the scope, and why.
@@ -212,7 +220,9 @@ impl Fleet {
     /// What of this source cannot be read and is therefore not known at all, neither there nor gone: its host, its tag,
     /// or something that the tag nests.
     pub(crate) fn unreadable(&self, tag: &TagName, host: Option<&HostName>) -> Option<String> {
-        self.view.broken().next()?;
+        if !self.broken {
+            return None;
+        }
         let say = |key: &Key, why: &str| format!("the row {key} cannot be understood: {why}");
         let row = |key: Key| Some(say(&key, &self.view.broken().find(|(k, _)| **k == key)?.1.why));
         if let Some(name) = host.filter(|name| self.host(name.as_str()).is_none())
@@ -326,7 +336,8 @@ impl Fleet {
         if !serves(host.state) {
             return Some(Why::Lifecycle(name.clone(), host.revision));
         }
-        let since = self.effective(tag, Some(name)).map_or(host.revision, |(_, revision)| revision);
+        let said = self.effective(tag, Some(name)).and_then(Result::ok);
+        let since = said.map_or(host.revision, |(_, revision)| revision);
         Some(Why::Edited(format!("{tag}: {name}"), since.max(host.revision)))
     }
 }

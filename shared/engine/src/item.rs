@@ -55,6 +55,15 @@ impl<A: Agent> Default for Item<A> {
 }
 
 impl<A: Agent> Item<A> {
+    /// Something happened that concerns it. What became of an attempt may not have shown yet when it was last looked at, and
+    /// what could not be seen may be seen by now.
+    pub(crate) fn woken(&mut self) {
+        let creating = matches!(self.entry, Some(Entry { stage: Stage::Creating { .. }, .. }));
+        if creating || matches!(self.sight, Sight::Unknown(_)) {
+            self.sight = Sight::Unlooked;
+        }
+    }
+
     /// When a look is to show what was begun, if something was.
     pub(crate) fn shows(&self) -> Option<Moment> {
         match self.entry.as_ref()?.stage {

@@ -114,14 +114,14 @@ struct Line<K, I> {
     entry: Entry<I>,
 }
 
+/// What a page says beside its entries.
 #[derive(Serialize)]
-struct PageOut<'a> {
+struct Head<'a> {
     epoch: Epoch,
     #[serde(skip_serializing_if = "str::is_empty")]
     spent: &'a str,
     #[serde(skip_serializing_if = "Recent::is_empty")]
     removed: &'a Recent,
-    entries: &'a [Box<serde_json::value::RawValue>],
 }
 
 #[derive(Deserialize)]
@@ -260,6 +260,11 @@ impl<K: Ord + Clone> Pages<K> {
         R: Iterator<Item = (&'a K, &'a Entry<I>)>,
     {
         let mut rows = Vec::new();
+        let head = Head { epoch, spent: &self.spent, removed: &self.removed };
+        let mut head = serde_json::to_vec(&head).map_err(unwritable)?;
+        // The entries come before its closing brace.
+        head.pop();
+        head.extend(br#","entries":["#);
         for (first, id) in std::mem::take(&mut self.dirty) {
             let Ok(at) = self.pages.binary_search_by(|(key, _)| key.cmp(&first)) else { continue };
             let from = (at > 0).then(|| self.pages[at].0.clone());
@@ -283,13 +288,7 @@ impl<K: Ord + Clone> Pages<K> {
                     self.pages.insert(at + n, (first, new));
                     new
                 };
-                let text = serde_json::to_vec(&PageOut {
-                    epoch,
-                    spent: &self.spent,
-                    removed: &self.removed,
-                    entries: &lines,
-                })
-                .map_err(unwritable)?;
+                let text = [&head, &lines, &b"]}"[..]].concat();
                 rows.push(LedgerRow { key: self.row_key(page), value: Some(text) });
             }
         }
@@ -299,7 +298,8 @@ impl<K: Ord + Clone> Pages<K> {
     }
 }
 
-type Part<K> = (K, Vec<Box<serde_json::value::RawValue>>);
+/// The first key of a page, and its entries as JSON, with commas between.
+type Part<K> = (K, Vec<u8>);
 
 /// The entries as lines, in parts of a page each. One part when all fit in a page.
 fn split<'a, K, I>(entries: impl Iterator<Item = (&'a K, &'a Entry<I>)>) -> Result<Vec<Part<K>>, Fault>
@@ -312,23 +312,28 @@ where
         key: &'a K,
         entry: &'a Entry<I>,
     }
-    let mut lines = Vec::new();
-    let mut total = 0;
+    // All in one text: a piece of memory for each of 100,000 lines costs more than the lines do.
+    let (mut text, mut lines) = (Vec::new(), Vec::new());
     for (key, entry) in entries {
-        let line = serde_json::value::to_raw_value(&LineOut { key, entry }).map_err(unwritable)?;
-        total += line.get().len();
-        lines.push((key, line));
+        let begin = text.len();
+        serde_json::to_writer(&mut text, &LineOut { key, entry }).map_err(unwritable)?;
+        lines.push((key, begin..text.len()));
     }
-    let limit = if total > MAX_PAGE { HALF_PAGE } else { usize::MAX };
+    let limit = if text.len() > MAX_PAGE { HALF_PAGE } else { usize::MAX };
     let mut parts: Vec<Part<K>> = Vec::new();
     let mut size = usize::MAX;
     for (key, line) in lines {
-        size = size.saturating_add(line.get().len());
+        size = size.saturating_add(line.len());
         match parts.last_mut() {
-            Some((_, part)) if size <= limit => part.push(line),
+            Some((_, part)) if size <= limit => {
+                part.push(b',');
+                part.extend(&text[line]);
+            }
             _ => {
-                size = line.get().len();
-                parts.push((key.clone(), vec![line]));
+                size = line.len();
+                let mut part = Vec::with_capacity(HALF_PAGE.min(text.len()) + HALF_PAGE / 8);
+                part.extend(&text[line]);
+                parts.push((key.clone(), part));
             }
         }
     }

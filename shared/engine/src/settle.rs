@@ -1,6 +1,5 @@
 //! What an answer means for a unit: the ledger read, a look, a journal write, a batch.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::agent::Agent;
@@ -8,6 +7,7 @@ use crate::effect::Answer;
 use crate::engine::Engine;
 use crate::item::{Item, Open, REMAKE, Sight, Trouble};
 use crate::ledger::{self, Stage};
+use crate::sorted::Map;
 use crate::target::{Applied, Batch, Edit, Fault, Observed, Outcome, Why};
 use crate::unit::{Looking, Phase, Stage as FlightStage, State};
 use crate::{Moment, work};
@@ -237,7 +237,7 @@ impl<A: Agent> Engine<A> {
             other => return self.batch_failed(unit, batch, &fault(other), now),
         };
         self.mended(unit, "apply");
-        let mut each: BTreeMap<A::Key, Outcome> = each.into_iter().collect();
+        let mut each: Map<A::Key, Outcome> = each.into_iter().collect();
         for edit in &batch.changes {
             if edit.verb == REMAKE {
                 let outcome = each.remove(&edit.key);
@@ -290,7 +290,7 @@ impl<A: Agent> Engine<A> {
                 }
             }
         }
-        for key in each.into_keys() {
+        for (key, _) in each {
             Self::moved(unit, key, now);
         }
         let own = format!("facts/{}/", self.namespace);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use shoal_core::{Document, HostName, Quarantined, Revision, TagName};
 
-use crate::agent::{Agent, Blocked, Source};
+use crate::agent::{Agent, Source};
 use crate::counters::Count;
 use crate::fleet::Fleet;
 use crate::ledger::SourceId;
@@ -108,54 +108,61 @@ impl<A: Agent> Sources<A> {
 
     /// Asks the agent what this source feeds now.
     pub(crate) fn refresh(&mut self, agent: &A, fleet: &Fleet, id: &SourceId, count: &Count) -> Fed<A::Key> {
-        let old = self.take(id);
-        self.frozen.remove(id);
-        let was_frozen = old.as_ref().is_some_and(|s| s.frozen.is_some());
-        let before = old.as_ref().map(|s| s.keys.clone()).unwrap_or_default();
-        let fed = |before, now, frozen| Fed { before, now, thawed_or_frozen: was_frozen || frozen };
-        let read = match doubt(agent, fleet, id) {
-            Some(doubt) => Err(doubt),
-            None if exists(agent, fleet, id) => self.read(agent, fleet, id, count),
-            None => return fed(before, Vec::new(), false),
-        };
-        match read {
-            Ok(state) => {
+        let (before, old) = self.take(id).map_or((Vec::new(), None), |s| (s.keys, Some((s.spec, s.frozen))));
+        if !self.frozen.is_empty() {
+            self.frozen.remove(id);
+        }
+        let (spec, frozen) = old.unwrap_or_default();
+        match self.read(agent, fleet, id, count) {
+            None => Fed { before, now: Vec::new(), thawed_or_frozen: frozen.is_some() },
+            Some(Ok(state)) => {
                 let now = state.keys.clone();
                 self.put(id, state);
-                fed(before, now, false)
+                Fed { before, now, thawed_or_frozen: frozen.is_some() }
             }
-            Err((why, revision)) => {
-                let since = old.as_ref().and_then(|s| s.frozen.as_ref()).map_or(revision, |q| q.since);
+            Some(Err((why, revision))) => {
+                let since = frozen.map_or(revision, |q| q.since);
                 let frozen = Arc::new(Quarantined { what: id.to_string(), why, since });
                 self.frozen.insert(id.clone(), frozen.clone());
-                let frozen = Some(frozen);
-                let spec = old.and_then(|s| s.spec);
-                self.put(id, State { keys: before.clone(), spec, revision, frozen });
-                fed(before.clone(), before, true)
+                self.put(id, State { keys: before.clone(), spec, revision, frozen: Some(frozen) });
+                Fed { now: before.clone(), before, thawed_or_frozen: true }
             }
         }
     }
 
+    /// The source as it is now; `None`: there is nothing to ask the agent about.
     fn read(
         &mut self,
         agent: &A,
         fleet: &Fleet,
-        id: &SourceId,
+        SourceId(tag, member): &SourceId,
         count: &Count,
-    ) -> Result<State<A>, (String, Revision)> {
-        let SourceId(tag, member) = id;
-        let host = member.as_ref().and_then(|name| fleet.host(name.as_str()));
-        let least = host.map_or(Revision(0), |h| h.revision);
-        let (document, revision) = fleet.effective(tag, member.as_ref()).map_err(|why| (why, least))?;
-        let revision = revision.max(least);
-        let spec = self.spec(tag, &document, count).map_err(|e| (format!("its document: {e}"), revision))?;
-        count.add(|c| c.keys += 1);
-        let mut keys = agent
-            .keys(&Source { tag, spec: &spec, host, revision })
-            .map_err(|Blocked { why, .. }| (why, revision))?;
-        keys.sort_unstable();
-        keys.dedup();
-        Ok(State { keys, spec: Some(spec), revision, frozen: None })
+    ) -> Option<Result<State<A>, (String, Revision)>> {
+        let host = match member {
+            Some(name) => Some(fleet.host(name.as_str()).filter(|host| agent.serves(host.state))?),
+            None => None,
+        };
+        let least = host.map_or(Revision(0), |host| host.revision);
+        if let Some(why) = host.and_then(|host| fleet.doubt(tag, &host.name)) {
+            return Some(Err((why, least)));
+        }
+        let (document, revision) = match fleet.effective(tag, member.as_ref())? {
+            Ok((document, revision)) => (document, revision.max(least)),
+            Err(why) => return Some(Err((why, least))),
+        };
+        let said = self.spec(tag, &document, count).map_err(|e| format!("its document: {e}"));
+        Some(
+            said.and_then(|spec| {
+                count.add(|c| c.keys += 1);
+                let mut keys = agent
+                    .keys(&Source { tag, spec: &spec, host, revision })
+                    .map_err(|blocked| blocked.why)?;
+                keys.sort_unstable();
+                keys.dedup();
+                Ok(State { keys, spec: Some(spec), revision, frozen: None })
+            })
+            .map_err(|why| (why, revision)),
+        )
     }
 
     /// The parsed form of an effective document, shared by all members that have the same one.
@@ -182,28 +189,4 @@ impl<A: Agent> Sources<A> {
         known.push((document.clone(), spec.clone()));
         Ok(spec)
     }
-}
-
-/// Whether there is anything to ask the agent about.
-fn exists<A: Agent>(agent: &A, fleet: &Fleet, SourceId(tag, member): &SourceId) -> bool {
-    if !fleet.has_tag(tag) {
-        return false;
-    }
-    let Some(name) = member else { return true };
-    let served = fleet.host(name.as_str()).is_some_and(|host| agent.serves(host.state));
-    served && fleet.is_member(tag, name)
-}
-
-/// Why it is not known whether there is anything to ask the agent about, and since when.
-fn doubt<A: Agent>(agent: &A, fleet: &Fleet, SourceId(tag, member): &SourceId) -> Option<(String, Revision)> {
-    let host = fleet.host(member.as_ref()?.as_str()).filter(|host| agent.serves(host.state))?;
-    fleet.doubt(tag, &host.name).map(|why| (why, host.revision))
-}
-
-/// Which keys came and went. Both lists are in order.
-pub(crate) fn compare<K: Ord + Clone>(before: &[K], now: &[K]) -> (Vec<K>, Vec<K>) {
-    let lacks = |all: &[K], one: &K| all.binary_search(one).is_err();
-    let came = now.iter().filter(|key| lacks(before, key)).cloned().collect();
-    let went = before.iter().filter(|key| lacks(now, key)).cloned().collect();
-    (came, went)
 }

@@ -18,7 +18,7 @@ use crate::Moment;
 use crate::agent::{Agent, Blocked, Unit};
 use crate::facts::Due;
 use crate::item::{Item, Open, Planned, Sight, Trouble};
-use crate::ledger::{self, Entry, Pages, SourceId};
+use crate::ledger::{Pages, SourceId};
 use crate::retry::Retry;
 use crate::sorted::{Map, Set};
 use crate::target::Batch;
@@ -205,15 +205,21 @@ impl<A: Agent> State<A> {
     /// A commit touched it.
     pub(crate) fn wake(&mut self, key: &A::Key, since: Revision) {
         let Some(item) = self.items.get_mut(key) else { return };
-        let creating = matches!(item.entry, Some(Entry { stage: ledger::Stage::Creating { .. }, .. }));
-        if creating || matches!(item.sight, Sight::Unknown(_)) {
-            // What became of the attempt may not have shown yet when it was last looked at, and what could not be seen may
-            // be seen by now.
-            item.sight = Sight::Unlooked;
-        }
+        item.woken();
         self.hurry = true;
         self.dirty.add(key);
         self.open.get_or_insert_with(key, || Open { since, trouble: Trouble::Dirty, planned: None });
+    }
+
+    /// Wakes everything that sources feed.
+    pub(crate) fn wake_fed(&mut self, since: Revision) {
+        let Self { items, dirty, open, hurry, .. } = self;
+        for (key, item) in items.iter_mut().filter(|(_, item)| !item.sources.is_empty()) {
+            item.woken();
+            *hurry = true;
+            dirty.add(key);
+            open.get_or_insert_with(key, || Open { since, trouble: Trouble::Dirty, planned: None });
+        }
     }
 
     /// Every item is decided on again, real changes first: those are not swept as well.
