@@ -93,6 +93,10 @@ impl Key {
 
 impl Ord for Key {
     fn cmp(&self, other: &Self) -> Ordering {
+        // Mostly it is the same key, from another map: then neither text has to be fetched.
+        if Arc::ptr_eq(&self.0, &other.0) {
+            return Ordering::Equal;
+        }
         self.sorts_by().cmp(other.sorts_by())
     }
 }
