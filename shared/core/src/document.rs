@@ -225,3 +225,28 @@ impl<'de> Deserialize<'de> for Document {
         Value::deserialize(deserializer).map(Self::from)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_fields_are_what_each_alone_is() {
+        let documents = [
+            r#"{"a":1,"b":{"a":2},"c":"a"}"#,
+            r#"{"b":{"a":2}}"#,
+            r#"{"\u0061":3,"b":"\""}"#,
+            r#"{"a":1,"a":2}"#,
+            "[1]",
+            "{}",
+        ];
+        for text in documents {
+            let document = Document::trusted(text);
+            let [a, b, x] = document.raws(["a", "b", "x"]);
+            assert_eq!((a, b, x), (document.raw("a"), document.raw("b"), document.raw("x")), "{text}");
+            let value = document.value();
+            let is = |raw: Option<&str>| raw.map(|raw| serde_json::from_str::<Value>(raw).unwrap());
+            assert_eq!((is(a), is(b)), (value.get("a").cloned(), value.get("b").cloned()), "{text}");
+        }
+    }
+}

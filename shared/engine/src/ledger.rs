@@ -465,6 +465,18 @@ mod tests {
     }
 
     #[test]
+    fn a_page_has_the_form_that_it_always_had() {
+        let page = r#"{"epoch":1,"spent":"d","removed":{"5":2},"entries":[{"key":"a","entry":{"from":[["motd/all","web1.example.com"]],"revision":3,"stage":"made","last":"x","token":"t","by":1}},{"key":"b","entry":{"from":[["motd/all",null]],"revision":3,"stage":{"creating":{"tried":["y"]}},"last":null,"token":"t","by":1}}]}"#;
+        let rows = [("motd/all/00000003".to_owned(), page.as_bytes().to_vec())];
+        let mut loaded = load::<String, String>("motd/all/", &rows, Epoch(1)).unwrap();
+        assert_eq!(loaded.entries["a"], entry("x"));
+        loaded.pages.touch_all();
+        let mut db = BTreeMap::new();
+        write(&mut loaded.pages, &loaded.entries, &mut db);
+        assert_eq!(String::from_utf8_lossy(&db["motd/all/00000003"]), page);
+    }
+
+    #[test]
     fn one_change_of_many_writes_one_page() {
         let (mut pages, mut db) = (Pages::new("motd/all/".to_owned()), BTreeMap::new());
         let mut all: BTreeMap<String, Entry<String>> =
