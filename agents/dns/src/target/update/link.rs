@@ -234,10 +234,14 @@ mod tests {
             serve(&listener, 2).await;
         };
         let client = async {
-            for _ in 0..4 {
+            for n in 1..=4 {
                 exchange(&link).await;
-                // The end of a connection is on its way when the server has answered.
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                if n % 2 == 0 {
+                    // The server closes it: its end has to be here before the next one asks.
+                    let (stream, since) = link.kept.lock().unwrap().take().unwrap();
+                    stream.readable().await.unwrap();
+                    *link.kept.lock().unwrap() = Some((stream, since));
+                }
             }
         };
         timeout(Duration::from_secs(5), async { tokio::join!(server, client) }).await.unwrap();
