@@ -10,6 +10,7 @@ use crate::db::Db;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::problem::{Answer, Problem};
+use crate::watch::Words;
 
 /// One server's state.
 pub(crate) struct App {
@@ -20,6 +21,7 @@ pub(crate) struct App {
     pub(crate) checks_rows: bool,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) watchers: Arc<Semaphore>,
+    pub(crate) words: Words,
     pub(crate) large_bodies: Semaphore,
     pub(crate) stop: CancellationToken,
     writes: Semaphore,
@@ -38,6 +40,7 @@ impl App {
             checks_rows: true,
             metrics: Arc::new(Metrics::new()?),
             watchers: Arc::new(Semaphore::new(limits.watchers)),
+            words: Words::default(),
             large_bodies: Semaphore::new(limits.large_bodies),
             writes: Semaphore::new(limits.writes),
             limits,

@@ -13,6 +13,8 @@
 //!
 //! [server-sent events]: https://html.spec.whatwg.org/multipage/server-sent-events.html
 
+mod words;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +33,8 @@ use crate::app::App;
 use crate::problem::{Answer, Problem};
 use crate::request::Params;
 use crate::spec::{Param, Routes, get, number, query, text};
+
+pub(crate) use words::Words;
 
 /// What a watch sends.
 pub(crate) const EVENTS: &str = "Server-sent events: `commit`, `upto`, `reset`, `error`, each with the id `<epoch>-<revision>`; \
@@ -131,7 +135,7 @@ pub(crate) fn events(
     let feed = app.db.store().watch(filter, after);
     let stream = ends_with_error(feed).map(move |message| {
         Ok::<_, Infallible>(match message {
-            Ok(feed) => event(feed, &mut epoch).retry(retry(seat.app.metrics.watchers.get())),
+            Ok(feed) => event(&seat.app, feed, &mut epoch).retry(retry(seat.app.metrics.watchers.get())),
             Err(error) => Event::default().event("error").data(Problem::from(error).to_string()),
         })
     });
@@ -149,20 +153,16 @@ pub(crate) fn events(
     Ok(Sse::new(stream).keep_alive(alive).into_response())
 }
 
-fn event(feed: Feed, epoch: &mut Epoch) -> Event {
+fn event(app: &App, feed: Feed, epoch: &mut Epoch) -> Event {
     let (name, revision, data) = match feed {
-        Feed::Commit(entry) => {
-            let data = serde_json::to_string(&*entry)
-                .unwrap_or_else(|e| json!({"error": e.to_string()}).to_string());
-            ("commit", entry.info.revision, data)
-        }
-        Feed::Upto(revision) => ("upto", revision, json!({"revision": revision}).to_string()),
+        Feed::Commit(entry) => return app.words.of(&entry, *epoch),
+        Feed::Upto(revision) => ("upto", revision, json!({"revision": revision})),
         Feed::Reset(head) => {
             *epoch = head.epoch;
-            ("reset", head.revision, json!({"epoch": head.epoch, "revision": head.revision}).to_string())
+            ("reset", head.revision, json!({"epoch": head.epoch, "revision": head.revision}))
         }
     };
-    Event::default().event(name).id(format!("{}-{revision}", epoch.0)).data(data)
+    Event::default().event(name).id(format!("{}-{revision}", epoch.0)).data(data.to_string())
 }
 
 /// Within how long so many watchers are to come back.
