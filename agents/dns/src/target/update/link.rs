@@ -1,7 +1,7 @@
 //! Messages to the server and back: over TCP, signed and checked by TSIG where there is a key.
 //!
-//! One connection is kept for a moment after its last good exchange, so that changes that follow each other do not open one each
-//! ([RFC 7766 section 6.2.1](https://www.rfc-editor.org/rfc/rfc7766#section-6.2.1)). One that anything went wrong with, that the server closed, or that was idle for longer is never used again. A server that
+//! Connections are kept for a moment after their last good exchange, so that changes that follow each other do not open one each, in
+//! several zones at once neither ([RFC 7766 section 6.2.1](https://www.rfc-editor.org/rfc/rfc7766#section-6.2.1)). One that anything went wrong with, that the server closed, or that was idle for longer is never used again. A server that
 //! closes it in the moment of sending leaves an exchange without an answer, which is looked at like any other. Answers are bounded by time and
 //! by size.
 
@@ -25,12 +25,16 @@ const TRANSFER: u32 = 10;
 /// How long a connection is kept: below what servers wait for the next question (BIND 30 s).
 const KEPT: Duration = Duration::from_secs(5);
 
+/// How many are kept: as many as zones that change together, mostly a forward zone and its reverse ones.
+const MOST_KEPT: usize = 4;
+
 /// How the server is reached.
 pub(super) struct Link {
     pub(super) server: SocketAddr,
     pub(super) signer: Option<TSigner>,
     pub(super) within: Duration,
-    kept: Mutex<Option<(TcpStream, Instant)>>,
+    /// The one used last is the last.
+    kept: Mutex<Vec<(TcpStream, Instant)>>,
 }
 
 /// A connection, and what came of it.
@@ -62,15 +66,19 @@ impl Lost {
 
 impl Link {
     pub(super) fn new(server: SocketAddr, signer: Option<TSigner>, within: Duration) -> Self {
-        Self { server, signer, within, kept: Mutex::new(None) }
+        Self { server, signer, within, kept: Mutex::default() }
     }
 
-    /// The connection that was kept, where it can still be used.
+    /// A connection that was kept and can still be used; those that cannot are closed.
     fn kept(&self) -> Option<TcpStream> {
-        let (stream, since) = self.kept.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        // Nothing is awaited on it: what can be read is its end, or what nobody asked for.
-        let open = matches!(stream.try_read(&mut [0]), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock);
-        (open && since.elapsed() < KEPT).then_some(stream)
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nothing is awaited on them: what can be read is their end, or what nobody asked for.
+        kept.retain(|(stream, since)| {
+            let silent =
+                matches!(stream.try_read(&mut [0]), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock);
+            silent && since.elapsed() < KEPT
+        });
+        Some(kept.pop()?.0)
     }
 
     pub(super) async fn connect(&self) -> Result<Connection<'_>, Lost> {
@@ -94,7 +102,11 @@ impl Link {
 impl Connection<'_> {
     /// Keeps it for who comes next. Every exchange on it must have had its whole answer.
     pub(super) fn keep(self) {
-        *self.link.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some((self.stream, Instant::now()));
+        let mut kept = self.link.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= MOST_KEPT {
+            kept.remove(0);
+        }
+        kept.push((self.stream, Instant::now()));
     }
 
     /// Sends a message and waits for its one answer.
@@ -238,13 +250,38 @@ mod tests {
                 exchange(&link).await;
                 if n % 2 == 0 {
                     // The server closes it: its end has to be here before the next one asks.
-                    let (stream, since) = link.kept.lock().unwrap().take().unwrap();
+                    let (stream, since) = link.kept.lock().unwrap().pop().unwrap();
                     stream.readable().await.unwrap();
-                    *link.kept.lock().unwrap() = Some((stream, since));
+                    link.kept.lock().unwrap().push((stream, since));
                 }
             }
         };
         timeout(Duration::from_secs(5), async { tokio::join!(server, client) }).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn exchanges_at_once_keep_a_connection_each_and_no_more_than_a_few() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let link = Link::new(listener.local_addr().unwrap(), None, Duration::from_secs(5));
+        let server = async {
+            for _ in 0..MOST_KEPT + 2 {
+                serve(&listener, 1).await;
+            }
+        };
+        let client = async {
+            let mut all = Vec::new();
+            for _ in 0..MOST_KEPT + 2 {
+                let mut connection = link.connect().await.unwrap();
+                connection
+                    .ask(&mut message::question(7, "example.com", RecordType::SOA).unwrap())
+                    .await
+                    .unwrap();
+                all.push(connection);
+            }
+            all.into_iter().for_each(Connection::keep);
+        };
+        timeout(Duration::from_secs(5), async { tokio::join!(server, client) }).await.unwrap();
+        assert_eq!(link.kept.lock().unwrap().len(), MOST_KEPT);
     }
 
     #[tokio::test]
