@@ -1,6 +1,6 @@
 //! The ledger: which items Shoal made, from which sources, at which stage.
 //!
-//! A unit's entries stand in pages of about 8 KiB of JSON, in key order, under `<agent>/<unit>/<page>`:
+//! A unit's entries stand in pages of at most some 4 KiB of JSON, in key order, under `<agent>/<unit>/<page>`:
 //!
 //! ```json
 //! {"epoch": 7, "entries": [{"key": "web1", "entry": {"from": [["motd/all", "web1.example.com"]], "revision": 12,
@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A change rewrites the page of its key and no other, so its cost does not depend on how large the unit is, and
-//! a cold unit of 100,000 items is written in a few hundred rows. A page that grows past [`MAX_PAGE`] is split;
+//! a cold unit of 100,000 items is written in some ten thousand rows. A page that grows past [`MAX_PAGE`] is split;
 //! both halves are written together. Pages are numbered, and which keys a page holds follows from what is in it.
 //!
 //! Facts that are due stand beside the pages, see [`Due`].
@@ -32,10 +32,11 @@ use crate::recent::Recent;
 use crate::target::{Fault, Why};
 use crate::{Millis, Moment};
 
-/// A page larger than this is split.
-pub(crate) const MAX_PAGE: usize = 16 * 1024;
-/// What the parts of a split page aim at.
-const HALF_PAGE: usize = 8 * 1024;
+/// A page larger than this is split. With what it says beside its entries it fits into one page of SQLite's, so that a change of
+/// one item writes one: most of what a change costs the database.
+pub(crate) const MAX_PAGE: usize = 3_840;
+/// What the parts of a split page aim at: two of them fill a page of SQLite's.
+const HALF_PAGE: usize = 1_900;
 /// How many different attempts of one creation are remembered. A further one is not made until a look shows one of them:
 /// any of them may still succeed, and what is there and was forgotten would be taken for somebody else's. Targets that
 /// mark what is Shoal's need no such memory: there the oldest is forgotten.
@@ -267,34 +268,58 @@ impl<K: Ord + Clone> Pages<K> {
         head.extend(br#","entries":["#);
         for (first, id) in std::mem::take(&mut self.dirty) {
             let Ok(at) = self.pages.binary_search_by(|(key, _)| key.cmp(&first)) else { continue };
-            let from = (at > 0).then(|| self.pages[at].0.clone());
-            let to = self.pages.get(at + 1).map(|(first, _)| first.clone());
-            let parts = split(entries(from.as_ref(), to.as_ref()))?;
-            if parts.is_empty() {
-                self.pages.remove(at);
-                self.gone.insert(id);
-                continue;
-            }
-            for (n, (first, lines)) in parts.into_iter().enumerate() {
-                let page = if n == 0 {
-                    // The first page takes what sorts before all that there was, and pages stay in order.
-                    if first < self.pages[at].0 {
-                        self.pages[at].0 = first;
-                    }
-                    id
-                } else {
-                    let new = self.next;
-                    self.next += 1;
-                    self.pages.insert(at + n, (first, new));
-                    new
-                };
-                let text = [&head, &lines, &b"]}"[..]].concat();
-                rows.push(LedgerRow { key: self.row_key(page), value: Some(text) });
-            }
+            self.take_page(at, id, &head, &entries, &mut rows)?;
+        }
+        // What went of late would be forgotten with the only page that was to say it.
+        let untold = rows.is_empty() && !self.gone.is_empty() && !self.removed.is_empty();
+        if let Some((_, id)) = self.pages.last().filter(|_| untold) {
+            self.take_page(self.pages.len() - 1, *id, &head, &entries, &mut rows)?;
         }
         let gone = std::mem::take(&mut self.gone);
         rows.extend(gone.into_iter().map(|id| LedgerRow { key: self.row_key(id), value: None }));
         Ok(rows)
+    }
+
+    /// The rows of the page at this place, which is split if it grew too large, and goes when nothing is left in it.
+    fn take_page<'a, I, F, R>(
+        &mut self,
+        at: usize,
+        id: u32,
+        head: &[u8],
+        entries: &F,
+        rows: &mut Vec<LedgerRow>,
+    ) -> Result<(), Fault>
+    where
+        K: Serialize + 'a,
+        I: Serialize + Clone + 'a,
+        F: Fn(Option<&K>, Option<&K>) -> R,
+        R: Iterator<Item = (&'a K, &'a Entry<I>)>,
+    {
+        let from = (at > 0).then(|| self.pages[at].0.clone());
+        let to = self.pages.get(at + 1).map(|(first, _)| first.clone());
+        let parts = split(entries(from.as_ref(), to.as_ref()))?;
+        if parts.is_empty() {
+            self.pages.remove(at);
+            self.gone.insert(id);
+            return Ok(());
+        }
+        for (n, (first, lines)) in parts.into_iter().enumerate() {
+            let page = if n == 0 {
+                // The first page takes what sorts before all that there was, and pages stay in order.
+                if first < self.pages[at].0 {
+                    self.pages[at].0 = first;
+                }
+                id
+            } else {
+                let new = self.next;
+                self.next += 1;
+                self.pages.insert(at + n, (first, new));
+                new
+            };
+            let text = [head, &lines, &b"]}"[..]].concat();
+            rows.push(LedgerRow { key: self.row_key(page), value: Some(text) });
+        }
+        Ok(())
     }
 }
 
@@ -503,8 +528,9 @@ mod tests {
             written
         };
         put("5", "small", &mut pages);
-        put("4", &"x".repeat(9_000), &mut pages);
-        assert_eq!(put("3", &"x".repeat(9_000), &mut pages), 3);
+        let large = "x".repeat(MAX_PAGE / 2 + 100);
+        put("4", &large, &mut pages);
+        assert_eq!(put("3", &large, &mut pages), 3);
         assert_eq!(put("3", "small", &mut pages), 1);
         assert_eq!(put("5", "large", &mut pages), 1);
     }
