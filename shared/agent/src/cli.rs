@@ -57,6 +57,9 @@ pub(crate) struct Args {
     /// What this instance calls itself in claims and status
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
+    /// Print the manual page, or completions for a shell, and do nothing else
+    #[arg(long, value_enum, value_name = "WHAT", exclusive = true)]
+    pub(crate) generate: Option<Generate>,
 }
 
 impl Args {
@@ -69,6 +72,19 @@ impl Args {
     pub(crate) fn works(&self) -> bool {
         !self.plan && self.preview.is_none()
     }
+}
+
+/// What can be made from the command line itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Generate {
+    /// A page for man(1).
+    Man,
+    /// Completions.
+    Bash,
+    /// Completions.
+    Fish,
+    /// Completions.
+    Zsh,
 }
 
 /// How results are printed.

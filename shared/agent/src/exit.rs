@@ -58,6 +58,8 @@ impl Failure {
 pub(crate) enum End {
     /// A daemon was told to stop, and did.
     Stopped,
+    /// What is known of the program itself.
+    Printed,
     /// `--once`.
     Once(Verdict),
     /// `--plan`. The verdict says whether all could be seen.
@@ -69,7 +71,7 @@ pub(crate) enum End {
 /// The one map from what happened to the exit code.
 pub(crate) fn code(result: &Result<End, Failure>) -> ExitCode {
     ExitCode::from(match result {
-        Ok(End::Stopped | End::Once(Verdict::Converged)) => DONE,
+        Ok(End::Stopped | End::Printed | End::Once(Verdict::Converged)) => DONE,
         Ok(End::Once(Verdict::Failed)) => FAILED,
         Ok(End::Once(Verdict::Held)) => HELD,
         Ok(End::Once(Verdict::Waiting | Verdict::Busy)) => WAITING,

@@ -24,6 +24,7 @@ pub mod files;
 mod http;
 pub mod laws;
 mod logs;
+mod manual;
 mod metrics;
 mod preview;
 mod program;

@@ -16,10 +16,10 @@ use crate::config::{self, Common, Config};
 use crate::daemon::{self, Ears, Preparing, Stop};
 use crate::exit::{self, End, Failure};
 use crate::http::Http;
-use crate::logs;
 use crate::metrics::Board;
 use crate::setup::{Limit, Setup};
 use crate::stores::{Missing, Stores};
+use crate::{logs, manual};
 
 /// Runs an agent as a program. `build` makes the agent and its target from the node's configuration; it is called
 /// again when the configuration changed.
@@ -69,6 +69,10 @@ where
     /// Runs as the command line says, and answers the exit code.
     pub fn main(self) -> ExitCode {
         let args = Args::parse();
+        if let Some(what) = args.generate {
+            let printed = manual::print(what, &format!("shoal-{}", program_name()), &mut std::io::stdout());
+            return exit::code(&printed.map(|()| End::Printed).map_err(|e| Fault::new("print", e).into()));
+        }
         let result = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
