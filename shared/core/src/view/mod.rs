@@ -19,6 +19,7 @@ mod doubt;
 mod effective;
 mod fields;
 mod host;
+mod names;
 mod nest;
 mod rules;
 mod search;
@@ -31,7 +32,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use imbl::{HashMap, OrdMap, OrdSet, Vector};
+use imbl::{OrdMap, OrdSet, Vector};
 
 pub use doubt::Doubt;
 pub use effective::{Conflict, Effective, EffectiveDocument, Origin, Said};
@@ -52,7 +53,7 @@ use symbol::{Few, HostSym, Links, RuleSym, TagSym};
 #[derive(Clone, Debug, Default)]
 pub struct View {
     revision: Revision,
-    host_names: HashMap<HostName, HostSym>,
+    host_names: names::Names,
     hosts: Vector<HostSlot>,
     tag_names: OrdMap<TagName, TagSym>,
     tags: Vector<Arc<TagSlot>>,
@@ -336,7 +337,7 @@ impl View {
     }
 
     fn host_sym(&self, name: &str) -> Option<HostSym> {
-        self.host_names.get(name).copied()
+        self.host_names.find(name, |sym| self.host_slot(sym).is_some_and(|slot| slot.name.as_str() == name))
     }
 
     fn tag_sym(&self, name: &str) -> Option<TagSym> {
@@ -364,7 +365,7 @@ impl View {
             return sym;
         }
         let sym = symbol_of(self.hosts.len());
-        self.host_names.insert(name.clone(), sym);
+        self.host_names.insert(name.as_str(), sym);
         let name = name.clone();
         self.hosts.push_back(HostSlot {
             name,
