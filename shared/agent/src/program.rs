@@ -17,7 +17,7 @@ use crate::daemon::{self, Ears, Preparing, Stop};
 use crate::exit::{self, End, Failure};
 use crate::http::Http;
 use crate::metrics::Board;
-use crate::setup::{Limit, Setup};
+use crate::setup::{Limit, Setup, print};
 use crate::stores::{Missing, Stores};
 use crate::{logs, manual};
 
@@ -69,10 +69,6 @@ where
     /// Runs as the command line says, and answers the exit code.
     pub fn main(self) -> ExitCode {
         let args = Args::parse();
-        if let Some(what) = args.generate {
-            let printed = manual::print(what, &format!("shoal-{}", program_name()), &mut std::io::stdout());
-            return exit::code(&printed.map(|()| End::Printed).map_err(|e| Fault::new("print", e).into()));
-        }
         let result = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
@@ -91,6 +87,10 @@ where
     }
 
     async fn run(&self, args: &Args) -> Result<End, Failure> {
+        if let Some(what) = args.generate {
+            print(manual::text(what, &format!("shoal-{}", program_name())))?;
+            return Ok(End::Printed);
+        }
         let path = config::path(args, &program_name());
         let config = Config::<C>::read(&path, args.config.is_some())?;
         logs::start(config.common.log);

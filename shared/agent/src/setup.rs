@@ -98,10 +98,10 @@ impl<A: Agent> Setup<'_, A> {
     pub(crate) async fn once<T: Target<A>>(&self, target: T, limit: &Limit) -> Result<End, Failure> {
         if let Some(file) = &self.args.preview {
             let preview = limit.keep("read the database", crate::preview::preview(self, file)).await?;
-            print(&match self.args.output {
+            print(match self.args.output {
                 Output::Text => text::preview(&preview),
                 Output::Json => json(&preview)?,
-            });
+            })?;
             return Ok(End::Previewed(preview));
         }
         if !self.args.plan {
@@ -117,10 +117,10 @@ impl<A: Agent> Setup<'_, A> {
                 return Err(limit.late(driver.waits_for()));
             }
             let plan = driver.engine.plan();
-            print(&match self.args.output {
+            print(match self.args.output {
                 Output::Text => text::plan(&plan),
                 Output::Json => json(&plan)?,
-            });
+            })?;
             return Ok(End::Planned(plan, verdict));
         }
         driver.follow(head);
@@ -309,8 +309,17 @@ fn json<T: serde::Serialize>(value: &T) -> Result<String, Failure> {
     Ok(text + "\n")
 }
 
-fn print(text: &str) {
+/// Prints what a program was run for. A reader that went away has read enough.
+///
+/// # Errors
+/// Standard output took only a part.
+pub(crate) fn print(text: impl AsRef<[u8]>) -> Result<(), Failure> {
     use std::io::Write as _;
-    // A reader that went away has read enough.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    let mut to = std::io::stdout();
+    match to.write_all(text.as_ref()).and_then(|()| to.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Fault::new("print the result", error).next("what was printed is only a part").into())
+        }
+        _ => Ok(()),
+    }
 }

@@ -69,6 +69,9 @@ pub(crate) enum Failure {
     /// Standard output is closed: nobody reads any more, which is not for us to complain about.
     #[error("standard output was closed")]
     Closed(#[source] std::io::Error),
+    /// Standard output took only a part.
+    #[error("cannot print all of the result, what was printed is only a part: {0}")]
+    Cut(std::io::Error),
     /// A failure by which a text that a person typed is not lost.
     #[error("{}; what you typed is kept as {}", report(.failure).unwrap_or_default(), .path.display())]
     Kept {
@@ -99,6 +102,11 @@ impl Failure {
             Self::Kept { failure, .. } => failure.code(),
             _ => 1,
         }
+    }
+
+    /// The failure of printing.
+    pub(crate) fn printing(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::BrokenPipe { Self::Closed(error) } else { Self::Cut(error) }
     }
 
     /// The failure of reading `what` out of the database.

@@ -103,7 +103,7 @@ impl Out {
         if self.shared {
             self.progress = None;
         }
-        self.sink.write_all(text.as_bytes()).and_then(|()| self.sink.flush()).map_err(Failure::Closed)
+        self.sink.write_all(text.as_bytes()).and_then(|()| self.sink.flush()).map_err(Failure::printing)
     }
 
     fn encode<T: Serialize + ?Sized>(&self, value: &T, format: Format) -> Outcome<String> {

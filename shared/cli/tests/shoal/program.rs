@@ -38,6 +38,31 @@ fn what_one_process_writes_the_next_one_reads() {
     );
 }
 
+/// Runs it with its output into this file.
+fn into(file: std::fs::File, store: &str, line: &[&str]) -> Output {
+    let mut shoal = Command::new(env!("CARGO_BIN_EXE_shoal"));
+    shoal.args(line).env("SHOAL_STORE", store).env("SHOAL_AUTHOR", "ann").stdout(file);
+    shoal.stderr(std::process::Stdio::piped()).spawn().unwrap().wait_with_output().unwrap()
+}
+
+#[test]
+fn a_result_that_was_not_printed_whole_is_a_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = format!("sqlite:{}", dir.path().join("shoal.db").display());
+    assert!(shoal(&store, &["put", "web1", "-m", "m"]).status.success());
+    for line in [&["get", "web1"][..], &["export"], &["log"], &["search", "true"], &["completions", "bash"]] {
+        let run = into(std::fs::File::options().write(true).open("/dev/full").unwrap(), &store, line);
+        assert_eq!(run.status.code(), Some(1), "{line:?}");
+        let said = text(&run.stderr);
+        assert!(said.contains("No space left") && said.contains("only a part"), "{line:?}: {said}");
+    }
+    // Whoever closed the pipe has read enough.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let run = into(std::os::fd::OwnedFd::from(writer).into(), &store, &["get", "web1"]);
+    assert_eq!((run.status.code(), text(&run.stderr)), (Some(0), ""));
+}
+
 #[test]
 fn stores_that_cannot_be_opened_say_why() {
     let dir = tempfile::tempdir().unwrap();
