@@ -27,6 +27,8 @@ pub(crate) struct Hands<T> {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) timeout: Duration,
     claims: Mutex<BTreeMap<Unit, Claim>>,
+    /// Claims under which something was written of which nobody knows what became, by their numbers: see [`Hands::under_claim`].
+    doubts: Mutex<BTreeMap<Unit, u64>>,
     /// The lease under which this instance counts as there.
     presence: Mutex<Option<Claim>>,
     slots: Semaphore,
@@ -50,6 +52,7 @@ impl<T> Hands<T> {
             clock,
             timeout,
             claims: Mutex::default(),
+            doubts: Mutex::default(),
             presence: Mutex::default(),
             slots,
         }
@@ -255,33 +258,78 @@ impl<T> Hands<T> {
     }
 
     async fn write_ledger<A: Agent>(&self, unit: &Unit, number: u64, rows: Vec<LedgerRow>) -> Answer<A> {
-        let Some(claim) = self.held(unit, number) else { return Answer::Fenced };
         let rows = rows.into_iter().map(|row| LedgerWrite { key: row.key, value: row.value }).collect();
-        match self.store.write_ledger(rows, &claim).await {
-            Ok(()) => Answer::Done,
-            Err(StoreError::Fenced { .. }) => Answer::Fenced,
-            Err(error) => failed(&format!("write the ledger of {unit}"), error),
-        }
+        let write = async |claim: &Claim| self.store.write_ledger(rows, claim).await;
+        self.under_claim(unit, number, "the ledger", write).await
     }
 
     async fn facts<A: Agent>(&self, unit: &Unit, number: u64, facts: Vec<Change>) -> Answer<A> {
-        let Some(claim) = self.held(unit, number) else { return Answer::Fenced };
-        let commit = Commit {
-            pre: vec![claim.held()],
-            changes: facts,
-            author: format!("agent {}", self.namespace),
-            principal: None,
-            message: format!("facts of {unit}"),
-            idempotency: None,
-            intent: None,
+        let commit = async |claim: &Claim| {
+            let commit = Commit {
+                pre: vec![claim.held()],
+                changes: facts,
+                author: format!("agent {}", self.namespace),
+                principal: None,
+                message: format!("facts of {unit}"),
+                idempotency: None,
+                intent: None,
+            };
+            self.store.commit(commit).await.map(drop)
         };
-        match self.store.commit(commit).await {
-            Ok(_) => Answer::Done,
+        self.under_claim(unit, number, "the facts", commit).await
+    }
+
+    /// Writes something that stands under the claim of this number.
+    ///
+    /// A write whose answer is lost may still be on its way. Were another one made under the same number, the late one would
+    /// overwrite it, so nothing more is written under it: the claim is given back, and whoever takes the unit next, this
+    /// instance mostly, has another number and reads what stands there.
+    async fn under_claim<A: Agent>(
+        &self,
+        unit: &Unit,
+        number: u64,
+        what: &str,
+        write: impl AsyncFnOnce(&Claim) -> Result<(), StoreError>,
+    ) -> Answer<A> {
+        let Some(claim) = self.held(unit, number) else { return Answer::Fenced };
+        if self.doubts().get(unit) == Some(&number) {
+            return self.give_up(unit, &claim).await;
+        }
+        // Before it is sent: whoever asked may have no more time for the answer.
+        self.doubts().insert(unit.clone(), number);
+        let written = write(&claim).await;
+        if let Err(error @ StoreError::Unavailable { .. }) = &written {
+            tracing::warn!(%unit, "the claim is given back, because an answer to writing {what} was lost: {error}");
+            return self.give_up(unit, &claim).await;
+        }
+        self.doubts().remove(unit);
+        match written {
+            Ok(()) => Answer::Done,
             Err(StoreError::Fenced { .. } | StoreError::Conflict { .. }) => Answer::Fenced,
-            Err(error) => failed(&format!("write the facts of {unit}"), error),
+            Err(error) => failed(&format!("write {what} of {unit}"), error),
         }
     }
+
+    async fn give_up<A: Agent>(&self, unit: &Unit, claim: &Claim) -> Answer<A> {
+        match self.store.release(claim).await {
+            Ok(()) => {
+                self.doubts().remove(unit);
+                self.claims().remove(unit);
+                Answer::Fenced
+            }
+            Err(error) => {
+                failed(&format!("give back the claim on {unit}, of which an answer was lost"), error)
+            }
+        }
+    }
+
+    fn doubts(&self) -> std::sync::MutexGuard<'_, BTreeMap<Unit, u64>> {
+        self.doubts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
+
+#[cfg(test)]
+mod tests;
 
 /// What an effect does, for people.
 pub(crate) fn name_of<A: Agent>(act: &Act<A>) -> String {

@@ -167,7 +167,7 @@ impl Link {
                     Err(Trouble::Said(error)) => return Err(error),
                     Err(Trouble::Elsewhere(error)) => elsewhere = Some(error),
                     Err(Trouble::Lost(loss)) if loss.sent && call.again == Again::IfUnsent => {
-                        return Err(self.unknown(at, &loss.why));
+                        return Err(self.unknown(at, call.what, &loss.why));
                     }
                     Err(Trouble::Lost(loss)) => {
                         after = after.max(loss.after);
@@ -250,12 +250,12 @@ impl Link {
     }
 
     /// The error that nobody knows whether it was done.
-    fn unknown(&self, at: usize, why: &str) -> StoreError {
+    fn unknown(&self, at: usize, what: &str, why: &str) -> StoreError {
         StoreError::Unavailable {
             place: format!("the server {}", self.servers[at].address),
             why: format!(
-                "the answer to a commit was lost ({why}), so it may have been done or not; look what stands there \
-                 before you write it again"
+                "the answer was lost ({why}), so it may have been done or not to {what}; look what stands there \
+                 before you do it again"
             ),
         }
     }

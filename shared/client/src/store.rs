@@ -211,7 +211,9 @@ impl Store for HttpStore {
             let row =
                 |LedgerWrite { key, value }| WireLedgerRow { key, value: value.map(|v| BASE64.encode(&v)) };
             let write = WireLedgerWrite { rows: rows.into_iter().map(row).collect(), held: &held };
-            self.tell("write the ledger", "/store/ledger/write", &write).await
+            // It would overwrite what came after it, were it delayed and another attempt faster.
+            let call = Call::post("write the ledger", "/store/ledger/write", &write, Again::IfUnsent)?;
+            self.link.ask(call).await.map(drop)
         })
     }
 
