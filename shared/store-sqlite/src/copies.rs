@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
+use rustix::fs::{Access, FlockOperation, access, flock};
 use shoal_core::Revision;
 use shoal_store::{Head, Result, StoreError};
 
@@ -40,8 +41,8 @@ pub struct Restored {
 pub fn backup(from: &Path, to: &Path) -> Result<Head> {
     let (from, to) = (absolute(from)?, absolute(to)?);
     look(&to)?;
-    let new = New::beside(&to);
-    let head = copy(&from, &new.0)?;
+    let new = New::beside(&to)?;
+    let head = copy(&from, &new.place)?;
     new.sync()?;
     new.name(&to)?;
     Ok(head)
@@ -75,10 +76,10 @@ pub fn restore(from: &Path, to: &Path, replace: bool) -> Result<Restored> {
     } else {
         None
     };
-    let new = New::beside(&to);
-    copy(&from, &new.0)?;
+    let new = New::beside(&to)?;
+    copy(&from, &new.place)?;
     let given_out = old.as_ref().map_or(0, |old| old.claimed);
-    let head = renew(&new.0, given_out)?;
+    let head = renew(&new.place, given_out)?;
     let Some(old) = old else {
         // A log that stayed behind would be taken for this file's.
         for rest in ["-wal", "-shm", "-journal"] {
@@ -100,7 +101,7 @@ pub fn restore(from: &Path, to: &Path, replace: bool) -> Result<Restored> {
         }
     }
     discard(&beside(&to, "-shm")).map_err(failed(&to, "removing its shared memory"))?;
-    fs::rename(&new.0, &to).map_err(failed(&to, "giving the restored file its name"))?;
+    fs::rename(&new.place, &to).map_err(failed(&to, "giving the restored file its name"))?;
     sync_folder(&to)?;
     let before = old.head.map(|head| head.revision);
     // Until now nobody else could open it.
@@ -243,52 +244,89 @@ fn unreadable(stop: &Stop) -> bool {
     }
 }
 
+/// What the name of a file that is being made goes on with, before the number of its process.
+const NEW: &str = ".new-";
+
 /// A file that is being made; gone with this unless it was given another name.
-struct New(PathBuf);
+struct New {
+    place: PathBuf,
+    /// Locked for as long as it is being made.
+    _file: File,
+}
 
 impl New {
-    fn beside(place: &Path) -> Self {
-        let new = beside(place, &format!(".new-{}", std::process::id()));
-        // Of one that was killed and had the same number; SQLite says so if it stays.
+    /// An empty file beside `place`. Whatever others began there and left behind, because they were killed, is removed.
+    fn beside(place: &Path) -> Result<Self> {
+        sweep(place);
+        let new = beside(place, &format!("{NEW}{}", std::process::id()));
+        // Of one that had the same number, in another container perhaps.
         let _ = fs::remove_file(&new);
-        Self(new)
+        let file = File::create_new(&new).map_err(failed(&new, "making it"))?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|error| failed(&new, "locking it")(error.into()))?;
+        Ok(Self { place: new, _file: file })
     }
 
     fn sync(&self) -> Result<()> {
-        File::open(&self.0).and_then(|file| file.sync_all()).map_err(failed(&self.0, "syncing it"))
+        File::open(&self.place).and_then(|file| file.sync_all()).map_err(failed(&self.place, "syncing it"))
     }
 
     /// Gives it a name that nothing has.
     fn name(&self, place: &Path) -> Result<()> {
-        fs::hard_link(&self.0, place).map_err(|error| match error.kind() {
+        fs::hard_link(&self.place, place).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => StoreError::Invalid(format!(
                 "{} exists, and nothing is replaced: name a file that does not exist yet",
                 place.display()
             )),
             _ => failed(place, "giving the copy its name")(error),
         })?;
-        let _ = fs::remove_file(&self.0);
+        let _ = fs::remove_file(&self.place);
         sync_folder(place)
     }
 
     /// Gives it the owner and the rights of what it is to replace.
     fn like(&self, place: &Path) -> Result<()> {
         let there = fs::metadata(place).map_err(failed(place, "looking at its owner"))?;
-        let own = fs::metadata(&self.0).map_err(failed(&self.0, "looking at its owner"))?;
+        let own = fs::metadata(&self.place).map_err(failed(&self.place, "looking at its owner"))?;
         if (there.uid(), there.gid()) != (own.uid(), own.gid()) {
-            chown(&self.0, Some(there.uid()), Some(there.gid())).map_err(failed(
+            chown(&self.place, Some(there.uid()), Some(there.gid())).map_err(failed(
                 place,
                 "giving the restored file its owner (restore it as that user, or as root)",
             ))?;
         }
-        fs::set_permissions(&self.0, there.permissions()).map_err(failed(&self.0, "setting its rights"))
+        fs::set_permissions(&self.place, there.permissions())
+            .map_err(failed(&self.place, "setting its rights"))
     }
 }
 
 impl Drop for New {
     fn drop(&mut self) {
         for rest in ["", "-journal"] {
-            let _ = fs::remove_file(beside(&self.0, rest));
+            let _ = fs::remove_file(beside(&self.place, rest));
+        }
+    }
+}
+
+/// Removes what was begun beside `place` by processes that are no more: nobody holds its lock.
+fn sweep(place: &Path) {
+    let (Some(folder), Some(name)) = (place.parent(), place.file_name().and_then(|name| name.to_str()))
+    else {
+        return;
+    };
+    let begun = format!("{name}{NEW}");
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let number =
+            entry.file_name().to_str().and_then(|name| name.strip_prefix(&begun)?.parse::<u32>().ok());
+        let left = entry.path();
+        if number.is_none() {
+            continue;
+        }
+        let Ok(file) = File::open(&left) else { continue };
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            for rest in ["-journal", ""] {
+                let _ = fs::remove_file(beside(&left, rest));
+            }
         }
     }
 }
@@ -299,7 +337,7 @@ pub(crate) fn look_at(place: &Path) -> Result<()> {
         return Err(StoreError::Invalid(format!("{} is a folder: name the file", place.display())));
     }
     // Not opened: closing it again would drop the locks of this process's other connections.
-    let may = rustix::fs::access(place, rustix::fs::Access::READ_OK);
+    let may = access(place, Access::READ_OK);
     may.map_err(|error| failed(place, "reading it")(error.into()))
 }
 

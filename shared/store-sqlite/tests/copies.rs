@@ -56,6 +56,28 @@ fn invalid<T: std::fmt::Debug>(done: Result<T, StoreError>, says: &str) {
 }
 
 #[tokio::test]
+async fn what_a_killed_backup_left_is_removed_by_the_next_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (db, copy) = (dir.path().join("shoal.db"), dir.path().join("copy.db"));
+    let store = SqliteStore::open(&db).await.unwrap();
+    write(&store, 1).await;
+    let left = |name: &str| dir.path().join(name);
+    for name in
+        ["copy.db.new-77", "copy.db.new-77-journal", "copy.db.new-78", "other.db.new-77", "copy.db.new-x"]
+    {
+        std::fs::write(left(name), "half of it").unwrap();
+    }
+    // One that is being made by another process.
+    let other = std::fs::File::open(left("copy.db.new-78")).unwrap();
+    other.lock().unwrap();
+    backup(&db, &copy).unwrap();
+    let stays = ["copy.db", "copy.db.new-78", "copy.db.new-x", "other.db.new-77"];
+    let names: Vec<_> = names(dir.path()).into_iter().filter(|name| !name.starts_with("shoal.db")).collect();
+    assert_eq!(names, stays);
+    assert_eq!(hosts(&copy).await, 1);
+}
+
+#[tokio::test]
 async fn a_restored_database_is_another_life_of_it() {
     let dir = tempfile::tempdir().unwrap();
     let (db, copy) = (dir.path().join("shoal.db"), dir.path().join("copy.db"));

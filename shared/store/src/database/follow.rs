@@ -108,7 +108,9 @@ impl Shared {
             Feed::Reset(head) => {
                 let view = load_at(&*self.store, Some(head.revision)).await?;
                 let reached = Reached { epoch: head.epoch, revision: view.revision(), trouble: None };
-                *self.coming.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                // Under one lock: what begins in between would be worked out from the view that goes.
+                let mut coming = self.coming.lock().unwrap_or_else(PoisonError::into_inner);
+                *coming = None;
                 *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
                 self.reached.send_replace(reached);
             }
