@@ -279,7 +279,7 @@ impl Text {
         let announced =
             headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
         let how = if limit > app.limits.document {
-            "split it into several commits, or raise the server's --max-body (one document has at most 1 MiB all the same)"
+            "split it into several commits, or, for an agent with a large unit, raise the server's --max-body (one document has at most 1 MiB all the same)"
         } else {
             "a document has at most 1 MiB, whatever the server is told: keep what is large elsewhere, and say here where"
         };

@@ -1,4 +1,5 @@
-//! A look at everything in the file, also while it is in use: whether it is what was written.
+//! A look at everything in the file, also while it is in use: whether it can be read, and its parts agree. A value that was
+//! altered and still is JSON is not noticed: nothing else says what it was.
 //!
 //! SQLite's own check comes first (pages, its indexes, constraints), then what only this store knows: every row of the history
 //! decodes, every commit has its changes, what stands now is what the history says, and the indexes of our own (`naming`,
