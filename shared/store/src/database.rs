@@ -15,6 +15,7 @@
 
 mod coming;
 mod follow;
+mod past;
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -131,18 +132,6 @@ impl Database {
     #[must_use]
     pub fn view(&self) -> Arc<View> {
         self.0.shared.view()
-    }
-
-    /// The view as of an old revision. Costs a reading of everything, unless it is the newest.
-    ///
-    /// # Errors
-    /// What the store says, such as [`StoreError::Future`].
-    pub async fn view_at(&self, revision: Revision) -> Result<Arc<View>, StoreError> {
-        let now = self.view();
-        if now.revision() == revision {
-            return Ok(now);
-        }
-        follow::load_at(&**self.store(), Some(revision)).await.map(Arc::new)
     }
 
     /// The edits that bring `scope` back to what it was at `revision`, to be proposed. Costs reading that.

@@ -17,6 +17,7 @@
 
 mod doubt;
 mod effective;
+mod excerpt;
 mod fields;
 mod host;
 mod names;
@@ -37,6 +38,7 @@ use imbl::{OrdMap, OrdSet, Vector};
 pub use doubt::Doubt;
 pub use effective::{Conflict, Effective, EffectiveDocument, Origin, Said};
 pub(crate) use effective::{escape, leaves};
+pub use excerpt::{Excerpt, Excerpting};
 pub use host::{Broken, Fact, Host, Plain, Tag, Tombstone};
 pub use nest::Via;
 pub use search::{Hits, Unsure};
@@ -92,6 +94,8 @@ struct TagSlot {
     nested: OrdMap<TagSym, Revision>,
     rules: OrdMap<RuleSym, Revision>,
     parents: Few<TagSym>,
+    /// The newest revision that wrote or deleted a row by which another tag nests it.
+    linked: Revision,
     /// The newest revision that wrote or deleted its row or one of its members.
     changed: Revision,
 }
@@ -391,6 +395,7 @@ impl View {
             nested: OrdMap::new(),
             rules: OrdMap::new(),
             parents: Few::default(),
+            linked: Revision(0),
             changed: Revision(0),
         }));
         sym

@@ -13,6 +13,7 @@ use imbl::{OrdMap, OrdSet, Vector};
 
 use super::host::{Fact, Host};
 use super::symbol::{Few, HostSym, RuleSym, TagSym};
+use crate::Revision;
 use crate::select::{ALL_FACTS, BadRule, Field, Rule, Subject, WHOLE};
 
 /// Stands for every rule: what a new host asks.
@@ -30,6 +31,8 @@ pub(crate) struct RuleSlot {
     pub(crate) unsure: OrdSet<HostSym>,
     /// The tags it stands in; none: it is not kept up to date.
     pub(crate) tags: Few<TagSym>,
+    /// The newest revision that wrote or deleted a row by which it stands, or stood, in a tag.
+    pub(crate) linked: Revision,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -44,6 +47,8 @@ pub(crate) struct RuleBook {
     by_text: OrdMap<Arc<str>, RuleSym>,
     rules: Vector<Arc<RuleSlot>>,
     index: OrdMap<Field, Arc<Index>>,
+    /// Every rule that a row ever held, by [`RuleSlot::linked`].
+    by_link: OrdSet<(Revision, RuleSym)>,
 }
 
 /// What of a host may have changed.
@@ -60,7 +65,7 @@ impl RuleBook {
         self.rules.get(rule.0 as usize).map(|r| &**r)
     }
 
-    fn slot_mut(&mut self, rule: RuleSym) -> Option<&mut RuleSlot> {
+    pub(super) fn slot_mut(&mut self, rule: RuleSym) -> Option<&mut RuleSlot> {
         self.rules.get_mut(rule.0 as usize).map(Arc::make_mut)
     }
 
@@ -87,8 +92,23 @@ impl RuleBook {
         self.by_text.insert(text.clone(), sym);
         let rule = Rule::compile(&text).map(Arc::new);
         let (hosts, unsure) = (OrdSet::new(), OrdSet::new());
-        self.rules.push_back(Arc::new(RuleSlot { text, rule, hosts, unsure, tags: Few::default() }));
+        let (tags, linked) = (Few::default(), Revision(0));
+        self.rules.push_back(Arc::new(RuleSlot { text, rule, hosts, unsure, tags, linked }));
         sym
+    }
+
+    /// A row by which the rule stands or stood in a tag was written or deleted.
+    pub(crate) fn linked(&mut self, sym: RuleSym, revision: Revision) {
+        let Some(slot) = self.slot_mut(sym).filter(|slot| slot.linked < revision) else { return };
+        let before = std::mem::replace(&mut slot.linked, revision);
+        self.by_link.remove(&(before, sym));
+        self.by_link.insert((revision, sym));
+    }
+
+    /// The rules, also such as stand in no tag any more, of which a row was written or deleted after `revision`.
+    pub(crate) fn linked_after(&self, revision: Revision) -> impl Iterator<Item = RuleSym> + '_ {
+        let after = (Revision(revision.0.saturating_add(1)), RuleSym(0));
+        self.by_link.range(after..).map(|(_, rule)| *rule)
     }
 
     /// Puts the rule into a tag. Answers whether it was in none before, and must be asked for every host.

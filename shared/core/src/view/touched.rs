@@ -393,6 +393,7 @@ impl View {
             }
             Known::Tag(nested) => {
                 if let Some(slot) = self.tag_slot_mut(nested) {
+                    slot.linked = slot.linked.max(revision);
                     if there {
                         slot.parents.insert(sym)
                     } else {
@@ -401,12 +402,14 @@ impl View {
                 }
             }
             Known::Rule(rule) if there => {
+                self.rules.linked(rule, revision);
                 fresh = self.rules.add(rule, sym).then_some(rule);
                 if let Some(Err(bad)) = self.rules.slot(rule).map(|s| &s.rule) {
                     return Err(bad.to_string());
                 }
             }
             Known::Rule(rule) => {
+                self.rules.linked(rule, revision);
                 for host in self.rules.drop(rule, sym).into_iter().flatten() {
                     if let Some(slot) = self.host_slot_mut(host) {
                         slot.rules.remove(rule);

@@ -76,8 +76,12 @@ fn change() -> impl Strategy<Value = (String, Option<Document>)> {
         .prop_map(|(tag, host)| (format!("{tag}/members/{host}"), value("{}".into())));
     let rule = (select(&TAGS[..]), select(&RULES[..]))
         .prop_map(|(tag, rule)| (format!("{tag}/members/select: {rule}"), value("{}".into())));
-    let fact = (select(&HOSTS[..]), select(&["{\"up\":true}", "{\"up\":false}", "{}"][..]))
-        .prop_map(|(host, fact)| (format!("facts/vm/{host}"), value(fact.into())));
+    let fact = (
+        select(&HOSTS[..]),
+        select(&["{\"up\":true}", "{\"up\":false}", "{}"][..]),
+        select(&["vm", "v"][..]),
+    )
+        .prop_map(|(host, fact, namespace)| (format!("facts/{namespace}/{host}"), value(fact.into())));
     let schema = select(&["{\"tag\":true}", "{\"tag\":true,\"host\":true}"][..])
         .prop_map(|schema| ("schemas/a".to_owned(), value(schema.into())));
     let row = prop_oneof![4 => host, 3 => tag, 3 => nested, 3 => named, 2 => rule, 1 => fact, 1 => schema];

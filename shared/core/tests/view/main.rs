@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "it is a test")]
 
 mod cost;
+mod excerpt;
 mod generate;
 mod model;
 mod search;

@@ -1,0 +1,104 @@
+//! What stood at an old revision: all of it, read anew, or of one host and one tag, taken out of the view of now.
+
+use std::sync::Arc;
+
+use shoal_core::{Excerpt, HostName, Range, Revision, Row, TagName, View};
+
+use super::{Database, follow};
+use crate::{Page, Query, StoreError};
+
+/// After so many ranges, reading everything is no worse.
+const MAX_RANGES: usize = 4096;
+
+impl Database {
+    /// The view as of an old revision. Costs a reading of everything, unless it is the newest.
+    ///
+    /// # Errors
+    /// What the store says, such as [`StoreError::Future`].
+    pub async fn view_at(&self, revision: Revision) -> Result<Arc<View>, StoreError> {
+        let now = self.view();
+        if now.revision() == revision {
+            return Ok(now);
+        }
+        follow::load_at(&**self.store(), Some(revision)).await.map(Arc::new)
+    }
+
+    /// What the database said of a host and of a tag at an old revision. Costs a few readings of the store: one, and one for each
+    /// row that counts and was written since, whatever else was; where those are more than some thousand, a reading of everything.
+    ///
+    /// # Errors
+    /// What the store says, such as [`StoreError::Future`].
+    pub async fn excerpt_at(
+        &self,
+        revision: Revision,
+        host: Option<&HostName>,
+        tag: Option<&TagName>,
+    ) -> Result<Excerpt, StoreError> {
+        let (host, tag) = (host.cloned(), tag.cloned());
+        if let Some(now) = self.view_past(revision).await? {
+            if now.revision() == revision {
+                return Ok(Excerpt::of(now, host, tag));
+            }
+            if let Some(excerpt) = self.take_out(&now, revision, (&host, &tag)).await? {
+                return Ok(excerpt);
+            }
+        }
+        Ok(Excerpt::of(self.view_at(revision).await?, host, tag))
+    }
+
+    /// A view that is not older than `revision`, if there is one of the database that the store has now.
+    async fn view_past(&self, revision: Revision) -> Result<Option<Arc<View>>, StoreError> {
+        if self.view().revision() < revision {
+            let newest = self.store().head().await?.revision;
+            if newest < revision {
+                return Err(StoreError::Future { asked: revision, newest });
+            }
+            self.catch_up(revision).await?;
+        }
+        // The view is replaced before its epoch is told, and the store has its new one before either.
+        let (before, view, after) = (self.epoch(), self.view(), self.epoch());
+        let head = self.store().head().await?;
+        let same = before == head.epoch && after == head.epoch;
+        Ok(Some(view).filter(|view| same && view.revision() >= revision))
+    }
+
+    /// Out of the view; `None`: too much counts, or the database was restored meanwhile.
+    async fn take_out(
+        &self,
+        now: &View,
+        at: Revision,
+        (host, tag): (&Option<HostName>, &Option<TagName>),
+    ) -> Result<Option<Excerpt>, StoreError> {
+        let epoch = self.epoch();
+        let mut excerpt = now.excerpt(at, host.clone(), tag.clone());
+        let mut read = 0;
+        loop {
+            let wants = excerpt.wants();
+            read += wants.len();
+            if wants.is_empty() {
+                let same = self.store().head().await?.epoch == epoch;
+                return Ok(same.then(|| excerpt.done()));
+            }
+            if read > MAX_RANGES {
+                return Ok(None);
+            }
+            for range in wants {
+                self.stood(range, at).await?.into_iter().for_each(|row| excerpt.take(row));
+            }
+        }
+    }
+
+    /// The rows of a range as they stood.
+    async fn stood(&self, range: Range, at: Revision) -> Result<Vec<Row>, StoreError> {
+        let mut query = Query { at: Some(at), ..Query::new(range) };
+        let mut all = Vec::new();
+        loop {
+            let Page { rows, next, .. } = self.store().read(&query).await?;
+            all.extend(rows);
+            match next {
+                Some(next) => query.after = Some(next),
+                None => return Ok(all),
+            }
+        }
+    }
+}
