@@ -19,6 +19,7 @@
 mod claims;
 mod history;
 mod model;
+mod past;
 mod properties;
 mod rows;
 mod watches;
@@ -32,6 +33,7 @@ use shoal_core::{Change, Commit, Document, Key};
 
 pub use claims::*;
 pub use history::*;
+pub use past::*;
 pub use properties::*;
 pub use rows::*;
 pub use watches::*;
@@ -82,7 +84,7 @@ macro_rules! conformance {
             watches_tell_all, filtered_watches_say_how_far, only_those_concerned_are_woken, lost_positions_are_reset, slow_watchers_miss_nothing,
             claims_exclude, claims_are_counted, claims_expire, lost_claims_fence, the_ledger_is_apart,
             reports_replace, claims_never_have_two_holders,
-            claims_equal_the_model, histories_equal_the_model, watches_equal_the_history, one_of_many_wins,
+            claims_equal_the_model, histories_equal_the_model, excerpts_equal_the_whole, watches_equal_the_history, one_of_many_wins,
         );
     };
     (@cases $factory:path: $($case:ident),* $(,)?) => {

@@ -88,7 +88,7 @@ impl Step {
 }
 
 /// The same chance in every run, unless `PROPTEST_RNG_SEED` gives another; `PROPTEST_CASES` gives another number of cases.
-fn runner() -> TestRunner {
+pub(super) fn runner() -> TestRunner {
     TestRunner::new(contextualize_config(Config {
         cases: CASES,
         rng_seed: RngSeed::Fixed(1),

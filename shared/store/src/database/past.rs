@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shoal_core::{Excerpt, HostName, Range, Revision, Row, TagName, View};
+use shoal_core::{Epoch, Excerpt, Excerpting, HostName, Range, Revision, Row, TagName, View};
 
 use super::{Database, follow};
 use crate::{Page, Query, StoreError};
@@ -35,19 +35,20 @@ impl Database {
         tag: Option<&TagName>,
     ) -> Result<Excerpt, StoreError> {
         let (host, tag) = (host.cloned(), tag.cloned());
-        if let Some(now) = self.view_past(revision).await? {
+        if let Some((epoch, now)) = self.view_past(revision).await? {
             if now.revision() == revision {
                 return Ok(Excerpt::of(now, host, tag));
             }
-            if let Some(excerpt) = self.take_out(&now, revision, (&host, &tag)).await? {
+            let begun = now.excerpt(revision, host.clone(), tag.clone());
+            if let Some(excerpt) = self.work_out(begun, epoch, revision).await? {
                 return Ok(excerpt);
             }
         }
         Ok(Excerpt::of(self.view_at(revision).await?, host, tag))
     }
 
-    /// A view that is not older than `revision`, if there is one of the database that the store has now.
-    async fn view_past(&self, revision: Revision) -> Result<Option<Arc<View>>, StoreError> {
+    /// A view that is not older than `revision`, and the life of the database that it is of, if that is still the store's.
+    async fn view_past(&self, revision: Revision) -> Result<Option<(Epoch, Arc<View>)>, StoreError> {
         if self.view().revision() < revision {
             let newest = self.store().head().await?.revision;
             if newest < revision {
@@ -55,22 +56,20 @@ impl Database {
             }
             self.catch_up(revision).await?;
         }
-        // The view is replaced before its epoch is told, and the store has its new one before either.
+        // A restored store has its new epoch before the view is replaced, and that is before the view's is told.
         let (before, view, after) = (self.epoch(), self.view(), self.epoch());
-        let head = self.store().head().await?;
-        let same = before == head.epoch && after == head.epoch;
-        Ok(Some(view).filter(|view| same && view.revision() >= revision))
+        let epoch = self.store().head().await?.epoch;
+        let known = before == epoch && after == epoch && view.revision() >= revision;
+        Ok(known.then_some((epoch, view)))
     }
 
-    /// Out of the view; `None`: too much counts, or the database was restored meanwhile.
-    async fn take_out(
+    /// `None`: too much counts, or the database was restored meanwhile.
+    async fn work_out(
         &self,
-        now: &View,
+        mut excerpt: Excerpting,
+        epoch: Epoch,
         at: Revision,
-        (host, tag): (&Option<HostName>, &Option<TagName>),
     ) -> Result<Option<Excerpt>, StoreError> {
-        let epoch = self.epoch();
-        let mut excerpt = now.excerpt(at, host.clone(), tag.clone());
         let mut read = 0;
         loop {
             let wants = excerpt.wants();
