@@ -304,7 +304,7 @@ impl Excerpting {
         let (mut wants, at) = (Vec::new(), self.at());
         for sym in self.round.clone() {
             let Some(slot) = self.view.tag_slot(sym) else { continue };
-            let (name, linked, parents) = (slot.name.clone(), slot.linked, slot.parents.clone());
+            let (name, linked) = (slot.name.clone(), slot.linked);
             self.want(Key::tag(&name), &mut wants);
             if self.namespaces.insert(name.namespace().to_owned())
                 && let Ok(namespace) = name.namespace().parse()
@@ -314,11 +314,7 @@ impl Excerpting {
             if linked <= at {
                 continue;
             }
-            for parent in parents.iter() {
-                if let Some(slot) = self.view.tag_slot_mut(parent) {
-                    slot.nested.remove(&sym);
-                }
-            }
+            // What the parents say of it counts only where it names them.
             if let Some(slot) = self.view.tag_slot_mut(sym) {
                 slot.parents = Few::default();
             }

@@ -107,9 +107,6 @@ proptest! {
 fn what_stands_still_is_not_read() {
     let first =
         ["hosts/h0", "a/t0", "a/t1", "a/t0/members/@t1", "a/t1/members/h0", "a/t1/members/select: true"];
-    let put = |key: &str, value: &str| {
-        Change::put(key.parse().unwrap(), shoal_core::Document::parse(value).unwrap())
-    };
     let mut commits =
         vec![first.map(|key| put(key, if key == "hosts/h0" { r#"{"id":"0"}"# } else { "{}" })).to_vec()];
     commits.push(vec![put("hosts/h1", r#"{"id":"1"}"#), put("a/t1/members/h1", "{}"), put("b/t0", "{}")]);
@@ -117,4 +114,32 @@ fn what_stands_still_is_not_read() {
     let now = fresh(&history[2], Revision(2));
     let (_, read) = excerpt(&now, &history[1], Revision(1), Some("h0"), Some(&TAGS[0].parse().unwrap()));
     assert_eq!(read, 1);
+}
+
+fn put(key: &str, value: &str) -> Change {
+    Change::put(key.parse().unwrap(), shoal_core::Document::parse(value).unwrap())
+}
+
+/// Facts of whatever namespace that are gone by now, and of a host whose name another's begins with.
+#[test]
+fn lost_facts_are_found_in_every_namespace() {
+    let facts = ["facts/a/h0", "facts/a-b/h0", "facts/b/h", "facts/b/h0", "facts/b/h00", "facts/vm/h1"];
+    let rule = "a/t0/members/select: size(facts) == 3";
+    let mut first = vec![put("hosts/h0", r#"{"id":"0"}"#), put("a/t0", "{}"), put(rule, "{}")];
+    first.extend(facts.map(|key| put(key, "{}")));
+    let commits = [first, facts.map(|key| Change::delete(key.parse().unwrap())).to_vec()];
+    let history = history(&commits);
+    let now = fresh(&history[2], Revision(2));
+    let (excerpt, read) = excerpt(&now, &history[1], Revision(1), Some("h0"), None);
+    assert_eq!((ways(excerpt.memberships()).len(), read), (1, 4));
+}
+
+/// A rule that came later to a tag that held the host anyway is no part of what stood then.
+#[test]
+fn what_came_later_is_no_part_of_the_past() {
+    let first = vec![put("hosts/h0", r#"{"id":"0"}"#), put("a/t0", "{}"), put("a/t0/members/h0", "{}")];
+    let then = vec![put("b/t0", "{}")];
+    let later = vec![put("a/t0/members/select: true", "{}"), put("schemas/a", r#"{"tag":true}"#)];
+    let history = history(&[first, then, later]);
+    check(&fresh(&history[3], Revision(3)), &history[2], Revision(2));
 }
