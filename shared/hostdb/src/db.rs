@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use shoal_core::{Epoch, HostName, Revision, TagName, View};
+use shoal_core::{Epoch, Excerpt, HostName, Revision, TagName, View};
 use shoal_store::{Database, Store, StoreError};
 
 /// How many views of old revisions are kept.
@@ -67,15 +67,11 @@ impl Db {
             return Ok(now);
         }
         let epoch = self.epoch();
-        // Whoever reads a list page by page goes on in the view of its first page, which need not be read again.
-        if let Some(list) = lock(&self.lists).iter().find(|l| l.epoch == epoch && l.view.revision() == at) {
-            return Ok(list.view.clone());
+        if let Some(view) = self.kept(epoch, at) {
+            return Ok(view);
         }
         let _turn = self.large_reading().await;
-        let kept = |old: &Vec<(Epoch, Arc<View>)>| {
-            old.iter().find(|(of, view)| *of == epoch && view.revision() == at).map(|(_, view)| view.clone())
-        };
-        if let Some(view) = kept(&lock(&self.old)) {
+        if let Some(view) = self.kept(epoch, at) {
             return Ok(view);
         }
         let view = self.view_at(at).await?;
@@ -85,6 +81,34 @@ impl Db {
         }
         old.push((epoch, view.clone()));
         Ok(view)
+    }
+
+    /// What the database says of a host and of a tag as of `at` (`None`: now). Of an old revision it is worked out from the view of now,
+    /// at the price of a few rows.
+    pub(crate) async fn excerpt(
+        &self,
+        at: Option<Revision>,
+        host: Option<&HostName>,
+        tag: Option<&TagName>,
+    ) -> Result<Excerpt, StoreError> {
+        if let Some(at) = at
+            && self.kept(self.epoch(), at).is_none()
+            && let Some(excerpt) = self.excerpt_at(at, host, tag).await?
+        {
+            return Ok(excerpt);
+        }
+        Ok(Excerpt::of(self.as_of(at).await?, host.cloned(), tag.cloned()))
+    }
+
+    /// A whole view of an old revision that is at hand.
+    fn kept(&self, epoch: Epoch, at: Revision) -> Option<Arc<View>> {
+        // Whoever reads a list page by page goes on in the view of its first page, which need not be read again.
+        let lists = lock(&self.lists);
+        let listed = lists.iter().find(|l| l.epoch == epoch && l.view.revision() == at);
+        listed.map(|list| list.view.clone()).or_else(|| {
+            let old = lock(&self.old);
+            old.iter().find(|(of, view)| *of == epoch && view.revision() == at).map(|(_, view)| view.clone())
+        })
     }
 
     /// The right to read much at once, in turn: each such reading needs as much memory as the database.

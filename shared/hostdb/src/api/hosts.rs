@@ -103,16 +103,16 @@ struct Membership {
 async fn tags(ask: Ask, Named(name): Named<HostName>) -> Answer {
     let ask = ask.only(&["revision", "after", "limit"])?;
     let after = ask.params.get("after").map(str::parse::<TagName>).transpose()?;
-    let view = ask.app.db.as_of(ask.params.revision()?).await?;
-    if view.host(name.as_str()).is_none() {
-        let found = reading::host(ask.store(), &name, Some(view.revision())).await?;
+    let excerpt = ask.app.db.excerpt(ask.params.revision()?, Some(&name), None).await?;
+    if excerpt.host().is_none() {
+        let found = reading::host(ask.store(), &name, Some(excerpt.revision())).await?;
         return Err(missing(&found, &format!("host {name}")));
     }
-    let all = view.memberships(name.as_str()).into_iter().map(|(tag, via)| Membership {
+    let all = excerpt.memberships().into_iter().map(|(tag, via)| Membership {
         tag,
         through: via.through.iter().map(ToString::to_string).collect(),
         rule: via.rule,
         revision: via.revision,
     });
-    ask.page(view.revision(), all.collect(), |membership| membership.tag.clone(), after)
+    ask.page(excerpt.revision(), all.collect(), |membership| membership.tag.clone(), after)
 }

@@ -235,8 +235,8 @@ async fn member(ask: Ask, Named((name, member)): Named<(TagName, Member)>) -> An
 async fn parents(ask: Ask, Named(name): Named<TagName>) -> Answer {
     let ask = ask.only(&["revision", "after", "limit"])?;
     let after = ask.params.get("after").map(str::parse::<TagName>).transpose()?;
-    let view = ask.app.db.as_of(ask.params.revision()?).await?;
-    ask.page(view.revision(), view.tag_parents(&name), |tag| tag.clone(), after)
+    let excerpt = ask.app.db.excerpt(ask.params.revision()?, None, Some(&name)).await?;
+    ask.page(excerpt.revision(), excerpt.parents(), |tag| tag.clone(), after)
 }
 
 /// `GET /api/v2/effective/{ns}/{key}?host=…`: what the tag says of a member, with the origin of every value; without
@@ -244,10 +244,10 @@ async fn parents(ask: Ask, Named(name): Named<TagName>) -> Answer {
 async fn effective(ask: Ask, Named(name): Named<TagName>) -> Answer {
     let Ask { app, shape, params, .. } = ask.only(&["revision", "host"])?;
     let host = params.get("host").map(str::parse::<HostName>).transpose()?;
-    let view = app.db.as_of(params.revision()?).await?;
-    match view.effective(&name, host.as_ref()) {
+    let excerpt = app.db.excerpt(params.revision()?, host.as_ref(), Some(&name)).await?;
+    match excerpt.effective() {
         Some(effective) => shape.ok(&effective),
-        None => Err(Problem::not_found(match (&host, view.tag(&name)) {
+        None => Err(Problem::not_found(match (&host, excerpt.tag()) {
             (Some(host), Some(_)) => format!("host {host} is not a member of tag {name}"),
             _ => format!("there is no tag {name}"),
         })),

@@ -191,6 +191,29 @@ async fn effective_documents_name_the_origin_of_every_value() {
     refused(stranger, 404, "not-found", &["web1.example.com is not a member of tag dns/example.com"]).await;
     let before = server.get("/api/v2/effective/dns/example.com?host=web1.example.com&revision=1").await;
     assert_eq!(before["value"], json!({"ttl": 300}));
+    let after = server.ask("GET", "/api/v2/effective/dns/example.com?revision=99");
+    refused(after, 404, "no-such-revision", &["99"]).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_host_was_in_is_known_for_every_revision() {
+    let server = fleet().await;
+    let tags = async |host: &str, at: u64| {
+        let list = server.get(&format!("/api/v2/hosts/{host}/tags?revision={at}")).await;
+        assert_eq!(list["revision"], at);
+        list["items"].as_array().unwrap().iter().map(|item| item["tag"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(tags("web1.example.com", 1).await, ["dns/example.com"]);
+    assert_eq!(tags("web1.example.com", 2).await, Vec::<Value>::new());
+    // Deleted by now: only its own past says that a rule selected it.
+    assert_eq!(tags("web3.example.com", 2).await, ["dns/example.com", "dns/inner"]);
+    let gone = server.ask("GET", "/api/v2/hosts/web3.example.com/tags?revision=3");
+    refused(gone, 404, "not-found", &["web3.example.com was deleted in revision 3"]).await;
+    let parents = server.get("/api/v2/tags/dns/inner/parents?revision=1").await;
+    assert_eq!((&parents["revision"], &parents["items"]), (&json!(1), &json!(["dns/example.com"])));
+    let none = server.get("/api/v2/tags/dns/inner/parents?revision=0").await;
+    assert_eq!(none["items"], json!([]));
     server.stop().await;
 }
 

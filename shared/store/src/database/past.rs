@@ -1,6 +1,7 @@
 //! What stood at an old revision: all of it, read anew, or of one host and one tag, taken out of the view of now.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use shoal_core::{Epoch, Excerpt, Excerpting, HostName, Range, Revision, Row, TagName, View};
 
@@ -9,6 +10,8 @@ use crate::{Page, Query, StoreError};
 
 /// After so many ranges, reading everything is no worse.
 const MAX_RANGES: usize = 4096;
+/// How long the view may take to hold a revision that the store has; mostly a fraction of a millisecond.
+const LAG: Duration = Duration::from_secs(1);
 
 impl Database {
     /// The view as of an old revision. Costs a reading of everything, unless it is the newest.
@@ -24,7 +27,8 @@ impl Database {
     }
 
     /// What the database said of a host and of a tag at an old revision. Costs a few readings of the store: one, and one for each
-    /// row that counts and was written since, whatever else was; where those are more than some thousand, a reading of everything.
+    /// row that counts and was written since, whatever else was. `None`: those would be some thousand, or the database
+    /// was just restored, or the view lags; [`Database::view_at`] reads everything.
     ///
     /// # Errors
     /// What the store says, such as [`StoreError::Future`].
@@ -33,18 +37,13 @@ impl Database {
         revision: Revision,
         host: Option<&HostName>,
         tag: Option<&TagName>,
-    ) -> Result<Excerpt, StoreError> {
+    ) -> Result<Option<Excerpt>, StoreError> {
+        let Some((epoch, now)) = self.view_past(revision).await? else { return Ok(None) };
         let (host, tag) = (host.cloned(), tag.cloned());
-        if let Some((epoch, now)) = self.view_past(revision).await? {
-            if now.revision() == revision {
-                return Ok(Excerpt::of(now, host, tag));
-            }
-            let begun = now.excerpt(revision, host.clone(), tag.clone());
-            if let Some(excerpt) = self.work_out(begun, epoch, revision).await? {
-                return Ok(excerpt);
-            }
+        if now.revision() == revision {
+            return Ok(Some(Excerpt::of(now, host, tag)));
         }
-        Ok(Excerpt::of(self.view_at(revision).await?, host, tag))
+        self.work_out(now.excerpt(revision, host, tag), epoch, revision).await
     }
 
     /// A view that is not older than `revision`, and the life of the database that it is of, if that is still the store's.
@@ -54,7 +53,9 @@ impl Database {
             if newest < revision {
                 return Err(StoreError::Future { asked: revision, newest });
             }
-            self.catch_up(revision).await?;
+            if tokio::time::timeout(LAG, self.wait_for(revision)).await.is_err() {
+                return Ok(None);
+            }
         }
         // A restored store has its new epoch before the view is replaced, and that is before the view's is told.
         let (before, view, after) = (self.epoch(), self.view(), self.epoch());
