@@ -5,6 +5,8 @@
 //! fleet of `--hosts` machines before anything is measured, and stands in `--dir`: measure on the disk that you
 //! mean, not on a tmpfs.
 
+mod old;
+
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
@@ -46,6 +48,9 @@ struct Options {
     /// After how many pages the log is copied into the file; the store's own default otherwise.
     #[arg(long)]
     checkpoint: Option<u32>,
+    /// Measure old revisions alone.
+    #[arg(long)]
+    old: bool,
     /// Be the second process: watch this database and print when each commit is heard.
     #[arg(long, hide = true)]
     listen: Option<PathBuf>,
@@ -70,11 +75,15 @@ async fn measure(options: &Options) -> Result<()> {
     for part in fleet.chunks(100_000) {
         store.commit(commit(part.to_vec())).await?;
     }
+    if options.old {
+        return old::measure(options.hosts, &store).await;
+    }
     one_client(options, &store, folder.path()).await?;
     many_clients(options, &store).await?;
     reads(options, &store).await?;
     many_watchers(options, &store).await?;
-    neighbour(options, &store, &path).await
+    neighbour(options, &store, &path).await?;
+    old::measure(options.hosts, &store).await
 }
 
 fn commit(changes: Vec<Change>) -> Commit {
