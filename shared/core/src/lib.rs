@@ -47,5 +47,5 @@ pub use status::{
 };
 pub use view::{
     Broken, Conflict, Counters, Doubt, Effective, EffectiveDocument, Excerpt, Excerpting, Fact, Hits, Host,
-    Origin, Plain, Said, Tag, Tombstone, Touched, Unsure, Via, View,
+    Origin, Plain, Said, Stood, Tag, Tombstone, Touched, Unsure, Via, View,
 };

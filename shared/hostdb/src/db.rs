@@ -59,7 +59,8 @@ impl Db {
         Ok(self.view())
     }
 
-    /// The view as of `at` (`None`: now). An old revision costs a reading of all of it; the last ones are kept.
+    /// The whole view as of `at` (`None`: now). An old revision costs taking back what was written since, or where that is much a
+    /// reading of all of it; the last ones are kept. For one host or one tag [`Db::excerpt`] is enough.
     pub(crate) async fn as_of(&self, at: Option<Revision>) -> Result<Arc<View>, StoreError> {
         let now = self.view();
         let Some(at) = at else { return Ok(now) };

@@ -28,6 +28,7 @@ mod symbol;
 #[cfg(test)]
 mod tests;
 mod touched;
+mod undo;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -43,6 +44,7 @@ pub use host::{Broken, Fact, Host, Plain, Tag, Tombstone};
 pub use nest::Via;
 pub use search::{Hits, Unsure};
 pub use touched::Touched;
+pub use undo::Stood;
 
 use crate::schema::{Checker, Checkers};
 use crate::select::{Rule, Subject};

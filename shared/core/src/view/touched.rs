@@ -63,22 +63,32 @@ impl View {
         let mut touched = Touched { revision, ..Touched::default() };
         let aims: Vec<Aim> = changes.iter().filter_map(|c| self.aim(c, &mut touched)).collect();
         let mut pairs = Pairs::new();
-        let mut before: BTreeMap<HostSym, Before> = BTreeMap::new();
-        for aim in &aims {
-            self.reach(aim, &mut pairs);
-            if let Aim::Host(sym) = aim {
-                let slot = self.host_slot(*sym);
-                before
-                    .entry(*sym)
-                    .or_insert_with(|| slot.map(|s| (s.host.clone(), s.facts.clone())).unwrap_or_default());
-            }
-        }
+        aims.iter().for_each(|aim| self.reach(aim, &mut pairs));
+        let hosts = aims.iter().filter_map(|aim| if let Aim::Host(sym) = aim { Some(*sym) } else { None });
+        let rows = changes.iter().map(|c| (&c.key, c.value.as_ref(), c.moved.as_ref(), revision));
+        self.write(hosts.collect(), rows);
+        let broken = |key: &&Key| self.broken.get(*key).is_some_and(|b| b.revision == revision);
+        touched.broken = changes.iter().map(|c| &c.key).filter(broken).cloned().collect();
+        aims.iter().for_each(|aim| self.reach(aim, &mut pairs));
+        self.revision = revision;
+        touched.pairs = self.named(pairs);
+        touched
+    }
+
+    /// Puts rows in place that are of these hosts and of others, and asks the rules that may answer otherwise now.
+    pub(super) fn write<'r>(
+        &mut self,
+        hosts: BTreeSet<HostSym>,
+        rows: impl Iterator<Item = (&'r Key, Option<&'r Document>, Option<&'r Key>, Revision)>,
+    ) {
+        let of = |sym: HostSym| {
+            let before = self.host_slot(sym).map(|s| (s.host.clone(), s.facts.clone()));
+            (sym, before.unwrap_or_default())
+        };
+        let before: Vec<(HostSym, Before)> = hosts.into_iter().map(of).collect();
         let mut fresh = Vec::new();
-        for change in changes {
-            fresh.extend(self.put(&change.key, change.value.as_ref(), change.moved.clone(), revision));
-            if self.broken.get(&change.key).is_some_and(|b| b.revision == revision) {
-                touched.broken.insert(change.key.clone());
-            }
+        for (key, value, moved, revision) in rows {
+            fresh.extend(self.put(key, value, moved.cloned(), revision));
         }
         for (sym, before) in before {
             let is = self.host_slot(sym).and_then(|slot| slot.host.clone());
@@ -91,12 +101,6 @@ impl View {
         for rule in fresh {
             self.ask_everybody(rule);
         }
-        for aim in &aims {
-            self.reach(aim, &mut pairs);
-        }
-        self.revision = revision;
-        touched.pairs = self.named(pairs);
-        touched
     }
 
     fn changed(&self, sym: HostSym, before: &Before) -> Changed {

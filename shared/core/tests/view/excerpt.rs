@@ -10,9 +10,9 @@ use super::generate::{self, HOSTS, TAGS};
 use super::{fresh, hosts, tags};
 
 /// All rows, tombstones too, as they stood at each revision.
-type History = Vec<BTreeMap<Key, Row>>;
+pub(crate) type History = Vec<BTreeMap<Key, Row>>;
 
-fn history(commits: &[Vec<Change>]) -> History {
+pub(crate) fn history(commits: &[Vec<Change>]) -> History {
     let mut all = vec![BTreeMap::new()];
     for (changes, at) in commits.iter().zip(1..) {
         let mut rows = all.last().unwrap().clone();

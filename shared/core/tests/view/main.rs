@@ -6,6 +6,7 @@ mod excerpt;
 mod generate;
 mod model;
 mod search;
+mod undo;
 
 use std::collections::BTreeMap;
 

@@ -175,3 +175,49 @@ async fn a_restored_database_is_read_anew() {
     assert!(database.view().host("a").is_some());
     database.transact(proposal(vec![host("b", "{}")])).await.unwrap();
 }
+
+#[tokio::test]
+async fn the_past_is_told_for_one_host_and_whole() {
+    let (store, database) = open().await;
+    let web: TagName = "lb/web".parse().unwrap();
+    let a: HostName = "a".parse().unwrap();
+    let edits = vec![tag("lb/web", &["select: site == 'x'"]), host("a", r#"{"site":"x"}"#)];
+    let then = database.transact(proposal(edits)).await.unwrap().committed.revision;
+    let other = Database::open(store.clone()).await.unwrap();
+    // Enough that reading everything is no worse.
+    for n in 0..300 {
+        other.transact(proposal(vec![host(&format!("h{n}"), "{}")])).await.unwrap();
+    }
+    let last = other.transact(proposal(vec![host("a", "{}")])).await.unwrap().committed.revision;
+    // The first may lag behind the store, and waits.
+    let now = database.excerpt_at(last, Some(&a), Some(&web)).await.unwrap().unwrap();
+    assert_eq!((now.revision(), now.effective()), (last, None));
+    let past = database.excerpt_at(then, Some(&a), Some(&web)).await.unwrap().unwrap();
+    assert_eq!((past.host().unwrap().revision, past.memberships().len()), (then, 1));
+    for at in [then, Revision(last.0 - 1)] {
+        let view = database.view_at(at).await.unwrap();
+        assert_eq!((view.revision(), view.members(&web)), (at, vec![a.clone()]));
+    }
+    let asked = Revision(last.0 + 1);
+    let expected = StoreError::Future { asked, newest: last };
+    assert_eq!(database.excerpt_at(asked, Some(&a), None).await.unwrap_err(), expected);
+    assert_eq!(database.view_at(asked).await.unwrap_err(), expected);
+}
+
+/// Between the restoring and the view's reading anew, nothing is taken out of the view of the old life.
+#[tokio::test]
+async fn the_past_of_another_life_is_not_told() {
+    let memory = MemoryStore::new();
+    let database = Database::open(Arc::new(memory.clone())).await.unwrap();
+    let then = database.transact(proposal(vec![host("a", "{}")])).await.unwrap().committed.revision;
+    database.transact(proposal(vec![host("a", r#"{"n":1}"#)])).await.unwrap();
+    let a: HostName = "a".parse().unwrap();
+    assert!(database.excerpt_at(then, Some(&a), None).await.unwrap().is_some());
+    let before = database.epoch();
+    let mut reached = database.0.shared.reached.subscribe();
+    memory.set_epoch(Epoch(before.0 ^ 1 | 2));
+    assert!(database.excerpt_at(then, Some(&a), None).await.unwrap().is_none());
+    assert_eq!(database.view_at(then).await.unwrap().host("a").unwrap().revision, then);
+    reached.wait_for(|r| r.epoch != before).await.unwrap();
+    assert!(database.excerpt_at(then, Some(&a), None).await.unwrap().is_some());
+}

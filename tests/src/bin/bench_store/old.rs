@@ -20,6 +20,8 @@ const CLIENTS: u32 = 50;
 const ASKED: u32 = 2_000;
 /// How often a whole old revision is read.
 const WHOLE: u32 = 3;
+/// How many commits ago is lately.
+const LATE: u64 = 100;
 /// The largest time that we want for the first question, in microseconds.
 const GOAL: f64 = 1300.0;
 
@@ -101,6 +103,17 @@ pub(crate) async fn measure(hosts: u32, store: &SqliteStore) -> Result<()> {
         }
     }
     let whole = Figure::median("the whole of an old revision", "us", whole);
+    let mut late = Vec::new();
+    for n in 0..WHOLE {
+        let begun = Instant::now();
+        let view = followed.view_at(Revision(head.0 - LATE - u64::from(n))).await?;
+        late.push(since(begun));
+        ensure!(view.hosts().count() == hosts as usize, "hosts are missing");
+    }
+    Figure::median("the whole view of some hundred commits ago", "us", late)
+        .hosts(hosts)
+        .beside("of any of the last 20,000", whole.value)
+        .print();
     let now = asked(hosts, |host, _| now(followed.view(), host, &all)).await?;
     // Each asks for other revisions than those before, and each question for one that was not asked for.
     let one = asked(hosts, |host, n| then(&followed, between(first, head, n), host, &all)).await?;
