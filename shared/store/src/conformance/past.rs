@@ -20,9 +20,9 @@ const HOSTS: [&str; 4] = ["a", "b", "c", "d"];
 const TAGS: [&str; 6] = ["lb/web", "lb/eu", "lb/us", "tags/x", "tags/y", "dns/z"];
 const RULES: [&str; 4] = ["select: site == 'x'", "select: cpus > 2", "select: facts.vm.up", "select: true"];
 /// Proposals of one history.
-const STEPS: usize = 60;
+const STEPS: usize = 48;
 /// Histories.
-const CASES: usize = 4;
+const CASES: usize = 2;
 
 /// What somebody may want, possible or not: what is refused leaves the database as it is.
 fn edit() -> impl Strategy<Value = Edit> {

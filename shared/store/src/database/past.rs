@@ -13,7 +13,7 @@ use shoal_core::{
 };
 
 use super::{Database, follow};
-use crate::{Page, Query, StoreError};
+use crate::{Head, Page, Query, StoreError};
 
 /// How many rows are taken back of a view at most: one for so many hosts, but so many in any case, and never more than so many.
 const SHARE: usize = 20;
@@ -141,8 +141,9 @@ impl Database {
         }
         // A restored store has its new epoch before the view is replaced, and that is before the view's is told.
         let (before, view, after) = (self.epoch(), self.view(), self.epoch());
-        let epoch = self.store().head().await?.epoch;
-        let known = before == epoch && after == epoch && view.revision() >= revision;
+        let Head { epoch, revision: newest } = self.store().head().await?;
+        // A view that is ahead of its store is of a future that was lost.
+        let known = before == epoch && after == epoch && (revision..=newest).contains(&view.revision());
         Ok(known.then_some((epoch, view)))
     }
 
