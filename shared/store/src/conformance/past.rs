@@ -104,7 +104,7 @@ pub async fn excerpts_equal_the_whole(new: Factory) {
             let whole = Arc::new(whole(&*store, at).await);
             for database in [&followed, &later] {
                 compare(database, &whole, at).await;
-                compare_all(&*database.view_at(at).await.unwrap(), &whole);
+                compare_all(&database.view_at(at).await.unwrap(), &whole);
             }
         }
     }
