@@ -57,11 +57,14 @@ struct Options {
 }
 
 fn main() -> Result<()> {
-    let options = Options::parse();
+    run(&Options::parse())
+}
+
+fn run(options: &Options) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     match &options.listen {
         Some(path) => runtime.block_on(listen(path)),
-        None => runtime.block_on(measure(&options)),
+        None => runtime.block_on(measure(options)),
     }
 }
 
