@@ -1,6 +1,7 @@
 //! The servers, and how long and how often each is tried.
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Client, Method, Request, Response, redirect};
 use serde::Serialize;
 use shoal_store::{MAX_COMMIT, Result, StoreError};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::address::{Address, BadAddress};
@@ -29,6 +31,9 @@ pub struct Options {
     pub connect: Duration,
     /// Until an answer begins. Longer than the server's own bound, so that the server can say what was wrong.
     pub answer: Duration,
+    /// After how long without an answer the server is asked whether it answers anything, and how long that may take. One that
+    /// does not is passed over; one that does has this much more time, again and again.
+    pub hung: Duration,
     /// Between two pieces of an answer.
     pub silence: Duration,
     /// The largest answer and the largest event, in octets.
@@ -46,6 +51,7 @@ impl Default for Options {
         Self {
             connect: Duration::from_secs(3),
             answer: Duration::from_secs(75),
+            hung: Duration::from_secs(3),
             silence: Duration::from_secs(30),
             largest: MAX_COMMIT + (MAX_COMMIT >> 2),
             heartbeat: Duration::from_secs(45),
@@ -117,6 +123,8 @@ impl Call {
 struct Server {
     address: Address,
     client: Client,
+    /// Tells watches that it answers nothing.
+    hung: Notify,
 }
 
 /// The servers of one database.
@@ -145,7 +153,7 @@ impl Link {
             }
             let unusable = |e| BadAddress::Unusable(address.to_string(), answer::root(&e));
             let client = builder.build().map_err(unusable)?;
-            Ok(Server { address, client })
+            Ok(Server { address, client, hung: Notify::new() })
         };
         let servers = addresses.into_iter().map(server).collect::<Result<Vec<_>, _>>()?;
         Ok(Self { servers, first: AtomicUsize::new(0), met: AtomicBool::new(false), options })
@@ -212,13 +220,15 @@ impl Link {
 
     /// One attempt at one server, up to where the body begins.
     async fn head(&self, at: usize, call: &Call) -> Result<Response, Trouble> {
-        let Server { address, client } = &self.servers[at];
+        let Server { address, client, .. } = &self.servers[at];
         let request = call.request(address)?;
-        let answer = match tokio::time::timeout(self.options.answer, client.execute(request)).await {
+        let patient = self.unless_hung(at, client.execute(request));
+        let answer = match tokio::time::timeout(self.options.answer, patient).await {
             Err(_) => Err(Loss::sent(format!("no answer within {:?}", self.options.answer))),
-            Ok(Err(error)) => Err(answer::broken(&error, self.options.connect)),
-            Ok(Ok(response)) if response.status().is_success() => Ok(response),
-            Ok(Ok(response)) => Err(answer::refusal(response, address, self.options.silence).await),
+            Ok(None) => Err(Loss::sent(format!("no answer, to nothing, within {:?}", self.options.hung))),
+            Ok(Some(Err(error))) => Err(answer::broken(&error, self.options.connect)),
+            Ok(Some(Ok(response))) if response.status().is_success() => Ok(response),
+            Ok(Some(Ok(response))) => Err(answer::refusal(response, address, self.options.silence).await),
         };
         if !matches!(&answer, Err(Trouble::Lost(Loss { sent: false, after: None, .. }))) {
             self.met.store(true, Ordering::Relaxed);
@@ -227,6 +237,33 @@ impl Link {
             tracing::debug!(server = %address, attempted = call.what, "no answer: {}", loss.why);
         }
         answer
+    }
+
+    /// The answer to what was asked of a server, for as long as it takes, unless the server does not even say how far it is.
+    async fn unless_hung<T>(&self, at: usize, answer: impl Future<Output = T>) -> Option<T> {
+        let Server { address, client, hung } = &self.servers[at];
+        let mut answer = pin!(answer);
+        loop {
+            if let Ok(answer) = tokio::time::timeout(self.options.hung, &mut answer).await {
+                return Some(answer);
+            }
+            let url = address.url("/store/head")?;
+            let lives = tokio::time::timeout(self.options.hung, client.get(url).send());
+            tokio::select! {
+                answer = &mut answer => return Some(answer),
+                // Whatever it says.
+                lives = lives => if !matches!(lives, Ok(Ok(_))) {
+                    tracing::warn!(server = %address, "it answers nothing");
+                    hung.notify_waiters();
+                    return None;
+                },
+            }
+        }
+    }
+
+    /// Ends when the server is found to answer nothing any more.
+    pub(crate) async fn is_hung(&self, at: usize) {
+        self.servers[at].hung.notified().await;
     }
 
     /// The error that nobody answered.

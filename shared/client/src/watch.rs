@@ -99,23 +99,27 @@ impl Watch {
     /// Connects, or takes what comes. `None`: nothing to tell yet.
     async fn step(&mut self) -> Result<Option<Feed>> {
         let Some(open) = &mut self.open else { return self.connect().await.map(|()| None) };
-        match open.next(self.link.options.heartbeat).await {
-            Ok(event) => {
-                let at = open.at;
-                self.take(event, at).await
-            }
-            Err(why) => {
-                let (at, window) = (open.at, open.events.retry);
-                self.open = None;
-                if let Some(window) = window.map(|window| window.min(WIDEST)) {
-                    // The server knows how many are to come back to it, and that takes them so much longer.
-                    let (first, most) = self.link.options.pauses;
-                    self.lost.pauses = Pauses::new((window.max(first), most.max(window)));
-                    self.lost.window = window;
-                }
-                self.pause(at, Loss { why, sent: false, after: None }).await.map(|()| None)
-            }
+        let at = open.at;
+        let next = tokio::select! {
+            next = open.next(self.link.options.heartbeat) => next,
+            () = self.link.is_hung(at) => Err("it answers nothing any more".to_owned()),
+        };
+        match next {
+            Ok(event) => self.take(event).await,
+            Err(why) => self.again(why).await.map(|()| None),
         }
+    }
+
+    /// Leaves the connection, and waits before the next one.
+    async fn again(&mut self, why: String) -> Result<()> {
+        let Some(open) = self.open.take() else { return Ok(()) };
+        if let Some(window) = open.events.retry.map(|window| window.min(WIDEST)) {
+            // The server knows how many are to come back to it, and that takes them so much longer.
+            let (first, most) = self.link.options.pauses;
+            self.lost.pauses = Pauses::new((window.max(first), most.max(window)));
+            self.lost.window = window;
+        }
+        self.pause(open.at, Loss { why, sent: false, after: None }).await
     }
 
     async fn connect(&mut self) -> Result<()> {
@@ -146,7 +150,7 @@ impl Watch {
         Ok(())
     }
 
-    async fn take(&mut self, event: Event, at: usize) -> Result<Option<Feed>> {
+    async fn take(&mut self, event: Event) -> Result<Option<Feed>> {
         let unreadable = |e: serde_json::Error| StoreError::Unavailable {
             place: "the server".to_owned(),
             why: format!(
@@ -176,13 +180,9 @@ impl Watch {
             }
             "error" => {
                 let problem: Problem = serde_json::from_str(&event.data).map_err(unreadable)?;
-                self.open = None;
                 return match problem.store_error {
                     Some(error) if !error.is_transient() => Err(error),
-                    _ => self
-                        .pause(at, Loss { why: problem.detail, sent: false, after: None })
-                        .await
-                        .map(|()| None),
+                    _ => self.again(problem.detail).await.map(|()| None),
                 };
             }
             // What a newer server may say besides.

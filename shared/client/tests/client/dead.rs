@@ -7,6 +7,7 @@ use shoal_client::{HttpStore, Options};
 use shoal_core::{Change, Document, Range};
 use shoal_hostdb::Limits;
 use shoal_store::{MemoryStore, Query, Store, StoreError};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::harness::{Server, answering, fact, limits, quick};
 
@@ -51,6 +52,54 @@ async fn silence_ends() {
             .await;
     let store = HttpStore::with(&long, Options { largest: 10, ..options() }).unwrap();
     says(&store.head().await.unwrap_err(), &[&long, "more than 10 octets"]);
+}
+
+/// A server that hangs: connections are made, by the system, and nothing is ever said.
+#[tokio::test]
+async fn a_server_that_hangs_is_passed_over() {
+    let options = || Options { hung: Duration::from_millis(100), ..quick() };
+    let behind = Arc::new(MemoryStore::new());
+    let (mute, server) = (answering("").await, Server::start(behind, "127.0.0.1:0").await);
+    let start = Instant::now();
+    let store = HttpStore::with(&format!("{mute},{}", server.at), options()).unwrap();
+    assert_eq!(store.commit(fact(1, Some("k"))).await.unwrap().revision.0, 1);
+    let alone = HttpStore::with(&mute, Options { patience: Duration::ZERO, ..options() }).unwrap();
+    says(&alone.head().await.unwrap_err(), &[&mute, "no answer, to nothing"]);
+    assert!(start.elapsed() < Duration::from_secs(20), "the bound of an answer is 75 s");
+}
+
+/// What takes long is waited for, as long as the server answers anything.
+#[tokio::test]
+async fn a_server_that_is_slow_is_not_passed_over() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = asked.clone();
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let count = count.clone();
+            tokio::spawn(async move {
+                let mut buffer = [0; 4096];
+                let read = client.read(&mut buffer).await.unwrap();
+                let answer = if buffer[..read].starts_with(b"GET /api/v2/store/head") {
+                    r#"{"epoch":1,"revision":1}"#
+                } else {
+                    count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    tokio::time::sleep(Duration::from_millis(400)).await;
+                    r#"{"revision":1,"changed":1,"replayed":false}"#
+                };
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+                    answer.len()
+                );
+                client.write_all(format!("{head}{answer}").as_bytes()).await.unwrap();
+            });
+        }
+    });
+    let store = HttpStore::with(&at, Options { hung: Duration::from_millis(100), ..quick() }).unwrap();
+    assert_eq!(store.commit(fact(1, Some("k"))).await.unwrap().revision.0, 1);
+    assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 1, "it was asked once");
 }
 
 #[tokio::test]
