@@ -119,7 +119,7 @@ impl Fleet {
     pub(crate) fn text(&self) -> String {
         let mut out = String::new();
         for (key, desired) in self.desired() {
-            for set in desired.item.iter().flat_map(|node| &node.sets) {
+            for set in desired.item.iter().flat_map(|node| node.sets.iter()) {
                 for data in &set.data {
                     out.push_str(&format!("{key} {} {} {data}\n", set.ttl, set.rtype));
                 }

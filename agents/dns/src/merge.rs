@@ -10,31 +10,44 @@
 //!
 //! Every offender is named together with whom it offends against.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use shoal_agent::{Blocked, Desired, Source};
 
 use crate::name;
-use crate::offer::{Offer, Offers};
-use crate::rdata::{self, Rdata, Rtype};
+use crate::offer::{Field, Offer, Offers};
+use crate::rdata::{Rdata, Rtype};
 use crate::record::{Key, Node, RecordSet};
 use crate::spec::Spec;
 
 /// A record that stands, and where it comes from.
-struct Claim {
-    who: String,
-    /// The tag itself first, then hosts by age.
-    rank: (bool, String, String),
-    field: String,
+struct Claim<'a> {
+    source: &'a Source<'a, Spec>,
+    field: Field<'a>,
     rtype: Rtype,
     ttl: u32,
     data: Rdata,
 }
 
+impl<'a> Claim<'a> {
+    /// Put into words only where somebody is told, or to order several: most names have one claim.
+    fn who(&self) -> String {
+        self.source.name()
+    }
+
+    /// The tag itself first, then hosts by age.
+    fn rank(&self) -> (bool, &'a str, String) {
+        match self.source.host {
+            None => (false, "", self.source.tag.to_string()),
+            Some(member) => (true, &member.id.0, self.who()),
+        }
+    }
+}
+
 /// What a name should be.
 pub(crate) fn decide(key: &Key, from: &[Source<'_, Spec>]) -> Result<Desired<Node>, Blocked> {
     let mut left_out = Vec::new();
-    let mut claims = Vec::new();
+    let mut claims = Vec::with_capacity(from.len());
     for source in from {
         let offers = match Offers::of(source, Some(key)) {
             Ok(offers) => offers,
@@ -51,7 +64,7 @@ pub(crate) fn decide(key: &Key, from: &[Source<'_, Spec>]) -> Result<Desired<Nod
             }
         }
     }
-    claims.sort_by(|a, b| a.rank.cmp(&b.rank));
+    claims.sort_by_cached_key(Claim::rank);
     aliases(key, &mut claims, &mut left_out);
     dnames(key, &mut claims, &mut left_out);
     let sets = sets(key, claims, &mut left_out);
@@ -60,12 +73,12 @@ pub(crate) fn decide(key: &Key, from: &[Source<'_, Spec>]) -> Result<Desired<Nod
     Ok(if sets.is_empty() {
         Desired::nothing(left_out)
     } else {
-        Desired { item: Some(Node { sets }), left_out }
+        Desired { item: Some(Node { sets: sets.into() }), left_out }
     })
 }
 
 /// Why no server would load a zone with a record of this type at this name, whatever its data.
-fn misplaced(offer: &Offer) -> Option<&'static str> {
+fn misplaced(offer: &Offer<'_>) -> Option<&'static str> {
     const DS: Rtype = Rtype(43);
     let owner = offer.key.owner();
     match offer.rtype {
@@ -78,32 +91,27 @@ fn misplaced(offer: &Offer) -> Option<&'static str> {
     }
 }
 
-fn claim(source: &Source<'_, Spec>, offer: Offer) -> Result<Claim, Blocked> {
-    let who = source.name();
-    if let Some(why) = misplaced(&offer) {
-        return Err(Blocked::new(
-            &who,
-            format!("{} ({} of {}): {why}", offer.field, offer.rtype, offer.key.name()),
-        ));
-    }
-    let data = rdata::parse(offer.rtype, &offer.data, &offer.zone).map_err(|why| {
-        Blocked::new(&who, format!("{} ({} of {}): {why}", offer.field, offer.rtype, offer.key.name()))
-    })?;
-    let rank = match source.host {
-        None => (false, String::new(), source.tag.to_string()),
-        Some(member) => (true, member.id.0.clone(), who.clone()),
+fn claim<'a>(source: &'a Source<'a, Spec>, offer: Offer<'a>) -> Result<Claim<'a>, Blocked> {
+    let data = match misplaced(&offer) {
+        Some(why) => Err(why.to_owned()),
+        None => offer.rdata(),
     };
-    Ok(Claim { who, rank, field: offer.field, rtype: offer.rtype, ttl: offer.ttl, data })
+    let told = |why| {
+        let why = format!("{} ({} of {}): {why}", offer.field, offer.rtype, offer.key.name());
+        Blocked::new(source.name(), why)
+    };
+    let data = data.map_err(told)?;
+    Ok(Claim { source, field: offer.field, rtype: offer.rtype, ttl: offer.ttl, data })
 }
 
 /// Leaves out CNAMEs beside other data.
-fn aliases(key: &Key, claims: &mut Vec<Claim>, left_out: &mut Vec<Blocked>) {
+fn aliases(key: &Key, claims: &mut Vec<Claim<'_>>, left_out: &mut Vec<Blocked>) {
     let Some(other) = claims.iter().find(|claim| claim.rtype != Rtype::CNAME) else { return };
-    let (who, what) = (other.who.clone(), format!("{} ({})", other.rtype, other.field));
+    let (who, what) = (other.who(), format!("{} ({})", other.rtype, other.field));
     claims.retain(|claim| {
         if claim.rtype == Rtype::CNAME {
             left_out.push(Blocked {
-                who: vec![claim.who.clone(), who.clone()],
+                who: vec![claim.who(), who.clone()],
                 why: format!(
                     "{}: the CNAME to {} ({}) cannot stand beside the {what} of {who}; drop one of them",
                     key.name(),
@@ -119,17 +127,17 @@ fn aliases(key: &Key, claims: &mut Vec<Claim>, left_out: &mut Vec<Blocked>) {
 /// Leaves out DNAMEs beside name servers that they cannot stand beside: those of a delegation, anywhere but at the zone
 /// itself ([RFC 6672, section 2.3](https://www.rfc-editor.org/rfc/rfc6672#section-2.3)), and the zone's own where they
 /// would be below the DNAME, where nobody finds them. The delegation is what the name would lose.
-fn dnames(key: &Key, claims: &mut Vec<Claim>, left_out: &mut Vec<Blocked>) {
+fn dnames(key: &Key, claims: &mut Vec<Claim<'_>>, left_out: &mut Vec<Blocked>) {
     if claims.iter().all(|claim| claim.rtype != Rtype::DNAME) {
         return;
     }
     let zone = name::to_wire(key.zone()).unwrap_or_default();
-    let clashes = |claim: &&Claim| {
+    let clashes = |claim: &&Claim<'_>| {
         let below = claim.data.wire != zone && name::is_within(&claim.data.wire, &zone);
         claim.rtype == Rtype::NS && (below || !key.is_apex())
     };
     let Some(server) = claims.iter().find(clashes) else { return };
-    let (who, server, field) = (server.who.clone(), server.data.text.clone(), server.field.clone());
+    let (who, server, field) = (server.who(), server.data.text.clone(), server.field);
     claims.retain(|claim| {
         if claim.rtype == Rtype::DNAME {
             let (at, to, from) = (key.name(), &claim.data.text, &claim.field);
@@ -138,7 +146,7 @@ fn dnames(key: &Key, claims: &mut Vec<Claim>, left_out: &mut Vec<Blocked>) {
             } else {
                 format!("the DNAME to {to} ({from}) cannot stand beside the delegation to {server} ({field}) of {who}")
             };
-            let both = vec![claim.who.clone(), who.clone()];
+            let both = vec![claim.who(), who.clone()];
             left_out.push(Blocked { who: both, why: format!("{at}: {why}; drop one of them") });
         }
         claim.rtype != Rtype::DNAME
@@ -146,33 +154,43 @@ fn dnames(key: &Key, claims: &mut Vec<Claim>, left_out: &mut Vec<Blocked>) {
 }
 
 /// Merges claims into sets.
-fn sets(key: &Key, claims: Vec<Claim>, left_out: &mut Vec<Blocked>) -> Vec<RecordSet> {
-    let mut by_type: BTreeMap<Rtype, Vec<Claim>> = BTreeMap::new();
-    for claim in claims {
-        let set = by_type.entry(claim.rtype).or_default();
-        match set.first() {
-            Some(first) if claim.rtype.is_single() && first.data != claim.data => left_out.push(Blocked {
-                who: vec![claim.who.clone(), first.who.clone()],
-                why: format!(
-                    "{}: {} wants the {} {} ({}), and {} has it as {} ({}); one of them must give way",
-                    key.name(),
-                    claim.who,
-                    claim.rtype,
-                    claim.data.text,
-                    claim.field,
-                    first.who,
-                    first.data.text,
-                    first.field
-                ),
-            }),
-            _ => set.push(claim),
+fn sets(key: &Key, mut claims: Vec<Claim<'_>>, left_out: &mut Vec<Blocked>) -> Vec<RecordSet> {
+    // In one type they stay in order of rank.
+    claims.sort_by_key(|claim| claim.rtype);
+    let mut sets = Vec::with_capacity(1);
+    let mut claims = claims.into_iter().peekable();
+    while let Some(first) = claims.next() {
+        let rtype = first.rtype;
+        let mut set = vec![first];
+        while let Some(claim) = claims.next_if(|claim| claim.rtype == rtype) {
+            match set.first() {
+                Some(first) if rtype.is_single() && first.data != claim.data => {
+                    left_out.push(rivals(key, first, &claim));
+                }
+                _ => set.push(claim),
+            }
+        }
+        fit(key, rtype, &mut set, left_out);
+        if !set.is_empty() {
+            sets.push(merge(key, rtype, set, left_out));
         }
     }
-    let set = |(rtype, mut claims): (Rtype, Vec<Claim>)| {
-        fit(key, rtype, &mut claims, left_out);
-        (!claims.is_empty()).then(|| merge(key, rtype, claims, left_out))
-    };
-    by_type.into_iter().filter_map(set).collect()
+    sets
+}
+
+/// Two that want different records where there can be one.
+fn rivals(key: &Key, first: &Claim<'_>, claim: &Claim<'_>) -> Blocked {
+    let (who, has) = (claim.who(), first.who());
+    let why = format!(
+        "{}: {who} wants the {} {} ({}), and {has} has it as {} ({}); one of them must give way",
+        key.name(),
+        claim.rtype,
+        claim.data.text,
+        claim.field,
+        first.data.text,
+        first.field
+    );
+    Blocked { who: vec![who, has], why }
 }
 
 /// The most octets of one set, each record with its owner, type, TTL and length: what an answer has room for beside a question
@@ -183,7 +201,11 @@ const MAX_SET: usize = 64_000;
 const AROUND: usize = 12;
 
 /// Leaves out what no answer has room for: what comes later, the tag's own first, then hosts by age.
-fn fit(key: &Key, rtype: Rtype, claims: &mut Vec<Claim>, left_out: &mut Vec<Blocked>) {
+fn fit(key: &Key, rtype: Rtype, claims: &mut Vec<Claim<'_>>, left_out: &mut Vec<Blocked>) {
+    let most: usize = claims.iter().map(|claim| AROUND + claim.data.wire.len()).sum();
+    if most <= MAX_SET {
+        return;
+    }
     let mut octets = 0;
     let mut counted = BTreeSet::new();
     claims.retain(|claim| {
@@ -197,7 +219,7 @@ fn fit(key: &Key, rtype: Rtype, claims: &mut Vec<Claim>, left_out: &mut Vec<Bloc
             return true;
         }
         left_out.push(Blocked::new(
-            &claim.who,
+            claim.who(),
             format!(
                 "{} ({rtype} of {}): with this, the set has more than {MAX_SET} octets, and no answer has room for it",
                 claim.field,
@@ -208,21 +230,24 @@ fn fit(key: &Key, rtype: Rtype, claims: &mut Vec<Claim>, left_out: &mut Vec<Bloc
     });
 }
 
-fn merge(key: &Key, rtype: Rtype, mut claims: Vec<Claim>, left_out: &mut Vec<Blocked>) -> RecordSet {
+fn merge(key: &Key, rtype: Rtype, mut claims: Vec<Claim<'_>>, left_out: &mut Vec<Blocked>) -> RecordSet {
     let ttl = claims.iter().map(|claim| claim.ttl).min().unwrap_or_default();
-    let low = claims.iter().find(|claim| claim.ttl == ttl).map(|claim| claim.who.clone()).unwrap_or_default();
     if let Some(high) = claims.iter().find(|claim| claim.ttl != ttl) {
+        let low = claims.iter().find(|claim| claim.ttl == ttl).map(Claim::who).unwrap_or_default();
         left_out.push(Blocked {
-            who: vec![high.who.clone(), low.clone()],
+            who: vec![high.who(), low.clone()],
             why: format!(
                 "{}: the records of one {rtype} set have one TTL; {} says {}, {low} says {ttl}, and {ttl} is used",
                 key.name(),
-                high.who,
+                high.who(),
                 high.ttl
             ),
         });
     }
     claims.sort_by(|a, b| a.data.cmp(&b.data));
     claims.dedup_by(|a, b| a.data == b.data);
-    RecordSet { rtype, ttl, data: claims.into_iter().map(|claim| claim.data.text).collect() }
+    // Not collected in place: what is kept would be as large as the claims.
+    let mut data = Vec::with_capacity(claims.len());
+    data.extend(claims.into_iter().map(|claim| claim.data.text));
+    RecordSet { rtype, ttl, data }
 }

@@ -4,6 +4,7 @@
 //! owner names are, because they say which items the source feeds. What cannot be placed under any name is a
 //! [`Fault`], told where the zone itself stands, so that it is reported and harms nobody.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use serde_json::Value;
@@ -13,22 +14,69 @@ use shoal_agent::{Blocked, Source};
 use crate::host;
 use crate::name::{self, Zone};
 use crate::pattern::{As, fill};
-use crate::rdata::Rtype;
+use crate::rdata::{self, Rdata, Rtype};
 use crate::record::Key;
 use crate::reverse::{self, Place};
 use crate::spec::{MAX_TTL, MemberRecord, ReverseZones, Spec};
 
 /// One record that a source wants.
 #[derive(Debug)]
-pub(crate) struct Offer {
+pub(crate) struct Offer<'a> {
     pub(crate) key: Key,
-    pub(crate) zone: Zone,
+    pub(crate) zone: &'a Zone,
     pub(crate) rtype: Rtype,
     pub(crate) ttl: u32,
+    pub(crate) data: Data,
+    pub(crate) field: Field<'a>,
+}
+
+impl Offer<'_> {
+    /// What it says.
+    ///
+    /// # Errors
+    /// Text that is no data of its type.
+    pub(crate) fn rdata(&self) -> Result<Rdata, String> {
+        match &self.data {
+            Data::Text(text) => rdata::parse(self.rtype, text, self.zone),
+            Data::Address(ip) => Ok(rdata::address(*ip)),
+        }
+    }
+}
+
+/// The data of a record that is offered.
+#[derive(Debug)]
+pub(crate) enum Data {
     /// As a zone file writes it, relative to the zone.
-    pub(crate) data: String,
-    /// Which part of the tag or the host says so.
-    pub(crate) field: String,
+    Text(String),
+    /// Of the type that the address has.
+    Address(IpAddr),
+}
+
+/// Which part of the tag or the host says so. Put into words only where somebody is told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Field<'a> {
+    /// A field of the tag, or what it makes of a host.
+    Named(&'static str),
+    /// One of its static records.
+    Static(usize),
+    /// One of the aliases.
+    Alias(usize),
+    /// A member's record, by label.
+    Record(&'a str),
+    /// The name of an address.
+    Reverse(IpAddr),
+}
+
+impl fmt::Display for Field<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Named(name) => f.write_str(name),
+            Self::Static(at) => write!(f, "static[{at}]"),
+            Self::Alias(at) => write!(f, "aliases[{at}]"),
+            Self::Record(label) => write!(f, "records.{label}"),
+            Self::Reverse(ip) => write!(f, "reverse ({ip})"),
+        }
+    }
 }
 
 /// Something of a source that cannot be a record.
@@ -41,24 +89,24 @@ pub(crate) struct Fault {
 
 /// What a source offers.
 #[derive(Debug, Default)]
-pub(crate) struct Offers {
-    pub(crate) records: Vec<Offer>,
+pub(crate) struct Offers<'a> {
+    pub(crate) records: Vec<Offer<'a>>,
     pub(crate) faults: Vec<Fault>,
 }
 
-impl Offers {
+impl<'a> Offers<'a> {
     /// All that a source offers, or only what it offers under one name.
     ///
     /// # Errors
     /// The tag does not say which zone it is or feeds.
-    pub(crate) fn of(from: &Source<'_, Spec>, only: Option<&Key>) -> Result<Self, Blocked> {
+    pub(crate) fn of(from: &Source<'a, Spec>, only: Option<&Key>) -> Result<Self, Blocked> {
         let mut offers = Self::default();
         let zone = from.spec.feeds(from.tag.key()).map_err(|why| Blocked::new(from.name(), why))?;
         let Some((zone, reverse)) = zone else { return Ok(offers) };
         match from.host {
-            None => offers.tag(from.spec, (&zone, reverse), only),
+            None => offers.tag(from.spec, (zone, reverse), only),
             Some(host) => {
-                Member { spec: from.spec, zone: &zone, reverse, host, only, offers: &mut offers }.all();
+                Member { spec: from.spec, zone, reverse, host, only, offers: &mut offers }.all();
             }
         }
         if let Some(only) = only {
@@ -69,7 +117,7 @@ impl Offers {
     }
 
     /// What the tag itself offers: the start of the zone, and its static records.
-    fn tag(&mut self, spec: &Spec, (zone, reverse): (&Zone, &ReverseZones), only: Option<&Key>) {
+    fn tag(&mut self, spec: &'a Spec, (zone, reverse): (&'a Zone, &ReverseZones), only: Option<&Key>) {
         let apex = Key::apex(zone);
         if only.is_none_or(|key| *key == apex) {
             self.apex(spec, (zone, reverse), &apex);
@@ -86,27 +134,27 @@ impl Offers {
             for data in record.data.each() {
                 self.records.push(Offer {
                     key: key.clone(),
-                    zone: zone.clone(),
+                    zone,
                     rtype,
                     ttl: record.ttl.unwrap_or_else(|| spec.ttl()),
-                    data: data.clone(),
-                    field: format!("static[{at}]"),
+                    data: Data::Text(data.clone()),
+                    field: Field::Static(at),
                 });
             }
         }
     }
 
-    fn apex(&mut self, spec: &Spec, (zone, reverse): (&Zone, &ReverseZones), apex: &Key) {
+    fn apex(&mut self, spec: &'a Spec, (zone, reverse): (&'a Zone, &ReverseZones), apex: &Key) {
         if let Some(soa) = &spec.soa {
-            let mut add = |rtype, data: &str, field: &str| {
+            let mut add = |rtype, data: &str, field| {
                 let own = soa.ttl.filter(|_| rtype == Rtype::SOA);
                 self.records.push(Offer {
                     key: apex.clone(),
-                    zone: zone.clone(),
+                    zone,
                     rtype,
                     ttl: own.map_or_else(|| spec.ttl(), |ttl| ttl.min(MAX_TTL)),
-                    data: data.to_owned(),
-                    field: field.to_owned(),
+                    data: Data::Text(data.to_owned()),
+                    field: Field::Named(field),
                 });
             };
             add(Rtype::SOA, &soa.data(), "soa");
@@ -146,17 +194,17 @@ impl Offers {
 const ADDRESS_FIELDS: [&str; 2] = ["address", "address6"];
 
 /// What a member offers.
-struct Member<'a> {
+struct Member<'a, 'o> {
     spec: &'a Spec,
     zone: &'a Zone,
     reverse: &'a ReverseZones,
     host: &'a Host,
     /// The one name that is asked about; none: all.
-    only: Option<&'a Key>,
-    offers: &'a mut Offers,
+    only: Option<&'o Key>,
+    offers: &'o mut Offers<'a>,
 }
 
-impl Member<'_> {
+impl<'a> Member<'a, '_> {
     fn all(&mut self) {
         if self.spec.omit {
             return;
@@ -174,7 +222,7 @@ impl Member<'_> {
         if let Some(own) = &own {
             for ip in self.addresses(own) {
                 let rtype = if ip.is_ipv4() { Rtype::A } else { Rtype::AAAA };
-                self.record(own, rtype, self.spec.ttl(), || ip.to_string(), || "addresses".to_owned());
+                self.record(own, rtype, self.spec.ttl(), || Data::Address(ip), Field::Named("addresses"));
                 self.pointer(ip, &target, own);
             }
         }
@@ -182,9 +230,9 @@ impl Member<'_> {
         let feeder = self.spec.soa.is_none();
         let own_aliases = feeder && host::field(self.host, "dns.aliases").is_some();
         for (at, alias) in self.spec.aliases.iter().enumerate().filter(|_| !own_aliases) {
-            let field = format!("aliases[{at}]");
-            if let Some(key) = self.owner(alias, &field) {
-                self.record(&key, Rtype::CNAME, self.spec.ttl(), || target.clone(), || field.clone());
+            if let Some(key) = self.owner(alias, Field::Alias(at)) {
+                let data = || Data::Text(target.clone());
+                self.record(&key, Rtype::CNAME, self.spec.ttl(), data, Field::Alias(at));
             }
         }
         let own_records = feeder.then(|| host::field(self.host, "dns.records")).flatten();
@@ -273,29 +321,28 @@ impl Member<'_> {
                 return;
             }
         };
-        let key = Key::new(zone, &owner);
-        if self.only.is_some_and(|only| *only != key) {
+        if self.only.is_some_and(|only| (only.zone(), only.owner()) != (zone.as_str(), &*owner)) {
             return;
         }
         self.offers.records.push(Offer {
-            key,
-            zone: zone.clone(),
+            key: Key::new(zone, &owner),
+            zone,
             rtype: Rtype::PTR,
             ttl: self.spec.ttl(),
-            data: target.to_owned(),
-            field: format!("reverse ({ip})"),
+            data: Data::Text(target.to_owned()),
+            field: Field::Reverse(ip),
         });
     }
 
-    fn further(&mut self, label: &str, record: &MemberRecord, own: Option<&Key>) {
-        let field = format!("records.{label}");
+    fn further(&mut self, label: &'a str, record: &MemberRecord, own: Option<&Key>) {
+        let field = Field::Record(label);
         let apex = Key::apex(self.zone);
         let rtype = match record.rtype.plain() {
             Ok(rtype) => rtype,
             Err(why) => return self.offers.fault(&apex, format!("{field}: {why}")),
         };
         let key = match &record.name {
-            Some(pattern) => self.owner(pattern, &format!("{field}.name")),
+            Some(pattern) => self.owner(pattern, format_args!("{field}.name")),
             None => own.cloned(),
         };
         let Some(key) = key else { return };
@@ -305,7 +352,7 @@ impl Member<'_> {
             match fill(pattern, self.host, self.zone, how) {
                 Ok(Some(data)) => {
                     let ttl = record.ttl.unwrap_or_else(|| self.spec.ttl());
-                    self.record(&key, rtype, ttl, || data, || field.clone());
+                    self.record(&key, rtype, ttl, || Data::Text(data), field);
                 }
                 Ok(None) => {}
                 Err(why) => self.offers.fault(&key, format!("{field}.data: {why}")),
@@ -314,7 +361,7 @@ impl Member<'_> {
     }
 
     /// The item of a name pattern; what is wrong with it is told at the zone itself.
-    fn owner(&mut self, pattern: &str, field: &str) -> Option<Key> {
+    fn owner(&mut self, pattern: &str, field: impl fmt::Display) -> Option<Key> {
         let filled = match fill(pattern, self.host, self.zone, As::Plain) {
             Ok(filled) => filled?,
             Err(why) => {
@@ -331,19 +378,12 @@ impl Member<'_> {
         }
     }
 
-    fn record(
-        &mut self,
-        key: &Key,
-        rtype: Rtype,
-        ttl: u32,
-        data: impl FnOnce() -> String,
-        field: impl FnOnce() -> String,
-    ) {
+    fn record(&mut self, key: &Key, rtype: Rtype, ttl: u32, data: impl FnOnce() -> Data, field: Field<'a>) {
         if self.only.is_some_and(|only| only != key) {
             return;
         }
-        let (key, zone) = (key.clone(), self.zone.clone());
-        self.offers.records.push(Offer { key, zone, rtype, ttl, data: data(), field: field() });
+        let (key, zone) = (key.clone(), self.zone);
+        self.offers.records.push(Offer { key, zone, rtype, ttl, data: data(), field });
     }
 }
 

@@ -138,14 +138,22 @@ impl Serialize for Key {
 }
 
 /// All record sets of one name, by type. Without the SOA's serial, which is the target's business and written as 0.
+///
+/// Copies share the sets: one name stands in what is wanted, in what is there, in the ledger, in the change between them and in
+/// what is known of the target.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Node {
     /// In order of type number, each type once.
-    pub sets: Vec<RecordSet>,
+    pub sets: Arc<Vec<RecordSet>>,
 }
 
 impl Node {
+    /// The sets, to be changed in this copy alone.
+    pub(crate) fn sets_mut(&mut self) -> &mut Vec<RecordSet> {
+        Arc::make_mut(&mut self.sets)
+    }
+
     /// The set of a type.
     #[must_use]
     pub fn set(&self, rtype: Rtype) -> Option<&RecordSet> {
@@ -207,7 +215,7 @@ impl Have {
         let alone = |node: &Node| node.set(Rtype::CNAME).is_some();
         let all = alone(&self.records) || known.iter().any(|node| alone(node));
         let mut records = self.records.clone();
-        records.sets.retain(|set| {
+        records.sets_mut().retain(|set| {
             let ours = all || known.iter().any(|node| node.set(set.rtype).is_some());
             ours && !(key.is_apex() && is_of_the_host(set.rtype))
         });
@@ -245,7 +253,7 @@ impl PartialEq<Node> for Have {
     fn eq(&self, want: &Node) -> bool {
         let hosted = self.others == Others::Hosting;
         let wanted = want.sets.iter().filter(|set| !(hosted && is_of_the_host(set.rtype)));
-        !self.unserved && wanted.eq(&self.records.sets)
+        !self.unserved && wanted.eq(self.records.sets.iter())
     }
 }
 

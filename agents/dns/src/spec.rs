@@ -257,14 +257,14 @@ impl Spec {
     ///
     /// # Errors
     /// A name that is not one, or a tag that is a zone and feeds another.
-    pub(crate) fn feeds(&self, key: &str) -> Result<Option<(Zone, &ReverseZones)>, String> {
+    pub(crate) fn feeds(&self, key: &str) -> Result<Option<(&Zone, &ReverseZones)>, String> {
         let read = self.read.get_or_init(|| {
             let zone = self.zone_of(key);
             let reverse = zone.as_ref().ok().and_then(Option::as_ref).map(|zone| self.reverse_zones(zone));
             Read { key: key.to_owned(), zone, reverse: reverse.unwrap_or_default() }
         });
         debug_assert_eq!(read.key, key, "a document is read for one tag");
-        Ok(read.zone.clone()?.map(|zone| (zone, &read.reverse)))
+        Ok(read.zone.as_ref().map_err(String::clone)?.as_ref().map(|zone| (zone, &read.reverse)))
     }
 
     fn zone_of(&self, key: &str) -> Result<Option<Zone>, String> {

@@ -227,7 +227,7 @@ proptest! {
             prop_assert!(alias.is_none_or(|set| set.data.len() == 1));
             let given_away = !key.is_apex() && node.set(crate::Rtype::NS).is_some();
             prop_assert!(!given_away || node.set(crate::Rtype::DNAME).is_none(), "{} has NS and DNAME", key);
-            for set in &node.sets {
+            for set in node.sets.iter() {
                 prop_assert!(!set.data.is_empty());
                 for data in &set.data {
                     prop_assert!(crate::rdata::wire(set.rtype, data).is_ok(), "{} {}", set.rtype, data);

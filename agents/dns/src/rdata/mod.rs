@@ -16,6 +16,7 @@ mod type_name;
 mod types;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -130,6 +131,15 @@ pub(crate) fn parse(rtype: Rtype, text: &str, zone: &Zone) -> Result<Rdata, Stri
         return finish(rtype, field::strings([text.as_bytes()])?);
     }
     parse_tokens(rtype, &tokens(text)?, Base::Tag(zone))
+}
+
+/// The data of an A or AAAA record.
+pub(crate) fn address(ip: IpAddr) -> Rdata {
+    let wire = match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    Rdata { wire, text: ip.to_string() }
 }
 
 /// As [`parse`], from words.

@@ -91,6 +91,12 @@ proptest! {
     }
 
     #[test]
+    fn an_address_is_what_its_text_is(ip in any::<std::net::IpAddr>()) {
+        let rtype = if ip.is_ipv4() { Rtype::A } else { Rtype::AAAA };
+        prop_assert_eq!(parse(rtype, &ip.to_string(), &zone()), Ok(address(ip)));
+    }
+
+    #[test]
     fn octets_read_back(number in prop::sample::select(vec![1u16, 5, 6, 13, 15, 16, 28, 33, 35, 37, 44, 52, 64, 99, 256, 257, 65280]), octets in prop::collection::vec(any::<u8>(), 0..80)) {
         let rtype = Rtype(number);
         if let Ok(data) = finish(rtype, octets) {

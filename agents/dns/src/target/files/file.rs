@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use shoal_agent::Fault;
@@ -52,7 +52,7 @@ impl Known {
 
     /// The records of a name. A zone that is served without a file is there, and nothing of it can be read.
     pub(super) fn records(&self, key: &Key) -> Option<&Node> {
-        static UNREAD: Node = Node { sets: Vec::new() };
+        static UNREAD: LazyLock<Node> = LazyLock::new(Node::default);
         let unread = !self.exists() && self.served.is_some() && key.is_apex();
         if unread { Some(&UNREAD) } else { self.file.nodes.get(key) }
     }

@@ -102,9 +102,9 @@ impl<'a> Draft<'a> {
             let mut why = Vec::new();
             if node.sets.len() > most {
                 why.push(format!("it has records of {} types", node.sets.len()));
-                node.sets.truncate(most);
+                node.sets_mut().truncate(most);
             }
-            for set in node.sets.iter_mut().filter(|set| set.data.len() > most) {
+            for set in node.sets_mut().iter_mut().filter(|set| set.data.len() > most) {
                 why.push(format!("it has {} {} records", set.data.len(), set.rtype));
                 set.data.truncate(most);
             }
@@ -190,7 +190,7 @@ impl<'a> Draft<'a> {
         let Some((_, why)) = drop.first() else { return Ok(()) };
         let fault = Fault::new(format!("write the name servers of {}", self.zone), why);
         let fault = fault.next("give it an A or AAAA record, or take it out of ns").permanent();
-        if let Some(set) = node.sets.iter_mut().find(|set| set.rtype == Rtype::NS) {
+        if let Some(set) = node.sets_mut().iter_mut().find(|set| set.rtype == Rtype::NS) {
             set.data.retain(|server| drop.iter().all(|(bad, _)| bad != server));
             if set.data.is_empty() {
                 return Err(fault);
@@ -295,13 +295,13 @@ impl<'a> Draft<'a> {
             return false;
         }
         let mut at = soa;
-        for set in node.sets.iter_mut().filter(|set| set.rtype != Rtype::SOA) {
+        for set in node.sets_mut().iter_mut().filter(|set| set.rtype != Rtype::SOA) {
             set.data.retain(|_| {
                 at += 1;
                 !records.contains(&(at - 1))
             });
         }
-        node.sets.retain(|set| !set.data.is_empty());
+        node.sets_mut().retain(|set| !set.data.is_empty());
         tracing::warn!(zone = %self.zone, "{fault}");
         self.reduced.insert(key.clone(), (node, fault));
         true

@@ -118,7 +118,7 @@ pub(super) fn verdict(code: ResponseCode) -> Verdict {
 /// The record sets that Shoal may change: not the start of the zone, nor its name servers, which belong to whoever made the
 /// zone at the server.
 fn sets<'a>(key: &Key, node: Option<&'a Node>) -> Vec<&'a RecordSet> {
-    let all = node.into_iter().flat_map(|node| &node.sets);
+    let all = node.into_iter().flat_map(|node| node.sets.iter());
     all.filter(|set| !(key.is_apex() && is_of_the_host(set.rtype))).collect()
 }
 

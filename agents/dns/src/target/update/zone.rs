@@ -1,6 +1,7 @@
 //! Records that a server told, as names.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use hickory_proto::rr::Record;
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
@@ -32,15 +33,11 @@ pub(super) fn nodes(zone: &Zone, records: &[Record]) -> Result<BTreeMap<Key, Nod
         *ttl = record.ttl;
         all.push((data.wire, data.text));
     }
-    let node = |sets: Sets| Node {
-        sets: sets
-            .into_iter()
-            .map(|(rtype, (ttl, mut all))| {
-                all.sort();
-                RecordSet { rtype, ttl, data: all.into_iter().map(|(_, text)| text).collect() }
-            })
-            .collect(),
+    let set = |(rtype, (ttl, mut all)): (Rtype, (u32, Vec<_>))| {
+        all.sort();
+        RecordSet { rtype, ttl, data: all.into_iter().map(|(_, text)| text).collect() }
     };
+    let node = |sets: Sets| Node { sets: Arc::new(sets.into_iter().map(set).collect()) };
     Ok(names.into_iter().map(|(key, sets)| (key, node(sets))).collect())
 }
 

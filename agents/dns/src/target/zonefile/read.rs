@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::{ZoneFile, marked, with_serial};
 use crate::name::{self, Base, Zone};
@@ -51,15 +52,15 @@ fn intact(body: &str, zone: &Zone) -> Option<ZoneFile> {
         } else {
             data.to_owned()
         };
-        match node.sets.last_mut() {
+        match node.sets_mut().last_mut() {
             Some(set) if set.rtype == rtype => set.data.push(data),
-            _ => node.sets.push(RecordSet { rtype, ttl: ttl.parse().ok()?, data: vec![data] }),
+            _ => node.sets_mut().push(RecordSet { rtype, ttl: ttl.parse().ok()?, data: vec![data] }),
         }
     }
     done.extend(last.map(|(_, key, node)| (key, node)));
     for (_, node) in &mut done {
         // The SOA is written first.
-        node.sets.sort_by_key(|set| set.rtype);
+        node.sets_mut().sort_by_key(|set| set.rtype);
     }
     file.nodes = done.into_iter().collect();
     Some(file)
@@ -226,7 +227,7 @@ impl<'a> Reader<'a> {
                 ttl,
                 data: data.into_values().collect(),
             };
-            Node { sets: sets.into_iter().map(set).collect() }
+            Node { sets: Arc::new(sets.into_iter().map(set).collect()) }
         };
         let nodes = self.nodes.into_iter().map(|(key, node)| (key, sets(node))).collect();
         ZoneFile { ours, intact: false, odd: self.odd, serial: self.serial, nodes }

@@ -113,7 +113,7 @@ fn a_large_zone_is_written_and_read() {
     let address = |n: u32| std::net::Ipv4Addr::from(0x0a00_0000 + n).to_string();
     let mut nodes = nodes();
     for n in 0..NAMES {
-        let node = Node { sets: vec![record(Rtype::A, address(n))] };
+        let node = Node { sets: vec![record(Rtype::A, address(n))].into() };
         nodes.insert(Key::new(&zone(), &format!("host{n}.rack{}", n % 97)), node);
     }
     let start = std::time::Instant::now();
