@@ -2,7 +2,10 @@
 //! so many a second for one target.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
+use crate::agent::Agent;
+use crate::item::Planned;
 use crate::options::Options;
 use crate::{Millis, Moment};
 
@@ -12,9 +15,42 @@ pub(crate) struct Retry {
     pub(crate) failures: u32,
     /// `Moment::MAX`: not before something changes.
     pub(crate) at: Moment,
-    /// What was tried: another change is another matter and goes at once.
-    pub(crate) digest: String,
+    /// What of a unit failed; of an item [`Tried`] says it.
+    pub(crate) what: String,
     pub(crate) why: String,
+}
+
+/// What was tried of an item: another change is another matter and goes at once.
+pub(crate) struct Tried<A: Agent> {
+    verb: &'static str,
+    to: Option<Arc<A::Item>>,
+    pub(crate) retry: Retry,
+}
+
+impl<A: Agent> Default for Tried<A> {
+    fn default() -> Self {
+        Self { verb: "", to: None, retry: Retry::default() }
+    }
+}
+
+impl<A: Agent> Tried<A> {
+    /// It was tried for the first time.
+    pub(crate) fn of(planned: Option<&Planned<A>>, now: Moment) -> Self {
+        let retry = Retry { at: now, ..Retry::default() };
+        Self { verb: planned.map_or("", |p| p.verb), to: planned.and_then(|p| p.to.clone()), retry }
+    }
+
+    /// It was tried again, or something else was: how often it failed goes on.
+    pub(crate) fn again(&mut self, planned: Option<&Planned<A>>) -> &mut Self {
+        let retry = std::mem::take(&mut self.retry);
+        *self = Self { retry, ..Self::of(planned, 0) };
+        self
+    }
+
+    /// Whether this is what was tried.
+    pub(crate) fn is(&self, planned: Option<&Planned<A>>) -> bool {
+        planned.map_or("", |p| p.verb) == self.verb && planned.and_then(|p| p.to.as_ref()) == self.to.as_ref()
+    }
 }
 
 impl Retry {

@@ -7,6 +7,7 @@ use crate::effect::Answer;
 use crate::engine::Engine;
 use crate::item::{Item, Open, REMAKE, Sight, Trouble};
 use crate::ledger::{self, Stage};
+use crate::retry::Tried;
 use crate::sorted::Map;
 use crate::target::{Applied, Batch, Edit, Fault, Observed, Outcome, Why};
 use crate::unit::{Looking, Phase, Stage as FlightStage, State};
@@ -50,7 +51,7 @@ impl<A: Agent> Engine<A> {
 
     /// Something that concerns the whole unit failed: nothing of it is tried for a while.
     pub(crate) fn unit_failed(&mut self, unit: &mut State<A>, what: &str, fault: &Fault, now: Moment) {
-        what.clone_into(&mut unit.backoff.digest);
+        what.clone_into(&mut unit.backoff.what);
         unit.backoff.why = fault.to_string();
         unit.backoff.failed(&self.options, &unit.name.0, false, now);
         unit.backoff.at = unit.backoff.at.min(now.saturating_add(self.options.retry_most / 5));
@@ -69,7 +70,7 @@ impl<A: Agent> Engine<A> {
 
     /// `what` works again.
     fn mended(&mut self, unit: &mut State<A>, what: &str) {
-        if unit.backoff.digest == what {
+        if unit.backoff.what == what {
             unit.backoff = crate::retry::Retry::default();
         }
     }
@@ -278,7 +279,9 @@ impl<A: Agent> Engine<A> {
                     );
                     self.failed(unit, edit, &fault, now);
                     // The first time it is simply decided anew.
-                    if let Some(retry) = unit.retries.get_mut(&edit.key).filter(|retry| retry.failures == 1) {
+                    if let Some(Tried { retry, .. }) = unit.retries.get_mut(&edit.key)
+                        && retry.failures == 1
+                    {
                         retry.at = now;
                     }
                 }
@@ -342,8 +345,8 @@ impl<A: Agent> Engine<A> {
         unit.open.get_or_insert_with(&key, || Open { since, trouble, planned: None });
         unit.ready.remove(&key);
         unit.later.remove(&key);
-        if let Some(retry) = unit.retries.get_mut(&key) {
-            retry.at = now;
+        if let Some(tried) = unit.retries.get_mut(&key) {
+            tried.retry.at = now;
         }
         if let Some(looking) = &mut unit.looking {
             looking.tainted.insert(key.clone());
@@ -430,14 +433,14 @@ impl<A: Agent> Engine<A> {
 
     /// The same change once more, although it was made: that is a failure, too, or it would go on at full speed for ever.
     fn done_again(&self, unit: &mut State<A>, edit: &Edit<A>, now: Moment) {
-        let digest = unit.open.get(&edit.key).and_then(|o| o.planned.as_ref()).map(|p| p.digest());
-        let digest = digest.unwrap_or_default();
-        let retry = unit.retries.get_or_insert_with(&edit.key, Default::default);
-        if retry.digest == digest {
-            retry.why = format!("{} {}: it was made, and a look shows something else", edit.verb, edit.key);
-            retry.failed(&self.options, &edit.key.to_string(), false, now);
-        } else {
-            *retry = crate::retry::Retry { digest, at: now, ..Default::default() };
+        let planned = unit.open.get(&edit.key).and_then(|open| open.planned.as_deref());
+        match unit.retries.get_mut(&edit.key).filter(|tried| tried.is(planned)) {
+            Some(Tried { retry, .. }) => {
+                retry.why =
+                    format!("{} {}: it was made, and a look shows something else", edit.verb, edit.key);
+                retry.failed(&self.options, &edit.key.to_string(), false, now);
+            }
+            None => drop(unit.retries.insert(edit.key.clone(), Tried::of(planned, now))),
         }
     }
 
@@ -450,9 +453,9 @@ impl<A: Agent> Engine<A> {
 
     fn failed(&mut self, unit: &mut State<A>, edit: &Edit<A>, fault: &Fault, now: Moment) {
         self.count.add(|c| c.failures += 1);
-        let digest = unit.open.get(&edit.key).and_then(|o| o.planned.as_ref()).map(|p| p.digest());
-        let retry = unit.retries.get_or_insert_with(&edit.key, Default::default);
-        retry.digest = digest.unwrap_or_default();
+        let planned = unit.open.get(&edit.key).and_then(|open| open.planned.as_deref());
+        let tried = unit.retries.get_or_insert_with(&edit.key, Default::default);
+        let Tried { retry, .. } = tried.again(planned);
         retry.why = fault.to_string();
         retry.failed(&self.options, &edit.key.to_string(), fault.permanent, now);
         if let Some(open) = unit.open.get_mut(&edit.key) {

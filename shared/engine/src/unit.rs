@@ -19,7 +19,7 @@ use crate::agent::{Agent, Blocked, Unit};
 use crate::facts::Due;
 use crate::item::{Item, Open, Planned, Sight, Trouble};
 use crate::ledger::{Pages, SourceId};
-use crate::retry::Retry;
+use crate::retry::{Retry, Tried};
 use crate::sorted::{Map, Set};
 use crate::target::Batch;
 
@@ -103,7 +103,7 @@ pub(crate) struct State<A: Agent> {
     /// that lands late would write over what was written since, or change what was looked at.
     pub(crate) ending: BTreeSet<u64>,
     pub(crate) timers: BTreeSet<(Moment, A::Key)>,
-    pub(crate) retries: Map<A::Key, Retry>,
+    pub(crate) retries: Map<A::Key, Tried<A>>,
     /// Items that were put back as they were, and when that may be tried again. Cleared by a look that shows them.
     pub(crate) remakes: BTreeMap<A::Key, Retry>,
     /// The last look showed that the target lost the unit: it is told everything at once, when all of it is decided on.
@@ -191,6 +191,10 @@ impl<A: Agent> State<A> {
         };
         let item = self.items.get_or_insert_with(key, new);
         if let Err(at) = item.sources.binary_search(source) {
+            if item.sources.is_empty() {
+                // Most have one, and a vector that grows by itself begins with room for four.
+                item.sources.reserve_exact(1);
+            }
             item.sources.insert(at, source.clone());
         }
     }

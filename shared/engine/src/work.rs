@@ -106,7 +106,7 @@ impl<A: Agent> Engine<A> {
         }
         unit.backoff.at = unit.backoff.at.min(now.saturating_add(self.options.retry_first));
         if let Claim::None { ask_at } = &mut unit.claim
-            && unit.backoff.digest == "claim"
+            && unit.backoff.what == "claim"
         {
             *ask_at = unit.backoff.at;
         }
@@ -156,7 +156,7 @@ impl<A: Agent> Engine<A> {
                     self.forget(unit, now);
                 }
                 unit.elsewhere = false;
-                if unit.backoff.digest == "claim" || unit.backoff.failures == 0 {
+                if unit.backoff.what == "claim" || unit.backoff.failures == 0 {
                     unit.backoff = crate::retry::Retry::default();
                 }
                 if let Some(least) = head.filter(|_| held != Some(number)).map(|head| self.least(head))
@@ -208,8 +208,8 @@ impl<A: Agent> Engine<A> {
         if unit.next_sweep <= now && !self.is_ending(unit) && self.options.write {
             unit.next_sweep = now.saturating_add(self.options.resync);
             unit.look_all = true;
-            for retry in unit.retries.values_mut().filter(|retry| retry.at == Moment::MAX) {
-                retry.at = now;
+            for tried in unit.retries.values_mut().filter(|tried| tried.retry.at == Moment::MAX) {
+                tried.retry.at = now;
             }
         }
     }
@@ -369,7 +369,7 @@ impl<A: Agent> Engine<A> {
 
     /// When to look again at what could not be seen.
     fn retry_look(&mut self, unit: &mut State<A>, key: &A::Key, now: Moment) -> Option<Moment> {
-        let retry = unit.retries.get_or_insert_with(key, Default::default);
+        let retry = &mut unit.retries.get_or_insert_with(key, Default::default).retry;
         if retry.at <= now {
             retry.failed(&self.options, &key.to_string(), false, now);
         }
@@ -387,8 +387,10 @@ impl<A: Agent> Engine<A> {
     ) {
         let mut trouble = Trouble::Changing;
         let mut go = true;
-        if let Some(retry) = unit.retries.get_mut(key) {
-            if retry.digest != planned.digest() {
+        if let Some(tried) = unit.retries.get_mut(key) {
+            let same = tried.is(Some(&planned));
+            let retry = &mut tried.retry;
+            if !same {
                 unit.retries.remove(key);
             } else if retry.at > now {
                 (go, trouble) = (false, Trouble::Failed(retry.why.clone()));
@@ -397,7 +399,7 @@ impl<A: Agent> Engine<A> {
                 (go, trouble) = (false, Trouble::Failed(retry.why.clone()));
             }
         }
-        let at = unit.retries.get(key).map(|retry| retry.at).filter(|_| !go);
+        let at = unit.retries.get(key).map(|tried| tried.retry.at).filter(|_| !go);
         unit.set_timer(key, at);
         unit.open.insert(key.clone(), Open { since, trouble, planned: Some(planned) });
         if go && swept {
