@@ -319,11 +319,14 @@ impl<A: Agent, T> Drop for Driver<A, T> {
 
 /// What became of a batch: what was made or begun, and what failed.
 fn log_batch<A: Agent>(unit: &str, batch: &Batch<A>, applied: &Applied<A>) {
-    let edit = |key: &A::Key| {
-        batch.changes.binary_search_by(|edit| edit.key.cmp(key)).ok().map(|at| &batch.changes[at])
+    let edit = |(at, key): (usize, &A::Key)| {
+        // Mostly told in the order in which they were asked for.
+        let same = batch.changes.get(at).filter(|edit| edit.key == *key);
+        let found = || batch.changes.binary_search_by(|edit| edit.key.cmp(key)).ok();
+        same.or_else(|| Some(&batch.changes[found()?]))
     };
-    let made = applied.each.iter().filter_map(|(key, outcome)| {
-        matches!(outcome, Outcome::Done | Outcome::Running { .. }).then(|| edit(key)).flatten()
+    let made = applied.each.iter().enumerate().filter_map(|(at, (key, outcome))| {
+        matches!(outcome, Outcome::Done | Outcome::Running { .. }).then(|| edit((at, key))).flatten()
     });
     for edit in made.clone().take(LOGGED) {
         tracing::info!(unit, item = %edit.key, because = %edit.because, "{}", edit.verb);

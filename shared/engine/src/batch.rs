@@ -149,17 +149,18 @@ impl<A: Agent> Engine<A> {
             return Vec::new();
         }
         let ctx = self.context();
-        let held = unit.open.iter().filter(|(key, open)| {
-            let held =
-                matches!(open.trouble, Trouble::Held(_) | Trouble::Blocked(_)) || unit.ready.contains(key);
-            held && going.binary_search(key).is_err()
+        // Of most nothing is missing, so that is asked first.
+        let missing = unit.open.iter().filter_map(|(key, open)| {
+            let item = unit.items.get(key).filter(|item| ctx.missing(item).is_some())?;
+            Some((key, open, item))
         });
-        let lost = held.filter(|(key, _)| {
-            let item = unit.items.get(key).filter(|item| sole || item.lost || unit.ready.contains(key));
+        let lost = missing.filter(|(key, open, item)| {
+            let ready = unit.ready.contains(key);
+            let held = ready || matches!(open.trouble, Trouble::Held(_) | Trouble::Blocked(_));
             let due = unit.remakes.get(key).is_none_or(|retry| retry.at <= now);
-            due && item.is_some_and(|item| ctx.missing(item).is_some())
+            held && (sole || item.lost || ready) && due && going.binary_search(key).is_err()
         });
-        lost.map(|(key, _)| key.clone()).collect()
+        lost.map(|(key, ..)| key.clone()).collect()
     }
 
     /// What is to be removed and is missing needs nobody to remove it.

@@ -542,8 +542,10 @@ pub(crate) fn clash_digest<A: Agent>(key: &A::Key, have: &A::Have, want: &A::Ite
 
 /// Octets as text.
 pub(crate) fn hex(octets: &[u8]) -> String {
-    let digit = |half: u8| char::from_digit(half.into(), 16).unwrap_or('0');
-    octets.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect()
+    let digit = |half: u8| char::from(b"0123456789abcdef"[usize::from(half)]);
+    let mut text = String::with_capacity(2 * octets.len());
+    octets.iter().for_each(|octet| text.extend([digit(octet >> 4), digit(octet & 15)]));
+    text
 }
 
 impl<A: Agent> Decision<A> {
