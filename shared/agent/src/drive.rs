@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use shoal_core::{LeftOut, Row};
-use shoal_engine::{Act, Agent, Answer, Applied, Batch, Claimed, Engine, Moment, Outcome, Target, Unit};
+use shoal_core::LeftOut;
+use shoal_engine::{
+    Act, Agent, Answer, Applied, Batch, Claimed, Engine, Moment, Outcome, Snapshot, Target, Unit,
+};
 use shoal_store::Head;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -65,11 +67,10 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
     pub(crate) fn new(
         mut engine: Engine<A>,
         hands: Arc<Hands<T>>,
-        head: Head,
-        rows: Vec<Row>,
+        snapshot: Snapshot,
         board: Arc<Board>,
     ) -> Self {
-        engine.load(head.epoch, head.revision, rows);
+        engine.load(snapshot);
         let (give, answers) = mpsc::channel(ANSWERS);
         Self {
             engine,
@@ -236,7 +237,7 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
             self.board.set_connected(true);
         }
         match news {
-            News::All { epoch, at, rows } => self.engine.load(epoch, at, rows),
+            News::All(snapshot) => self.engine.load(*snapshot),
             News::Commit(entry) => self.engine.apply(entry.info.revision, &entry.changes),
             News::Upto(revision) => self.engine.upto(revision),
             News::Down(why) => {

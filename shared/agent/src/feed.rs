@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use shoal_core::{Epoch, LogEntry, Range, Revision, Row};
+use shoal_core::{LogEntry, Range, Revision, Row};
+use shoal_engine::{Reading, Snapshot};
 use shoal_store::{Feed, Filter, Head, Query, Result, Store};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -12,7 +13,7 @@ use tokio::time::Instant;
 /// What the driver is told.
 pub(crate) enum News {
     /// The whole database.
-    All { epoch: Epoch, at: Revision, rows: Vec<Row> },
+    All(Box<Snapshot>),
     /// One commit.
     Commit(Arc<LogEntry>),
     /// Everything up to here has been told.
@@ -26,19 +27,21 @@ const MOST: Duration = Duration::from_secs(30);
 /// After so long a watch counts as one that worked.
 const STEADY: Duration = Duration::from_secs(30);
 
-/// Reads the whole database, tombstones included, at one revision.
-pub(crate) async fn read_all(store: &dyn Store) -> Result<(Head, Vec<Row>)> {
+/// Reads the whole database, tombstones included, at one revision. Each page is taken in while the next one is read.
+pub(crate) async fn read_all(store: &dyn Store) -> Result<(Head, Snapshot)> {
     let head = store.head().await?;
     let mut query = Query { tombstones: true, at: Some(head.revision), ..Query::new(Range::All) };
-    let mut rows = Vec::new();
-    loop {
-        let page = store.read(&query).await?;
-        rows.extend(page.rows);
-        match page.next {
-            Some(next) => query.after = Some(next),
-            None => return Ok((head, rows)),
-        }
+    let mut reading = Reading::new(head.epoch, head.revision);
+    let mut take = |rows: Vec<Row>| rows.into_iter().for_each(|row| reading.take(row));
+    let mut page = store.read(&query).await?;
+    while let Some(next) = page.next {
+        query.after = Some(next);
+        // Asked in this order, the store is at work before this thread is.
+        let (read, ()) = tokio::join!(biased; store.read(&query), async { take(page.rows) });
+        page = read?;
     }
+    take(page.rows);
+    Ok((head, reading.whole()))
 }
 
 /// Follows `store` from `from` until nobody listens.
@@ -76,10 +79,10 @@ async fn listen(store: &dyn Store, from: &mut Head, news: &mpsc::Sender<News>) -
                 News::Upto(revision)
             }
             Ok(Feed::Reset(_)) => match read_all(store).await {
-                Ok((head, rows)) => {
+                Ok((head, snapshot)) => {
                     *from = head;
                     // What came after this reading is asked for anew.
-                    let all = News::All { epoch: head.epoch, at: head.revision, rows };
+                    let all = News::All(Box::new(snapshot));
                     return news.send(all).await.ok().map(|()| None);
                 }
                 Err(error) => return Some(Some(error.to_string())),

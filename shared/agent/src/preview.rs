@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use shoal_core::docs::Entry;
-use shoal_core::{HostId, Proposal, View, prepare};
+use shoal_core::{HostId, Proposal, prepare};
 use shoal_engine::{Agent, Nature, Preview};
 
 use crate::exit::Failure;
@@ -17,14 +17,10 @@ pub(crate) async fn preview<A: Agent>(setup: &Setup<'_, A>, file: &Path) -> Resu
     let text = std::fs::read(file).map_err(|e| wrong(format!("cannot be read: {e}")))?;
     let entries = Entry::all(&text).map_err(|why| wrong(format!("is wrong: {why}")))?;
     let edits = entries.into_iter().map(Entry::into_edit).collect();
-    let (head, rows) = setup.read().await?;
+    let (_, snapshot) = setup.read().await?;
     let mut engine = setup.engine(Nature::default())?;
-    let mut view = View::new();
-    for row in &rows {
-        view.load(row.clone());
-    }
-    view.loaded(head.revision);
-    engine.load(head.epoch, head.revision, rows);
+    let view = snapshot.view().clone();
+    engine.load(snapshot);
     let proposal = Proposal::new("preview", "preview", edits);
     let mut new_id = || HostId(uuid::Uuid::now_v7().to_string());
     let prepared = prepare(&view, &proposal, &mut new_id)

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_core::{Epoch, HostName, Key, Row, TagName};
-use shoal_engine::{Agent, Engine, Fault, Options, Target, Verdict};
+use shoal_core::{Epoch, HostName, Key, TagName, View};
+use shoal_engine::{Agent, Engine, Fault, Options, Snapshot, Target, Verdict};
 use shoal_store::{Head, Store};
 use tokio::time::Instant;
 
@@ -107,10 +107,10 @@ impl<A: Agent> Setup<'_, A> {
         if !self.args.plan {
             limit.keep("publish the schema", publish::schema(&*self.agent, &*self.store)).await?;
         }
-        let (head, rows) = limit.keep("read the database", self.read()).await?;
+        let (head, snapshot) = limit.keep("read the database", self.read()).await?;
         let board = Arc::new(Board::new());
         let nature = target.nature();
-        let mut driver = self.driver(target, head, rows, board)?;
+        let mut driver = self.driver(target, snapshot, board)?;
         if self.args.plan {
             let verdict = settle(&mut driver, limit).await;
             if verdict == Verdict::Busy {
@@ -150,14 +150,14 @@ impl<A: Agent> Setup<'_, A> {
         prepare: &'d (dyn Fn() -> Preparing<'d, N> + Sync),
     ) -> Result<Stop<N>, Failure> {
         let mut watch = Watch::new(ears, prepare);
-        let (head, rows) = match watch.over(self.begin()).await {
+        let (head, snapshot) = match watch.over(self.begin()).await {
             Ok(read) => read?,
             Err(stop) => {
                 daemon::close(&target).await;
                 return Ok(stop);
             }
         };
-        let mut driver = self.driver(target, head, rows, board.clone())?;
+        let mut driver = self.driver(target, snapshot, board.clone())?;
         driver.follow(head);
         driver.listen();
         let stop = daemon::run(&mut driver, &mut watch).await;
@@ -166,7 +166,7 @@ impl<A: Agent> Setup<'_, A> {
     }
 
     /// Publishes the schema and reads the database. One that is out of reach is waited for; anything else is an error.
-    async fn begin(&self) -> Result<(Head, Vec<Row>), Failure> {
+    async fn begin(&self) -> Result<(Head, Snapshot), Failure> {
         let start = Instant::now();
         loop {
             match publish::schema(&*self.agent, &*self.store).await {
@@ -179,14 +179,17 @@ impl<A: Agent> Setup<'_, A> {
         }
     }
 
-    pub(crate) async fn read(&self) -> Result<(Head, Vec<Row>), Failure> {
-        let (head, rows) = read_all(&*self.store).await.map_err(Failure::store("read the database"))?;
-        match self.known(&rows) {
+    pub(crate) async fn read(&self) -> Result<(Head, Snapshot), Failure> {
+        let (head, snapshot) = read_all(&*self.store).await.map_err(Failure::store("read the database"))?;
+        match self.known(snapshot.view()) {
             // It may be written later, and a daemon may be there before it.
             Err(unknown) if self.args.is_daemon() => tracing::warn!("{unknown}; waiting for it"),
             known => known?,
         }
-        Ok((head, rows))
+        if head.epoch == Epoch(0) {
+            return Err(Fault::new("read the database", "it says no epoch").into());
+        }
+        Ok((head, snapshot))
     }
 
     /// The host that was asked for.
@@ -198,24 +201,29 @@ impl<A: Agent> Setup<'_, A> {
     }
 
     /// Whether the tags and the host that were asked for are in the database, or were.
-    fn known(&self, rows: &[Row]) -> Result<(), Failure> {
+    fn known(&self, view: &View) -> Result<(), Failure> {
+        let there = |key: &Key| {
+            let broken = || view.broken().any(|(one, _)| one == key);
+            view.exists(key) || view.tombstone(key).is_some() || broken()
+        };
         for tag in self.tags()?.into_iter().flatten() {
             let key = Key::tag(&tag);
-            if !rows.iter().any(|row| row.key == key) {
+            if !there(&key) {
                 let next = format!("`shoal get {}/` lists those that there are", tag.namespace());
                 return Err(Failure::Usage(format!("--tag {tag}: the database has no such tag; {next}")));
             }
         }
         let (Some(asked), Some(host)) = (&self.args.host, self.host()?) else { return Ok(()) };
-        let key = Key::host(&host);
-        if rows.iter().any(|row| row.key == key) {
+        if there(&Key::host(&host)) {
             return Ok(());
         }
         let own =
             if asked == SELF { format!(" (so this machine calls itself: {host})") } else { String::new() };
-        let first = format!("hosts/{}.", host.as_str().split('.').next().unwrap_or_default());
-        let like = rows.iter().filter(|row| row.value.is_some() && row.key.as_str().starts_with(&first));
-        let like: Vec<_> = like.take(3).map(|row| &row.key.as_str()["hosts/".len()..]).collect();
+        let first = format!("{}.", host.as_str().split('.').next().unwrap_or_default());
+        let names = view.hosts().map(|host| host.name.as_str());
+        let mut like: Vec<_> = names.filter(|name| name.starts_with(&first)).collect();
+        like.sort_unstable();
+        like.truncate(3);
         let next = match like[..] {
             [] if own.is_empty() => "`shoal get hosts` lists those that there are".to_owned(),
             [] => "write the host, or name one: --host web1.example.com".to_owned(),
@@ -260,20 +268,16 @@ impl<A: Agent> Setup<'_, A> {
     fn driver<T: Target<A>>(
         &self,
         target: T,
-        head: Head,
-        rows: Vec<Row>,
+        snapshot: Snapshot,
         board: Arc<Board>,
     ) -> Result<Driver<A, T>, Failure> {
-        if head.epoch == Epoch(0) {
-            return Err(Fault::new("read the database", "it says no epoch").into());
-        }
         let engine = self.engine(target.nature())?;
         let namespace = self.agent.namespace().to_owned();
         let timeout = self.common.timeout.unwrap_or(TIMEOUT);
         let holder = engine.instance().to_owned();
         let clock = Arc::new(Wall::new());
         let hands = Hands::new(namespace, holder, self.store.clone(), target, clock, timeout);
-        Ok(Driver::new(engine, Arc::new(hands), head, rows, board))
+        Ok(Driver::new(engine, Arc::new(hands), snapshot, board))
     }
 
     fn tags(&self) -> Result<Option<BTreeSet<TagName>>, Failure> {

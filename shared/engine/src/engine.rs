@@ -2,7 +2,7 @@
 //!
 //! An [`Engine`] is a state machine in the manner of quinn-proto: it does no I/O and reads no clock. A driver
 //!
-//! 1. gives it the rows of the database ([`Engine::load`]), then every commit ([`Engine::apply`]) and how far the watch
+//! 1. gives it the whole database ([`Reading`](crate::Reading), then [`Engine::load`]), then every commit ([`Engine::apply`]) and how far the watch
 //!    has seen ([`Engine::upto`]); after a lost position it pages and loads again;
 //! 2. calls [`Engine::poll`] until it answers `None` and carries out each [`Effect`], side by side if it likes;
 //! 3. gives each effect's [`Answer`] back ([`Engine::answer`]), and polls again, at the latest at [`Engine::next_wake`].
@@ -22,13 +22,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use shoal_core::{BadName, Change, Epoch, Namespace, Revision, Row};
+use shoal_core::{BadName, Change, Epoch, Namespace, Revision};
 
 use crate::agent::{Agent, Unit};
 use crate::counters::{Count, Counters};
 use crate::decide::Context;
 use crate::effect::{Act, Answer, Effect};
-use crate::fleet::{Fleet, Touched};
+use crate::fleet::{Fleet, Snapshot, Touched};
 use crate::item::{ADOPT, Open, Sight};
 use crate::ledger::SourceId;
 use crate::options::Options;
@@ -130,10 +130,11 @@ impl<A: Agent> Engine<A> {
         })
     }
 
-    /// The whole database, tombstones included, as of `at`: at the start, and after a lost position. Costs the fleet.
-    pub fn load(&mut self, epoch: Epoch, at: Revision, rows: Vec<Row>) {
-        let another = self.fleet.epoch() != epoch && self.fleet.epoch() != Epoch(0);
-        self.fleet = Fleet::load(epoch, at, rows);
+    /// The whole database: at the start, and after a lost position. Costs the fleet.
+    pub fn load(&mut self, Snapshot(fleet): Snapshot) {
+        let another = self.fleet.epoch() != fleet.epoch() && self.fleet.epoch() != Epoch(0);
+        let at = fleet.revision();
+        self.fleet = fleet;
         self.saw(at);
         let mut all = self.all_sources();
         all.extend(self.sources.ids());

@@ -39,6 +39,53 @@ pub(crate) struct Touched {
     pub(crate) approvals: Vec<(Namespace, Option<String>)>,
 }
 
+/// The database while it is read, page by page: a row is taken in and forgotten while the next page is on its way.
+pub struct Reading {
+    fleet: Fleet,
+    at: Revision,
+}
+
+/// The whole database as it stood at one revision: what an engine begins with.
+pub struct Snapshot(pub(crate) Fleet);
+
+impl Reading {
+    /// Nothing yet, of what is to be read as of `at`.
+    #[must_use]
+    pub fn new(epoch: Epoch, at: Revision) -> Self {
+        Self { fleet: Fleet { epoch, ..Fleet::new() }, at }
+    }
+
+    /// Takes one row, in any order, tombstones included.
+    pub fn take(&mut self, row: Row) {
+        self.fleet.control(&row.key, row.value.as_ref(), row.revision, &mut Touched::default());
+        self.fleet.view.load(row);
+    }
+
+    /// There was no other row. A reading that broke off has to be dropped: what it did not reach would be taken for absent.
+    #[must_use]
+    pub fn whole(self) -> Snapshot {
+        let Self { mut fleet, at } = self;
+        fleet.view.loaded(at);
+        fleet.broken = fleet.view.broken().next().is_some();
+        Snapshot(fleet)
+    }
+}
+
+impl Snapshot {
+    /// The database as these rows say: all that there are, tombstones included.
+    pub fn of(epoch: Epoch, at: Revision, rows: impl IntoIterator<Item = Row>) -> Self {
+        let mut reading = Reading::new(epoch, at);
+        rows.into_iter().for_each(|row| reading.take(row));
+        reading.whole()
+    }
+
+    /// What it says.
+    #[must_use]
+    pub fn view(&self) -> &View {
+        &self.0.view
+    }
+}
+
 impl Fleet {
     pub(crate) fn new() -> Self {
         Self {
@@ -48,19 +95,6 @@ impl Fleet {
             approvals: BTreeMap::new(),
             broken: false,
         }
-    }
-
-    /// The database as these rows say, tombstones included.
-    pub(crate) fn load(epoch: Epoch, at: Revision, rows: Vec<Row>) -> Self {
-        let mut fleet = Self::new();
-        fleet.epoch = epoch;
-        for row in rows {
-            fleet.control(&row.key, row.value.as_ref(), row.revision, &mut Touched::default());
-            fleet.view.load(row);
-        }
-        fleet.view.loaded(at);
-        fleet.broken = fleet.view.broken().next().is_some();
-        fleet
     }
 
     pub(crate) fn apply(&mut self, revision: Revision, changes: &[Change], namespace: &str) -> Touched {
@@ -105,6 +139,11 @@ impl Fleet {
 
     pub(crate) fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    /// The newest revision that it holds.
+    pub(crate) fn revision(&self) -> Revision {
+        self.view.revision()
     }
 
     pub(crate) fn host(&self, name: &str) -> Option<&Host> {

@@ -39,6 +39,7 @@ pub use agent::{Agent, At, Blocked, Desired, Look, Source, Step, Unit};
 pub use counters::Counters;
 pub use effect::{Act, Answer, Claimed, Effect, LedgerRow, Roster};
 pub use engine::Engine;
+pub use fleet::{Reading, Snapshot};
 pub use item::{Kind, Trouble};
 pub use options::{MaxChange, OnDrift, Options};
 pub use plan::{Idle, Plan, PlannedStep, UnitPlan};

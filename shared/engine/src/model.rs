@@ -13,7 +13,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use shoal_core::{Change, Document, Epoch, Key, Revision, Row, Status};
 
 use crate::effect::{Act, Answer, Claimed, Effect, LedgerRow, Roster};
-use crate::{Agent, Applied, Batch, Clock, Engine, Fault, Fence, Moment, Observed, Options, Unit, Verdict};
+use crate::{
+    Agent, Applied, Batch, Clock, Engine, Fault, Fence, Moment, Observed, Options, Snapshot, Unit, Verdict,
+};
 
 pub use target::Model;
 
@@ -145,7 +147,7 @@ impl<A: Agent, P: Place<A>> World<A, P> {
             Ok(engine) => engine,
             Err(error) => unusable(&error),
         };
-        engine.load(self.epoch, self.revision, self.rows.values().cloned().collect());
+        engine.load(Snapshot::of(self.epoch, self.revision, self.rows.values().cloned()));
         engine
     }
 
@@ -189,9 +191,9 @@ impl<A: Agent, P: Place<A>> World<A, P> {
     /// The database is another life of itself from now on.
     pub fn restore(&mut self, epoch: Epoch) {
         self.epoch = epoch;
-        let rows = self.rows.values().cloned().collect();
+        let rows: Vec<_> = self.rows.values().cloned().collect();
         if let Some(engine) = &mut self.engine {
-            engine.load(epoch, self.revision, rows);
+            engine.load(Snapshot::of(epoch, self.revision, rows));
         }
     }
 

@@ -191,7 +191,7 @@ impl Swarm {
         self.note(|s| format!("{} has read everything at revision {at}", s.nodes[node].name()));
         let ignores = self.setup.breakage == Some(Breakage::EpochIgnored);
         if let Some(engine) = &mut self.nodes[node].engine {
-            engine.load(if ignores { FIRST } else { epoch }, at, rows);
+            engine.load(shoal_engine::Snapshot::of(if ignores { FIRST } else { epoch }, at, rows));
         }
         self.nodes[node].follows = Some(epoch);
         self.nodes[node].position = Some((epoch, at));

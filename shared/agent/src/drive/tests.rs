@@ -52,9 +52,9 @@ async fn one_turn_takes_in_a_bounded_part_of_what_came() {
     let limit = std::time::Duration::from_secs(1);
     let store = Arc::new(MemoryStore::new());
     let hands = Hands::new("nobody".into(), "test".into(), store, Nothing, Arc::new(Wall::new()), limit);
-    let head = Head { epoch: Epoch(1), revision: Revision(0) };
+    let snapshot = Snapshot::of(Epoch(1), Revision(0), []);
     let board = Arc::new(Board::new());
-    let mut driver = Driver::new(engine, Arc::new(hands), head, Vec::new(), board);
+    let mut driver = Driver::new(engine, Arc::new(hands), snapshot, board);
     let (tell, news) = mpsc::channel(NEWS);
     driver.news = Some(news);
     for revision in 1..=NEWS as u64 {
@@ -74,8 +74,8 @@ async fn a_silent_database_is_not_waited_for_at_the_end() {
     let limit = std::time::Duration::from_secs(300);
     let clock = Arc::new(Wall::new());
     let hands = Hands::new("nobody".into(), "test".into(), Arc::new(store), Nothing, clock, limit);
-    let head = Head { epoch: Epoch(1), revision: Revision(0) };
-    let mut driver = Driver::new(engine, Arc::new(hands), head, Vec::new(), Arc::new(Board::new()));
+    let snapshot = Snapshot::of(Epoch(1), Revision(0), []);
+    let mut driver = Driver::new(engine, Arc::new(hands), snapshot, Arc::new(Board::new()));
     driver.pump();
     let begun = Instant::now();
     crate::daemon::drain(&mut driver, crate::daemon::DRAIN).await;

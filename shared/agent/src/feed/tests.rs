@@ -2,10 +2,13 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use shoal_core::{Commit, Committed, Status};
+use shoal_core::{Change, Commit, Committed, Document, Key, Status};
 use shoal_store::{
     Claim, ClaimAnswer, ClaimRequest, Flow, Fut, LedgerPage, LedgerWrite, MemoryStore, Page, Position,
+    StoreError,
 };
+
+use serde_json::json;
 
 use super::*;
 
@@ -16,6 +19,8 @@ enum Says {
     Reset,
     /// And it never says which units there are.
     Silent,
+    /// And it fails at the second page of rows.
+    OnePage,
 }
 
 struct Short(MemoryStore, Says, AtomicUsize);
@@ -25,6 +30,10 @@ impl Store for Short {
         self.0.head()
     }
     fn read(&self, query: &Query) -> Fut<'_, Result<Page>> {
+        if self.1 == Says::OnePage && query.after.is_some() {
+            let (place, why) = ("a store".to_owned(), "it is gone".to_owned());
+            return Box::pin(std::future::ready(Err(StoreError::Unavailable { place, why })));
+        }
         self.0.read(query)
     }
     fn commit(&self, commit: Commit) -> Fut<'_, Result<Committed>> {
@@ -36,7 +45,7 @@ impl Store for Short {
     fn watch(&self, _: Filter, after: Position) -> Flow<Result<Feed>> {
         self.2.fetch_add(1, Ordering::SeqCst);
         match self.1 {
-            Says::Nothing | Says::Silent => Box::pin(futures::stream::empty()),
+            Says::Nothing | Says::Silent | Says::OnePage => Box::pin(futures::stream::empty()),
             Says::Reset => Box::pin(futures::stream::iter([Ok(Feed::Reset(after))])),
         }
     }
@@ -81,6 +90,32 @@ async fn a_watch_that_ends_at_once_is_opened_again_with_pauses() {
         let told = matches!(news.recv().await, Some(News::Down(_)));
         assert_eq!(told, says == Says::Nothing, "an end without a word is told");
     }
+}
+
+#[tokio::test]
+async fn a_database_of_several_pages_is_read_whole_or_not_at_all() {
+    let hosts = u64::try_from(shoal_store::MAX_PAGE).unwrap() * 2 + 1;
+    let store = Short(MemoryStore::new(), Says::Nothing, AtomicUsize::new(0));
+    let row = |n: u64| {
+        let name = format!("h{n}.example.com").parse().unwrap();
+        Change::put(Key::host(&name), Document::of(&json!({"id": n.to_string()})).unwrap())
+    };
+    let commit = Commit {
+        pre: Vec::new(),
+        changes: (0..hosts).map(row).collect(),
+        author: "test".to_owned(),
+        principal: None,
+        message: "a fleet".to_owned(),
+        idempotency: None,
+        intent: None,
+    };
+    let made = store.commit(commit).await.unwrap();
+    let (head, snapshot) = read_all(&store).await.unwrap();
+    assert_eq!((head.revision, snapshot.view().revision()), (made.revision, made.revision));
+    assert_eq!(snapshot.view().hosts().count() as u64, hosts);
+    let Short(rows, ..) = store;
+    let failed = read_all(&Short(rows, Says::OnePage, AtomicUsize::new(0))).await;
+    assert!(failed.is_err_and(|why| why.to_string().contains("it is gone")));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use shoal_core::{Epoch, Revision};
 
 use super::agent::{Toy, Toys, host, name, rows, tag, toys};
+
 use crate::{Act, Answer, Applied, Claimed, Effect, OnDrift, Outcome, Verdict, Why};
 
 /// The effect among those that the engine asks for at this point; the others are carried out.
@@ -138,7 +139,7 @@ fn a_process_that_is_told_to_end_before_it_read_anything_asks_for_nothing_after(
     world.fleet("a", 2, "hi");
     let mut engine = crate::Engine::new(world.agent.clone(), world.options.clone()).unwrap();
     engine.drain();
-    engine.load(Epoch(1), world.revision(), Vec::new());
+    engine.load(crate::Snapshot::of(Epoch(1), world.revision(), []));
     let mut asked = Vec::new();
     while let Some(effect) = engine.poll(0) {
         asked.push(format!("{:?}", effect.act));
