@@ -46,6 +46,7 @@ fn it_comes_up_and_goes_on() -> Result<()> {
     let state = dir.path().join("state");
     let www = "dig @127.0.0.1 -p $dns +short www.example.com | sort";
     let mut first = up(&state)?;
+    let ports = shell(&state, "echo $dns $http")?;
     let before = shell(&state, www)?;
     ensure!(before.lines().count() == 5, "www.example.com is {before:?}");
     let one = before.lines().next().context("an address")?;
@@ -73,6 +74,7 @@ fn it_comes_up_and_goes_on() -> Result<()> {
 
     let mut second = up(&state)?;
     ensure!(shell(&state, www)? == after, "a second start forgot a change");
+    ensure!(shell(&state, "echo $dns $http")? == ports, "a second start is elsewhere");
     // The map's example, on what is up.
     for block in pages::blocks(&repository().join("docs/architecture.md"))? {
         pages::run(&format!(". {}/env\n{block}", state.display()), dir.path(), &[])?;

@@ -366,3 +366,24 @@ fn a_mistyped_path_is_told_and_not_filled() {
         assert_eq!(std::fs::metadata(&typo).unwrap().len(), 0, "{mode:?} made one of it");
     }
 }
+
+#[test]
+fn the_program_says_what_it_is_wherever_its_store_is_named() {
+    let run = |arg: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shoal-example"));
+        command.args(arg).env("SHOAL_STORE", "sqlite:/nonexistent/shoal.db").output().unwrap()
+    };
+    let version = run(&["--version"]);
+    assert!(String::from_utf8_lossy(&version.stdout).starts_with("shoal-example "), "{version:?}");
+    for what in ["man", "bash", "fish", "zsh"] {
+        let page = run(&["--generate", what]);
+        assert!(
+            page.status.success() && String::from_utf8_lossy(&page.stdout).contains("shoal-example"),
+            "{page:?}"
+        );
+    }
+    // What was not printed whole is a failure.
+    let mut plan = Command::new(env!("CARGO_BIN_EXE_shoal-example"));
+    plan.args(["--generate", "man"]).stdout(std::fs::File::options().write(true).open("/dev/full").unwrap());
+    assert_eq!(plan.status().unwrap().code(), Some(1));
+}

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
 use shoal_engine::MaxChange;
 
 /// The command line of every agent. Without a mode it runs as a daemon.
@@ -58,11 +58,17 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
     /// Print the manual page, or completions for a shell, and do nothing else
-    #[arg(long, value_enum, value_name = "WHAT", exclusive = true)]
+    #[arg(long, value_enum, value_name = "WHAT")]
     pub(crate) generate: Option<Generate>,
 }
 
 impl Args {
+    /// What stands on the command line of the program of this name. Ends it where that is no command line, or asks for help.
+    pub(crate) fn of(program: &str) -> Self {
+        let command = Self::command().name(program.to_owned());
+        Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+    }
+
     /// Whether it is to run until it is told to stop.
     pub(crate) fn is_daemon(&self) -> bool {
         self.works() && !self.once
@@ -103,7 +109,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_well_formed() {
-        use clap::CommandFactory;
         Args::command().debug_assert();
     }
 }

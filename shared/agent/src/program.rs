@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Parser;
 use serde::de::DeserializeOwned;
 use shoal_engine::{Agent, Fault, Nature, Target};
 use shoal_store::Store;
@@ -68,7 +67,7 @@ where
 
     /// Runs as the command line says, and answers the exit code.
     pub fn main(self) -> ExitCode {
-        let args = Args::parse();
+        let args = Args::of(&format!("shoal-{}", program_name()));
         let result = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
