@@ -125,7 +125,7 @@ pub(crate) struct Apply {
 /// `rollback`
 #[derive(Args, Debug)]
 pub(crate) struct Rollback {
-    /// Hosts, tags or keys
+    /// Hosts, tags or keys; --all instead of them for everything
     #[arg(required_unless_present = "all")]
     pub(crate) names: Vec<Name>,
     /// Everything

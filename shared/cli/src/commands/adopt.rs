@@ -3,13 +3,11 @@
 //! Each clash has a digest of what is there and of what is wanted, and the row repeats the digests: an agent that sees
 //! anything else there, or wants anything else by then, goes on holding.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 use serde_json::Value;
-use shoal_core::{Approval, Clash, Document, Edit, Expect, Key, Namespace};
+use shoal_core::{Clash, Document, Edit, Key, Namespace};
 
-use super::approve::units;
+use super::approve::{known, standing, units};
 use crate::args::Adopt;
 use crate::failure::{Failure, Outcome};
 use crate::out::Out;
@@ -38,13 +36,14 @@ pub(crate) async fn run(session: &mut Session, args: Adopt) -> Outcome {
                 + &left(&all)
         });
     };
-    let name = format!("{}/{}", name.agent, name.unit);
+    let name = known(&name.agent, &name.unit, all.iter().map(|unit| unit.unit.as_str()));
     let Some(at) = all.iter().position(|unit| unit.unit == name) else {
         return Err(Failure::Missing(format!(
             "nothing is in the way in {name}, so there is nothing to adopt; `shoal adopt` lists what is"
         )));
     };
     let mut unit = all.swap_remove(at);
+    let in_the_way = unit.clashes.clone();
     if !args.items.is_empty() {
         if let Some(other) = args.items.iter().find(|item| unit.clashes.iter().all(|c| c.key != **item)) {
             return Err(Failure::Missing(format!(
@@ -75,9 +74,10 @@ pub(crate) async fn run(session: &mut Session, args: Adopt) -> Outcome {
     let other = |e: &dyn std::fmt::Display| Failure::Other(anyhow::anyhow!("cannot adopt in {name}: {e}"));
     let (agent, row) = &unit.row;
     let key = Key::approval(agent, Some(row)).map_err(|e| other(&e))?;
-    let adopt: BTreeMap<String, String> = unit.clashes.into_iter().map(|c| (c.key, c.digest)).collect();
-    let value = Document::of(&Approval { adopt, ..Approval::default() }).map_err(|e| other(&e))?;
-    session.write(&args.sign, false, vec![Edit::Write { key, value, expect: Expect::Any }]).await
+    let (mut approval, expect) = standing(session, &key, &in_the_way).await?;
+    approval.adopt.extend(unit.clashes.into_iter().map(|c| (c.key, c.digest)));
+    let value = Document::of(&approval).map_err(|e| other(&e))?;
+    session.write(&args.sign, false, vec![Edit::Write { key, value, expect }]).await
 }
 
 async fn clashing(session: &Session) -> Outcome<Vec<Clashing>> {
@@ -103,10 +103,12 @@ fn short(value: &Value) -> String {
 }
 
 fn text(out: &Out, unit: &Clashing) -> String {
-    let mut text = format!("in {}, Shoal would have for its own and change:\n", unit.unit);
+    let mut text = format!("in {}, Shoal would have for its own, and change where it differs:\n", unit.unit);
     for clash in &unit.clashes {
         text.push_str(&format!("{}\n", clash.key));
-        for (sign, side) in [('-', &clash.there), ('+', &clash.wanted)] {
+        let differs = [('-', &clash.there), ('+', &clash.wanted)];
+        let sides = if clash.there == clash.wanted { &[('=', &clash.there)][..] } else { &differs };
+        for (sign, side) in sides {
             text.push_str(&out.diff_line(&format!("  {sign} {}", short(side))));
             text.push('\n');
         }

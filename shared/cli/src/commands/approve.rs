@@ -6,7 +6,10 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use shoal_core::{Approval, BadName, Document, Edit, Expect, Hold, Key, Life, Namespace, UnitStatus};
+use shoal_core::{
+    Approval, BadName, Clash, Document, Edit, Expect, Hold, Key, Life, Namespace, Range, UnitStatus,
+};
+use shoal_store::Query;
 
 use crate::args::Approve;
 use crate::failure::{Failure, Outcome};
@@ -24,6 +27,8 @@ struct Held {
     /// The row that approves it.
     #[serde(skip)]
     row: Result<Key, BadName>,
+    #[serde(skip)]
+    clashes: Vec<Clash>,
 }
 
 pub(crate) async fn run(session: &mut Session, args: Approve) -> Outcome {
@@ -35,7 +40,7 @@ pub(crate) async fn run(session: &mut Session, args: Approve) -> Outcome {
             out.table(&["UNIT", "WOULD", "WHY"], rows, "nothing is held")
         });
     };
-    let name = format!("{}/{}", name.agent, name.unit);
+    let name = known(&name.agent, &name.unit, all.iter().map(|held| held.unit.as_str()));
     let mut others: Vec<String> = Vec::new();
     if let Some(agent) = all.iter().find(|h| h.unit == name).and_then(|h| h.all_of.clone()) {
         let too = all.iter().filter(|h| h.all_of.as_ref() == Some(&agent) && h.unit != name);
@@ -67,9 +72,34 @@ pub(crate) async fn run(session: &mut Session, args: Approve) -> Outcome {
         session.out.write(&shown)?;
     }
     let key = held.row.map_err(|e| Failure::Other(anyhow::anyhow!("cannot approve {name}: {e}")))?;
-    let value = Document::of(&Approval { digest: held.hold.digest, ..Approval::default() })
-        .map_err(|e| Failure::Other(anyhow::anyhow!("cannot approve {name}: {e}")))?;
-    session.write(&args.sign, false, vec![Edit::Write { key, value, expect: Expect::Any }]).await
+    let (mut approval, expect) = standing(session, &key, &held.clashes).await?;
+    approval.digest = held.hold.digest;
+    let value =
+        Document::of(&approval).map_err(|e| Failure::Other(anyhow::anyhow!("cannot approve {name}: {e}")))?;
+    session.write(&args.sign, false, vec![Edit::Write { key, value, expect }]).await
+}
+
+/// A unit as it is listed. Where an agent names its units after tags, people write the tag and not its namespace twice.
+pub(super) fn known<'a>(
+    agent: &Namespace,
+    unit: &str,
+    mut listed: impl Iterator<Item = &'a str> + Clone,
+) -> String {
+    let (plain, twice) = (format!("{agent}/{unit}"), format!("{agent}/{agent}/{unit}"));
+    if listed.clone().all(|one| one != plain) && listed.any(|one| one == twice) { twice } else { plain }
+}
+
+/// What a person said of a unit and is still waited for, which what he says now is added to; and that nobody says
+/// anything meanwhile.
+pub(super) async fn standing(session: &Session, key: &Key, clashes: &[Clash]) -> Outcome<(Approval, Expect)> {
+    let query = Query::new(Range::Key(key.clone()));
+    let page = session.store.read(&query).await.map_err(Failure::reading("the approvals"))?;
+    let Some(row) = page.rows.into_iter().next() else { return Ok((Approval::default(), Expect::Absent)) };
+    // One that cannot be read says nothing.
+    let text = row.value.as_ref().map_or("", |value| value.as_str());
+    let mut approval: Approval = serde_json::from_str(text).unwrap_or_default();
+    approval.adopt.retain(|key, digest| clashes.iter().any(|c| c.key == *key && c.digest == *digest));
+    Ok((approval, Expect::At(row.revision)))
 }
 
 /// What waits for a person.
@@ -80,7 +110,7 @@ async fn held(session: &Session) -> Outcome<Vec<Held>> {
         let epoch = hold.digest == format!("{:016x}", head.epoch.0);
         let row = Key::approval(&agent, Some(name.as_str()).filter(|_| !epoch));
         let all_of = epoch.then(|| agent.to_string());
-        Some(Held { unit: format!("{agent}/{name}"), hold, all_of, row })
+        Some(Held { unit: format!("{agent}/{name}"), hold, all_of, row, clashes: unit.clashes })
     };
     Ok(units(session).await?.into_iter().filter_map(hold).collect())
 }

@@ -61,16 +61,28 @@ async fn one(session: &Session, at: Option<u64>, key: &Key) -> Outcome<Value> {
     match key.kind() {
         Kind::Host(name) => match reading::host(store, &name, at).await.map_err(failed)? {
             Found::Here(doc) => value(&doc),
-            gone => Err(session.missing(&gone, key).await),
+            gone => Err(missing(session, at, &gone, key).await),
         },
         Kind::Tag(name) => match reading::tag(store, &name, at, usize::MAX).await.map_err(failed)? {
             Found::Here(doc) => value(&doc),
-            gone => Err(session.missing(&gone, key).await),
+            gone => Err(missing(session, at, &gone, key).await),
         },
         _ => match reading::row(store, key, at).await.map_err(failed)? {
             Found::Here(row) => value(&row),
-            gone => Err(session.missing(&gone, key).await),
+            gone => Err(missing(session, at, &gone, key).await),
         },
+    }
+}
+
+/// The failure that nothing stands there, or stood there then.
+async fn missing<T>(session: &Session, at: Option<Revision>, gone: &Found<T>, key: &Key) -> Failure {
+    match (at, gone) {
+        (Some(at), Found::Never) => Failure::Missing(format!(
+            "there is no {} at revision {at}; `shoal log {}` shows since when there is, if ever",
+            shown(key),
+            key.as_str().strip_prefix("hosts/").unwrap_or(key.as_str())
+        )),
+        _ => session.missing(gone, key).await,
     }
 }
 

@@ -61,6 +61,7 @@ async fn from_ansible(session: &mut Session, args: ImportAnsible) -> Outcome {
 async fn from_zone(session: &mut Session, args: ImportZone) -> Outcome {
     let place = args.file.display().to_string();
     let failed = |why: String| Failure::Other(anyhow::anyhow!("nothing was imported from {place}: {why}"));
+    std::fs::metadata(&args.file).map_err(|e| failed(e.to_string()))?;
     let name = args
         .zone
         .clone()

@@ -270,6 +270,16 @@ async fn what_is_in_the_way_is_shown_and_adopted() {
     assert_snapshot!("adopt_done", fleet.ok(&one).await);
     let row = fleet.ok(&["get", "approvals/dns/example.com", "-o", "json"]).await;
     assert!(row.contains("example.com/web1") && row.contains("d2") && !row.contains("d1"), "{row}");
+    // What was said before and no agent has seen yet stays said; what is not in the way any more does not.
+    let another = ["adopt", "dns/example.com", "example.com/printer", "-m", "this too"];
+    fleet.ok(&another).await;
+    let row = fleet.ok(&["get", "approvals/dns/example.com", "-o", "json"]).await;
+    assert!(row.contains("\"d1\"") && row.contains("\"d2\""), "{row}");
+    let unit = json!({"items": 12, "behind": [], "behind_total": 2, "clashes": [clash("printer", 3)], "clashes_total": 1});
+    fleet.report("dns", 2, Some(30), json!({"example.com": unit}), json!([])).await;
+    fleet.ok(&another).await;
+    let row = fleet.ok(&["get", "approvals/dns/example.com", "-o", "json"]).await;
+    assert!(row.contains("\"d3\"") && !row.contains("\"d1\"") && !row.contains("\"d2\""), "{row}");
 }
 
 /// A unit may be called anything: also what used to be the name of something else.

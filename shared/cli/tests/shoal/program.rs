@@ -36,6 +36,10 @@ fn what_one_process_writes_the_next_one_reads() {
         text(&missing.stderr),
         "error: there is no host web2.example.com; `shoal get hosts` lists all\n"
     );
+    shoal(&store, &["put", "web2.example.com", "-m", "second"]);
+    let early = shoal(&store, &["get", "web2.example.com", "--revision", "1"]);
+    let said = text(&early.stderr);
+    assert!(said.contains("no host web2.example.com at revision 1; `shoal log web2.example.com`"), "{said}");
 }
 
 /// Runs it with its output into this file.
