@@ -1,6 +1,7 @@
 //! Carries out what the engine asks for, on the store and on the target.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ use tokio::sync::Semaphore;
 const PARALLEL: usize = 16;
 /// How many instances of one agent may share its units. One more waits until another is gone.
 const INSTANCES: u32 = 1_000;
+/// How often it is said that other instances have units, at most.
+const TOLD: Millis = 10_000;
 /// How many ledger rows are read at once.
 const LEDGER_PAGE: usize = 256;
 
@@ -32,6 +35,8 @@ pub(crate) struct Hands<T> {
     /// The lease under which this instance counts as there.
     presence: Mutex<Option<Claim>>,
     slots: Semaphore,
+    /// When it was last said that somebody else has a unit; 0: never.
+    told: AtomicI64,
 }
 
 impl<T> Hands<T> {
@@ -55,6 +60,7 @@ impl<T> Hands<T> {
             doubts: Mutex::default(),
             presence: Mutex::default(),
             slots,
+            told: AtomicI64::new(0),
         }
     }
 
@@ -222,12 +228,28 @@ impl<T> Hands<T> {
                 self.claims().insert(unit, claim);
                 Answer::Claim(Claimed::Held { number, until: asked + millis(lasts), head })
             }
-            Ok(ClaimAnswer::Taken { look_again, .. }) => {
+            Ok(ClaimAnswer::Taken { by, look_again }) => {
                 let wait = look_again.unwrap_or(ttl).min(ttl);
+                self.say_taken(&unit, &by, wait);
                 Answer::Claim(Claimed::Taken { look_again: self.clock.now() + millis(wait).max(100) })
             }
             Err(error) => failed(&format!("claim {unit}"), error),
         }
+    }
+
+    /// Says, now and then, that somebody else has a unit: after a crash that is the instance that died, until its lease ends.
+    fn say_taken(&self, unit: &Unit, by: &[Claim], wait: Duration) {
+        let (now, last) = (self.clock.now(), self.told.load(Ordering::Relaxed));
+        if last != 0 && now < last + TOLD {
+            return;
+        }
+        self.told.store(now.max(1), Ordering::Relaxed);
+        let holder = by.first().map_or("another instance", |claim| claim.holder.as_str());
+        tracing::info!(
+            %unit,
+            "{holder} works on it; asked again in {} s: were it killed, its claim ends then",
+            wait.as_secs()
+        );
     }
 
     async fn release<A: Agent>(&self, unit: &Unit, number: u64) -> Answer<A> {
