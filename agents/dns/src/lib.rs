@@ -10,7 +10,6 @@ extern crate self as shoal_dns;
 mod agent;
 #[cfg(test)]
 mod fleet;
-mod host;
 mod merge;
 mod name;
 mod offer;

@@ -8,10 +8,8 @@ use std::fmt;
 use std::net::IpAddr;
 
 use serde_json::Value;
-use shoal_agent::Host;
-use shoal_agent::{Blocked, Source};
+use shoal_agent::{Blocked, Host, Source, pattern};
 
-use crate::host;
 use crate::name::{self, Zone};
 use crate::pattern::{As, fill};
 use crate::rdata::{self, Rdata, Rtype};
@@ -228,14 +226,14 @@ impl<'a> Member<'a, '_> {
         }
         // In a tag that only feeds the zone, what the host says of itself belongs to the zone's own tag.
         let feeder = self.spec.soa.is_none();
-        let own_aliases = feeder && host::field(self.host, "dns.aliases").is_some();
+        let own_aliases = feeder && pattern::field(self.host, "dns.aliases").is_some();
         for (at, alias) in self.spec.aliases.iter().enumerate().filter(|_| !own_aliases) {
             if let Some(key) = self.owner(alias, Field::Alias(at)) {
                 let data = || Data::Text(target.clone());
                 self.record(&key, Rtype::CNAME, self.spec.ttl(), data, Field::Alias(at));
             }
         }
-        let own_records = feeder.then(|| host::field(self.host, "dns.records")).flatten();
+        let own_records = feeder.then(|| pattern::field(self.host, "dns.records")).flatten();
         for (label, record) in &self.spec.records {
             if own_records.as_ref().is_some_and(|own| own.get(label).is_some_and(|r| r.get("type").is_some()))
             {
@@ -282,7 +280,7 @@ impl<'a> Member<'a, '_> {
             return found;
         };
         for field in said {
-            self.address_values(field, tell, host::field(self.host, field), &mut found);
+            self.address_values(field, tell, pattern::field(self.host, field), &mut found);
         }
         found
     }

@@ -14,6 +14,7 @@
 mod chance;
 mod cli;
 mod clock;
+pub mod command;
 mod config;
 mod daemon;
 mod drive;
@@ -26,6 +27,8 @@ pub mod laws;
 mod logs;
 mod manual;
 mod metrics;
+pub mod owner;
+pub mod pattern;
 mod preview;
 mod program;
 mod publish;

@@ -11,9 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
-use shoal_agent::Fault;
+use shoal_agent::{Fault, owner};
 
-use super::owner;
 use super::settings::ZoneFileSettings;
 use crate::name::Zone;
 use crate::record::{Key, Node};

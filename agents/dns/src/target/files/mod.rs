@@ -11,26 +11,25 @@
 //! **A zone goes** from the server first: its file stands until the server is known not to serve it, and what is served
 //! without a file is there all the same.
 //!
-//! **One directory is one database's** ([`owner`]): no other writes there.
+//! **One directory is one database's** ([`shoal_agent::owner`]): no other writes there.
 //!
 //! **Fencing**: a file cannot check a number. No file is replaced after the claim's end; a stale holder that was stopped
 //! between that check and the rename is the window that is left.
 
 pub(super) mod ask;
-mod command;
 mod file;
 mod kind;
-mod owner;
 mod settings;
 mod watch;
 mod weigh;
 mod write;
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use shoal_agent::{Applied, Batch, Fault, Fence, Nature, Observed, Scope, Seen, Target, Unit};
+use shoal_agent::{Applied, Batch, Epoch, Fault, Fence, Nature, Observed, Scope, Seen, Target, Unit, owner};
 use tokio::sync::Mutex;
 
 use file::{Files, Known};
@@ -99,6 +98,12 @@ impl ZoneFiles {
         };
         meant.filter(|(zone, known)| edited(zone, known)).map(|(zone, _)| Unit::from(zone.as_str())).collect()
     }
+}
+
+/// Makes the directory this database's, unless it is another's.
+fn claim(directory: &Path, epoch: Epoch) -> Result<(), Fault> {
+    let page = "docs/agents/dns.md, One directory, one database";
+    owner::claim(directory, epoch, &owner::Kind { what: "zone directory", files: "zone files", page })
 }
 
 /// The zone of a unit.

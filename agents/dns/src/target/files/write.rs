@@ -1,15 +1,16 @@
 //! One batch into one file.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_agent::{Applied, Batch, Fault, Fence, Outcome, Why};
+use shoal_agent::{Applied, Batch, Fault, Fence, Outcome, Why, command};
 
 use super::ask::Answer;
 use super::file::{Files, Known};
 use super::settings::ZoneFileSettings;
 use super::weigh::Draft;
-use super::{ask, command, owner};
+use super::{ask, claim};
 use crate::Dns;
 use crate::name::Zone;
 use crate::record::{Key, Node};
@@ -35,7 +36,7 @@ impl Work<'_> {
     pub(super) async fn apply(&self, batch: &Batch<Dns>, known: &mut Known) -> Result<Applied<Dns>, Fault> {
         self.fence.check()?;
         self.files.look(self.zone, known).await?;
-        owner::claim(&self.settings.directory, self.fence.epoch)?;
+        claim(&self.settings.directory, self.fence.epoch)?;
         if known.exists() && !known.file.ours && !self.settings.adopts(self.zone) {
             return Err(self
                 .fault("write", "the file is not Shoal's: its mark is missing in the second line")
@@ -122,14 +123,13 @@ impl Work<'_> {
                 .await
                 .map_err(|e| self.fault("write the candidate of", e))?
                 .map_err(|e| self.fault("write the candidate of", e))?;
-            let complaint =
-                match command::run(&self.settings.check, self.zone, &path, self.settings.within()).await {
-                    Ok(()) => return Ok(Some((differences, serial))),
-                    Err(complaint) if self.settings.kind.traits().loads_all_the_same(&complaint) => {
-                        return Ok(Some((differences, serial)));
-                    }
-                    Err(complaint) => complaint,
-                };
+            let complaint = match self.run(&self.settings.check, &path).await {
+                Ok(()) => return Ok(Some((differences, serial))),
+                Err(complaint) if self.settings.kind.traits().loads_all_the_same(&complaint) => {
+                    return Ok(Some((differences, serial)));
+                }
+                Err(complaint) => complaint,
+            };
             if !draft.blame(&complaint, &path.to_string_lossy(), &rendered) {
                 self.files.discard(self.zone);
                 return Err(self.fault("check the candidate of", complaint).permanent());
@@ -173,9 +173,7 @@ impl Work<'_> {
         }
         // What becomes of this reload, the next look shows.
         let path = self.files.path(self.zone);
-        if let Err(again) =
-            command::run(&self.settings.reload, self.zone, &path, self.settings.within()).await
-        {
+        if let Err(again) = self.run(&self.settings.reload, &path).await {
             tracing::warn!(zone = %self.zone, "reload of the last good file: {again}");
         }
         Err(fault.next("the last good file is back in its place"))
@@ -184,12 +182,12 @@ impl Work<'_> {
     /// `served`: whether the server served the zone before.
     async fn load(&self, serial: u32, served: bool) -> Result<(), String> {
         let (path, within) = (self.files.path(self.zone), self.settings.within());
-        if let Err(why) = command::run(&self.settings.reload, self.zone, &path, within).await {
+        if let Err(why) = self.run(&self.settings.reload, &path).await {
             if self.settings.add.is_empty() {
                 return Err(why);
             }
             let _telling = self.telling.lock().await;
-            command::run(&self.settings.add, self.zone, &path, within)
+            self.run(&self.settings.add, &path)
                 .await
                 .map_err(|add| format!("{why}; and adding the zone: {add}"))?;
         }
@@ -260,7 +258,7 @@ impl Work<'_> {
         let (path, remove) = (self.files.path(self.zone), &self.settings.remove);
         let table = self.settings.kind.traits().table;
         let telling = self.telling.lock().await;
-        let ran = command::run(remove, self.zone, &path, self.settings.within()).await;
+        let ran = self.run(remove, &path).await;
         drop(telling);
         let Some(server) = self.settings.server else {
             return ran.map_err(|why| {
@@ -287,6 +285,12 @@ impl Work<'_> {
                 self.fault("remove", served).next("it is tried again; see why the server keeps the zone")
             }
         })
+    }
+
+    /// Runs a command of the configuration about this zone and a file of it.
+    async fn run(&self, command: &[String], file: &Path) -> Result<(), String> {
+        let places = [("{zone}", self.zone.as_str()), ("{file}", &*file.to_string_lossy())];
+        command::run(command, &places, self.settings.within()).await
     }
 
     fn fault(&self, verb: &str, why: impl ToString) -> Fault {

@@ -1,7 +1,7 @@
-//! Whose a directory of zone files is: one database's.
+//! Whose a directory of files is that a target owns whole: one database's.
 //!
-//! A zone file says that Shoal made it, not from which database. Two databases that have the same zone would write it by
-//! turns, each sure that the other's names are an edit. So the first that writes into a directory leaves its epoch there, and
+//! A file says that Shoal made it, not from which database. Two databases that want the same file would write it by
+//! turns, each sure that what the other wrote is an edit. So the first that writes into a directory leaves its epoch there, and
 //! every other is refused before it has changed anything. Instances of one agent have one database and share the directory.
 //!
 //! A restored backup is another epoch, and so is a database made anew. Whether it stands in for the one before, only a person
@@ -11,16 +11,29 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use shoal_agent::{Epoch, Fault};
+use shoal_core::Epoch;
+use shoal_engine::Fault;
 
-/// The file that says it.
-pub(super) const NAME: &str = ".shoal-database";
+/// The name of the file that says it.
+pub const NAME: &str = ".shoal-database";
+
+/// What a directory holds, for what is said of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Kind<'a> {
+    /// The directory: `zone directory`.
+    pub what: &'a str,
+    /// What is in it: `zone files`.
+    pub files: &'a str,
+    /// Where a person can read of it: `docs/agents/dns.md, One directory, one database`.
+    pub page: &'a str,
+}
 
 /// Makes the directory this database's, if it is nobody's yet. Costs one small read otherwise.
 ///
 /// # Errors
 /// It is another database's, or nobody can say whose.
-pub(super) fn claim(directory: &Path, epoch: Epoch) -> Result<(), Fault> {
+pub fn claim(directory: &Path, epoch: Epoch, kind: &Kind<'_>) -> Result<(), Fault> {
+    let Kind { what, files, page } = kind;
     let path = directory.join(NAME);
     let read = || match fs::read_to_string(&path) {
         Ok(text) => Ok(Some(text)),
@@ -28,27 +41,26 @@ pub(super) fn claim(directory: &Path, epoch: Epoch) -> Result<(), Fault> {
         Err(e) => Err(e),
     };
     let fault = |why: &dyn ToString| {
-        Fault::new(format!("make out whose the zone directory {} is", directory.display()), why.to_string())
+        Fault::new(format!("make out whose the {what} {} is", directory.display()), why.to_string())
     };
     let text = match read().map_err(|e| fault(&e))? {
         Some(text) => text,
         None => {
-            create(directory, &path, epoch).map_err(|e| fault(&e))?;
+            create(directory, &path, epoch, files).map_err(|e| fault(&e))?;
             // Of two that begin at once, one comes first.
             read().map_err(|e| fault(&e))?.unwrap_or_default()
         }
     };
     let next = |what: &str| {
         format!(
-            "{what}, remove {}: the next that writes has the directory from then on (see docs/agents/dns.md, \
-             One directory, one database)",
+            "{what}, remove {}: the next that writes has the directory from then on (see {page})",
             path.display()
         )
     };
     match owner(&text) {
         Some(owner) if owner == epoch => Ok(()),
         Some(Epoch(owner)) => Err(Fault::new(
-            format!("write into the zone directory {}", directory.display()),
+            format!("write into the {what} {}", directory.display()),
             format!(
                 "it is that of the database {owner:016x}, says {NAME} there, and this agent's is {:016x}",
                 epoch.0
@@ -66,7 +78,8 @@ pub(super) fn claim(directory: &Path, epoch: Epoch) -> Result<(), Fault> {
 }
 
 /// Whether a file whose name is a dot and this is what [`claim`] leaves when it is killed.
-pub(super) fn is_candidate(hidden: &str) -> bool {
+#[must_use]
+pub fn is_candidate(hidden: &str) -> bool {
     let random =
         NAME.get(1..).and_then(|name| hidden.strip_prefix(name)?.strip_prefix('.')?.strip_suffix(".new"));
     random.is_some_and(|random| random.len() == 16 && random.bytes().all(|b| b.is_ascii_hexdigit()))
@@ -78,10 +91,10 @@ fn owner(text: &str) -> Option<Epoch> {
 }
 
 /// Creates the file whole, unless there is one by now.
-fn create(directory: &Path, path: &Path, Epoch(epoch): Epoch) -> io::Result<()> {
+fn create(directory: &Path, path: &Path, Epoch(epoch): Epoch, files: &str) -> io::Result<()> {
     let candidate: PathBuf = directory.join(format!("{NAME}.{:016x}.new", rand::random::<u64>()));
     let text = format!(
-        "# The zone files in this directory are made by Shoal from the database of this epoch, and no other writes here.\n\
+        "# The {files} in this directory are made by Shoal from the database of this epoch, and no other writes here.\n\
          # If that database was restored, or another one stands in for it, remove this file.\n\
          database {epoch:016x}\n"
     );
@@ -101,6 +114,10 @@ fn create(directory: &Path, path: &Path, Epoch(epoch): Epoch) -> io::Result<()> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn claim(directory: &Path, epoch: Epoch) -> Result<(), Fault> {
+        super::claim(directory, epoch, &Kind { what: "folder", files: "files", page: "a page" })
+    }
 
     #[test]
     fn the_first_database_has_the_directory_and_no_other() {

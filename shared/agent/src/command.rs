@@ -1,27 +1,24 @@
-//! Running the commands of the configuration: no shell, bounded time, bounded output.
+//! Running the commands of the node's own configuration (checkers, reloads): no shell, bounded time, bounded output.
 
-use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
-use crate::name::Zone;
-
 /// The most output that is read.
 const MAX_OUTPUT: u64 = 64 * 1024;
 
-/// Runs a command; what it said if it failed.
-pub(super) async fn run(
-    command: &[String],
-    zone: &Zone,
-    file: &Path,
-    within: Duration,
-) -> Result<(), String> {
+/// Runs a command, which is its program and what follows it, with each of `places` (`{file}`, what stands for it) filled in; an
+/// empty one does nothing.
+///
+/// # Errors
+/// What it said, at most 64 KiB each of its two outputs, if it failed; that it did not end `within` that time, and was killed;
+/// that it cannot be started, and which package it is in.
+pub async fn run(command: &[String], places: &[(&str, &str)], within: Duration) -> Result<(), String> {
     let Some((program, args)) = command.split_first() else { return Ok(()) };
-    let file = file.to_string_lossy();
-    let fill = |arg: &String| arg.replace("{zone}", zone.as_str()).replace("{file}", &file);
+    let fill =
+        |arg: &String| places.iter().fold(arg.clone(), |arg, (place, value)| arg.replace(place, value));
     let mut child = Command::new(program)
         .args(args.iter().map(fill))
         .stdin(Stdio::null())
@@ -69,6 +66,7 @@ fn not_started(program: &str, error: &std::io::Error) -> String {
         "nsd-checkzone" | "nsd-control" => ("NSD", "nsd"),
         "kzonecheck" => ("Knot", "knot-dnssecutils"),
         "knotc" => ("Knot", "knot"),
+        "nagios4" => ("Nagios", "nagios4-core"),
         _ => return format!("{program} is not installed, or not where PATH leads"),
     };
     format!(
@@ -89,8 +87,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_program_that_says_much_does_not_fail_for_it() {
-        let zone = Zone::parse("example.com").unwrap();
         let command = ["sh", "-c", "yes warning | head -c 1000000"].map(str::to_owned);
-        run(&command, &zone, Path::new("unused"), Duration::from_secs(30)).await.unwrap();
+        run(&command, &[], Duration::from_secs(30)).await.unwrap();
     }
 }
