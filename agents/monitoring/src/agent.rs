@@ -1,0 +1,101 @@
+//! The pure agent: tags under `monitoring/` into hosts with checks.
+
+use serde::Deserialize;
+use shoal_agent::{Agent, Blocked, Desired, Look, Source, Unit};
+
+use crate::item::{Have, Item, Key, Subject};
+use crate::merge;
+use crate::name::Name;
+use crate::spec::Spec;
+use crate::target::Server;
+
+/// The monitoring agent. It serves members that are active or draining.
+#[derive(Clone, Debug)]
+pub struct Monitoring {
+    servers: Vec<Server>,
+    commands: Commands,
+}
+
+impl Monitoring {
+    /// The agent for these servers, whose tags may name these commands.
+    #[must_use]
+    pub fn new(servers: impl Into<Vec<Server>>, commands: Commands) -> Self {
+        Self { servers: servers.into(), commands }
+    }
+
+    fn each(&self, subject: &Subject) -> Vec<Key> {
+        self.servers.iter().map(|&server| Key { server, subject: subject.clone() }).collect()
+    }
+}
+
+/// The commands of a server that tags may name: names, or their beginnings with a `*`.
+///
+/// A server's library also holds commands that tell people or restart things. None of them is to be run because somebody wrote
+/// a tag.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(transparent)]
+pub struct Commands(pub Vec<String>);
+
+impl Default for Commands {
+    /// What plugins' commands are called everywhere.
+    fn default() -> Self {
+        Self(vec!["check_*".to_owned(), "check-*".to_owned()])
+    }
+}
+
+impl Commands {
+    /// Whether tags may name this one.
+    #[must_use]
+    pub fn allow(&self, command: &Name) -> bool {
+        self.0.iter().any(|pattern| match pattern.strip_suffix('*') {
+            Some(start) => command.as_str().starts_with(start),
+            None => command.as_str() == pattern,
+        })
+    }
+}
+
+impl Agent for Monitoring {
+    type Spec = Spec;
+    type Key = Key;
+    type Item = Item;
+    type Have = Have;
+
+    fn namespace(&self) -> &str {
+        "monitoring"
+    }
+
+    fn overrides(&self) -> Option<schemars::Schema> {
+        Some(schemars::schema_for!(Spec))
+    }
+
+    fn unit(&self, key: &Key) -> Unit {
+        Unit::from(key.server.name())
+    }
+
+    fn keys(&self, from: &Source<'_, Spec>) -> Result<Vec<Key>, Blocked> {
+        Ok(match from.host {
+            None => self.each(&Subject::Server),
+            Some(_) if from.spec.omit => Vec::new(),
+            Some(host) => self.each(&Subject::Host(host.name.clone())),
+        })
+    }
+
+    fn desired(
+        &self,
+        key: &Key,
+        from: &[Source<'_, Spec>],
+        _look: &dyn Look,
+    ) -> Result<Desired<Item>, Blocked> {
+        match key.subject {
+            Subject::Server => Ok(Desired::item(Item::Server)),
+            Subject::Host(_) => merge::decide(from, &self.commands),
+        }
+    }
+
+    fn made(&self, item: &Item) -> Option<Have> {
+        Some(Have::from(item.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

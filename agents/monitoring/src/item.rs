@@ -1,0 +1,178 @@
+//! What one item is: a host with its checks, or the server itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use shoal_agent::HostName;
+
+use crate::name::{Label, Name, Word};
+use crate::target::Server;
+
+/// Names one item of one server.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Key {
+    /// Which server.
+    pub server: Server,
+    /// What of it.
+    pub subject: Subject,
+}
+
+/// What an item is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject {
+    /// The server itself: whether it has what stands in its files.
+    Server,
+    /// A host with its checks.
+    Host(HostName),
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.subject {
+            Subject::Server => write!(f, "{}", self.server),
+            Subject::Host(name) => write!(f, "{}/{name}", self.server),
+        }
+    }
+}
+
+/// What should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Item {
+    /// The server, with what stands in its files.
+    Server,
+    /// A host.
+    Host(Arc<Host>),
+}
+
+impl Item {
+    pub(crate) fn host(&self) -> Option<&Arc<Host>> {
+        match self {
+            Self::Server => None,
+            Self::Host(host) => Some(host),
+        }
+    }
+}
+
+/// A host with its checks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Host {
+    /// Where it is checked: an address or a name.
+    pub address: Word,
+    /// It drains: it has a downtime.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub draining: bool,
+    /// How it is seen whether it is up; `None`: it is taken for up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<Call>,
+    /// How often, when, and who is told.
+    pub timing: Timing,
+    /// Its host groups.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub groups: BTreeSet<Name>,
+    /// Its labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<Label, Word>,
+    /// The hosts that it is reached through, also those that the server does not know.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub parents: BTreeSet<HostName>,
+    /// The hosts without which it cannot work, also those that the server does not know.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub depends_on: BTreeSet<HostName>,
+    /// What is checked on it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub services: BTreeMap<Name, Service>,
+}
+
+impl Host {
+    /// The other hosts that it names.
+    pub(crate) fn others(&self) -> impl Iterator<Item = &HostName> {
+        self.parents.iter().chain(&self.depends_on)
+    }
+}
+
+/// One check of a host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// What is called.
+    pub check: Call,
+    /// How often, when, and who is told.
+    pub timing: Timing,
+    /// Its service groups.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub groups: BTreeSet<Name>,
+    /// Its labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<Label, Word>,
+    /// Other checks of the host without which it cannot work.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub depends_on: BTreeSet<Name>,
+}
+
+/// A command of the server's, with arguments.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Call {
+    /// The command's name.
+    pub command: Name,
+    /// Its arguments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<Word>,
+}
+
+/// How often a check is made, when, and who is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timing {
+    /// How often, in seconds.
+    pub interval: u32,
+    /// How soon again after a failure, in seconds.
+    pub retry: u32,
+    /// How many failures are told.
+    pub attempts: u32,
+    /// The time period; `None`: always.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub period: Option<Name>,
+    /// The contacts.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub contacts: BTreeSet<Name>,
+    /// The contact groups.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub contact_groups: BTreeSet<Name>,
+}
+
+/// What is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Have {
+    /// What it was made from.
+    pub item: Item,
+    /// It is not as that is made: somebody edited it, or the server has not read it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub odd: bool,
+    /// Whether it has Shoal's downtime; `None`: nothing is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub downtime: Option<bool>,
+}
+
+impl From<Item> for Have {
+    /// What a look shows right after it was made.
+    fn from(item: Item) -> Self {
+        Self { item, odd: false, downtime: None }
+    }
+}
+
+impl PartialEq<Item> for Have {
+    fn eq(&self, want: &Item) -> bool {
+        let rests = |host: &Arc<Host>| self.downtime.is_none_or(|has| has == host.draining);
+        !self.odd && self.item == *want && want.host().is_none_or(rests)
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.command)?;
+        self.args.iter().try_for_each(|arg| write!(f, " {arg}"))
+    }
+}

@@ -1,0 +1,20 @@
+//! The monitoring agent: host and service checks from tags.
+//!
+//! A tag `monitoring/<name>` says how its members are checked. The pure half ([`Monitoring`]) turns tags and hosts into one
+//! item a host; the [`target`] half makes a server check them: Nagios. `docs/agents/monitoring.md` is the manual.
+//!
+//! Nothing that stands in the database becomes a command: see [`Word`].
+
+mod agent;
+mod item;
+mod merge;
+mod name;
+mod offer;
+mod spec;
+pub mod target;
+
+pub use agent::{Commands, Monitoring};
+pub use item::{Call, Have, Host, Item, Key, Service, Subject, Timing};
+pub use name::{Label, Name, Word};
+pub use spec::{CheckSpec, Spec, Threshold};
+pub use target::{Server, Settings};

@@ -1,0 +1,217 @@
+//! One host from all the sources that say something of it.
+//!
+//! What they say is put together. Where two say what excludes each other, the tag that comes first by name is right, and
+//! the other is left out with both named.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::sync::Arc;
+
+use shoal_agent::{Blocked, Desired, Lifecycle, Source};
+
+use crate::agent::Commands;
+use crate::item::{Call, Host, Item, Service, Timing};
+use crate::name::{Label, Name, Word};
+use crate::offer::{Offer, Offered, Times};
+use crate::spec::Spec;
+
+/// What is used where nobody says anything, in seconds and attempts.
+const INTERVAL: u32 = 300;
+const RETRY: u32 = 60;
+const ATTEMPTS: u32 = 3;
+
+/// What one host should be.
+///
+/// # Errors
+/// It has no address that could be checked.
+pub(crate) fn decide(from: &[Source<'_, Spec>], commands: &Commands) -> Result<Desired<Item>, Blocked> {
+    let mut merge = Merge::default();
+    let mut draining = false;
+    for source in from {
+        draining |= source.host.is_some_and(|host| host.state == Lifecycle::Draining);
+        if let Some(offer) = Offer::of(source, commands) {
+            merge.add(offer);
+        }
+    }
+    merge.finish(draining)
+}
+
+/// Something with the source that said it.
+type Said<T> = Option<(T, Arc<str>)>;
+
+#[derive(Default)]
+struct Merge {
+    address: Said<Word>,
+    check: Said<Call>,
+    timing: Merged,
+    labels: BTreeMap<Label, (Word, Arc<str>)>,
+    services: BTreeMap<Name, (Offered, Merged, BTreeMap<Label, (Word, Arc<str>)>, Arc<str>)>,
+    bare: BTreeMap<Name, Arc<str>>,
+    groups: std::collections::BTreeSet<Name>,
+    parents: std::collections::BTreeSet<shoal_agent::HostName>,
+    depends_on: std::collections::BTreeSet<shoal_agent::HostName>,
+    left_out: Vec<Blocked>,
+}
+
+#[derive(Default)]
+struct Merged {
+    interval: Said<u32>,
+    retry: Said<u32>,
+    attempts: Said<u32>,
+    period: Said<Name>,
+    contacts: std::collections::BTreeSet<Name>,
+    contact_groups: std::collections::BTreeSet<Name>,
+}
+
+impl Merge {
+    fn add(&mut self, offer: Offer) {
+        let who: Arc<str> = offer.who.into();
+        let left_out = &mut self.left_out;
+        left_out.extend(offer.faults.into_iter().map(|why| Blocked::new(&*who, why)));
+        one(&mut self.address, offer.address, &who, "address", left_out);
+        one(&mut self.check, offer.check, &who, "host_check", left_out);
+        self.timing.add(offer.timing, &who, "the host", left_out);
+        labels(&mut self.labels, offer.labels, &who, "labels", left_out);
+        self.groups.extend(offer.groups);
+        self.parents.extend(offer.parents);
+        self.depends_on.extend(offer.depends_on);
+        for (name, mut offered) in offer.services {
+            let timing = std::mem::take(&mut offered.timing);
+            let mut said = std::mem::take(&mut offered.labels);
+            match self.services.get_mut(&name) {
+                None => {
+                    let (mut times, mut own) = (Merged::default(), BTreeMap::new());
+                    times.add(timing, &who, "", left_out);
+                    labels(&mut own, std::mem::take(&mut said), &who, "", left_out);
+                    self.services.insert(name, (offered, times, own, who.clone()));
+                }
+                // The host says it itself, and so says every tag of it.
+                Some(_) if offered.own => {}
+                Some((first, _, _, by)) if first.call != offered.call => {
+                    left_out.push(clash(&format!("checks.{name}"), &offered.call, &who, &first.call, by));
+                }
+                Some((first, times, own, _)) => {
+                    times.add(timing, &who, &format!("checks.{name}"), left_out);
+                    labels(own, said, &who, &format!("checks.{name}.labels"), left_out);
+                    first.groups.extend(offered.groups);
+                    first.depends_on.extend(offered.depends_on);
+                }
+            }
+        }
+        for name in offer.bare {
+            self.bare.entry(name).or_insert_with(|| who.clone());
+        }
+    }
+
+    fn finish(self, draining: bool) -> Result<Desired<Item>, Blocked> {
+        let mut left_out = self.left_out;
+        for (name, who) in self.bare.iter().filter(|(name, _)| !self.services.contains_key(name)) {
+            let why = format!("checks.{name}: no tag gives it a command");
+            left_out.push(Blocked::new(&**who, why));
+        }
+        let Some((address, _)) = self.address else {
+            return Err(left_out
+                .into_iter()
+                .next()
+                .unwrap_or_else(|| Blocked::new("monitoring", "no source has a host")));
+        };
+        let names: Vec<Name> = self.services.keys().cloned().collect();
+        let service = |(name, (offered, timing, own, who)): (Name, (Offered, Merged, _, Arc<str>))| {
+            let Offered { call, groups, mut depends_on, .. } = offered;
+            depends_on.retain(|on| {
+                let known = *on != name && names.binary_search(on).is_ok();
+                if !known {
+                    let why = format!("checks.{name}.depends_on: {on} is no other check of this host");
+                    left_out.push(Blocked::new(&*who, why));
+                }
+                known
+            });
+            (name, Service { check: call, timing: timing.finish(), groups, labels: bare(own), depends_on })
+        };
+        let services = self.services.into_iter().map(service).collect();
+        let mut labels = bare(self.labels);
+        if let (true, Ok(label), Ok(value)) = (draining, "state".parse(), "draining".parse()) {
+            labels.insert(label, value);
+        }
+        let host = Host {
+            address,
+            draining,
+            check: self.check.map(|(call, _)| call),
+            timing: self.timing.finish(),
+            groups: self.groups,
+            labels,
+            parents: self.parents,
+            depends_on: self.depends_on,
+            services,
+        };
+        Ok(Desired { item: Some(Item::Host(Arc::new(host))), left_out })
+    }
+}
+
+impl Merged {
+    fn add(&mut self, said: Times, who: &Arc<str>, what: &str, left_out: &mut Vec<Blocked>) {
+        one(&mut self.interval, said.interval, who, &format!("{what}: interval"), left_out);
+        one(&mut self.retry, said.retry, who, &format!("{what}: retry"), left_out);
+        one(&mut self.attempts, said.attempts, who, &format!("{what}: attempts"), left_out);
+        one(&mut self.period, said.period, who, &format!("{what}: period"), left_out);
+        self.contacts.extend(said.contacts);
+        self.contact_groups.extend(said.contact_groups);
+    }
+
+    fn finish(self) -> Timing {
+        let or = |said: Said<u32>, usual| said.map_or(usual, |(number, _)| number);
+        Timing {
+            interval: or(self.interval, INTERVAL),
+            retry: or(self.retry, RETRY),
+            attempts: or(self.attempts, ATTEMPTS),
+            period: self.period.map(|(name, _)| name),
+            contacts: self.contacts,
+            contact_groups: self.contact_groups,
+        }
+    }
+}
+
+/// Of several that say one thing the first is right.
+fn one<T: PartialEq + Display>(
+    first: &mut Said<T>,
+    said: Option<T>,
+    who: &Arc<str>,
+    what: &str,
+    left_out: &mut Vec<Blocked>,
+) {
+    let Some(said) = said else { return };
+    match first {
+        Some((have, _)) if *have == said => {}
+        Some((have, by)) => left_out.push(clash(what, &said, who, have, by)),
+        None => *first = Some((said, who.clone())),
+    }
+}
+
+fn labels(
+    first: &mut BTreeMap<Label, (Word, Arc<str>)>,
+    said: BTreeMap<Label, Word>,
+    who: &Arc<str>,
+    what: &str,
+    left_out: &mut Vec<Blocked>,
+) {
+    for (label, value) in said {
+        match first.get(&label) {
+            Some((have, _)) if *have == value => {}
+            Some((have, by)) => left_out.push(clash(&format!("{what}.{label}"), &value, who, have, by)),
+            None => drop(first.insert(label, (value, who.clone()))),
+        }
+    }
+}
+
+fn bare(labels: BTreeMap<Label, (Word, Arc<str>)>) -> BTreeMap<Label, Word> {
+    labels.into_iter().map(|(label, (value, _))| (label, value)).collect()
+}
+
+fn clash(what: &str, said: &dyn Display, who: &str, have: &dyn Display, by: &str) -> Blocked {
+    Blocked {
+        who: vec![who.to_owned(), by.to_owned()],
+        why: format!(
+            "{what}: {who} says {said}, and {by} says {have}, which is used; one of them must give way"
+        ),
+    }
+}

@@ -1,0 +1,275 @@
+//! What goes into the candidate, and what is left out of it.
+//!
+//! One bad definition must not hold up the others. What the checker names is left out: a check whose command the server does
+//! not have, a contact group that it does not know, a host that somebody has defined already. The host's change is then
+//! reported as failed, with what the checker said, and everything else goes live.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use shoal_agent::{Fault, HostName};
+
+use super::known::{Entry, Known};
+use super::render::{self, Around};
+use super::tree::Shard;
+use crate::item::{Host, Timing};
+use crate::name::Name;
+
+/// When enough is said of one host.
+const MAX_SAID: usize = 1_000;
+
+/// The files as they shall be: changed in place, and put back if it comes to nothing.
+pub(super) struct Draft<'a> {
+    pub(super) known: &'a mut Known,
+    unit: u32,
+    /// What was there before.
+    before: BTreeMap<HostName, Option<Entry>>,
+    /// The shards to write.
+    pub(super) touched: BTreeSet<Shard>,
+    /// What does not go in as it was wanted, and why.
+    pub(super) faults: BTreeMap<HostName, Fault>,
+}
+
+/// What a checker complains about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Blame {
+    /// The server does not have this one.
+    Unknown(Kind, Name),
+    /// The server has this group already.
+    Twice(&'static str, Name),
+    /// This check of this host.
+    Service(HostName, Name),
+    /// This host.
+    Host(HostName),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Command,
+    Contact,
+    ContactGroup,
+    Period,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(known: &'a mut Known, unit: u32) -> Self {
+        known.unsettled = true;
+        let touched = known.stray.clone();
+        Self { known, unit, before: BTreeMap::new(), touched, faults: BTreeMap::new() }
+    }
+
+    /// This host shall stand so, or not at all.
+    pub(super) fn put(&mut self, name: &HostName, host: Option<Arc<Host>>) {
+        let had = self.known.hosts.get(name).cloned();
+        let appears = had.is_some() != host.is_some();
+        self.before.entry(name.clone()).or_insert(had);
+        self.known.put(name.clone(), host.map(|host| Entry { host, odd: None }));
+        self.touched.insert(Shard::of(name));
+        if appears {
+            self.touched.extend(self.known.namers(name).map(Shard::of));
+        }
+    }
+
+    /// The text of every shard to write; empty: without that shard.
+    pub(super) fn render(&self) -> BTreeMap<Shard, String> {
+        let known = &*self.known;
+        let knows = |name: &HostName| known.hosts.contains_key(name);
+        let around = Around { unit: self.unit, knows: &knows };
+        let text = |shard: Shard| {
+            let mut hosts = known
+                .in_shard(shard)
+                .filter_map(|name| {
+                    known.hosts.get(name).map(|entry| (name, &*entry.host, entry.odd.as_deref()))
+                })
+                .peekable();
+            if hosts.peek().is_none() { String::new() } else { render::file(hosts, &around) }
+        };
+        self.touched.iter().map(|&shard| (shard, text(shard))).collect()
+    }
+
+    /// It came to nothing: all is as it was.
+    pub(super) fn undo(self) {
+        for (name, entry) in self.before {
+            self.known.put(name, entry);
+        }
+        self.known.unsettled = false;
+    }
+
+    /// Leaves out what the checker complains about; `false` if it names nothing that could be left out. `candidate` is the
+    /// folder that it read.
+    pub(super) fn blame(&mut self, complaint: &str, candidate: &Path) -> bool {
+        let errors: Vec<&str> = complaint
+            .lines()
+            .filter(|line| line.starts_with("Error") || line.contains("Duplicate definition"))
+            .collect();
+        let mut blames: BTreeMap<Blame, &str> = BTreeMap::new();
+        for line in errors {
+            if let Some(blame) = unknown(line).or_else(|| place(line, candidate)).or_else(|| named(line)) {
+                blames.entry(blame).or_insert(line);
+            }
+        }
+        // What is unknown is behind much of what else is said.
+        if blames.keys().any(|blame| matches!(blame, Blame::Unknown(..) | Blame::Twice(..))) {
+            blames.retain(|blame, _| matches!(blame, Blame::Unknown(..) | Blame::Twice(..)));
+        }
+        let mut found = false;
+        for (blame, said) in blames {
+            found |= self.leave_out(&blame, said);
+        }
+        found
+    }
+
+    fn leave_out(&mut self, blame: &Blame, said: &str) -> bool {
+        match blame {
+            Blame::Twice(kind, name) => self.known.elsewhere.insert((kind, name.clone())),
+            Blame::Unknown(kind, name) => self.without(*kind, name, said),
+            Blame::Service(name, service) => {
+                self.reduce(name, said, |host| host.services.remove(service).is_some())
+            }
+            Blame::Host(name) => {
+                if !self.known.hosts.contains_key(name) {
+                    return false;
+                }
+                let before = self.before.get(name).cloned().flatten().map(|entry| entry.host);
+                let now = self.known.hosts.get(name).map(|entry| entry.host.clone());
+                // As it was, if that was something else; else not at all.
+                let back =
+                    before.filter(|before| Some(before) != now.as_ref() && !self.faults.contains_key(name));
+                self.put(name, back);
+                self.faulty(name, said);
+                true
+            }
+        }
+    }
+
+    /// Takes out of every host what the server does not have.
+    fn without(&mut self, kind: Kind, name: &Name, said: &str) -> bool {
+        let timing = |timing: &mut Timing| match kind {
+            Kind::Command => false,
+            Kind::Contact => timing.contacts.remove(name),
+            Kind::ContactGroup => timing.contact_groups.remove(name),
+            Kind::Period => timing.period.take_if(|period| period == name).is_some(),
+        };
+        let strip = |host: &mut Host| {
+            let mut found = timing(&mut host.timing);
+            if kind == Kind::Command {
+                found |= host.check.take_if(|check| check.command == *name).is_some();
+                let all = host.services.len();
+                host.services.retain(|_, service| service.check.command != *name);
+                found |= host.services.len() < all;
+            }
+            for service in host.services.values_mut() {
+                found |= timing(&mut service.timing);
+            }
+            found
+        };
+        let all: Vec<HostName> = self.known.hosts.keys().cloned().collect();
+        let mut found = false;
+        for host in all {
+            found |= self.reduce(&host, said, strip);
+        }
+        found
+    }
+
+    /// Takes something out of a host; whether it was there.
+    fn reduce(&mut self, name: &HostName, said: &str, strip: impl Fn(&mut Host) -> bool) -> bool {
+        let Some(entry) = self.known.hosts.get(name) else { return false };
+        let mut host = (*entry.host).clone();
+        if !strip(&mut host) {
+            return false;
+        }
+        let names: BTreeSet<Name> = host.services.keys().cloned().collect();
+        for service in host.services.values_mut() {
+            service.depends_on.retain(|on| names.contains(on));
+        }
+        self.put(name, Some(Arc::new(host)));
+        self.faulty(name, said);
+        true
+    }
+
+    fn faulty(&mut self, name: &HostName, said: &str) {
+        let said = said.trim_start_matches("Error: ").trim_start_matches("Warning: ");
+        let new = || {
+            Fault::new(
+                format!("write the checks of {name}"),
+                "Nagios refuses part of them, which is left out",
+            )
+            .next("correct the tag or the host that it comes from, or give the server what it lacks")
+            .permanent()
+        };
+        let fault = self.faults.entry(name.clone()).or_insert_with(new);
+        if fault.why.len() < MAX_SAID {
+            fault.why += if fault.why.contains(": ") { "; " } else { ": " };
+            fault.why += said;
+        }
+    }
+}
+
+/// The text between the first quotes after `start`.
+fn quoted<'t>(line: &'t str, start: &str) -> Option<&'t str> {
+    let (_, rest) = line.split_once(start)?;
+    rest.strip_prefix('\'')?.split('\'').next()
+}
+
+/// `Could not find any contactgroup matching 'x'`, `Service check command 'x' specified in …`, ….
+fn unknown(line: &str) -> Option<Blame> {
+    const SAID: [(&str, Kind); 9] = [
+        ("ervice check command ", Kind::Command),
+        ("ost check command ", Kind::Command),
+        ("Could not find any contactgroup matching ", Kind::ContactGroup),
+        ("Could not find any contact matching ", Kind::Contact),
+        ("Could not add contactgroup ", Kind::ContactGroup),
+        ("Could not add contact ", Kind::Contact),
+        ("Failed to locate check_period ", Kind::Period),
+        ("Failed to locate notification_period ", Kind::Period),
+        ("Failed to locate notification period ", Kind::Period),
+    ];
+    for (start, kind) in SAID {
+        if let Some(name) = quoted(line, start).and_then(|name| name.parse().ok()) {
+            return Some(Blame::Unknown(kind, name));
+        }
+    }
+    for (kind, start) in [
+        ("host", "Duplicate definition found for hostgroup "),
+        ("service", "Duplicate definition found for servicegroup "),
+    ] {
+        if let Some(name) = quoted(line, start).and_then(|name| name.parse().ok()) {
+            return Some(Blame::Twice(kind, name));
+        }
+    }
+    None
+}
+
+/// `… (config file '/…/7/a.cfg', starting on line 12)`: what stands there, if it is the candidate's.
+fn place(line: &str, candidate: &Path) -> Option<Blame> {
+    let file = Path::new(quoted(line, "config file ")?);
+    if !file.starts_with(candidate) {
+        return None;
+    }
+    let (_, number) =
+        line.split_once("starting on line ").or_else(|| line.split_once("starting at line "))?;
+    let digits = number.find(|c: char| !c.is_ascii_digit()).unwrap_or(number.len());
+    let number: usize = number[..digits].parse().ok()?;
+    let text = fs::read_to_string(file).ok()?;
+    let object: Vec<&str> =
+        text.lines().skip(number.saturating_sub(1)).take_while(|line| *line != "}").collect();
+    let value = |name: &str| object.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    let host = value("dependent_host_name").or_else(|| value("host_name"))?.parse().ok()?;
+    let service = value("dependent_service_description").or_else(|| value("service_description"));
+    Some(match service.and_then(|name| name.parse().ok()) {
+        Some(service) => Blame::Service(host, service),
+        None => Blame::Host(host),
+    })
+}
+
+/// `… service 'x' … host 'y' …`, by name alone.
+fn named(line: &str) -> Option<Blame> {
+    let lower = line.to_lowercase();
+    let host: HostName = quoted(&lower, "host ")?.parse().ok()?;
+    Some(match quoted(&lower, "service ").and(quoted(line, "ervice ")).and_then(|name| name.parse().ok()) {
+        Some(service) => Blame::Service(host, service),
+        None => Blame::Host(host),
+    })
+}

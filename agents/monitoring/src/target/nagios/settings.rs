@@ -1,0 +1,171 @@
+//! `[agent.nagios]` in the node's configuration, and what is read of the server's own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use shoal_agent::Fault;
+
+/// How and where Nagios is given its hosts.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NagiosSettings {
+    /// Shoal's own folder. The server's configuration names `current` in it as a `cfg_dir`.
+    pub directory: PathBuf,
+    /// The server's main configuration file.
+    #[serde(default = "NagiosSettings::config")]
+    pub config: PathBuf,
+    /// Accepts or refuses a candidate; `{config}` is a main configuration file that reads it.
+    #[serde(default = "NagiosSettings::check")]
+    pub check: Vec<String>,
+    /// How long, in seconds, the check may take, and the server to read what is new.
+    #[serde(default = "NagiosSettings::within")]
+    pub within: u64,
+}
+
+impl NagiosSettings {
+    fn config() -> PathBuf {
+        "/etc/nagios4/nagios.cfg".into()
+    }
+
+    fn check() -> Vec<String> {
+        ["nagios4", "-v", "{config}"].map(str::to_owned).into()
+    }
+
+    fn within() -> u64 {
+        30
+    }
+
+    pub(super) fn verify(&self) -> Result<(), Fault> {
+        let bad = |why: &str| Err(Fault::new("read [agent.nagios] of the configuration", why).permanent());
+        if !self.directory.is_absolute() || !self.config.is_absolute() {
+            return bad("directory and config must be paths that begin with /");
+        }
+        if self.within == 0 {
+            return bad("within = 0 leaves no time; write at least 1");
+        }
+        if self.check.is_empty() {
+            return bad(
+                "check is empty, and one bad definition ends a server that reads it; leave check out",
+            );
+        }
+        Ok(())
+    }
+
+    pub(super) fn patience(&self) -> Duration {
+        Duration::from_secs(self.within)
+    }
+}
+
+/// What Shoal needs to know of the server's main configuration.
+#[derive(Clone, Debug)]
+pub(super) struct MainConfig {
+    lines: Vec<String>,
+    folder: PathBuf,
+    /// Where it takes commands from outside.
+    pub(super) commands: PathBuf,
+    /// Where it says what it knows of hosts and services.
+    pub(super) status: PathBuf,
+    /// Where it says which objects it has read.
+    pub(super) cache: PathBuf,
+    /// How many seconds its unit of time has.
+    pub(super) unit: u32,
+}
+
+impl MainConfig {
+    pub(super) fn read(path: &Path) -> Result<Self, Fault> {
+        let what = || format!("read the configuration of Nagios, {}", path.display());
+        let text = fs::read_to_string(path).map_err(|e| {
+            Fault::new(what(), e)
+                .next("name the file that Nagios is started with as config in [agent.nagios]")
+        })?;
+        let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
+        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        let value = |name: &str| {
+            lines
+                .iter()
+                .rev()
+                .filter_map(|line| line.split_once('='))
+                .find(|(key, _)| key.trim() == name)
+                .map(|(_, v)| v.trim())
+        };
+        let place = |name: &str| {
+            let found = value(name).map(|value| folder.join(value));
+            found.ok_or_else(|| Fault::new(what(), format!("it does not say {name}")).permanent())
+        };
+        if value("check_external_commands") != Some("1") {
+            let why = "check_external_commands is not 1, so Shoal cannot have it read what is new";
+            return Err(Fault::new(what(), why).next("write check_external_commands=1 there").permanent());
+        }
+        let unit =
+            value("interval_length").map_or(Some(60), |text| text.parse().ok().filter(|unit| *unit > 0));
+        let unit =
+            unit.ok_or_else(|| Fault::new(what(), "interval_length is no number of seconds").permanent())?;
+        Ok(Self {
+            commands: place("command_file")?,
+            status: place("status_file")?,
+            cache: place("object_cache_file")?,
+            unit,
+            folder,
+            lines,
+        })
+    }
+
+    /// The same configuration with `candidate` in place of `current`, to stand in another folder.
+    ///
+    /// # Errors
+    /// It does not read `current`.
+    pub(super) fn with(&self, current: &Path, candidate: &Path) -> Result<String, Fault> {
+        const PATHS: [&str; 3] = ["cfg_file", "cfg_dir", "resource_file"];
+        let (mut text, mut found) = (String::new(), false);
+        for line in &self.lines {
+            match line.split_once('=').map(|(key, value)| (key.trim(), value.trim())) {
+                Some((key, value)) if PATHS.contains(&key) => {
+                    let path = self.folder.join(value);
+                    // As paths compare, a slash at the end makes no difference.
+                    let ours = key == "cfg_dir" && path == current;
+                    found |= ours;
+                    text += &format!("{key}={}\n", if ours { candidate } else { &path }.display());
+                }
+                _ => {
+                    text += line;
+                    text.push('\n');
+                }
+            }
+        }
+        if found {
+            return Ok(text);
+        }
+        let line = format!("cfg_dir={}", current.display());
+        Err(Fault::new(
+            "have Nagios read what Shoal writes",
+            format!("its main configuration has no line {line}"),
+        )
+        .next("add that line, and start Nagios anew")
+        .permanent())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_candidate_stands_in_for_what_is_read_now() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("nagios.cfg");
+        let text = "# cfg_dir=/x\ncommand_file=/v/cmd\nstatus_file=/v/status\nobject_cache_file=var/cache\n\
+                    check_external_commands=1\ninterval_length=30\ncfg_dir=/shoal/current/\ncfg_file=own.cfg\n";
+        fs::write(&path, text).unwrap();
+        let config = MainConfig::read(&path).unwrap();
+        assert_eq!((config.unit, config.cache.clone()), (30, dir.path().join("var/cache")));
+        let made = config.with(Path::new("/shoal/current"), Path::new("/shoal/next")).unwrap();
+        let own = format!("cfg_dir=/shoal/next\ncfg_file={}\n", dir.path().join("own.cfg").display());
+        assert!(made.starts_with("# cfg_dir=/x\n") && made.ends_with(&own), "{made}");
+        let why = config.with(Path::new("/other"), Path::new("/next")).unwrap_err().to_string();
+        assert!(why.contains("no line cfg_dir=/other"), "{why}");
+        fs::write(&path, text.replace("commands=1", "commands=0")).unwrap();
+        assert!(MainConfig::read(&path).unwrap_err().to_string().contains("write check_external_commands=1"));
+    }
+}

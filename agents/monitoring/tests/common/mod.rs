@@ -1,0 +1,30 @@
+//! What the tests against a real Nagios share: the server, and the program with a database and a configuration.
+
+#![allow(dead_code, unused_imports, reason = "each test uses its own part")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "this is test code")]
+
+mod nagios;
+mod scratch;
+
+use std::time::{Duration, Instant};
+
+pub(crate) use nagios::Nagios;
+pub(crate) use scratch::{Daemon, Scratch};
+
+/// Whether Nagios is here; says so if not.
+pub(crate) fn here(test: &str) -> bool {
+    let found = std::path::Path::new("/usr/sbin/nagios4").exists();
+    if !found {
+        println!("SKIPPED: {test}: nagios4 is not installed");
+    }
+    found
+}
+
+/// Waits until something is so; at most half a minute.
+pub(crate) fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !so() {
+        assert!(Instant::now() < end, "it did not come true: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
