@@ -59,6 +59,7 @@ async fn nagios_checks_what_the_tags_say() {
         set([
             "box1.example.com/load",
             "box1.example.com/procs",
+            "monitor.example.com/self",
             "web1.example.com/load",
             "web1.example.com/procs",
             "web2.example.com/procs"

@@ -69,7 +69,8 @@ impl Target<Monitoring> for Nagios {
     }
 
     async fn start(&self) -> Result<(), Fault> {
-        self.prepare()
+        self.prepare();
+        Ok(())
     }
 
     async fn observe(&self, unit: &Unit, _: Scope<'_, Key>) -> Result<Observed<Monitoring>, Fault> {

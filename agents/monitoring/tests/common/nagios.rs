@@ -52,6 +52,13 @@ define host {
  max_check_attempts 3
  contact_groups ops
 }
+define service {
+ host_name monitor.example.com
+ service_description self
+ check_command check_ping
+ max_check_attempts 3
+ contact_groups ops
+}
 ";
 
 /// A Nagios, running or not.
@@ -78,7 +85,7 @@ impl Nagios {
              status_file={at}/var/status.dat\nstate_retention_file={at}/var/retention.dat\n\
              temp_file={at}/var/nagios.tmp\ntemp_path={at}/var\ncheck_result_path={at}/var/spool\n\
              command_file={at}/rw/nagios.cmd\nquery_socket={at}/rw/nagios.qh\nlock_file={at}/nagios.lock\n\
-             nagios_user={}\nnagios_group={}\ncheck_external_commands=1\nstatus_update_interval=1\n\
+             nagios_user={}\nnagios_group={}\ncheck_external_commands=1\nretain_state_information=1\nstatus_update_interval=1\n\
              check_for_updates=0\nbare_update_check=1\nuse_syslog=0\n\
              illegal_macro_output_chars=`~$&|'\"<>\n",
             user("-u"),

@@ -71,7 +71,7 @@ impl Scratch {
 
     /// Converges; nothing may be left to do.
     pub(crate) fn converge(&self) {
-        let (code, said) = self.run(&["--once"]);
+        let (code, said) = self.run(&["--once", "--wait", "30s"]);
         assert_eq!(code, 0, "{said}");
         let (code, said) = self.run(&["--plan"]);
         assert_eq!(code, 0, "{said}");

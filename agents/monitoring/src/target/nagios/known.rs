@@ -13,7 +13,7 @@ use crate::item::Host;
 use crate::name::Name;
 
 /// How much later than a command the server has to have spoken for its word to count.
-const SETTLES: Duration = Duration::from_secs(2);
+pub(super) const SETTLES: Duration = Duration::from_secs(2);
 
 /// A host in the files.
 #[derive(Clone, Debug)]

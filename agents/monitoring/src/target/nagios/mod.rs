@@ -21,7 +21,7 @@ mod render;
 mod settings;
 mod tree;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use shoal_agent::{Applied, Batch, Edit, Fault, Fence, HostName, Observed, Outcome, Seen, command, owner};
@@ -60,11 +60,17 @@ impl Nagios {
     }
 
     /// Removes what an agent that was killed left behind.
-    pub(super) fn prepare(&self) -> Result<(), Fault> {
-        if let Err(error) = self.tree.sweep() {
+    pub(super) fn prepare(&self) {
+        let read = || {
+            let main = MainConfig::read(&self.settings.config).ok()?;
+            let current = self.tree.look().ok()??;
+            Some(live::mark(&main.cache)? == current.name)
+        };
+        // What there is to go back to is needed until the server is known to have read what is there.
+        let tidied = if read() == Some(true) { self.tree.settle() } else { self.tree.sweep() };
+        if let Err(error) = tidied {
             tracing::debug!("{} was not tidied: {error}", self.settings.directory.display());
         }
-        Ok(())
     }
 
     pub(super) async fn look(&self) -> Result<Observed<Monitoring>, Fault> {
@@ -170,11 +176,19 @@ impl Work<'_> {
         {
             self.load(batch, known).await?;
         }
-        self.downtimes(batch, &faults, known).await?;
+        let told = self.downtimes(batch, &faults, known).await?;
         let mut applied = each(batch, |name| match name.and_then(|name| faults.get(name)) {
             Some(fault) => Outcome::Failed(fault.clone()),
             None => Outcome::Done,
         });
+        // What the server was told shows when it next says what it knows.
+        let shows = self.fence.clock.now() + millis(self.main.says + known::SETTLES);
+        for (_, outcome) in applied.each.iter_mut().filter(|(key, _)| told.contains(&key.subject)) {
+            let memo = serde_json::Value::Null;
+            if *outcome == Outcome::Done {
+                *outcome = Outcome::Running { memo, look_again: shows };
+            }
+        }
         // Others lost something, too: they are decided on again.
         let others = faults.into_keys().map(|name| key(Subject::Host(name)));
         let missing = others.filter(|key| batch.changes.iter().all(|edit| edit.key != *key));
@@ -202,7 +216,7 @@ impl Work<'_> {
             };
             let mended = draft.blame(&complaint, &path);
             // Of what was not accepted nothing is needed any more.
-            self.nagios.prepare()?;
+            self.nagios.prepare();
             if !mended {
                 let why =
                     complaint.lines().filter(|line| line.starts_with("Error")).collect::<Vec<_>>().join("; ");
@@ -275,7 +289,7 @@ impl Work<'_> {
         batch: &Batch<Monitoring>,
         faults: &BTreeMap<HostName, Fault>,
         known: &mut Known,
-    ) -> Result<(), Fault> {
+    ) -> Result<BTreeSet<Subject>, Fault> {
         let mut commands = Vec::new();
         let mut told = Vec::new();
         for (edit, name) in
@@ -292,12 +306,12 @@ impl Work<'_> {
             told.push((name, want.draining));
         }
         if commands.is_empty() {
-            return Ok(());
+            return Ok(BTreeSet::new());
         }
         self.fence.check()?;
         self.tell(&commands, "tell Nagios of downtimes").await?;
-        told.into_iter().for_each(|(name, draining)| known.told(name.clone(), draining));
-        Ok(())
+        told.iter().for_each(|(name, draining)| known.told((*name).clone(), *draining));
+        Ok(told.into_iter().map(|(name, _)| Subject::Host(name.clone())).collect())
     }
 
     async fn tell(&self, commands: &[String], what: &str) -> Result<(), Fault> {
@@ -309,6 +323,10 @@ impl Work<'_> {
                 .next("see that the agent's user is in the group that may write there"),
         })
     }
+}
+
+fn millis(span: std::time::Duration) -> shoal_agent::Millis {
+    span.as_millis().try_into().unwrap_or(shoal_agent::Millis::MAX / 4)
 }
 
 /// Whether it had a downtime of Shoal's, as far as is known.

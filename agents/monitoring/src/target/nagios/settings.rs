@@ -71,6 +71,8 @@ pub(super) struct MainConfig {
     pub(super) cache: PathBuf,
     /// How many seconds its unit of time has.
     pub(super) unit: u32,
+    /// How often it says what it knows.
+    pub(super) says: Duration,
 }
 
 impl MainConfig {
@@ -94,15 +96,23 @@ impl MainConfig {
             let found = value(name).map(|value| folder.join(value));
             found.ok_or_else(|| Fault::new(what(), format!("it does not say {name}")).permanent())
         };
-        if value("check_external_commands") != Some("1") {
-            let why = "check_external_commands is not 1, so Shoal cannot have it read what is new";
-            return Err(Fault::new(what(), why).next("write check_external_commands=1 there").permanent());
+        let needed = [
+            ("check_external_commands", "Shoal cannot have it read what is new"),
+            ("retain_state_information", "it forgets every downtime when it reads what is new"),
+        ];
+        if let Some((name, so)) = needed.into_iter().find(|(name, _)| value(name) != Some("1")) {
+            return Err(Fault::new(what(), format!("{name} is not 1, so {so}"))
+                .next(format!("write {name}=1 there, and start Nagios anew"))
+                .permanent());
         }
         let unit =
             value("interval_length").map_or(Some(60), |text| text.parse().ok().filter(|unit| *unit > 0));
         let unit =
             unit.ok_or_else(|| Fault::new(what(), "interval_length is no number of seconds").permanent())?;
+        // The server's own default.
+        let says = value("status_update_interval").and_then(|text| text.parse().ok()).unwrap_or(60);
         Ok(Self {
+            says: Duration::from_secs(says),
             commands: place("command_file")?,
             status: place("status_file")?,
             cache: place("object_cache_file")?,
@@ -156,7 +166,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("nagios.cfg");
         let text = "# cfg_dir=/x\ncommand_file=/v/cmd\nstatus_file=/v/status\nobject_cache_file=var/cache\n\
-                    check_external_commands=1\ninterval_length=30\ncfg_dir=/shoal/current/\ncfg_file=own.cfg\n";
+                    check_external_commands=1\nretain_state_information=1\ninterval_length=30\ncfg_dir=/shoal/current/\ncfg_file=own.cfg\n";
         fs::write(&path, text).unwrap();
         let config = MainConfig::read(&path).unwrap();
         assert_eq!((config.unit, config.cache.clone()), (30, dir.path().join("var/cache")));
