@@ -3,11 +3,11 @@
 //! What they say is put together. Where two say what excludes each other, the tag that comes first by name is right, and
 //! the other is left out with both named.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::sync::Arc;
 
-use shoal_agent::{Blocked, Desired, Lifecycle, Source};
+use shoal_agent::{Blocked, Desired, HostName, Lifecycle, Source};
 
 use crate::agent::Commands;
 use crate::item::{Call, Host, Item, Service, Timing};
@@ -39,17 +39,30 @@ pub(crate) fn decide(from: &[Source<'_, Spec>], commands: &Commands) -> Result<D
 /// Something with the source that said it.
 type Said<T> = Option<(T, Arc<str>)>;
 
+/// Labels with the source that said each.
+type Labels = BTreeMap<Label, (Word, Arc<str>)>;
+
+/// A check of several sources.
+struct Together {
+    /// As the first says it; what the others add is in the other fields, or in its sets.
+    first: Offered,
+    /// Who that is.
+    by: Arc<str>,
+    timing: Merged,
+    labels: Labels,
+}
+
 #[derive(Default)]
 struct Merge {
     address: Said<Word>,
     check: Said<Call>,
     timing: Merged,
-    labels: BTreeMap<Label, (Word, Arc<str>)>,
-    services: BTreeMap<Name, (Offered, Merged, BTreeMap<Label, (Word, Arc<str>)>, Arc<str>)>,
+    labels: Labels,
+    services: BTreeMap<Name, Together>,
     bare: BTreeMap<Name, Arc<str>>,
-    groups: std::collections::BTreeSet<Name>,
-    parents: std::collections::BTreeSet<shoal_agent::HostName>,
-    depends_on: std::collections::BTreeSet<shoal_agent::HostName>,
+    groups: BTreeSet<Name>,
+    parents: BTreeSet<HostName>,
+    depends_on: BTreeSet<HostName>,
     left_out: Vec<Blocked>,
 }
 
@@ -59,8 +72,8 @@ struct Merged {
     retry: Said<u32>,
     attempts: Said<u32>,
     period: Said<Name>,
-    contacts: std::collections::BTreeSet<Name>,
-    contact_groups: std::collections::BTreeSet<Name>,
+    contacts: BTreeSet<Name>,
+    contact_groups: BTreeSet<Name>,
 }
 
 impl Merge {
@@ -77,26 +90,32 @@ impl Merge {
         self.depends_on.extend(offer.depends_on);
         for (name, mut offered) in offer.services {
             let timing = std::mem::take(&mut offered.timing);
-            let mut said = std::mem::take(&mut offered.labels);
-            match self.services.get_mut(&name) {
-                None => {
-                    let (mut times, mut own) = (Merged::default(), BTreeMap::new());
-                    times.add(timing, &who, "", left_out);
-                    labels(&mut own, std::mem::take(&mut said), &who, "", left_out);
-                    self.services.insert(name, (offered, times, own, who.clone()));
-                }
+            let said = std::mem::take(&mut offered.labels);
+            let what = format!("checks.{name}");
+            let Some(have) = self.services.get_mut(&name) else {
+                let mut new = Together {
+                    first: offered,
+                    by: who.clone(),
+                    timing: Merged::default(),
+                    labels: Labels::new(),
+                };
+                new.timing.add(timing, &who, &what, left_out);
+                labels(&mut new.labels, said, &who, &what, left_out);
+                self.services.insert(name, new);
+                continue;
+            };
+            if offered.own {
                 // The host says it itself, and so says every tag of it.
-                Some(_) if offered.own => {}
-                Some((first, _, _, by)) if first.call != offered.call => {
-                    left_out.push(clash(&format!("checks.{name}"), &offered.call, &who, &first.call, by));
-                }
-                Some((first, times, own, _)) => {
-                    times.add(timing, &who, &format!("checks.{name}"), left_out);
-                    labels(own, said, &who, &format!("checks.{name}.labels"), left_out);
-                    first.groups.extend(offered.groups);
-                    first.depends_on.extend(offered.depends_on);
-                }
+                continue;
             }
+            if have.first.call != offered.call {
+                left_out.push(clash(&what, &offered.call, &who, &have.first.call, &have.by));
+                continue;
+            }
+            have.timing.add(timing, &who, &what, left_out);
+            labels(&mut have.labels, said, &who, &format!("{what}.labels"), left_out);
+            have.first.groups.extend(offered.groups);
+            have.first.depends_on.extend(offered.depends_on);
         }
         for name in offer.bare {
             self.bare.entry(name).or_insert_with(|| who.clone());
@@ -116,17 +135,17 @@ impl Merge {
                 .unwrap_or_else(|| Blocked::new("monitoring", "no source has a host")));
         };
         let names: Vec<Name> = self.services.keys().cloned().collect();
-        let service = |(name, (offered, timing, own, who)): (Name, (Offered, Merged, _, Arc<str>))| {
-            let Offered { call, groups, mut depends_on, .. } = offered;
+        let service = |(name, Together { first, by, timing, labels }): (Name, Together)| {
+            let Offered { call, groups, mut depends_on, .. } = first;
             depends_on.retain(|on| {
                 let known = *on != name && names.binary_search(on).is_ok();
                 if !known {
                     let why = format!("checks.{name}.depends_on: {on} is no other check of this host");
-                    left_out.push(Blocked::new(&*who, why));
+                    left_out.push(Blocked::new(&*by, why));
                 }
                 known
             });
-            (name, Service { check: call, timing: timing.finish(), groups, labels: bare(own), depends_on })
+            (name, Service { check: call, timing: timing.finish(), groups, labels: bare(labels), depends_on })
         };
         let services = self.services.into_iter().map(service).collect();
         let mut labels = bare(self.labels);
@@ -188,7 +207,7 @@ fn one<T: PartialEq + Display>(
 }
 
 fn labels(
-    first: &mut BTreeMap<Label, (Word, Arc<str>)>,
+    first: &mut Labels,
     said: BTreeMap<Label, Word>,
     who: &Arc<str>,
     what: &str,
@@ -203,7 +222,7 @@ fn labels(
     }
 }
 
-fn bare(labels: BTreeMap<Label, (Word, Arc<str>)>) -> BTreeMap<Label, Word> {
+fn bare(labels: Labels) -> BTreeMap<Label, Word> {
     labels.into_iter().map(|(label, (value, _))| (label, value)).collect()
 }
 

@@ -20,6 +20,18 @@ define command {
  command_line /bin/echo args $ARG1$ $ARG2$ $ARG3$
 }
 define command {
+ command_name check_procs
+ command_line /bin/true $ARG1$ $ARG2$
+}
+define command {
+ command_name check_load
+ command_line /bin/true $ARG1$ $ARG2$
+}
+define command {
+ command_name check_http
+ command_line /bin/true $ARG1$ $ARG2$
+}
+define command {
  command_name notify
  command_line /bin/true
 }

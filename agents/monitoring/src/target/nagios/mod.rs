@@ -161,12 +161,12 @@ impl Work<'_> {
                 draft.put(name, host);
             }
         }
-        if rewrites || !draft.touched.is_empty() {
-            if let Err(fault) = self.candidate(&mut draft).await {
-                draft.undo();
-                known.server = server;
-                return Err(fault);
-            }
+        if (rewrites || !draft.touched.is_empty())
+            && let Err(fault) = self.candidate(&mut draft).await
+        {
+            draft.undo();
+            known.server = server;
+            return Err(fault);
         }
         let faults = std::mem::take(&mut draft.faults);
         drop(draft);

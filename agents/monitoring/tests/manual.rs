@@ -1,0 +1,79 @@
+//! The examples of `docs/agents/monitoring.md`: every document is committed, what it promises stands there, every
+//! configuration is one that a real Nagios and the program run with.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "this is test code")]
+
+mod common;
+
+use common::{Nagios, Scratch, here, until};
+use shoal_monitoring::Settings;
+
+/// The fenced blocks of the manual, with what stands after the fence.
+fn blocks() -> Vec<(String, String)> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/agents/monitoring.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let fences = text.split("\n```").skip(1).step_by(2);
+    fences
+        .map(|block| block.split_once('\n').map(|(kind, text)| (kind.to_owned(), text.to_owned())).unwrap())
+        .collect()
+}
+
+fn block(kind: &str) -> String {
+    blocks().into_iter().find(|(found, _)| found == kind).unwrap().1
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_examples_and_configurations_run() {
+    if !here("the_examples_and_configurations_run") {
+        return;
+    }
+    let mut nagios = Nagios::new();
+    // The lines of the manual instead of those that it has.
+    let config = nagios.path("nagios.cfg");
+    let own = std::fs::read_to_string(&config).unwrap();
+    let folder = nagios.path("shoal").display().to_string();
+    let manual = block("nagios.cfg").replace("/var/lib/nagios4/shoal", &folder);
+    let names: Vec<&str> =
+        manual.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name).collect();
+    assert_eq!(names.len(), 3);
+    let rest = own.lines().filter(|line| !names.iter().any(|name| line.starts_with(name)));
+    let made = rest.chain(manual.lines()).map(|line| format!("{line}\n")).collect::<String>();
+    std::fs::write(&config, made).unwrap();
+    let toml = block("toml")
+        .replace("/var/lib/nagios4/shoal", &folder)
+        .replace("/etc/nagios4/nagios.cfg", &config.display().to_string())
+        .replace("\"nagios4\"", "\"/usr/sbin/nagios4\"");
+    let scratch = Scratch::new(&toml);
+    scratch.apply(&block("yaml")).await;
+    assert_ne!(scratch.run(&["--once"]).0, 0);
+    nagios.start();
+    let (code, said) = scratch.run(&["--once"]);
+    assert!(code == 0 && !said.contains("left out"), "{code} {said}");
+    let mut promised = 0;
+    for (kind, text) in blocks() {
+        let Some(host) = kind.strip_prefix("nagios ") else { continue };
+        let files = nagios.files();
+        let made = files.values().find(|(_, made)| made.contains(&format!("host_name {host}\n"))).unwrap();
+        for object in text.split_inclusive("\n}\n") {
+            assert!(made.1.contains(object.trim_start()), "{object}\nis not in\n{}", made.1);
+            promised += 1;
+        }
+    }
+    assert_eq!(promised, 4);
+    until("the status", || nagios.services().contains("web1.example.com/http"));
+    assert!(!nagios.services().contains("web2.example.com/load"));
+}
+
+/// What the manual says of what is left out.
+#[test]
+fn the_configuration_is_the_default() {
+    let toml = block("toml");
+    let toml = toml.replace("[agent.nagios]", "[nagios]").replace("[agent]\n", "");
+    let (needed, _) = toml.split_once("# The rest").unwrap();
+    let settings = |text: &str| toml::from_str::<Settings>(text).unwrap();
+    assert_eq!(format!("{:?}", settings(&toml)), format!("{:?}", settings(needed)));
+    let without = needed.lines().filter(|line| !line.starts_with("commands")).collect::<Vec<_>>().join("\n");
+    assert_eq!(format!("{:?}", settings(&without)), format!("{:?}", settings(needed)));
+    let why = settings("").open().unwrap_err().to_string();
+    assert!(why.contains("[agent.nagios]"), "{why}");
+}
