@@ -23,8 +23,9 @@ impl Monitoring {
         Self { servers: servers.into(), commands }
     }
 
-    fn each(&self, subject: &Subject) -> Vec<Key> {
-        self.servers.iter().map(|&server| Key { server, subject: subject.clone() }).collect()
+    fn each(&self, subject: &Subject, of: impl Fn(&Server) -> bool) -> Vec<Key> {
+        let servers = self.servers.iter().copied().filter(of);
+        servers.map(|server| Key { server, subject: subject.clone() }).collect()
     }
 }
 
@@ -74,9 +75,13 @@ impl Agent for Monitoring {
 
     fn keys(&self, from: &Source<'_, Spec>) -> Result<Vec<Key>, Blocked> {
         Ok(match from.host {
-            None => self.each(&Subject::Server),
+            // Prometheus reads its files by itself.
+            None => self.each(&Subject::Server, |server| *server == Server::Nagios),
             Some(_) if from.spec.omit => Vec::new(),
-            Some(host) => self.each(&Subject::Host(host.name.clone())),
+            Some(host) => {
+                let scraped = !from.spec.scrape.is_empty();
+                self.each(&Subject::Host(host.name.clone()), |server| *server == Server::Nagios || scraped)
+            }
         })
     }
 
@@ -88,7 +93,7 @@ impl Agent for Monitoring {
     ) -> Result<Desired<Item>, Blocked> {
         match key.subject {
             Subject::Server => Ok(Desired::item(Item::Server)),
-            Subject::Host(_) => merge::decide(from, &self.commands),
+            Subject::Host(_) => merge::decide(key.server, from, &self.commands),
         }
     }
 

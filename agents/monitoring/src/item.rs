@@ -46,13 +46,31 @@ pub enum Item {
     Server,
     /// A host.
     Host(Arc<Host>),
+    /// What is scraped of a host, by job.
+    Targets(Arc<BTreeMap<Name, Scrape>>),
+}
+
+/// What is scraped of a host as one job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scrape {
+    /// Address and port.
+    pub target: String,
+    /// The labels of what is scraped, and those that tell Prometheus how (`__scheme__`, …).
+    pub labels: BTreeMap<String, String>,
 }
 
 impl Item {
     pub(crate) fn host(&self) -> Option<&Arc<Host>> {
         match self {
-            Self::Server => None,
+            Self::Server | Self::Targets(_) => None,
             Self::Host(host) => Some(host),
+        }
+    }
+
+    pub(crate) fn targets(&self) -> Option<&Arc<BTreeMap<Name, Scrape>>> {
+        match self {
+            Self::Targets(targets) => Some(targets),
+            Self::Server | Self::Host(_) => None,
         }
     }
 }
@@ -100,8 +118,9 @@ impl Host {
 pub struct Service {
     /// What is called.
     pub check: Call,
-    /// How often, when, and who is told.
-    pub timing: Timing,
+    /// How often, when, and who is told, where it is not as for the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timing: Option<Timing>,
     /// Its service groups.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub groups: BTreeSet<Name>,
@@ -113,14 +132,43 @@ pub struct Service {
     pub depends_on: BTreeSet<Name>,
 }
 
-/// A command of the server's, with arguments.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A command of the server's, with arguments. Written as Nagios does, `check_http!80`: neither a name nor a word has a `!`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Call {
     /// The command's name.
     pub command: Name,
     /// Its arguments.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<Word>,
+}
+
+impl Call {
+    /// Appends it as it is written.
+    pub(crate) fn write(&self, out: &mut String) {
+        out.push_str(self.command.as_str());
+        for arg in &self.args {
+            out.push('!');
+            out.push_str(arg.as_str());
+        }
+    }
+}
+
+impl Serialize for Call {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut text = String::with_capacity(64);
+        self.write(&mut text);
+        serializer.serialize_str(&text)
+    }
+}
+
+impl TryFrom<String> for Call {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let mut parts = text.split('!');
+        let command = parts.next().unwrap_or_default().parse()?;
+        Ok(Self { command, args: parts.map(str::parse).collect::<Result<_, _>>()? })
+    }
 }
 
 /// How often a check is made, when, and who is told.

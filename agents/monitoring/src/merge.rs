@@ -10,21 +10,26 @@ use std::sync::Arc;
 use shoal_agent::{Blocked, Desired, HostName, Lifecycle, Source};
 
 use crate::agent::Commands;
-use crate::item::{Call, Host, Item, Service, Timing};
+use crate::item::{Call, Host, Item, Scrape, Service, Timing};
 use crate::name::{Label, Name, Word};
-use crate::offer::{Offer, Offered, Times};
-use crate::spec::Spec;
+use crate::offer::{Offer, Offered, Scraped, Times};
+use crate::spec::{Scheme, Spec};
+use crate::target::Server;
 
 /// What is used where nobody says anything, in seconds and attempts.
 const INTERVAL: u32 = 300;
 const RETRY: u32 = 60;
 const ATTEMPTS: u32 = 3;
 
-/// What one host should be.
+/// What one host should be at a server.
 ///
 /// # Errors
 /// It has no address that could be checked.
-pub(crate) fn decide(from: &[Source<'_, Spec>], commands: &Commands) -> Result<Desired<Item>, Blocked> {
+pub(crate) fn decide(
+    server: Server,
+    from: &[Source<'_, Spec>],
+    commands: &Commands,
+) -> Result<Desired<Item>, Blocked> {
     let mut merge = Merge::default();
     let mut draining = false;
     for source in from {
@@ -33,7 +38,13 @@ pub(crate) fn decide(from: &[Source<'_, Spec>], commands: &Commands) -> Result<D
             merge.add(offer);
         }
     }
-    merge.finish(draining)
+    match server {
+        Server::Nagios => merge.host(draining),
+        Server::Prometheus => {
+            let name = from.iter().find_map(Source::host_name).map(ToString::to_string).unwrap_or_default();
+            merge.targets(&name, draining)
+        }
+    }
 }
 
 /// Something with the source that said it.
@@ -59,6 +70,7 @@ struct Merge {
     timing: Merged,
     labels: Labels,
     services: BTreeMap<Name, Together>,
+    scrape: BTreeMap<Name, (Scraped, Arc<str>)>,
     bare: BTreeMap<Name, Arc<str>>,
     groups: BTreeSet<Name>,
     parents: BTreeSet<HostName>,
@@ -117,23 +129,63 @@ impl Merge {
             have.first.groups.extend(offered.groups);
             have.first.depends_on.extend(offered.depends_on);
         }
+        for (job, scraped) in offer.scrape {
+            match self.scrape.get(&job) {
+                Some((have, _)) if *have == scraped => {}
+                Some((_, by)) => left_out.push(Blocked {
+                    who: vec![who.to_string(), by.to_string()],
+                    why: format!("scrape.{job}: {who} says it otherwise than {by}, which is used; one of them must give way"),
+                }),
+                None => drop(self.scrape.insert(job, (scraped, who.clone()))),
+            }
+        }
         for name in offer.bare {
             self.bare.entry(name).or_insert_with(|| who.clone());
         }
     }
 
-    fn finish(self, draining: bool) -> Result<Desired<Item>, Blocked> {
+    /// What Prometheus scrapes of it.
+    fn targets(self, name: &str, draining: bool) -> Result<Desired<Item>, Blocked> {
+        let Some((address, _)) = self.address else { return Err(nowhere(self.left_out)) };
+        let own = bare(self.labels);
+        let scrape = |(job, (scraped, _)): (Name, (Scraped, Arc<str>))| {
+            let Scraped { port, scheme, path, interval, labels } = scraped;
+            let target = match address.as_str().parse() {
+                Ok(std::net::IpAddr::V6(ip)) => format!("[{ip}]:{port}"),
+                _ => format!("{address}:{port}"),
+            };
+            let mut all: BTreeMap<String, String> = own
+                .iter()
+                .chain(&labels)
+                .map(|(label, value)| (label.to_string(), value.to_string()))
+                .collect();
+            all.insert("instance".to_owned(), format!("{name}:{port}"));
+            let how = [
+                ("state", draining.then(|| "draining".to_owned())),
+                (
+                    "__scheme__",
+                    scheme.map(|scheme| if scheme == Scheme::Http { "http" } else { "https" }.to_owned()),
+                ),
+                ("__metrics_path__", path.map(|path| path.to_string())),
+                ("__scrape_interval__", interval.map(|seconds| format!("{seconds}s"))),
+            ];
+            all.extend(how.into_iter().filter_map(|(label, value)| Some((label.to_owned(), value?))));
+            (job, Scrape { target, labels: all })
+        };
+        let jobs: BTreeMap<_, _> = self.scrape.into_iter().map(scrape).collect();
+        let item = (!jobs.is_empty()).then(|| Item::Targets(Arc::new(jobs)));
+        Ok(Desired { item, left_out: self.left_out })
+    }
+
+    /// How Nagios checks it.
+    fn host(self, draining: bool) -> Result<Desired<Item>, Blocked> {
         let mut left_out = self.left_out;
         for (name, who) in self.bare.iter().filter(|(name, _)| !self.services.contains_key(name)) {
             let why = format!("checks.{name}: no tag gives it a command");
             left_out.push(Blocked::new(&**who, why));
         }
-        let Some((address, _)) = self.address else {
-            return Err(left_out
-                .into_iter()
-                .next()
-                .unwrap_or_else(|| Blocked::new("monitoring", "no source has a host")));
-        };
+        let Some((address, _)) = self.address else { return Err(nowhere(left_out)) };
+        let host_timing = self.timing.finish();
         let names: Vec<Name> = self.services.keys().cloned().collect();
         let service = |(name, Together { first, by, timing, labels }): (Name, Together)| {
             let Offered { call, groups, mut depends_on, .. } = first;
@@ -145,7 +197,8 @@ impl Merge {
                 }
                 known
             });
-            (name, Service { check: call, timing: timing.finish(), groups, labels: bare(labels), depends_on })
+            let timing = Some(timing.finish()).filter(|timing| *timing != host_timing);
+            (name, Service { check: call, timing, groups, labels: bare(labels), depends_on })
         };
         let services = self.services.into_iter().map(service).collect();
         let mut labels = bare(self.labels);
@@ -156,7 +209,7 @@ impl Merge {
             address,
             draining,
             check: self.check.map(|(call, _)| call),
-            timing: self.timing.finish(),
+            timing: host_timing,
             groups: self.groups,
             labels,
             parents: self.parents,
@@ -188,6 +241,12 @@ impl Merged {
             contact_groups: self.contact_groups,
         }
     }
+}
+
+/// Why there is no address.
+fn nowhere(left_out: Vec<Blocked>) -> Blocked {
+    let said = left_out.into_iter().find(|blocked| blocked.why.starts_with("address"));
+    said.unwrap_or_else(|| Blocked::new("monitoring", "no source has a host"))
 }
 
 /// Of several that say one thing the first is right.

@@ -10,12 +10,12 @@ use shoal_agent::{Host, HostName, Source, pattern};
 use crate::agent::Commands;
 use crate::item::Call;
 use crate::name::{Label, Name, Word};
-use crate::spec::{CheckSpec, MAX_ATTEMPTS, MAX_SECONDS, Spec};
+use crate::spec::{CheckSpec, MAX_ATTEMPTS, MAX_SECONDS, Scheme, Spec};
 
 /// The most checks of a host, and the most of anything else that is listed.
 const MAX_LISTED: usize = 500;
-/// Whatever else a tag says, a host that drains has this label.
-const STATE: &str = "state";
+/// Labels that the agent gives itself: whether a host drains, and what tells metrics apart.
+const RESERVED: [&str; 4] = ["state", "job", "host", "instance"];
 
 /// What a source says of a host.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub(crate) struct Offer {
     pub(crate) parents: BTreeSet<HostName>,
     pub(crate) depends_on: BTreeSet<HostName>,
     pub(crate) services: BTreeMap<Name, Offered>,
+    /// By job.
+    pub(crate) scrape: BTreeMap<Name, Scraped>,
     /// What it says of checks to which it gives no command.
     pub(crate) bare: Vec<Name>,
     /// What cannot be used, and why.
@@ -46,6 +48,16 @@ pub(crate) struct Offered {
     pub(crate) depends_on: BTreeSet<Name>,
     /// The host says the whole check itself, so that every source of the host has it.
     pub(crate) own: bool,
+}
+
+/// What a source would have scraped as one job.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Scraped {
+    pub(crate) port: u16,
+    pub(crate) scheme: Option<Scheme>,
+    pub(crate) path: Option<Word>,
+    pub(crate) interval: Option<u32>,
+    pub(crate) labels: BTreeMap<Label, Word>,
 }
 
 /// What is said of times and people, as far as it is said.
@@ -100,6 +112,7 @@ impl Reader<'_> {
             depends_on: self.filled("depends_on", &spec.depends_on),
             timing: host_timing.unwrap_or(timing),
             services,
+            scrape: self.scrape(spec),
             bare,
             faults: Vec::new(),
         }
@@ -132,6 +145,36 @@ impl Reader<'_> {
             }
         }
         (services, bare)
+    }
+
+    fn scrape(&mut self, spec: &Spec) -> BTreeMap<Name, Scraped> {
+        let mut jobs = BTreeMap::new();
+        for (name, scrape) in spec.scrape.iter().take(MAX_LISTED).filter(|(_, scrape)| !scrape.skip) {
+            let field = format!("scrape.{name}");
+            let Some(job) = self.parse::<Name>(&field, name) else { continue };
+            let Some(port) = scrape.port.filter(|port| *port > 0) else {
+                self.faults.push(format!("{field}.port: nothing says where it is scraped"));
+                continue;
+            };
+            let path =
+                match scrape.path.as_ref().map(|path| self.fill::<Word>(&format!("{field}.path"), path)) {
+                    None => None,
+                    Some(Some(path)) if path.as_str().starts_with('/') => Some(path),
+                    Some(_) => {
+                        self.faults.push(format!("{field}.path: it has to be there, and begin with a slash"));
+                        continue;
+                    }
+                };
+            let scraped = Scraped {
+                port,
+                scheme: scrape.scheme,
+                path,
+                interval: self.bounded(&format!("{field}.interval"), scrape.interval, MAX_SECONDS),
+                labels: self.labels(&format!("{field}.labels"), &scrape.labels),
+            };
+            jobs.insert(job, scraped);
+        }
+        jobs
     }
 
     fn says_itself(&self, check: &str) -> bool {
@@ -227,8 +270,8 @@ impl Reader<'_> {
         let mut labels = BTreeMap::new();
         for (name, pattern) in said.iter().take(MAX_LISTED) {
             let field = format!("{field}.{name}");
-            if name.eq_ignore_ascii_case(STATE) {
-                self.faults.push(format!("{field}: {STATE} says whether a host drains; take another name"));
+            if RESERVED.contains(&name.as_str()) {
+                self.faults.push(format!("{field}: {name} is said by the agent itself; take another name"));
                 continue;
             }
             let Some(label) = self.parse(&field, name) else { continue };

@@ -22,6 +22,9 @@ pub struct Spec {
     /// What is checked on each member, by name.
     #[serde(default)]
     pub checks: BTreeMap<String, CheckSpec>,
+    /// What Prometheus scrapes of each member, by job.
+    #[serde(default)]
+    pub scrape: BTreeMap<String, ScrapeSpec>,
     /// How often each check is made, in seconds; 300 where nothing is said.
     #[serde(default)]
     #[schemars(range(min = 1, max = MAX_SECONDS))]
@@ -114,6 +117,42 @@ pub struct CheckSpec {
     /// Leave it out. Meant for hosts.
     #[serde(default)]
     pub skip: bool,
+}
+
+/// What Prometheus scrapes of a host, as one job.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScrapeSpec {
+    /// The port, at the address of the host.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub port: Option<u16>,
+    /// By which protocol; as Prometheus' own configuration says it, where nothing is said.
+    #[serde(default)]
+    pub scheme: Option<Scheme>,
+    /// Under which path. A pattern; as Prometheus' own configuration says it, where nothing is said.
+    #[serde(default)]
+    pub path: Option<String>,
+    /// How often, in seconds; as Prometheus' own configuration says it, where nothing is said.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = MAX_SECONDS))]
+    pub interval: Option<u32>,
+    /// Labels of this job's metrics, besides the host's. Patterns.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Leave it out. Meant for hosts.
+    #[serde(default)]
+    pub skip: bool,
+}
+
+/// How metrics are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Scheme {
+    /// In the clear.
+    Http,
+    /// By TLS.
+    Https,
 }
 
 /// A threshold: a number, or text such as `10:20`.

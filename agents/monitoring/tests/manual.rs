@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Nagios, Scratch, here, until};
+use common::{Nagios, Prometheus, Scratch, has, here, until};
 use shoal_monitoring::Settings;
 
 /// The fenced blocks of the manual, with what stands after the fence.
@@ -19,7 +19,35 @@ fn blocks() -> Vec<(String, String)> {
 }
 
 fn block(kind: &str) -> String {
-    blocks().into_iter().find(|(found, _)| found == kind).unwrap().1
+    block_with(kind, "")
+}
+
+fn block_with(kind: &str, part: &str) -> String {
+    blocks().into_iter().find(|(found, text)| found == kind && text.contains(part)).unwrap().1
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_examples_for_prometheus_run() {
+    if !has("the_examples_for_prometheus_run", "prometheus") {
+        return;
+    }
+    let place = "/var/lib/prometheus/shoal";
+    let prometheus = Prometheus::start(&(block("prometheus.yml").replace(place, "DIR") + "\n"));
+    let folder = prometheus.targets_folder();
+    let toml = block_with("toml", "[agent.prometheus]").replace(place, &folder.display().to_string());
+    let scratch = Scratch::new(&toml);
+    scratch.apply(&block_with("yaml", "scrape:")).await;
+    let (code, said) = scratch.run(&["--once"]);
+    assert!(code == 0 && !said.contains("left out"), "{code} {said}");
+    let promised = block("targets");
+    assert_eq!(promised.lines().count(), 2);
+    let file = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path());
+    let file = file.filter(|path| path.extension().is_some_and(|end| end == "json")).last().unwrap();
+    let made = std::fs::read_to_string(file).unwrap();
+    for line in promised.lines() {
+        assert!(made.contains(line), "{line} is not in\n{made}");
+    }
+    until("the targets", || prometheus.targets().len() == 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

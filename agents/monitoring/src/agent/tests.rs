@@ -21,11 +21,21 @@ impl Look for Blind {
 }
 
 fn agent() -> Monitoring {
-    Monitoring::new([Server::Nagios], Commands::default())
+    Monitoring::new([Server::Nagios, Server::Prometheus], Commands::default())
 }
 
 /// What a host should be, of which these tags say something.
 fn decide_as(state: Lifecycle, host: Value, tags: &[(&str, Value)]) -> Result<Desired<Item>, Blocked> {
+    decide_at(Server::Nagios, state, host, tags)
+}
+
+/// The same at another server.
+fn decide_at(
+    server: Server,
+    state: Lifecycle,
+    host: Value,
+    tags: &[(&str, Value)],
+) -> Result<Desired<Item>, Blocked> {
     let name: HostName = "web1.example.com".parse().unwrap();
     let host = DbHost {
         name: name.clone(),
@@ -49,7 +59,7 @@ fn decide_as(state: Lifecycle, host: Value, tags: &[(&str, Value)]) -> Result<De
         .iter()
         .map(|(tag, spec)| Source { tag, spec, host: Some(&host), revision: Revision(1) })
         .collect();
-    let key = Key { server: Server::Nagios, subject: Subject::Host(name) };
+    let key = Key { server, subject: Subject::Host(name) };
     agent().desired(&key, &sources, &Blind)
 }
 
@@ -100,12 +110,15 @@ fn several_tags_give_the_union() {
     assert_eq!(host.parents.iter().map(|p| p.as_str()).collect::<Vec<_>>(), ["box1.example.com"]);
     assert_eq!(host.check.unwrap().to_string(), "check_ping");
     let load = &host.services[&"load".parse().unwrap()];
+    // The same as for the host, which is not said twice.
+    assert!(load.timing.is_none());
+    let timing = &host.timing;
     assert_eq!(
-        (texts(&load.timing.contacts), texts(&load.timing.contact_groups)),
+        (texts(&timing.contacts), texts(&timing.contact_groups)),
         (vec!["ann".into()], vec!["ops".into()])
     );
     // One tag says it, the other nothing.
-    assert_eq!((load.timing.interval, load.timing.retry, load.timing.attempts), (60, 60, 3));
+    assert_eq!((timing.interval, timing.retry, timing.attempts), (60, 60, 3));
 }
 
 #[test]
@@ -211,6 +224,37 @@ fn addresses_are_addresses() {
 }
 
 #[test]
+fn jobs_of_several_tags_are_together_and_clash_whole() {
+    let a = json!({"labels": {"role": "web", "job": "x"}, "scrape": {
+        "node": {"port": 9100}, "same": {"port": 1}, "bad": {"port": 2, "path": "no-slash"},
+        "evil": {"port": 3, "path": "/{evil}"}, "lost": {"path": "/x"}}});
+    let b =
+        json!({"scrape": {"node": {"port": 9101}, "same": {"port": 1}, "app": {"port": 80, "interval": 0}}});
+    let host = json!({"address": "2001:db8::1", "evil": "a b"});
+    let desired = decide_at(Server::Prometheus, Lifecycle::Active, host, &[("a", a), ("b", b)]).unwrap();
+    let Some(Item::Targets(jobs)) = desired.item else { panic!("no targets") };
+    let targets: Vec<_> = jobs.iter().map(|(job, scrape)| format!("{job} {}", scrape.target)).collect();
+    assert_eq!(targets, ["app [2001:db8::1]:80", "node [2001:db8::1]:9100", "same [2001:db8::1]:1"]);
+    assert_eq!(jobs[&"node".parse().unwrap()].labels["instance"], "web1.example.com:9100");
+    let all: Vec<String> =
+        desired.left_out.into_iter().map(|left| format!("{}: {}", left.who.join(" + "), left.why)).collect();
+    let all = all.join("\n");
+    for part in [
+        "labels.job",
+        "scrape.bad.path",
+        "scrape.evil.path",
+        "scrape.lost.port",
+        "scrape.app.interval",
+        "monitoring/b: web1.example.com + monitoring/a: web1.example.com: scrape.node",
+    ] {
+        assert!(all.contains(part), "{part} is not in {all}");
+    }
+    // Only what is scraped is an item there.
+    let none = decide_at(Server::Prometheus, Lifecycle::Active, json!({}), &[("a", json!({}))]).unwrap();
+    assert!(none.item.is_none());
+}
+
+#[test]
 fn a_host_that_drains_says_so() {
     let desired =
         decide_as(Lifecycle::Draining, json!({"address": "192.0.2.1"}), &[("x", json!({}))]).unwrap();
@@ -221,7 +265,7 @@ fn a_host_that_drains_says_so() {
 
 #[test]
 fn it_keeps_the_laws() -> Result<(), Broken> {
-    let check = |args: &[&str]| json!({"checks": {"one": {"command": "check_one", "args": args}}});
+    let check = |args: &[&str]| json!({"checks": {"one": {"command": "check_one", "args": args}}, "scrape": {"node": {"port": 9100}}});
     Laws::new(agent, "monitoring/all", check(&["{label}"]))
         .then(check(&["other"]))
         .host(|n| json!({"address": format!("192.0.2.{n}")}))

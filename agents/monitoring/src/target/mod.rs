@@ -1,13 +1,15 @@
 //! The effectful half: what a monitoring server has, and how to change it.
 
 mod nagios;
+mod prometheus;
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use shoal_agent::{Applied, Batch, Fault, Fence, Nature, Observed, Scope, Target, Unit};
+use shoal_agent::{Applied, Batch, Fault, Fence, HostName, Nature, Observed, Scope, Target, Unit};
 
 pub use nagios::{Nagios, NagiosSettings};
+pub use prometheus::{Prometheus, PrometheusSettings};
 
 use crate::agent::{Commands, Monitoring};
 use crate::item::Key;
@@ -18,6 +20,8 @@ use crate::item::Key;
 pub enum Server {
     /// Nagios 4.
     Nagios,
+    /// Prometheus.
+    Prometheus,
 }
 
 impl Server {
@@ -26,6 +30,7 @@ impl Server {
     pub fn name(self) -> &'static str {
         match self {
             Self::Nagios => "nagios",
+            Self::Prometheus => "prometheus",
         }
     }
 }
@@ -46,6 +51,9 @@ pub struct Settings {
     /// Nagios 4.
     #[serde(default)]
     pub nagios: Option<NagiosSettings>,
+    /// Prometheus.
+    #[serde(default)]
+    pub prometheus: Option<PrometheusSettings>,
 }
 
 impl Settings {
@@ -53,29 +61,45 @@ impl Settings {
     ///
     /// # Errors
     /// Settings that cannot work.
-    pub fn open(self) -> Result<(Monitoring, Nagios), Fault> {
-        let Some(nagios) = self.nagios else {
+    pub fn open(self) -> Result<(Monitoring, Servers), Fault> {
+        let nagios = self.nagios.map(Nagios::open).transpose()?;
+        let prometheus = self.prometheus.map(Prometheus::open).transpose()?;
+        let named =
+            [nagios.is_some().then_some(Server::Nagios), prometheus.is_some().then_some(Server::Prometheus)];
+        let named: Vec<Server> = named.into_iter().flatten().collect();
+        if named.is_empty() {
             return Err(Fault::new("read the configuration", "it names no monitoring server")
-                .next("give it a table [agent.nagios]: see docs/agents/monitoring.md")
+                .next("give it a table [agent.nagios] or [agent.prometheus]: see docs/agents/monitoring.md")
                 .permanent());
-        };
-        Ok((Monitoring::new([Server::Nagios], self.commands), Nagios::open(nagios)?))
+        }
+        Ok((Monitoring::new(named, self.commands), Servers { nagios, prometheus }))
     }
 }
 
-impl Target<Monitoring> for Nagios {
+/// The servers of the configuration. Each is a unit of its own.
+#[derive(Debug)]
+pub struct Servers {
+    nagios: Option<Nagios>,
+    prometheus: Option<Prometheus>,
+}
+
+impl Target<Monitoring> for Servers {
     fn nature(&self) -> Nature {
         Nature { marks_own: true, ..Nature::default() }
     }
 
     async fn start(&self) -> Result<(), Fault> {
-        self.prepare();
+        if let Some(nagios) = &self.nagios {
+            nagios.prepare();
+        }
         Ok(())
     }
 
-    async fn observe(&self, unit: &Unit, _: Scope<'_, Key>) -> Result<Observed<Monitoring>, Fault> {
-        served(unit, Server::Nagios)?;
-        self.look().await
+    async fn observe(&self, unit: &Unit, scope: Scope<'_, Key>) -> Result<Observed<Monitoring>, Fault> {
+        match self.of(unit)? {
+            At::Nagios(nagios) => nagios.look().await,
+            At::Prometheus(prometheus) => prometheus.look(scope),
+        }
     }
 
     async fn apply(
@@ -84,16 +108,39 @@ impl Target<Monitoring> for Nagios {
         batch: &Batch<Monitoring>,
         fence: &Fence,
     ) -> Result<Applied<Monitoring>, Fault> {
-        served(unit, Server::Nagios)?;
-        self.change(batch, fence).await
+        match self.of(unit)? {
+            At::Nagios(nagios) => nagios.change(batch, fence).await,
+            At::Prometheus(prometheus) => prometheus.change(batch, fence),
+        }
     }
 }
 
-/// Refuses the unit of a server that this agent's configuration does not have: the ledger knows it from another.
-fn served(unit: &Unit, server: Server) -> Result<(), Fault> {
-    if unit.0 == server.name() {
-        return Ok(());
+/// The server of a unit.
+enum At<'a> {
+    Nagios(&'a Nagios),
+    Prometheus(&'a Prometheus),
+}
+
+impl Servers {
+    /// Refuses the unit of a server that this agent's configuration does not have: the ledger knows it from another.
+    fn of(&self, unit: &Unit) -> Result<At<'_>, Fault> {
+        let found = match unit.0.as_str() {
+            "nagios" => self.nagios.as_ref().map(At::Nagios),
+            "prometheus" => self.prometheus.as_ref().map(At::Prometheus),
+            _ => None,
+        };
+        found.ok_or_else(|| {
+            let why = format!("the configuration of this agent has no table [agent.{unit}]");
+            Fault::new(format!("work on {unit}"), why).permanent()
+        })
     }
-    let why = format!("the configuration of this agent has no table [agent.{unit}]");
-    Err(Fault::new(format!("work on {unit}"), why).permanent())
+}
+
+/// A number from 0 to 255 for a host, the same for ever: FNV-1a, folded.
+fn fold(host: &HostName) -> u8 {
+    let hash = host
+        .as_str()
+        .bytes()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    hash.to_be_bytes().into_iter().fold(0, |folded, byte| folded ^ byte)
 }

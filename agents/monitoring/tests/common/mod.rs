@@ -1,21 +1,30 @@
-//! What the tests against a real Nagios share: the server, and the program with a database and a configuration.
+//! What the tests against real servers share: the servers, and the program with a database and a configuration.
 
 #![allow(dead_code, unused_imports, reason = "each test uses its own part")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "this is test code")]
 
 mod nagios;
+mod prometheus;
 mod scratch;
 
 use std::time::{Duration, Instant};
 
 pub(crate) use nagios::Nagios;
+pub(crate) use prometheus::Prometheus;
 pub(crate) use scratch::{Daemon, Scratch};
 
 /// Whether Nagios is here; says so if not.
 pub(crate) fn here(test: &str) -> bool {
-    let found = std::path::Path::new("/usr/sbin/nagios4").exists();
+    has(test, "nagios4")
+}
+
+/// Whether a program is here; says so if not.
+pub(crate) fn has(test: &str, program: &str) -> bool {
+    let found = ["/usr/sbin", "/usr/bin", "/usr/local/bin"]
+        .iter()
+        .any(|dir| std::path::Path::new(dir).join(program).exists());
     if !found {
-        println!("SKIPPED: {test}: nagios4 is not installed");
+        println!("SKIPPED: {test}: {program} is not installed");
     }
     found
 }

@@ -161,7 +161,7 @@ impl<'a> Draft<'a> {
                 found |= host.services.len() < all;
             }
             for service in host.services.values_mut() {
-                found |= timing(&mut service.timing);
+                found |= service.timing.as_mut().is_some_and(timing);
             }
             found
         };

@@ -4,7 +4,7 @@
 //! guessing it from objects, and whether somebody edited them is seen by making them once more.
 
 use std::collections::BTreeMap;
-use std::fmt::{Display, Write as _};
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -43,7 +43,8 @@ pub(super) fn file<'a>(
     hosts: impl Iterator<Item = (&'a HostName, &'a Host, Option<&'a str>)>,
     around: &Around<'_>,
 ) -> String {
-    let mut out = String::with_capacity(64 * 1024);
+    // As large as most are: a host with five services has about 1.5 KiB.
+    let mut out = String::with_capacity(hosts.size_hint().0.clamp(1, 4096) * 1600);
     out.push_str(HEAD);
     for (name, host, as_it_is) in hosts {
         match as_it_is {
@@ -58,15 +59,19 @@ pub(super) fn file<'a>(
 fn block(name: &HostName, host: &Host, around: &Around<'_>, out: &mut String) {
     out.push_str(MADE_FROM);
     // Nothing in it can fail: maps with text for keys, numbers, text.
-    out.push_str(&serde_json::to_string(&MadeFrom { name, host }).unwrap_or_default());
+    let mut json = Vec::with_capacity(1024);
+    let _ = serde_json::to_writer(&mut json, &MadeFrom { name, host });
+    out.push_str(&String::from_utf8_lossy(&json));
     out.push_str("\ndefine host {\n");
     line(out, "host_name", name);
-    line(out, "alias", name);
     line(out, "address", &host.address);
     if let Some(check) = &host.check {
         call(out, check);
     }
-    timing(out, &host.timing, around.unit);
+    // The same for most services.
+    let mut usual = String::with_capacity(256);
+    timing(&mut usual, &host.timing, around.unit);
+    out.push_str(&usual);
     list(out, "hostgroups", host.groups.iter().map(Name::as_str));
     list(
         out,
@@ -82,16 +87,25 @@ fn block(name: &HostName, host: &Host, around: &Around<'_>, out: &mut String) {
         out.push_str("notification_failure_criteria d,u\n}\n");
     }
     for (description, each) in &host.services {
-        service(out, name, description, each, around.unit);
+        service(out, name, description, each, (&usual, around.unit));
     }
 }
 
-fn service(out: &mut String, host: &HostName, description: &Name, service: &Service, unit: u32) {
+fn service(
+    out: &mut String,
+    host: &HostName,
+    description: &Name,
+    service: &Service,
+    (usual, unit): (&str, u32),
+) {
     out.push_str("define service {\n");
     line(out, "host_name", host);
     line(out, "service_description", description);
     call(out, &service.check);
-    timing(out, &service.timing, unit);
+    match &service.timing {
+        Some(own) => timing(out, own, unit),
+        None => out.push_str(usual),
+    }
     list(out, "servicegroups", service.groups.iter().map(Name::as_str));
     labels(out, &service.labels);
     out.push_str("}\n");
@@ -135,11 +149,7 @@ fn line(out: &mut String, name: &str, value: &(impl AsText + ?Sized)) {
 
 fn call(out: &mut String, call: &Call) {
     out.push_str("check_command ");
-    out.push_str(call.command.as_str());
-    for arg in &call.args {
-        out.push('!');
-        out.push_str(arg.as_str());
-    }
+    call.write(out);
     out.push('\n');
 }
 
@@ -166,7 +176,7 @@ fn span(out: &mut String, name: &str, seconds: u32, unit: u32) {
 
 fn number(out: &mut String, name: &str, number: u32) {
     out.push_str(name);
-    let _ = writeln!(out, "{}", &number as &dyn Display);
+    let _ = writeln!(out, "{number}");
 }
 
 fn list<'a>(out: &mut String, name: &str, mut values: impl Iterator<Item = &'a str>) {

@@ -21,6 +21,8 @@ use std::time::SystemTime;
 
 use shoal_agent::HostName;
 
+use crate::target::fold;
+
 /// More files than this are synced all at once.
 const FEW: usize = 8;
 /// How many sets there are, and how many shards a set has.
@@ -31,13 +33,9 @@ const SIXTEEN: u8 = 16;
 pub(super) struct Shard(u8);
 
 impl Shard {
-    /// Where a host is. The same for ever: FNV-1a, folded.
+    /// Where a host is. The same for ever.
     pub(super) fn of(host: &HostName) -> Self {
-        let hash = host
-            .as_str()
-            .bytes()
-            .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-        Self(hash.to_be_bytes().into_iter().fold(0, |folded, byte| folded ^ byte))
+        Self(fold(host))
     }
 
     fn set(self) -> u8 {

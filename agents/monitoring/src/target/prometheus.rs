@@ -1,0 +1,214 @@
+//! Prometheus: files of targets that it watches (`file_sd_configs`).
+//!
+//! The hosts stand in 64 files, by their names. A change writes the files that it touches, each whole or not at all, and Prometheus reads them by itself; each is right by
+//! itself, so no more than that is needed. Address, labels and how a job is scraped stand in the file as they are wanted, so what is there is known from it alone.
+//!
+//! **Stopped anywhere**, the next look tells the truth: it reads the files.
+//!
+//! **Fencing**: a file checks no number. No file is replaced after the claim's end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use shoal_agent::{
+    Applied, Batch, Edit, Fault, Fence, HostName, Observed, Outcome, Scope, Seen, files, owner,
+};
+
+use crate::agent::Monitoring;
+use crate::item::{Have, Item, Key, Scrape, Subject};
+use crate::name::Name;
+use crate::target::Server;
+
+/// `[agent.prometheus]` in the node's configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PrometheusSettings {
+    /// Shoal's own folder. Prometheus reads `shoal-*.json` in it.
+    pub directory: PathBuf,
+}
+
+/// A Prometheus server that reads files of targets.
+#[derive(Debug)]
+pub struct Prometheus {
+    directory: PathBuf,
+}
+
+/// How many files there are.
+const FILES: u8 = 64;
+
+/// A group of targets as Prometheus reads it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Group {
+    targets: [String; 1],
+    labels: BTreeMap<String, String>,
+}
+
+/// What is scraped of each host of a file.
+type Hosts = BTreeMap<HostName, Arc<BTreeMap<Name, Scrape>>>;
+
+impl Prometheus {
+    /// The target of these settings. Touches nothing yet.
+    ///
+    /// # Errors
+    /// Settings that cannot work.
+    pub fn open(settings: PrometheusSettings) -> Result<Self, Fault> {
+        if !settings.directory.is_absolute() {
+            let why = "directory must be a path that begins with /";
+            return Err(Fault::new("read [agent.prometheus] of the configuration", why).permanent());
+        }
+        Ok(Self { directory: settings.directory })
+    }
+
+    fn path(&self, file: u8) -> PathBuf {
+        self.directory.join(format!("shoal-{file:02x}.json"))
+    }
+
+    /// The hosts of a file, and whether all of it is as it would be written.
+    fn read(&self, file: u8) -> Result<(Hosts, bool), Fault> {
+        match files::read(&self.path(file)) {
+            Seen::Nothing => Ok((Hosts::new(), true)),
+            Seen::There(text) | Seen::Ours(text) => {
+                let hosts = parse(&text);
+                let intact = render(&hosts) == text;
+                Ok((hosts, intact))
+            }
+            Seen::Unknown(why) => Err(Fault::new("look at the targets of Prometheus", why)),
+        }
+    }
+
+    pub(super) fn look(&self, scope: Scope<'_, Key>) -> Result<Observed<Monitoring>, Fault> {
+        // A folder that is gone is not one without targets.
+        std::fs::metadata(&self.directory).map_err(|e| {
+            Fault::new(format!("look into the folder of targets {}", self.directory.display()), e)
+        })?;
+        let wanted: BTreeSet<u8> = match scope {
+            Scope::All => (0..FILES).collect(),
+            Scope::Keys(keys) => keys.iter().filter_map(|key| Some(file_of(host(key)?))).collect(),
+        };
+        let mut seen = BTreeMap::new();
+        for file in wanted {
+            let (hosts, intact) = self.read(file)?;
+            for (name, jobs) in hosts {
+                let have = Have { odd: !intact, ..Have::from(Item::Targets(jobs)) };
+                seen.insert(
+                    Key { server: Server::Prometheus, subject: Subject::Host(name) },
+                    Seen::Ours(have),
+                );
+            }
+        }
+        Ok(Observed { seen, complete: true })
+    }
+
+    pub(super) fn change(
+        &self,
+        batch: &Batch<Monitoring>,
+        fence: &Fence,
+    ) -> Result<Applied<Monitoring>, Fault> {
+        fence.check()?;
+        let kind = owner::Kind {
+            what: "folder of targets",
+            files: "files of targets",
+            page: "docs/agents/monitoring.md, One folder, one database",
+        };
+        owner::claim(&self.directory, fence.epoch, &kind)?;
+        let mut by_file: BTreeMap<u8, Vec<(&Edit<Monitoring>, &HostName)>> = BTreeMap::new();
+        for edit in &batch.changes {
+            if let Some(name) = host(&edit.key) {
+                by_file.entry(file_of(name)).or_default().push((edit, name));
+            }
+        }
+        let mut each = Vec::with_capacity(batch.changes.len());
+        for (file, edits) in by_file {
+            let outcome = match self.change_file(file, &edits, fence) {
+                Ok(true) => Outcome::Done,
+                Ok(false) => Outcome::Stale,
+                Err(fault) => Outcome::Failed(fault),
+            };
+            each.extend(edits.into_iter().map(|(edit, _)| (edit.key.clone(), outcome.clone())));
+        }
+        Ok(Applied { each, facts: Vec::new() })
+    }
+
+    /// Writes one file; `false` if it is not what the changes were decided from.
+    fn change_file(
+        &self,
+        file: u8,
+        edits: &[(&Edit<Monitoring>, &HostName)],
+        fence: &Fence,
+    ) -> Result<bool, Fault> {
+        let (mut hosts, _) = self.read(file)?;
+        for (edit, name) in edits {
+            let from = edit.from.as_ref().and_then(|have| have.item.targets());
+            if hosts.get(*name) != from {
+                return Ok(false);
+            }
+        }
+        for (edit, name) in edits {
+            match edit.to.as_ref().and_then(Item::targets) {
+                Some(jobs) => hosts.insert((*name).clone(), jobs.clone()),
+                None => hosts.remove(*name),
+            };
+        }
+        fence.check()?;
+        // An empty file stays: that it goes is an event that Prometheus 2 does not always hear.
+        files::put(&self.path(file), Some(&render(&hosts)))?;
+        open_to_readers(&self.path(file))?;
+        Ok(true)
+    }
+}
+
+/// Prometheus is somebody else, whatever the umask.
+fn open_to_readers(path: &std::path::Path) -> Result<(), Fault> {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644))
+        .map_err(|e| Fault::new(format!("let Prometheus read {}", path.display()), e))
+}
+
+fn host(key: &Key) -> Option<&HostName> {
+    match &key.subject {
+        Subject::Host(name) => Some(name),
+        Subject::Server => None,
+    }
+}
+
+/// Which file a host is in. The same for ever.
+fn file_of(host: &HostName) -> u8 {
+    crate::target::fold(host) % FILES
+}
+
+/// The text of a file: one group a line.
+fn render(hosts: &Hosts) -> String {
+    let mut out = String::from("[");
+    for (name, jobs) in hosts {
+        for (job, scrape) in &**jobs {
+            let mut labels = scrape.labels.clone();
+            labels.insert("host".to_owned(), name.to_string());
+            labels.insert("job".to_owned(), job.to_string());
+            out.push_str(if out.len() == 1 { "\n" } else { ",\n" });
+            // Nothing in it can fail: text alone.
+            out.push_str(
+                &serde_json::to_string(&Group { targets: [scrape.target.clone()], labels })
+                    .unwrap_or_default(),
+            );
+        }
+    }
+    out.push_str("\n]\n");
+    out
+}
+
+/// Reads a file back. What is no group of Shoal's is not there: what it was is written anew.
+fn parse(text: &str) -> Hosts {
+    let groups: Vec<serde_json::Value> = serde_json::from_str(text).unwrap_or_default();
+    let mut hosts: BTreeMap<HostName, BTreeMap<Name, Scrape>> = BTreeMap::new();
+    for group in groups {
+        let Ok(Group { targets: [target], mut labels }) = serde_json::from_value(group) else { continue };
+        let name = labels.remove("host").and_then(|name| name.parse().ok());
+        let job = labels.remove("job").and_then(|job| job.parse().ok());
+        if let (Some(name), Some(job)) = (name, job) {
+            hosts.entry(name).or_default().insert(job, Scrape { target, labels });
+        }
+    }
+    hosts.into_iter().map(|(name, jobs)| (name, Arc::new(jobs))).collect()
+}

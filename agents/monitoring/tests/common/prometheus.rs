@@ -1,0 +1,109 @@
+//! A real Prometheus on a free port, ended when dropped.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::until;
+
+/// A Prometheus that reads the files of a folder.
+pub(crate) struct Prometheus {
+    dir: TempDir,
+    child: Child,
+    port: u16,
+}
+
+impl Prometheus {
+    /// Starts it with these scrape configurations, in which `DIR` is the folder of targets.
+    pub(crate) fn start(scrape: &str) -> Self {
+        // Another test may take a free port between our look and its start: then it ends, and we try again.
+        for _ in 0..5 {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            if let Some(prometheus) = Self::try_start(port, scrape) {
+                return prometheus;
+            }
+        }
+        panic!("Prometheus does not start");
+    }
+
+    fn try_start(port: u16, scrape: &str) -> Option<Self> {
+        let dir = TempDir::new().unwrap();
+        let targets = dir.path().join("targets");
+        fs::create_dir(&targets).unwrap();
+        let config = dir.path().join("prometheus.yml");
+        let text = format!(
+            "global: {{scrape_interval: 1h}}\n{}",
+            scrape.replace("DIR", &targets.display().to_string())
+        );
+        fs::write(&config, text).unwrap();
+        let child = Command::new("prometheus")
+            .arg(format!("--config.file={}", config.display()))
+            .arg(format!("--storage.tsdb.path={}", dir.path().join("data").display()))
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(dir.path().join("log")).unwrap())
+            .spawn()
+            .unwrap();
+        let mut prometheus = Self { dir, child, port };
+        let mut lives = true;
+        until("Prometheus is ready", || {
+            lives = prometheus.child.try_wait().unwrap().is_none();
+            !lives || prometheus.get("/-/ready").is_some_and(|said| said.contains("200 OK"))
+        });
+        lives.then_some(prometheus)
+    }
+
+    pub(crate) fn targets_folder(&self) -> PathBuf {
+        self.dir.path().join("targets")
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
+        self.dir.path().join("prometheus.yml")
+    }
+
+    fn get(&self, path: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
+        let mut said = String::new();
+        stream.read_to_string(&mut said).ok()?;
+        Some(said)
+    }
+
+    /// What it scrapes: `job URL {labels}`.
+    pub(crate) fn targets(&self) -> BTreeSet<String> {
+        let said = self.get("/api/v1/targets?state=active").unwrap_or_default();
+        let body = said.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
+        let answer: Value = serde_json::from_str(body).unwrap_or_default();
+        let all = answer["data"]["activeTargets"].as_array().cloned().unwrap_or_default();
+        let one = |target: Value| {
+            let labels = target["labels"].as_object().unwrap();
+            let labels: Vec<String> = labels
+                .iter()
+                .filter(|(name, _)| *name != "job")
+                .map(|(name, value)| format!("{name}={}", value.as_str().unwrap()))
+                .collect();
+            let text = |field: &str| target[field].as_str().unwrap_or_default().to_owned();
+            format!(
+                "{} {} {} {}",
+                target["labels"]["job"].as_str().unwrap(),
+                text("scrapeUrl"),
+                text("scrapeInterval"),
+                labels.join(",")
+            )
+        };
+        all.into_iter().map(one).collect()
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,134 @@
+//! The real program in front of a real Prometheus: what the server scrapes is what the tags say.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "this is test code")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use common::{Prometheus, Scratch, has, until};
+use serde_json::json;
+
+const SCRAPE: &str = "scrape_configs: [{job_name: shoal, file_sd_configs: [{files: ['DIR/shoal-*.json'], refresh_interval: 1s}]}]\n";
+
+const FLEET: &str = r#"
+host: web1.example.com
+document: {address: 192.0.2.1, site: ams}
+---
+host: web2.example.com
+document: {address: "2001:db8::2", site: fra, monitoring: {scrape: {app: {port: 9999}}}}
+---
+tag: monitoring/web
+document:
+  labels: {site: "{site}"}
+  scrape:
+    node: {port: 9100}
+    app: {port: 8080, path: "/metrics/{label}", scheme: https, interval: 90, labels: {tier: front}}
+members: [web1.example.com, web2.example.com]
+"#;
+
+fn table(folder: &Path) -> String {
+    format!("[agent.prometheus]\ndirectory = '{}'\n", folder.display())
+}
+
+fn set<const N: usize>(lines: [&str; N]) -> std::collections::BTreeSet<String> {
+    lines.map(str::to_owned).into()
+}
+
+/// The files of a folder that are not hidden, with what tells one from another that was written again.
+fn everything(folder: &Path) -> BTreeMap<String, (u64, String)> {
+    use std::os::unix::fs::MetadataExt;
+    let one = |entry: fs::DirEntry| {
+        let name = entry.file_name().into_string().unwrap();
+        (name, (entry.metadata().unwrap().ino(), fs::read_to_string(entry.path()).unwrap()))
+    };
+    fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| one(entry.unwrap()))
+        .filter(|(name, _)| !name.starts_with('.'))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prometheus_scrapes_what_the_tags_say() {
+    if !has("prometheus_scrapes_what_the_tags_say", "prometheus") {
+        return;
+    }
+    let prometheus = Prometheus::start(SCRAPE);
+    let scratch = Scratch::new(&table(&prometheus.targets_folder()));
+    scratch.apply(FLEET).await;
+    scratch.converge();
+    let app1 = "app https://192.0.2.1:8080/metrics/web1 90s host=web1.example.com,instance=web1.example.com:8080,site=ams,tier=front";
+    let node1 =
+        "node http://192.0.2.1:9100/metrics 1h host=web1.example.com,instance=web1.example.com:9100,site=ams";
+    let app2 = "app https://[2001:db8::2]:9999/metrics/web2 90s host=web2.example.com,instance=web2.example.com:9999,site=fra,tier=front";
+    let node2 = "node http://[2001:db8::2]:9100/metrics 1h host=web2.example.com,instance=web2.example.com:9100,site=fra";
+    until("the targets", || prometheus.targets().len() == 4);
+    assert_eq!(prometheus.targets(), set([app1, node1, app2, node2]));
+    // One drains, the other leaves.
+    scratch
+        .edit(json!([
+            {"edit": "set_state", "host": "web1.example.com", "state": "draining"},
+            {"edit": "set_state", "host": "web2.example.com", "state": "retired"},
+        ]))
+        .await;
+    scratch.converge();
+    let drains = |line: &str| line.replace("site=ams", "site=ams,state=draining");
+    until("the change", || prometheus.targets() == set([&drains(app1), &drains(node1)]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_writes_one_file_and_an_edit_is_undone() {
+    let folder = tempfile::tempdir().unwrap();
+    let scratch = Scratch::new(&table(folder.path()));
+    let hosts: String = (0..300)
+        .map(|n| format!("host: web{n}.example.com\ndocument: {{address: 192.0.2.1}}\n---\n"))
+        .collect();
+    let members: Vec<String> = (0..300).map(|n| format!("web{n}.example.com")).collect();
+    let scrape = "scrape: {node: {port: 9100}}";
+    scratch
+        .apply(&format!(
+            "{hosts}tag: monitoring/web\ndocument: {{{scrape}}}\nmembers: [{}]\n",
+            members.join(", ")
+        ))
+        .await;
+    scratch.converge();
+    let before = everything(folder.path());
+    scratch.apply("{host: web7.example.com, document: {address: 192.0.2.77}}").await;
+    scratch.converge();
+    let after = everything(folder.path());
+    let written: Vec<_> = after.iter().filter(|(name, now)| before[*name] != **now).collect();
+    assert_eq!(written.len(), 1);
+    assert!(written[0].1.1.contains("\"192.0.2.77:9100\""));
+    // Somebody changes a target, adds one, and breaks another file.
+    let path = folder.path().join(written[0].0);
+    let foreign = "[\n{\"targets\":[\"198.51.100.1:1\"],\"labels\":{}},";
+    fs::write(&path, written[0].1.1.replace("192.0.2.77:9100", "192.0.2.66:9100").replacen('[', foreign, 1))
+        .unwrap();
+    let other = after.keys().find(|name| *name != written[0].0).unwrap();
+    fs::write(folder.path().join(other), "[").unwrap();
+    let (code, said) = scratch.run(&["--plan"]);
+    assert!(code == 3 && said.contains("drift") && said.contains("web7.example.com"), "{code} {said}");
+    scratch.converge();
+    let text = |files: BTreeMap<String, (u64, String)>| -> Vec<String> {
+        files.into_values().map(|(_, text)| text).collect()
+    };
+    assert_eq!(text(everything(folder.path())), text(after));
+    // An empty database in the same folder.
+    let empty = Scratch::new(&table(folder.path()));
+    empty.apply("{host: other.example.com, document: {}}").await;
+    empty.run(&["--once"]);
+    empty
+        .apply(&format!("{{tag: monitoring/x, document: {{{scrape}}}, members: [other.example.com]}}"))
+        .await;
+    let before = everything(folder.path());
+    let (code, said) = empty.run(&["--once"]);
+    assert!(code != 0 && said.contains("One folder, one database"), "{code} {said}");
+    assert_eq!(everything(folder.path()), before);
+    // And all leave in one commit: a person has to agree.
+    scratch.edit(json!([{"edit": "set_members", "tag": "monitoring/web", "members": []}])).await;
+    let (code, said) = scratch.run(&["--once"]);
+    assert_eq!((code, everything(folder.path())), (4, before), "{said}");
+}
