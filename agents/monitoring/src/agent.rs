@@ -6,6 +6,7 @@ use shoal_agent::{Agent, Blocked, Desired, Look, Source, Unit};
 use crate::item::{Have, Item, Key, Subject};
 use crate::merge;
 use crate::name::Name;
+use crate::rules;
 use crate::spec::Spec;
 use crate::target::Server;
 
@@ -76,7 +77,14 @@ impl Agent for Monitoring {
     fn keys(&self, from: &Source<'_, Spec>) -> Result<Vec<Key>, Blocked> {
         Ok(match from.host {
             // Prometheus reads its files by itself.
-            None => self.each(&Subject::Server, |server| *server == Server::Nagios),
+            None => {
+                let mut keys = self.each(&Subject::Server, |server| *server == Server::Nagios);
+                if !from.spec.rules.is_empty() {
+                    let rules = Subject::Rules(from.tag.clone());
+                    keys.extend(self.each(&rules, |server| *server == Server::Prometheus));
+                }
+                keys
+            }
             Some(_) if from.spec.omit => Vec::new(),
             Some(host) => {
                 let scraped = !from.spec.scrape.is_empty();
@@ -93,6 +101,7 @@ impl Agent for Monitoring {
     ) -> Result<Desired<Item>, Blocked> {
         match key.subject {
             Subject::Server => Ok(Desired::item(Item::Server)),
+            Subject::Rules(_) => Ok(rules::decide(from)),
             Subject::Host(_) => merge::decide(key.server, from, &self.commands),
         }
     }

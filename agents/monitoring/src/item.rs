@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use shoal_agent::HostName;
+use shoal_agent::{HostName, TagName};
 
 use crate::name::{Label, Name, Word};
 use crate::target::Server;
@@ -27,6 +27,8 @@ pub enum Subject {
     Server,
     /// A host with its checks.
     Host(HostName),
+    /// The alert rules of a tag.
+    Rules(TagName),
 }
 
 impl fmt::Display for Key {
@@ -34,6 +36,7 @@ impl fmt::Display for Key {
         match &self.subject {
             Subject::Server => write!(f, "{}", self.server),
             Subject::Host(name) => write!(f, "{}/{name}", self.server),
+            Subject::Rules(tag) => write!(f, "{}/rules/{tag}", self.server),
         }
     }
 }
@@ -48,6 +51,25 @@ pub enum Item {
     Host(Arc<Host>),
     /// What is scraped of a host, by job.
     Targets(Arc<BTreeMap<Name, Scrape>>),
+    /// The alert rules of a tag, by name.
+    Rules(Arc<BTreeMap<Name, Rule>>),
+}
+
+/// An alert rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// What fires, in PromQL.
+    pub expr: String,
+    /// How long it has to be so: `90s`.
+    #[serde(rename = "for")]
+    pub lasts: String,
+    /// Labels of the alert.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// What people are told.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// What is scraped of a host as one job.
@@ -62,7 +84,7 @@ pub struct Scrape {
 impl Item {
     pub(crate) fn host(&self) -> Option<&Arc<Host>> {
         match self {
-            Self::Server | Self::Targets(_) => None,
+            Self::Server | Self::Targets(_) | Self::Rules(_) => None,
             Self::Host(host) => Some(host),
         }
     }
@@ -70,7 +92,14 @@ impl Item {
     pub(crate) fn targets(&self) -> Option<&Arc<BTreeMap<Name, Scrape>>> {
         match self {
             Self::Targets(targets) => Some(targets),
-            Self::Server | Self::Host(_) => None,
+            Self::Server | Self::Host(_) | Self::Rules(_) => None,
+        }
+    }
+
+    pub(crate) fn rules(&self) -> Option<&Arc<BTreeMap<Name, Rule>>> {
+        match self {
+            Self::Rules(rules) => Some(rules),
+            Self::Server | Self::Host(_) | Self::Targets(_) => None,
         }
     }
 }

@@ -10,11 +10,12 @@ mod item;
 mod merge;
 mod name;
 mod offer;
+mod rules;
 mod spec;
 pub mod target;
 
 pub use agent::{Commands, Monitoring};
-pub use item::{Call, Have, Host, Item, Key, Scrape, Service, Subject, Timing};
+pub use item::{Call, Have, Host, Item, Key, Rule, Scrape, Service, Subject, Timing};
 pub use name::{Label, Name, Word};
-pub use spec::{CheckSpec, Scheme, ScrapeSpec, Spec, Threshold};
+pub use spec::{CheckSpec, RuleSpec, Scheme, ScrapeSpec, Spec, Threshold};
 pub use target::{Server, Servers, Settings};

@@ -25,6 +25,9 @@ pub struct Spec {
     /// What Prometheus scrapes of each member, by job.
     #[serde(default)]
     pub scrape: BTreeMap<String, ScrapeSpec>,
+    /// Alert rules of the tag itself, by name. Not read of a host.
+    #[serde(default)]
+    pub rules: BTreeMap<String, RuleSpec>,
     /// How often each check is made, in seconds; 300 where nothing is said.
     #[serde(default)]
     #[schemars(range(min = 1, max = MAX_SECONDS))]
@@ -143,6 +146,24 @@ pub struct ScrapeSpec {
     /// Leave it out. Meant for hosts.
     #[serde(default)]
     pub skip: bool,
+}
+
+/// An alert rule of Prometheus.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RuleSpec {
+    /// What fires, in PromQL. It is asked for as it stands: no pattern.
+    pub expr: String,
+    /// How long it has to be so until somebody is told, in seconds; at once where nothing is said.
+    #[serde(default, rename = "for")]
+    #[schemars(range(max = MAX_SECONDS))]
+    pub lasts: u32,
+    /// Labels of the alert, which may be templates of Prometheus.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// What people are told, which may be templates of Prometheus.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// How metrics are asked for.

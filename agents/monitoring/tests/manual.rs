@@ -31,12 +31,17 @@ async fn the_examples_for_prometheus_run() {
     if !has("the_examples_for_prometheus_run", "prometheus") {
         return;
     }
-    let place = "/var/lib/prometheus/shoal";
-    let prometheus = Prometheus::start(&(block("prometheus.yml").replace(place, "DIR") + "\n"));
+    let (place, rules) = ("/var/lib/prometheus/shoal", "/var/lib/prometheus/shoal-rules");
+    let prometheus =
+        Prometheus::start(&(block("prometheus.yml").replace(rules, "RULES").replace(place, "DIR") + "\n"));
     let folder = prometheus.targets_folder();
-    let toml = block_with("toml", "[agent.prometheus]").replace(place, &folder.display().to_string());
+    let toml = block_with("toml", "[agent.prometheus]")
+        .replace(rules, &prometheus.rules_folder().display().to_string())
+        .replace(place, &folder.display().to_string())
+        .replace("http://127.0.0.1:9090", &prometheus.url());
     let scratch = Scratch::new(&toml);
     scratch.apply(&block_with("yaml", "scrape:")).await;
+    scratch.apply(&block_with("yaml", "rules:")).await;
     let (code, said) = scratch.run(&["--once"]);
     assert!(code == 0 && !said.contains("left out"), "{code} {said}");
     let promised = block("targets");
@@ -48,6 +53,8 @@ async fn the_examples_for_prometheus_run() {
         assert!(made.contains(line), "{line} is not in\n{made}");
     }
     until("the targets", || prometheus.targets().len() == 2);
+    let promised = block("rules");
+    assert!(prometheus.rules().contains(promised.trim()), "{promised}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -93,6 +100,15 @@ async fn the_examples_and_configurations_run() {
 }
 
 /// What the manual says of what is left out.
+#[test]
+fn the_configuration_of_rules_is_the_default() {
+    let toml = block_with("toml", "[agent.prometheus]").replace("[agent.", "[");
+    let (needed, _) = toml.split_once("# The rest").unwrap();
+    let settings = |text: &str| format!("{:?}", toml::from_str::<Settings>(text).unwrap());
+    assert_eq!(settings(&toml), settings(needed));
+}
+
+/// The same of Nagios.
 #[test]
 fn the_configuration_is_the_default() {
     let toml = block("toml");

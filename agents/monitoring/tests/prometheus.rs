@@ -132,3 +132,102 @@ async fn a_change_writes_one_file_and_an_edit_is_undone() {
     let (code, said) = scratch.run(&["--once"]);
     assert_eq!((code, everything(folder.path())), (4, before), "{said}");
 }
+
+/// The configuration of a Prometheus that reads rules, and that of the agent.
+fn with_rules(prometheus: &Prometheus) -> String {
+    let folder = prometheus.rules_folder().display().to_string();
+    format!(
+        "{}[agent.prometheus.rules]\ndirectory = '{folder}'\nserver = '{}'\n",
+        table(&prometheus.targets_folder()),
+        prometheus.url()
+    )
+}
+
+const RULES: &str = r#"
+tag: monitoring/web
+document:
+  rules:
+    Down: {expr: 'up{job="node"} == 0', for: 90, labels: {severity: page}, annotations: {summary: "{{ $labels.host }} is down"}}
+    Slow: {expr: "scrape_duration_seconds > 5"}
+---
+tag: monitoring/ab
+document: {rules: {Deep: {expr: "up == 2"}}}
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prometheus_has_the_rules_that_the_tags_say() {
+    if !has("prometheus_has_the_rules_that_the_tags_say", "promtool") {
+        return;
+    }
+    let prometheus = Prometheus::start("rule_files: ['RULES/shoal-*.json']\n");
+    let scratch = Scratch::new(&with_rules(&prometheus));
+    scratch.apply(RULES).await;
+    scratch.converge();
+    let down = "monitoring/web Down up{job=\"node\"} == 0";
+    let (slow, deep) = ("monitoring/web Slow scrape_duration_seconds > 5", "monitoring/ab Deep up == 2");
+    assert_eq!(prometheus.rules(), set([deep, down, slow]));
+    // Bad ones are left out alone: one that is none, one whose template is none, one that Shoal itself refuses.
+    scratch
+        .apply(
+            r#"
+tag: monitoring/web
+document:
+  rules:
+    Down: {expr: 'up{job="node"} == 0'}
+    Broken: {expr: "rate("}
+    Template: {expr: "up == 3", labels: {a: "{{ $nothing }}"}}
+    "no name": {expr: "up"}
+    New: {expr: "up == 4"}
+"#,
+        )
+        .await;
+    let (code, said) = scratch.run(&["--once"]);
+    assert!(
+        code == 1 && said.contains("Broken: could not parse") && said.contains("Template"),
+        "{code} {said}"
+    );
+    assert!(scratch.status().await.contains("no name"), "{said}");
+    assert_eq!(prometheus.rules(), set([deep, down, "monitoring/web New up == 4"]));
+    // A tag goes, and its rules with it.
+    scratch.apply(RULES.split_once("---").unwrap().0).await;
+    scratch.edit(json!([{"edit": "delete", "key": "monitoring/ab"}])).await;
+    scratch.converge();
+    assert_eq!(prometheus.rules(), set([down, slow]));
+    // Written and not read, as an agent leaves it that was killed there.
+    let file = prometheus.rules_folder().join("shoal-web.json");
+    fs::File::options().append(true).open(&file).unwrap().set_modified(std::time::SystemTime::now()).unwrap();
+    let (code, said) = scratch.run(&["--plan"]);
+    assert!(code == 3, "{code} {said}");
+    scratch.converge();
+    // An edit by hand.
+    fs::write(&file, fs::read_to_string(&file).unwrap().replace("> 5", "> 50")).unwrap();
+    let (code, said) = scratch.run(&["--plan"]);
+    assert!(code == 3 && said.contains("drift"), "{code} {said}");
+    scratch.converge();
+    assert_eq!(prometheus.rules(), set([down, slow]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_cannot_read_its_rules_gets_the_last_good_ones_back() {
+    if !has("a_server_that_cannot_read_its_rules_gets_the_last_good_ones_back", "promtool") {
+        return;
+    }
+    let prometheus = Prometheus::start("rule_files: ['RULES/shoal-*.json']\n");
+    let scratch = Scratch::new(&with_rules(&prometheus));
+    scratch.apply(RULES).await;
+    scratch.converge();
+    let before = everything(&prometheus.rules_folder());
+    // Its own configuration is broken by now, so it reads nothing new.
+    let config = fs::read_to_string(prometheus.config()).unwrap();
+    fs::write(prometheus.config(), "nonsense: [").unwrap();
+    scratch.apply("{tag: monitoring/ab, document: {rules: {Deep: {expr: 'up == 7'}}}}").await;
+    let (code, said) = scratch.run(&["--once"]);
+    assert!(code == 1 && said.contains("the last good rules are back"), "{code} {said}");
+    let text = |files: BTreeMap<String, (u64, String)>| -> Vec<String> {
+        files.into_values().map(|(_, text)| text).collect()
+    };
+    assert_eq!(text(everything(&prometheus.rules_folder())), text(before));
+    fs::write(prometheus.config(), config).unwrap();
+    scratch.converge();
+    assert!(prometheus.rules().contains("monitoring/ab Deep up == 7"));
+}

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use shoal_agent::{Applied, Batch, Fault, Fence, HostName, Nature, Observed, Scope, Target, Unit};
 
 pub use nagios::{Nagios, NagiosSettings};
-pub use prometheus::{Prometheus, PrometheusSettings};
+pub use prometheus::{Prometheus, PrometheusSettings, RulesSettings};
 
 use crate::agent::{Commands, Monitoring};
 use crate::item::Key;
@@ -98,7 +98,7 @@ impl Target<Monitoring> for Servers {
     async fn observe(&self, unit: &Unit, scope: Scope<'_, Key>) -> Result<Observed<Monitoring>, Fault> {
         match self.of(unit)? {
             At::Nagios(nagios) => nagios.look().await,
-            At::Prometheus(prometheus) => prometheus.look(scope),
+            At::Prometheus(prometheus) => prometheus.look(scope).await,
         }
     }
 
@@ -110,7 +110,7 @@ impl Target<Monitoring> for Servers {
     ) -> Result<Applied<Monitoring>, Fault> {
         match self.of(unit)? {
             At::Nagios(nagios) => nagios.change(batch, fence).await,
-            At::Prometheus(prometheus) => prometheus.change(batch, fence),
+            At::Prometheus(prometheus) => prometheus.change(batch, fence).await,
         }
     }
 }

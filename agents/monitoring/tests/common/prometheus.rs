@@ -20,7 +20,7 @@ pub(crate) struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts it with these scrape configurations, in which `DIR` is the folder of targets.
+    /// Starts it with this configuration, in which `DIR` is the folder of targets, and `RULES` that of rules.
     pub(crate) fn start(scrape: &str) -> Self {
         // Another test may take a free port between our look and its start: then it ends, and we try again.
         for _ in 0..5 {
@@ -35,16 +35,21 @@ impl Prometheus {
     fn try_start(port: u16, scrape: &str) -> Option<Self> {
         let dir = TempDir::new().unwrap();
         let targets = dir.path().join("targets");
+        let rules = dir.path().join("rules");
         fs::create_dir(&targets).unwrap();
+        fs::create_dir(&rules).unwrap();
         let config = dir.path().join("prometheus.yml");
         let text = format!(
             "global: {{scrape_interval: 1h}}\n{}",
-            scrape.replace("DIR", &targets.display().to_string())
+            scrape
+                .replace("DIR", &targets.display().to_string())
+                .replace("RULES", &rules.display().to_string())
         );
         fs::write(&config, text).unwrap();
         let child = Command::new("prometheus")
             .arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.tsdb.path={}", dir.path().join("data").display()))
+            .arg("--web.enable-lifecycle")
             .arg(format!("--web.listen-address=127.0.0.1:{port}"))
             .stdout(Stdio::null())
             .stderr(fs::File::create(dir.path().join("log")).unwrap())
@@ -65,6 +70,34 @@ impl Prometheus {
 
     pub(crate) fn config(&self) -> PathBuf {
         self.dir.path().join("prometheus.yml")
+    }
+
+    pub(crate) fn rules_folder(&self) -> PathBuf {
+        self.dir.path().join("rules")
+    }
+
+    /// Where it answers.
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The rules that it has read: `group alert expression`.
+    pub(crate) fn rules(&self) -> BTreeSet<String> {
+        let said = self.get("/api/v1/rules").unwrap_or_default();
+        let body = said.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
+        let answer: Value = serde_json::from_str(body).unwrap_or_default();
+        let groups = answer["data"]["groups"].as_array().cloned().unwrap_or_default();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let of = |group: Value| -> Vec<String> {
+            let rules = group["rules"].as_array().cloned().unwrap_or_default();
+            rules
+                .iter()
+                .map(|rule| {
+                    format!("{} {} {}", text(&group["name"]), text(&rule["name"]), text(&rule["query"]))
+                })
+                .collect()
+        };
+        groups.into_iter().flat_map(of).collect()
     }
 
     fn get(&self, path: &str) -> Option<String> {

@@ -125,6 +125,8 @@ fn is_from(edit: &Edit<Monitoring>, known: &Known) -> bool {
     let from = edit.from.as_ref();
     match &edit.key.subject {
         Subject::Server => from.is_some() == known.server,
+        // Nagios has none, and the agent wants none there.
+        Subject::Rules(_) => true,
         Subject::Host(name) => {
             let entry = known.hosts.get(name);
             entry.map(|entry| &entry.host) == from.and_then(|have| have.item.host())
@@ -337,7 +339,7 @@ fn rests(have: &Have) -> bool {
 fn hosts(batch: &Batch<Monitoring>) -> impl Iterator<Item = (&Edit<Monitoring>, &HostName)> {
     batch.changes.iter().filter_map(|edit| match &edit.key.subject {
         Subject::Host(name) => Some((edit, name)),
-        Subject::Server => None,
+        Subject::Server | Subject::Rules(_) => None,
     })
 }
 
@@ -350,7 +352,7 @@ fn each(batch: &Batch<Monitoring>, outcome: impl Fn(Option<&HostName>) -> Outcom
     let one = |edit: &Edit<Monitoring>| {
         let host = match &edit.key.subject {
             Subject::Host(name) => Some(name),
-            Subject::Server => None,
+            Subject::Server | Subject::Rules(_) => None,
         };
         (edit.key.clone(), outcome(host))
     };

@@ -1,38 +1,23 @@
-//! Prometheus: files of targets that it watches (`file_sd_configs`).
-//!
-//! The hosts stand in 64 files, by their names. A change writes the files that it touches, each whole or not at all, and Prometheus reads them by itself; each is right by
-//! itself, so no more than that is needed. Address, labels and how a job is scraped stand in the file as they are wanted, so what is there is known from it alone.
-//!
-//! **Stopped anywhere**, the next look tells the truth: it reads the files.
-//!
-//! **Fencing**: a file checks no number. No file is replaced after the claim's end.
+//! The files of targets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use shoal_agent::{
-    Applied, Batch, Edit, Fault, Fence, HostName, Observed, Outcome, Scope, Seen, files, owner,
-};
+use shoal_agent::{Batch, Edit, Fault, Fence, HostName, Outcome, Scope, Seen, files};
+
+use super::open_to_readers;
 
 use crate::agent::Monitoring;
 use crate::item::{Have, Item, Key, Scrape, Subject};
 use crate::name::Name;
 use crate::target::Server;
 
-/// `[agent.prometheus]` in the node's configuration.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PrometheusSettings {
-    /// Shoal's own folder. Prometheus reads `shoal-*.json` in it.
-    pub directory: PathBuf,
-}
-
-/// A Prometheus server that reads files of targets.
+/// The folder of targets.
 #[derive(Debug)]
-pub struct Prometheus {
-    directory: PathBuf,
+pub(super) struct Targets {
+    pub(super) directory: PathBuf,
 }
 
 /// How many files there are.
@@ -48,19 +33,7 @@ struct Group {
 /// What is scraped of each host of a file.
 type Hosts = BTreeMap<HostName, Arc<BTreeMap<Name, Scrape>>>;
 
-impl Prometheus {
-    /// The target of these settings. Touches nothing yet.
-    ///
-    /// # Errors
-    /// Settings that cannot work.
-    pub fn open(settings: PrometheusSettings) -> Result<Self, Fault> {
-        if !settings.directory.is_absolute() {
-            let why = "directory must be a path that begins with /";
-            return Err(Fault::new("read [agent.prometheus] of the configuration", why).permanent());
-        }
-        Ok(Self { directory: settings.directory })
-    }
-
+impl Targets {
     fn path(&self, file: u8) -> PathBuf {
         self.directory.join(format!("shoal-{file:02x}.json"))
     }
@@ -78,7 +51,12 @@ impl Prometheus {
         }
     }
 
-    pub(super) fn look(&self, scope: Scope<'_, Key>) -> Result<Observed<Monitoring>, Fault> {
+    /// Adds what stands in the files to what was seen.
+    pub(super) fn look(
+        &self,
+        scope: Scope<'_, Key>,
+        seen: &mut BTreeMap<Key, Seen<Have>>,
+    ) -> Result<(), Fault> {
         // A folder that is gone is not one without targets.
         std::fs::metadata(&self.directory).map_err(|e| {
             Fault::new(format!("look into the folder of targets {}", self.directory.display()), e)
@@ -87,7 +65,6 @@ impl Prometheus {
             Scope::All => (0..FILES).collect(),
             Scope::Keys(keys) => keys.iter().filter_map(|key| Some(file_of(host(key)?))).collect(),
         };
-        let mut seen = BTreeMap::new();
         for file in wanted {
             let (hosts, intact) = self.read(file)?;
             for (name, jobs) in hosts {
@@ -98,21 +75,11 @@ impl Prometheus {
                 );
             }
         }
-        Ok(Observed { seen, complete: true })
+        Ok(())
     }
 
-    pub(super) fn change(
-        &self,
-        batch: &Batch<Monitoring>,
-        fence: &Fence,
-    ) -> Result<Applied<Monitoring>, Fault> {
-        fence.check()?;
-        let kind = owner::Kind {
-            what: "folder of targets",
-            files: "files of targets",
-            page: "docs/agents/monitoring.md, One folder, one database",
-        };
-        owner::claim(&self.directory, fence.epoch, &kind)?;
+    /// Makes the changes of hosts; what became of each.
+    pub(super) fn change(&self, batch: &Batch<Monitoring>, fence: &Fence) -> Vec<(Key, Outcome)> {
         let mut by_file: BTreeMap<u8, Vec<(&Edit<Monitoring>, &HostName)>> = BTreeMap::new();
         for edit in &batch.changes {
             if let Some(name) = host(&edit.key) {
@@ -128,7 +95,7 @@ impl Prometheus {
             };
             each.extend(edits.into_iter().map(|(edit, _)| (edit.key.clone(), outcome.clone())));
         }
-        Ok(Applied { each, facts: Vec::new() })
+        each
     }
 
     /// Writes one file; `false` if it is not what the changes were decided from.
@@ -159,17 +126,10 @@ impl Prometheus {
     }
 }
 
-/// Prometheus is somebody else, whatever the umask.
-fn open_to_readers(path: &std::path::Path) -> Result<(), Fault> {
-    use std::os::unix::fs::PermissionsExt as _;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644))
-        .map_err(|e| Fault::new(format!("let Prometheus read {}", path.display()), e))
-}
-
 fn host(key: &Key) -> Option<&HostName> {
     match &key.subject {
         Subject::Host(name) => Some(name),
-        Subject::Server => None,
+        Subject::Server | Subject::Rules(_) => None,
     }
 }
 
