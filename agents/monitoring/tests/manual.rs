@@ -38,6 +38,7 @@ async fn the_examples_for_prometheus_run() {
     let toml = block_with("toml", "[agent.prometheus]")
         .replace(rules, &prometheus.rules_folder().display().to_string())
         .replace(place, &folder.display().to_string())
+        .replace("127.0.0.1:9104", "127.0.0.1:0")
         .replace("http://127.0.0.1:9090", &prometheus.url());
     let scratch = Scratch::new(&toml);
     scratch.apply(&block_with("yaml", "scrape:")).await;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use common::{Prometheus, Scratch, has, until};
+use common::{Daemon, Prometheus, Scratch, has, until};
 use serde_json::json;
 
 const SCRAPE: &str = "scrape_configs: [{job_name: shoal, file_sd_configs: [{files: ['DIR/shoal-*.json'], refresh_interval: 1s}]}]\n";
@@ -131,6 +131,50 @@ async fn a_change_writes_one_file_and_an_edit_is_undone() {
     scratch.edit(json!([{"edit": "set_members", "tag": "monitoring/web", "members": []}])).await;
     let (code, said) = scratch.run(&["--once"]);
     assert_eq!((code, everything(folder.path())), (4, before), "{said}");
+}
+
+/// A Prometheus that does not reach the folder asks the agent, and keeps what it has while that has nothing to say.
+#[tokio::test(flavor = "multi_thread")]
+async fn prometheus_scrapes_what_the_agent_answers() {
+    if !has("prometheus_scrapes_what_the_agent_answers", "prometheus") {
+        return;
+    }
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let folder = tempfile::tempdir().unwrap();
+    let scratch = Scratch::new(&format!("{}listen = '127.0.0.1:{port}'\n", table(folder.path())));
+    scratch.apply(FLEET).await;
+    let daemon = Daemon::start(&scratch);
+    let asks = format!(
+        "scrape_configs: [{{job_name: shoal, http_sd_configs: [{{url: 'http://127.0.0.1:{port}/targets', refresh_interval: 1s}}]}}]\n"
+    );
+    let prometheus = Prometheus::start(&asks);
+    until("the targets", || prometheus.targets().len() == 4);
+    let before = prometheus.targets();
+    // The files are lost, or broken: that is no list without targets.
+    let said = |path: &str| {
+        use std::io::{Read as _, Write as _};
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        said
+    };
+    let files = everything(folder.path());
+    let (name, _) = files.first_key_value().unwrap();
+    fs::write(folder.path().join(name), "[").unwrap();
+    assert!(
+        said("/targets").contains("503") && said("/targets").contains("was edited"),
+        "{}",
+        said("/targets")
+    );
+    files.keys().for_each(|name| fs::remove_file(folder.path().join(name)).unwrap());
+    assert!(said("/targets").contains("503") && said("/targets").contains("nothing was written yet"));
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert_eq!(prometheus.targets(), before);
+    // Nor is an agent that is gone.
+    drop(daemon);
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert_eq!(prometheus.targets(), before);
 }
 
 /// The configuration of a Prometheus that reads rules, and that of the agent.

@@ -92,7 +92,16 @@ impl Target<Monitoring> for Servers {
         if let Some(nagios) = &self.nagios {
             nagios.prepare();
         }
-        Ok(())
+        match &self.prometheus {
+            Some(prometheus) => prometheus.start().await,
+            None => Ok(()),
+        }
+    }
+
+    async fn stop(&self) {
+        if let Some(prometheus) = &self.prometheus {
+            prometheus.stop().await;
+        }
     }
 
     async fn observe(&self, unit: &Unit, scope: Scope<'_, Key>) -> Result<Observed<Monitoring>, Fault> {

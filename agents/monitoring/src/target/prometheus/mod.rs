@@ -7,15 +7,18 @@
 //!
 //! **Fencing**: a file checks no number. No file is replaced after the claim's end.
 
+mod endpoint;
 mod rules;
 mod targets;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use shoal_agent::{Applied, Batch, Fault, Fence, Observed, Scope, owner};
 
+use endpoint::Endpoint;
 use rules::Rules;
 pub use rules::RulesSettings;
 use targets::Targets;
@@ -29,6 +32,9 @@ use crate::item::Key;
 pub struct PrometheusSettings {
     /// Shoal's own folder. Prometheus reads `shoal-*.json` in it.
     pub directory: PathBuf,
+    /// Where the targets are answered over HTTP, too; nowhere.
+    #[serde(default)]
+    pub listen: Option<SocketAddr>,
     /// Alert rules; without it, none are written.
     #[serde(default)]
     pub rules: Option<RulesSettings>,
@@ -38,6 +44,7 @@ pub struct PrometheusSettings {
 #[derive(Debug)]
 pub struct Prometheus {
     targets: Targets,
+    endpoint: Option<Endpoint>,
     rules: Option<Rules>,
 }
 
@@ -47,7 +54,7 @@ impl Prometheus {
     /// # Errors
     /// Settings that cannot work.
     pub fn open(settings: PrometheusSettings) -> Result<Self, Fault> {
-        let PrometheusSettings { directory, rules } = settings;
+        let PrometheusSettings { directory, listen, rules } = settings;
         let relative =
             !directory.is_absolute() || rules.as_ref().is_some_and(|rules| !rules.directory.is_absolute());
         if relative || rules.as_ref().is_some_and(|rules| rules.directory == directory) {
@@ -55,7 +62,24 @@ impl Prometheus {
                 "each directory must be a path that begins with /, and those of targets and rules are two";
             return Err(Fault::new("read [agent.prometheus] of the configuration", why).permanent());
         }
-        Ok(Self { targets: Targets { directory }, rules: rules.map(Rules::open).transpose()? })
+        Ok(Self {
+            targets: Targets { directory },
+            endpoint: listen.map(Endpoint::new),
+            rules: rules.map(Rules::open).transpose()?,
+        })
+    }
+
+    pub(super) async fn start(&self) -> Result<(), Fault> {
+        match &self.endpoint {
+            Some(endpoint) => endpoint.start(self.targets.clone()).await,
+            None => Ok(()),
+        }
+    }
+
+    pub(super) async fn stop(&self) {
+        if let Some(endpoint) = &self.endpoint {
+            endpoint.stop().await;
+        }
     }
 
     pub(super) async fn look(&self, scope: Scope<'_, Key>) -> Result<Observed<Monitoring>, Fault> {

@@ -15,7 +15,7 @@ use crate::name::Name;
 use crate::target::Server;
 
 /// The folder of targets.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Targets {
     pub(super) directory: PathBuf,
 }
@@ -76,6 +76,30 @@ impl Targets {
             }
         }
         Ok(())
+    }
+
+    /// What stands in all files, as one.
+    ///
+    /// # Errors
+    /// Some of it cannot be read, or nothing was ever written: this is not a list without targets.
+    pub(super) fn all(&self) -> Result<String, Fault> {
+        let (mut all, mut any) = (Hosts::new(), false);
+        for file in 0..FILES {
+            any |= self.path(file).exists();
+            let (mut hosts, intact) = self.read(file)?;
+            if !intact {
+                let why = format!("{} was edited", self.path(file).display());
+                return Err(
+                    Fault::new("say what is to be scraped", why).next("wait for the agent to put it right")
+                );
+            }
+            all.append(&mut hosts);
+        }
+        if any {
+            Ok(render(&all))
+        } else {
+            Err(Fault::new("say what is to be scraped", "nothing was written yet"))
+        }
     }
 
     /// Makes the changes of hosts; what became of each.
