@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use shoal_agent::{Agent, At, Blocked, Desired, Look, Moment, Seen, Source, Step, Unit};
+use shoal_agent::{Agent, At, Blocked, Desired, Known, Look, Moment, Seen, Source, Step, Unit};
 
 use crate::merge;
 use crate::offer::Offers;
@@ -52,8 +52,8 @@ impl Agent for Dns {
         Some(Have::of(item.clone()))
     }
 
-    fn part(&self, key: &Key, have: &Have, known: &[&Node]) -> Seen<Have> {
-        have.part(key, known)
+    fn part(&self, key: &Key, have: &Have, known: Known<'_, Node>) -> Seen<Have> {
+        have.part(key, &known)
     }
 
     fn takes_unit(&self, key: &Key, have: &Have, to: Option<&Node>) -> bool {
@@ -62,7 +62,10 @@ impl Agent for Dns {
     }
 
     fn step(&self, key: &Key, at: At<'_, Self>, _now: Moment) -> Step {
-        match at.have.and_then(|have| have.foreign_set(at.want, at.last)) {
+        match at
+            .have
+            .and_then(|have| have.foreign_set(&Known { want: at.want, last: at.last, tried: at.tried }))
+        {
             Some(rtype) => Step::Clash {
                 why: format!("{} has a {rtype} record already that Shoal did not make", key.name()),
             },

@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use shoal_agent::Seen;
+use shoal_agent::{Known, Seen};
 
 use crate::name::Zone;
 
@@ -205,19 +205,16 @@ impl Have {
         Self { records, unserved: false, others: Others::Nobody }
     }
 
-    /// What of this concerns Shoal where others write beside it: the record sets of the types that Shoal wants, made or
-    /// tried. A CNAME stands alone, so with one on either side all of it does. The zone itself is there as long as the
-    /// server has it, whatever else stands under its name.
-    pub(crate) fn part(&self, key: &Key, known: &[&Node]) -> Seen<Self> {
-        if known.is_empty() {
-            return Seen::Nothing;
-        }
+    /// What of this concerns Shoal where others write beside it: the record sets of the types that Shoal wants or last made, and
+    /// those that are exactly as it tried to make them. A CNAME stands alone, so where something is wanted and one is on either
+    /// side, all of it is in the way. The zone itself is there as long as the server has it, whatever else stands under its name.
+    pub(crate) fn part(&self, key: &Key, known: &Known<'_, Node>) -> Seen<Self> {
         let alone = |node: &Node| node.set(Rtype::CNAME).is_some();
-        let all = alone(&self.records) || known.iter().any(|node| alone(node));
+        let all = known.want.is_some_and(|want| alone(want) || alone(&self.records));
         let mut records = self.records.clone();
         records.sets_mut().retain(|set| {
-            let ours = all || known.iter().any(|node| node.set(set.rtype).is_some());
-            ours && !(key.is_apex() && is_of_the_host(set.rtype))
+            let named = all || known.want.is_some_and(|want| want.set(set.rtype).is_some());
+            (named || is_known(set, known)) && !(key.is_apex() && is_of_the_host(set.rtype))
         });
         let nothing = records.sets.is_empty();
         let others = if key.is_apex() { Others::Hosting } else { Others::Beside };
@@ -231,17 +228,21 @@ impl Have {
 }
 
 impl Have {
-    /// A type of which somebody else has records under the name, that Shoal wants and never made.
-    pub(crate) fn foreign_set(&self, want: Option<&Node>, last: Option<&Node>) -> Option<Rtype> {
-        let (want, last) = (want?, last?);
-        if self.others == Others::Nobody {
+    /// A type of which somebody else has records under the name, in the way of what Shoal wants: Shoal never made a set of it, nor
+    /// tried to make this one. That it is equal to what is wanted does not make it Shoal's.
+    pub(crate) fn foreign_set(&self, known: &Known<'_, Node>) -> Option<Rtype> {
+        let nothing = known.last.is_none() && known.tried.is_empty();
+        if self.others == Others::Nobody || known.want.is_none() || nothing {
             return None;
         }
-        let foreign = |set: &&RecordSet| {
-            last.set(set.rtype).is_none() && want.set(set.rtype).is_some_and(|wanted| wanted != *set)
-        };
-        self.records.sets.iter().find(foreign).map(|set| set.rtype)
+        self.records.sets.iter().find(|set| !is_known(set, known)).map(|set| set.rtype)
     }
+}
+
+/// Whether Shoal made a set of this type, or may have made exactly this one.
+fn is_known(set: &RecordSet, known: &Known<'_, Node>) -> bool {
+    known.last.is_some_and(|last| last.set(set.rtype).is_some())
+        || known.tried.iter().any(|one| one.set(set.rtype) == Some(set))
 }
 
 /// Whether sets of this type at the zone itself belong to whoever made the zone at the server.

@@ -374,3 +374,70 @@ async fn killed_again_and_again_it_ends_where_it_should() {
     let _daemon = Daemon::start(&scratch);
     until_async(async || all(&named) == expected()).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_made_is_theirs_also_where_the_tag_wants_the_very_same() {
+    if !here("what_others_made_is_theirs_also_where_the_tag_wants_the_very_same", &TOOLS) {
+        return;
+    }
+    let (named, scratch) = world(ALLOWED);
+    scratch.apply(FLEET).await;
+    assert_eq!(scratch.run(&["--once"]).0, 0);
+    nsupdate(
+        &named,
+        "update add web2.example.com. 3600 TXT \"mine alone\"\nupdate add txt.example.com. 60 A 192.0.2.77",
+    );
+    let before = all(&named);
+    // The very same TXT; and an alias where an address of theirs stands beside what is Shoal's.
+    let txt = "host: web2.example.com\ndocument: {address: 192.0.2.2, address6: \"2001:db8::2\", dns: {records: {t: {type: TXT, data: mine alone}}}}\n";
+    let bare = "host: web2.example.com\ndocument: {address: 192.0.2.2, address6: \"2001:db8::2\"}\n";
+    let alias = FLEET.replace("type: TXT, data: [\"one\", \"two\"]", "type: CNAME, data: web1");
+    assert_ne!(alias, FLEET);
+    scratch.apply(&alias).await;
+    scratch.apply(txt).await;
+    let (code, said) = scratch.run(&["--once"]);
+    assert_eq!(code, 4, "{said}");
+    assert!(said.contains("web2.example.com has a TXT record already that Shoal did not make"), "{said}");
+    assert!(said.contains("txt.example.com has a A record already that Shoal did not make"), "{said}");
+    assert_eq!(all(&named), before);
+    // Nobody gave it to Shoal, so it does not go when the tag does not want it any more.
+    scratch.apply(FLEET).await;
+    let (code, said) = scratch.run(&["--once"]);
+    assert_eq!((code, all(&named)), (0, before.clone()), "{said}");
+    // Given to Shoal, it is as before, and then it goes.
+    scratch.apply(txt).await;
+    assert_eq!(scratch.run(&["--once"]).0, 4);
+    assert_eq!(scratch.adopt("example.com", &["example.com/web2"]).await, ["example.com/web2"]);
+    let (code, said) = scratch.run(&["--once"]);
+    assert_eq!((code, all(&named)), (0, before.clone()), "{said}");
+    scratch.apply(bare).await;
+    let (code, said) = scratch.run(&["--once"]);
+    let left: Vec<String> = before.into_iter().filter(|line| !line.contains("mine alone")).collect();
+    assert_eq!((code, all(&named)), (0, left), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_took_the_place_of_shoals_stays_when_the_tag_goes() {
+    if !here("what_took_the_place_of_shoals_stays_when_the_tag_goes", &TOOLS) {
+        return;
+    }
+    let (named, scratch) = world(ALLOWED);
+    scratch.apply(FLEET).await;
+    assert_eq!(scratch.run(&["--once"]).0, 0);
+    // An address where Shoal had an alias, and an alias where it had addresses.
+    nsupdate(
+        &named,
+        "update delete web1-a.example.com. CNAME\nupdate add web1-a.example.com. 60 A 192.0.2.77\n\
+         update delete www.example.com. A\nupdate delete www.example.com. AAAA\n\
+         update add www.example.com. 60 CNAME elsewhere.example.net.",
+    );
+    let theirs = ["web1-a.example.com. 60 A 192.0.2.77", "www.example.com. 60 CNAME elsewhere.example.net."];
+    let before = all(&named);
+    let (code, said) = scratch.run(&["--once"]);
+    assert_eq!((code, all(&named)), (4, before), "{said}");
+    scratch
+        .apply("tag: dns/example.com\ndocument: {soa: {primary: ns9.example.net.}}\nmembers: []\n---\ntag: dns/www\ndocument: {zone: example.com, name: www}\nmembers: []\n")
+        .await;
+    let (code, said) = scratch.run(&["--once"]);
+    assert_eq!((code, all(&named)), (0, whole(&theirs)), "{said}");
+}

@@ -46,6 +46,6 @@ pub use serde::{Deserialize, Serialize};
 pub use serde_json::Value;
 pub use shoal_core::{Change, Document, Epoch, Host, HostName, Key as DbKey, Lifecycle, Revision, TagName};
 pub use shoal_engine::{
-    Agent, Applied, At, Batch, Blocked, Clock, Desired, Edit, Fault, Fence, Line, Look, Millis, Moment,
-    Nature, Observed, Outcome, Scope, Seen, Source, Step, Target, Unit, Why,
+    Agent, Applied, At, Batch, Blocked, Clock, Desired, Edit, Fault, Fence, Known, Line, Look, Millis,
+    Moment, Nature, Observed, Outcome, Scope, Seen, Source, Step, Target, Unit, Why,
 };

@@ -80,10 +80,10 @@ pub trait Agent: Send + Sync + Sized + 'static {
     }
 
     /// What of an item concerns Shoal, in a target where others write beside it ([`Nature::shared`](crate::Nature::shared)): the
-    /// records of two types under one name, say. `known` is what it should be, what it was last made as, and what was
-    /// tried; where that is empty, nothing is. Whose the part is, the ledger says, unless the answer is [`Seen::Ours`]. Changes
-    /// are then made of that part alone. By default all of it.
-    fn part(&self, key: &Self::Key, have: &Self::Have, known: &[&Self::Item]) -> Seen<Self::Have> {
+    /// records of two types under one name, say. Whose the part is, the ledger says, unless the answer is [`Seen::Ours`]. Changes
+    /// are then made of that part alone. What is in it, is in the way of what is wanted, and is not Shoal's by what is known, the step
+    /// answers with [`Step::Clash`]. By default all of it.
+    fn part(&self, key: &Self::Key, have: &Self::Have, known: Known<'_, Self::Item>) -> Seen<Self::Have> {
         let _ = (key, known);
         Seen::There(have.clone())
     }
@@ -191,12 +191,25 @@ impl<S> Source<'_, S> {
     }
 }
 
+/// What is known of an item that others write into as well. Never nothing at all.
+#[derive(Debug)]
+pub struct Known<'a, I> {
+    /// What should be.
+    pub want: Option<&'a I>,
+    /// What it was last made as.
+    pub last: Option<&'a I>,
+    /// What it may have been made as since: the ledger does not say what became of these. What is there exactly so is Shoal's.
+    pub tried: &'a [&'a I],
+}
+
 /// All that a step is decided from.
 pub struct At<'a, A: Agent> {
     /// What should be; `None`: nothing.
     pub want: Option<&'a A::Item>,
     /// What was wanted when something was last done about it.
     pub last: Option<&'a A::Item>,
+    /// What it may have been made as since, see [`Known::tried`].
+    pub tried: &'a [&'a A::Item],
     /// What is there and ours; `None`: nothing.
     pub have: Option<&'a A::Have>,
     /// What this item's last step remembered; `Null` at first. Kept in the ledger, at most 4 KiB.

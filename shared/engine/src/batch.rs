@@ -203,17 +203,22 @@ impl<A: Agent> Engine<A> {
                 let text = format!("{name}\0{key}\0{number}\0{}\0{}", self.options.seed, self.tokens);
                 hex(&Sha256::digest(text)[..16])
             };
-            let had = item.entry.is_some();
+            let gains = self.context().gains(key, item, planned, *now);
+            let before = item.entry.as_ref().map(|entry| entry.tried.len());
             if planned.kind() == Kind::Remove && counts(item) {
                 pages.count_removed(*now, self.options.max_change_within);
             }
             let alone = self.options.nature.whole || self.options.nature.sole;
             let careful = self.options.drift == OnDrift::Report;
-            if intend(item, planned, self.agent.logic(), (alone, careful), fresh) {
+            if intend(item, planned, self.agent.logic(), (alone, careful, gains), fresh) {
                 pages.touch(key);
             }
-            item.first |= !had && item.entry.is_some();
-            *entries += usize::from(item.entry.is_some()) - usize::from(had);
+            item.first |= item.entry.as_ref().is_some_and(|entry| match before {
+                None => true,
+                Some(0) => entry.last.is_some() && !entry.tried.is_empty(),
+                Some(_) => false,
+            });
+            *entries += usize::from(item.entry.is_some()) - usize::from(before.is_some());
             changes.push(Edit {
                 key: key.clone(),
                 verb: planned.verb,
@@ -348,12 +353,13 @@ fn agree<A: Agent>(unit: &mut State<A>, key: &A::Key) {
 
 /// Notes in the entry what is about to be done. Answers whether that has to be written before it is done: a creation
 /// and a removal, what the step remembers, and an update that makes it from more than before. A plain update is not: whose
-/// the item is does not change by it. Only where drift stays as it is (`careful`): what Shoal began itself must never be taken for that.
+/// the item is does not change by it. Only where it does for a part (`gains`), and where drift stays as it is (`careful`): what Shoal
+/// began itself must never be taken for somebody else's, nor for that.
 fn intend<A: Agent>(
     item: &mut Item<A>,
     planned: &Planned<A>,
     logic: u32,
-    (alone, careful): (bool, bool),
+    (alone, careful, gains): (bool, bool, bool),
     token: impl FnOnce() -> String,
 ) -> bool {
     if item.entry.is_none() && planned.kind() == Kind::Remove {
@@ -370,6 +376,7 @@ fn intend<A: Agent>(
         memo: serde_json::Value::Null,
         by: logic,
         changing: false,
+        tried: Vec::new(),
         agreed: None,
     });
     let mut touched = entry.memo != planned.memo;
@@ -409,7 +416,11 @@ fn intend<A: Agent>(
         }
         (Kind::Update, _) if matches!(entry.stage, Stage::Creating { .. }) => {
             // A look showed that it is there and ours. Once changed, no attempt tells that any more, so it is noted before.
-            entry.stage = Stage::Made;
+            let (tried, _) = attempts(entry);
+            if gains && entry.last.is_none() {
+                entry.last =
+                    tried.into_iter().find(|one| planned.from.as_ref().is_some_and(|have| **have == **one));
+            }
             touched = true;
         }
         _ => touched |= entry.token.is_empty() && entry.last.is_none(),
@@ -419,6 +430,12 @@ fn intend<A: Agent>(
         entry.from.extend(planned.sources.iter().cloned());
         entry.from.sort_unstable();
         entry.from.dedup();
+        touched = true;
+    }
+    if let Some(to) = planned.to.as_ref().filter(|_| gains && entry.stage == Stage::Made)
+        && entry.tried.last() != Some(to)
+    {
+        try_too(&mut entry.tried, to);
         touched = true;
     }
     if planned.kind() != Kind::Remove && entry.stage == Stage::Made && !entry.changing {

@@ -20,14 +20,14 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use shoal_core::{Epoch, Host, HostName, Revision};
 
-use crate::agent::{Agent, At, Look, Source, Step};
+use crate::agent::{Agent, At, Known, Look, Source, Step};
 use crate::counters::Count;
 use crate::fleet::Fleet;
 use crate::item::{ADOPT, Decision, Item, Kind, Planned, Sight, Trouble};
 use crate::ledger::{MAX_TRIED, SourceId, Stage};
 use crate::options::{OnDrift, Options};
 use crate::sources::Sources;
-use crate::target::Why;
+use crate::target::{Seen, Why};
 use crate::{Blocked, Moment};
 
 /// What decisions are made from.
@@ -175,8 +175,9 @@ impl<A: Agent> Context<'_, A> {
         let entry = item.entry.as_ref();
         let last = entry.and_then(|e| e.last.as_ref());
         let memo = entry.map_or(&null, |e| &e.memo);
-        let at =
-            At { want: wanted.item.as_deref(), last: last.map(|l| &**l), have: have.map(|h| &**h), memo };
+        let tried: Vec<&A::Item> = entry.iter().flat_map(|e| e.tried()).map(|one| &**one).collect();
+        let (want, last) = (wanted.item.as_deref(), last.map(|l| &**l));
+        let at = At { want, last, tried: &tried, have: have.map(|h| &**h), memo };
         self.count.add(|c| c.steps += 1);
         match self.agent.step(key, at, now) {
             Step::Rest { look_again } => Decision::Rest { look_again },
@@ -186,7 +187,7 @@ impl<A: Agent> Context<'_, A> {
             Step::Hold { why } => Decision::stay(Trouble::Held(why)),
             Step::Clash { why } => {
                 let Some(have) = have else { return Decision::stay(Trouble::Held(why)) };
-                if !self.adopts(key, wanted, have) {
+                if !adopts && !self.adopts(key, wanted, have) {
                     return self.clash(item, wanted, &why, have);
                 }
                 self.act(item, wanted, ADOPT, memo.clone(), Some(have.clone()), now)
@@ -215,17 +216,33 @@ impl<A: Agent> Context<'_, A> {
     pub(crate) fn part(&self, key: &A::Key, item: &Item<A>) -> Option<Sight<A::Have>> {
         let have = item.sight.have().filter(|_| self.options.nature.shared)?;
         let entry = item.entry.as_ref();
-        let tried = entry.and_then(|entry| match &entry.stage {
-            Stage::Creating { tried, .. } => Some(tried),
-            _ => None,
-        });
-        let last = entry.and_then(|entry| entry.last.as_ref());
-        let known: Vec<&A::Item> =
-            item.want.iter().chain(last).chain(tried.into_iter().flatten()).map(|one| &**one).collect();
-        if known.is_empty() {
+        let tried: Vec<&A::Item> = entry.iter().flat_map(|e| e.tried()).map(|one| &**one).collect();
+        let last = entry.and_then(|entry| entry.last.as_deref());
+        let known = Known { want: item.want.as_deref(), last, tried: &tried };
+        if known.want.is_none() && last.is_none() && tried.is_empty() {
             return Some(Sight::Nothing);
         }
-        Some(Sight::of(self.agent.part(key, have, &known), true))
+        Some(Sight::of(self.agent.part(key, have, known), true))
+    }
+
+    /// Whether this change makes more Shoal's than the ledger says, where others write beside it: stopped right after the change,
+    /// Shoal would take it for theirs.
+    pub(crate) fn gains(&self, key: &A::Key, item: &Item<A>, planned: &Planned<A>, now: Moment) -> bool {
+        if !self.options.nature.shared || planned.kind() != Kind::Update {
+            return false;
+        }
+        let last = item.entry.as_ref().and_then(|entry| entry.last.as_deref());
+        let (Some(want), Some(last)) = (planned.to.as_deref(), last) else { return true };
+        let Some(made) = self.agent.made(want) else { return true };
+        let known = Known { want: Some(want), last: Some(last), tried: &[] };
+        match self.agent.part(key, &made, known) {
+            Seen::Ours(have) | Seen::There(have) => {
+                let (want, last) = (Some(want), Some(last));
+                let at = At { want, last, tried: &[], have: Some(&have), memo: &planned.memo };
+                matches!(self.agent.step(key, at, now), Step::Clash { .. })
+            }
+            Seen::Nothing | Seen::Unknown(_) => false,
+        }
     }
 
     /// What is there, and whether it is ours.

@@ -77,9 +77,23 @@ pub(crate) struct Entry<I> {
     /// A change of it was begun, and nothing has shown yet what became of it: what differs from `last` is no drift.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) changing: bool,
+    /// What changes were to make it of which nothing has shown yet what became of them, newest last, at most [`MAX_TRIED`]: those
+    /// that make something Shoal's which `last` does not have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tried: Vec<Arc<I>>,
     /// The digest of a change that a person agreed to and that is not done yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) agreed: Option<String>,
+}
+
+impl<I> Entry<I> {
+    /// What it may be by now beside what it was last made as.
+    pub(crate) fn tried(&self) -> &[Arc<I>] {
+        match &self.stage {
+            Stage::Creating { tried, .. } => tried,
+            _ => &self.tried,
+        }
+    }
 }
 
 /// How far an item is.
@@ -447,6 +461,7 @@ mod tests {
             memo: Value::Null,
             by: 1,
             changing: false,
+            tried: Vec::new(),
             agreed: None,
         }
     }

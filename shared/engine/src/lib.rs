@@ -35,7 +35,7 @@ mod work;
 #[cfg(test)]
 mod tests;
 
-pub use agent::{Agent, At, Blocked, Desired, Look, Source, Step, Unit};
+pub use agent::{Agent, At, Blocked, Desired, Known, Look, Source, Step, Unit};
 pub use counters::Counters;
 pub use effect::{Act, Answer, Claimed, Effect, LedgerRow, Roster};
 pub use engine::Engine;

@@ -304,10 +304,18 @@ impl<A: Agent> Engine<A> {
 
     /// The only attempt at it was refused: what stands in its way is not what it made, whatever that looks like.
     fn never_tried(unit: &mut State<A>, key: &A::Key) {
-        if unit.items.get_mut(key).is_some_and(|item| item.entry.take().is_some()) {
-            unit.entries -= 1;
-            unit.pages.touch(key);
+        let Some(item) = unit.items.get_mut(key) else { return };
+        match &mut item.entry {
+            None => return,
+            Some(entry) if entry.last.is_some() && !matches!(entry.stage, Stage::Creating { .. }) => {
+                entry.tried.clear();
+            }
+            Some(_) => {
+                item.entry = None;
+                unit.entries -= 1;
+            }
         }
+        unit.pages.touch(key);
     }
 
     /// A batch failed as a whole, and what of it was done is not known.
@@ -421,6 +429,7 @@ impl<A: Agent> Engine<A> {
                         entry.revision = revision.unwrap_or(entry.revision).max(entry.revision);
                         entry.by = logic;
                         entry.changing = false;
+                        entry.tried.clear();
                         entry.agreed = None;
                         unit.pages.touch(&edit.key);
                     }

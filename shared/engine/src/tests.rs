@@ -2,6 +2,7 @@
 
 mod adopt;
 mod agent;
+mod beside;
 mod claims;
 mod conditional;
 mod facts;

@@ -427,6 +427,7 @@ impl<A: Agent> Engine<A> {
                     && entry.last.as_ref() == Some(want)
                     && entry.by == logic
                     && !entry.changing
+                    && entry.tried.is_empty()
                     && entry.agreed.is_none();
                 if !same {
                     entry.stage = Stage::Made;
@@ -435,6 +436,7 @@ impl<A: Agent> Engine<A> {
                     entry.revision = revision;
                     entry.by = logic;
                     entry.changing = false;
+                    entry.tried.clear();
                     entry.agreed = None;
                     unit.pages.touch(key);
                 }
@@ -452,6 +454,7 @@ impl<A: Agent> Engine<A> {
                     memo: serde_json::Value::Null,
                     by: logic,
                     changing: false,
+                    tried: Vec::new(),
                     agreed: None,
                 });
                 unit.entries += 1;

@@ -6,7 +6,7 @@ use serde_json::json;
 use shoal_core::Change;
 
 use crate::model::{Model, World};
-use crate::{Agent, At, Blocked, Desired, Look, Moment, Nature, Seen, Source, Step, Unit, Verdict};
+use crate::{Agent, At, Blocked, Desired, Known, Look, Moment, Nature, Seen, Source, Step, Unit, Verdict};
 
 #[derive(serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -89,8 +89,9 @@ impl Agent for Toy {
         key.ends_with("/@") && to.is_none_or(|to| to.contains("headless"))
     }
     /// Where others write as well, what they write begins with `theirs`.
-    fn part(&self, _: &String, have: &String, known: &[&String]) -> Seen<String> {
-        assert!(!known.is_empty(), "nothing is known to be asked about");
+    fn part(&self, _: &String, have: &String, known: Known<'_, String>) -> Seen<String> {
+        let Known { want, last, tried } = known;
+        assert!(want.or(last).is_some() || !tried.is_empty(), "nothing is known to be asked about");
         if have.starts_with("theirs") { Seen::Nothing } else { Seen::There(have.clone()) }
     }
     fn step(&self, _: &String, at: At<'_, Self>, now: Moment) -> Step {
