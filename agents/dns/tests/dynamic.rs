@@ -441,3 +441,50 @@ async fn what_took_the_place_of_shoals_stays_when_the_tag_goes() {
     let (code, said) = scratch.run(&["--once"]);
     assert_eq!((code, all(&named)), (0, whole(&theirs)), "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_that_do_not_fit_into_a_message_go_in_several() {
+    if !here("changes_that_do_not_fit_into_a_message_go_in_several", &TOOLS) {
+        return;
+    }
+    const BY_ADDRESS: &str = "allow-update { 127.0.0.1; }; allow-transfer { 127.0.0.1; key k; };";
+    for options in [ALLOWED, BY_ADDRESS] {
+        let (named, scratch) = world(options);
+        if options == BY_ADDRESS {
+            scratch.configure(&format!("[agent.update]\nserver = '{}'\n", named.address));
+        }
+        // 70 addresses each: a hundred such names take twice what a message holds.
+        let sets: String = (0..130)
+            .map(|n| {
+                let data: Vec<String> = (0..70).map(|at| format!("10.0.{n}.{at}")).collect();
+                format!("    - {{name: many{n}, type: A, data: [{}]}}\n", data.join(", "))
+            })
+            .collect();
+        let long: String = ["TXT", "TYPE65280"]
+            .map(|rtype| {
+                let data = if rtype == "TXT" {
+                    "x".repeat(40_000)
+                } else {
+                    format!("\\# 40000 {}", "ab".repeat(40_000))
+                };
+                format!("    - {{name: long, type: {rtype}, data: '{data}'}}\n")
+            })
+            .concat();
+        let tag = |sets: &str| {
+            format!(
+                "tag: dns/example.com\ndocument:\n  soa: {{primary: ns9.example.net.}}\n  static:\n{sets}members: []\n"
+            )
+        };
+        scratch.apply(&tag(&[sets.clone(), long].concat())).await;
+        let (code, said) = scratch.run(&["--once", "--wait", "1s"]);
+        // One name that no message holds costs that name, and says so.
+        assert_eq!(code, 1, "{said}");
+        assert!(said.contains("all that stands under long.example.com and all that is to come"), "{said}");
+        let lines = all(&named);
+        assert_eq!(lines.iter().filter(|line| line.contains(" A 10.0.")).count(), 130 * 70, "{said}");
+        assert!(!lines.iter().any(|line| line.starts_with("long.")));
+        scratch.apply(&tag(&sets)).await;
+        let (code, said) = scratch.run(&["--once"]);
+        assert_eq!(code, 0, "{said}");
+    }
+}

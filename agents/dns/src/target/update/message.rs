@@ -4,6 +4,7 @@
 //! its data (section 2.4.2), and what must not (2.4.3, 2.4.5); then what goes and what comes, and nothing that stays. So a change is made of
 //! what was looked at or not at all, and what others wrote beside it is not even named.
 
+use hickory_proto::ProtoError;
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::NULL;
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
@@ -84,6 +85,18 @@ pub(super) fn change(message: &mut Message, edit: &Edit<Dns>) -> Result<(), Stri
 /// Whether the message would change anything.
 pub(super) fn changes_something(message: &Message) -> bool {
     !message.authorities.is_empty()
+}
+
+/// Whether it can be sent, with so much room left for a signature. What cannot would not be refused by the encoder: it leaves out the
+/// records that do not fit, and the rest would be done.
+pub(super) fn fits(message: &Message, room: u16) -> Result<bool, String> {
+    match message.to_vec() {
+        // The bit for a message that was cut.
+        Ok(octets) if octets.get(2).is_some_and(|flags| flags & 2 != 0) => Ok(false),
+        Ok(octets) => Ok(octets.len() <= usize::from(u16::MAX - room)),
+        Err(ProtoError::MaxBufferSizeExceeded(_)) => Ok(false),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// What the server's answer to an update means.

@@ -7,8 +7,8 @@
 //! update that requires it and changes nothing: a question would be answered from a wildcard.
 //!
 //! **A change** goes with what it was made from as its condition, so it is made of that or not at all, and a stale holder's
-//! change is refused by the server unless the world is as that holder saw it. Many changes go in one message; where one of them is refused, halves of
-//! the message find it, and the others are made.
+//! change is refused by the server unless the world is as that holder saw it. Many changes go in one message; where one of them is refused, or where they do not fit
+//! into one, halves of the message find it, and the others are made.
 
 mod link;
 mod message;
@@ -29,8 +29,9 @@ use super::files::zone_of;
 use crate::Dns;
 use crate::name::Zone;
 use crate::record::{Have, Key, Node};
+use crate::target::tsig::ROOM;
 
-/// How many changes go in one message: some 20 KiB.
+/// How many changes go in one message, mostly of some 20 KiB: fewer, where they would not fit.
 const TOGETHER: usize = 100;
 /// More names than this are not asked for one by one: the whole zone is.
 const FEW: usize = 50;
@@ -137,8 +138,21 @@ impl Update {
             let all = |outcome: &Outcome| {
                 part.iter().map(|edit| (edit.key.clone(), outcome.clone())).collect::<Vec<_>>()
             };
+            let message = match self.message(zone, part) {
+                Ok(message) => message,
+                // Too long, or one of them can never be sent: the others can.
+                Err(_) if part.len() > 1 => {
+                    halve(&mut parts, part);
+                    continue;
+                }
+                Err(why) => {
+                    let fault = Fault::new(format!("update {zone} at {}", self.link.server), why).permanent();
+                    each.extend(all(&Outcome::Failed(fault)));
+                    continue;
+                }
+            };
             let answer = match fence.check() {
-                Ok(()) => self.send(zone, part).await,
+                Ok(()) => self.send(zone, message).await,
                 Err(fault) => Err(fault),
             };
             let code = match answer {
@@ -150,10 +164,7 @@ impl Update {
             };
             match message::verdict(code) {
                 Verdict::Done => each.extend(all(&Outcome::Done)),
-                Verdict::Stale | Verdict::Malformed if part.len() > 1 => {
-                    let (left, right) = part.split_at(part.len() / 2);
-                    parts.extend([right, left]);
-                }
+                Verdict::Stale | Verdict::Malformed if part.len() > 1 => halve(&mut parts, part),
                 Verdict::Stale => each.extend(all(&Outcome::Stale)),
                 Verdict::Malformed => {
                     each.extend(all(&Outcome::Failed(self.fault("update", zone, code).permanent())));
@@ -165,9 +176,8 @@ impl Update {
         }
     }
 
-    async fn send(&self, zone: &Zone, edits: &[Edit<Dns>]) -> Result<ResponseCode, Fault> {
+    async fn send(&self, zone: &Zone, mut message: Message) -> Result<ResponseCode, Fault> {
         let what = || format!("update {zone} at {}", self.link.server);
-        let mut message = self.message(zone, edits).map_err(|why| Fault::new(what(), why).permanent())?;
         if !message::changes_something(&message) {
             return Ok(ResponseCode::NoError);
         }
@@ -177,13 +187,30 @@ impl Update {
         Ok(answer.metadata.response_code)
     }
 
+    /// These changes as one message; or why they cannot be one, which is never so of the same changes later.
     fn message(&self, zone: &Zone, edits: &[Edit<Dns>]) -> Result<Message, String> {
         let mut message = message::update(rand::random(), zone)?;
         for edit in edits {
             message::change(&mut message, edit)?;
         }
-        Ok(message)
+        let room = if self.link.signer.is_some() { ROOM } else { 0 };
+        if message::fits(&message, room)? {
+            return Ok(message);
+        }
+        let names: Vec<String> = edits.iter().map(|edit| edit.key.name()).collect();
+        Err(format!(
+            "all that stands under {} and all that is to come does not fit into one message, which has {} octets; have fewer or \
+             shorter records under one name",
+            names.join(", "),
+            u16::MAX
+        ))
     }
+}
+
+/// The first half of a part that cannot be made as it is comes next, then the second.
+fn halve<'a>(parts: &mut Vec<&'a [Edit<Dns>]>, part: &'a [Edit<Dns>]) {
+    let (left, right) = part.split_at(part.len() / 2);
+    parts.extend([right, left]);
 }
 
 impl Target<Dns> for Update {
