@@ -6,11 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_proto::op::Message;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::answer::{Zones, answer};
 use super::transfer;
@@ -23,12 +22,20 @@ struct Bounds {
     connections: usize,
     /// How long a connection may say nothing, or leave an answer unread.
     idle: Duration,
-    /// How long it may last, so that a busy one makes room, too.
+    /// How long it is asked for more, so that a busy one makes room, too. Transfers do not count: how long one takes is up to the
+    /// zone and the line.
     life: Duration,
+    /// How long a message of a transfer may take. What the system has taken over already, some MiB perhaps, has to leave before it takes
+    /// more, so on a slow line much time passes between two messages.
+    stalled: Duration,
 }
 
-const BOUNDS: Bounds =
-    Bounds { connections: 256, idle: Duration::from_secs(10), life: Duration::from_secs(120) };
+const BOUNDS: Bounds = Bounds {
+    connections: 256,
+    idle: Duration::from_secs(10),
+    life: Duration::from_secs(120),
+    stalled: Duration::from_secs(300),
+};
 /// The first pause after a failure of a socket; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -165,17 +172,45 @@ async fn connections(listener: tokio::net::TcpListener, bounds: Bounds, zones: A
         let zones = zones.clone();
         tokio::spawn(async move {
             // A connection that breaks harms only itself.
-            let _ = timeout(bounds.life, connection(stream, peer.ip(), bounds.idle, &zones)).await;
+            let _ = stream.set_nodelay(true);
+            if let Err(End::Cut(why)) = connection(stream, peer.ip(), bounds, &zones).await {
+                tracing::warn!("{why}");
+            }
             drop(permit);
         });
     }
 }
 
-async fn connection(mut stream: TcpStream, peer: IpAddr, idle: Duration, zones: &Zones) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+/// Why a connection ended that the other side did not simply leave.
+#[derive(Debug)]
+enum End {
+    /// It broke, or was silent: nobody's business.
+    Gone,
+    /// In the middle of a transfer.
+    Cut(String),
+}
+
+impl<E> From<E> for End
+where
+    io::Error: From<E>,
+{
+    fn from(_: E) -> Self {
+        Self::Gone
+    }
+}
+
+async fn connection(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    peer: IpAddr,
+    bounds: Bounds,
+    zones: &Zones,
+) -> Result<(), End> {
+    let idle = bounds.idle;
+    let mut end = Instant::now() + bounds.life;
     let mut query = Vec::new();
     loop {
-        let len = timeout(idle, stream.read_u16()).await??;
+        let left = end.saturating_duration_since(Instant::now());
+        let len = timeout(idle.min(left), stream.read_u16()).await??;
         query.resize(len.into(), 0);
         timeout(idle, stream.read_exact(&mut query)).await??;
         let asked = Message::from_vec(&query).ok().filter(transfer::is_asked);
@@ -185,9 +220,10 @@ async fn connection(mut stream: TcpStream, peer: IpAddr, idle: Duration, zones: 
             None | Some((Signature::Bad(_), _)) => answer(zones, &query, false),
             Some((signature, asked)) => match transfer::begin(zones, peer, &asked, signature) {
                 Ok(transfer) => {
-                    for message in transfer {
-                        timeout(idle, send(&mut stream, &message)).await??;
-                    }
+                    let begun = Instant::now();
+                    let sent = send_all(&mut stream, transfer, bounds.stalled).await;
+                    sent.map_err(|why| End::Cut(cut(&asked, peer, &why)))?;
+                    end += begun.elapsed();
                     continue;
                 }
                 Err(refusal) => refusal,
@@ -198,7 +234,28 @@ async fn connection(mut stream: TcpStream, peer: IpAddr, idle: Duration, zones: 
     }
 }
 
-async fn send(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
+/// A transfer that broke off, for people.
+fn cut(asked: &Message, peer: IpAddr, why: &str) -> String {
+    let zone = asked.queries.first().map(|question| question.name.to_string()).unwrap_or_default();
+    format!("the transfer of {zone} to {peer} was cut: {why}; the secondary has to begin anew")
+}
+
+async fn send_all(
+    stream: &mut (impl AsyncWrite + Unpin),
+    transfer: transfer::Transfer,
+    stalled: Duration,
+) -> Result<(), String> {
+    for message in transfer {
+        match timeout(stalled, send(stream, &message)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(error.to_string()),
+            Err(_) => return Err(format!("nothing more was taken for {} s", stalled.as_secs())),
+        }
+    }
+    Ok(())
+}
+
+async fn send(stream: &mut (impl AsyncWrite + Unpin), message: &[u8]) -> io::Result<()> {
     let len = u16::try_from(message.len()).map_err(io::Error::other)?;
     let mut out = len.to_be_bytes().to_vec();
     out.extend(message);
@@ -209,9 +266,12 @@ async fn send(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use tokio::time::Instant;
+    use hickory_proto::op::Query;
+    use hickory_proto::rr::{Name, RecordType};
+    use tokio::net::TcpStream;
 
     use super::*;
+    use crate::target::server::transfer::{Access, TransferSettings};
 
     /// A question for a zone that nobody has: the answer is as good as any.
     const QUESTION: &[u8] = b"\0\x13\0\x07\0\0\0\x01\0\0\0\0\0\0\x01x\0\0\x01\0\x01";
@@ -244,7 +304,10 @@ mod tests {
     async fn serve(connections: usize, idle: u64, life: u64) -> (SocketAddr, Vec<JoinHandle<()>>) {
         let [idle, life] = [idle, life].map(Duration::from_millis);
         let pair = Pair::bind(([127, 0, 0, 1], 0).into()).unwrap();
-        (pair.address, pair.serve_within(Bounds { connections, idle, life }, &Arc::default()).unwrap())
+        (
+            pair.address,
+            pair.serve_within(Bounds { connections, idle, life, ..BOUNDS }, &Arc::default()).unwrap(),
+        )
     }
 
     async fn ask(stream: &mut TcpStream) -> io::Result<()> {
@@ -283,5 +346,78 @@ mod tests {
         }
         assert!(start.elapsed() >= Duration::from_millis(500), "{:?}", start.elapsed());
         tasks.iter().for_each(JoinHandle::abort);
+    }
+
+    const SECONDARY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    /// A zone of some MiB that the secondary may have, and how it asks for it.
+    fn large() -> (Zones, Vec<u8>) {
+        let allow = vec![SECONDARY.to_string()];
+        let access = Access::new(&TransferSettings { allow, ..TransferSettings::default() }).unwrap();
+        let owners = (0..20_000).map(|n| format!("host{n}")).collect();
+        let zones = Zones::new(access);
+        zones.add(crate::target::server::tests::data(&owners));
+        let mut query = Message::query();
+        query.add_query(Query::query(Name::from_ascii("example.com.").unwrap(), RecordType::AXFR));
+        let octets = query.to_vec().unwrap();
+        (zones, [&u16::try_from(octets.len()).unwrap().to_be_bytes()[..], &octets].concat())
+    }
+
+    /// Reads a message now and then; the records of the first so many of them.
+    async fn read(stream: &mut tokio::io::DuplexStream, pause: Duration, messages: usize) -> usize {
+        let mut records = 0;
+        for _ in 0..messages {
+            tokio::time::sleep(pause).await;
+            let Ok(len) = stream.read_u16().await else { break };
+            let mut octets = vec![0; len.into()];
+            stream.read_exact(&mut octets).await.unwrap();
+            records += Message::from_vec(&octets).unwrap().answers.len();
+        }
+        records
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_transfer_over_a_slow_line_comes_to_its_end() {
+        let (zones, question) = large();
+        let (mut far, near) = tokio::io::duplex(1024);
+        let secondary = async {
+            far.write_all(&question).await.unwrap();
+            let begun = Instant::now();
+            // All of them, at a pace that makes it last for longer than a connection is asked for more.
+            let mut records = 0;
+            while records < 20_002 {
+                let more = read(&mut far, Duration::from_secs(60), 1).await;
+                assert!(more > 0, "cut after {records} records");
+                records += more;
+            }
+            assert_eq!(records, 20_002);
+            assert!(begun.elapsed() > 4 * BOUNDS.life, "{:?}", begun.elapsed());
+            // The time that it took was not the secondary's: it may ask on.
+            far.write_all(&question).await.unwrap();
+            assert!(read(&mut far, Duration::ZERO, 1).await > 0);
+            drop(far);
+        };
+        let (end, ()) = tokio::join!(connection(near, SECONDARY, BOUNDS, &zones), secondary);
+        assert!(matches!(end, Err(End::Cut(_))), "{end:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_transfer_that_nobody_takes_is_cut_and_said() {
+        let (zones, question) = large();
+        let (mut far, near) = tokio::io::duplex(1024);
+        let secondary = async {
+            far.write_all(&question).await.unwrap();
+            assert!(read(&mut far, Duration::ZERO, 2).await > 0);
+            tokio::time::sleep(BOUNDS.stalled * 2).await;
+        };
+        let begun = Instant::now();
+        let end = async { (connection(near, SECONDARY, BOUNDS, &zones).await, begun.elapsed()) };
+        let ((end, after), ()) = tokio::join!(end, secondary);
+        let Err(End::Cut(why)) = end else { panic!("{end:?}") };
+        assert_eq!(
+            why,
+            "the transfer of example.com. to 127.0.0.1 was cut: nothing more was taken for 300 s; the secondary has to begin anew"
+        );
+        assert_eq!(after.as_secs(), 300);
     }
 }

@@ -23,7 +23,7 @@ fn node(sets: &[(Rtype, &str)]) -> Arc<Stored> {
 }
 
 /// A zone with an address at each of these names.
-fn zones(owners: &BTreeSet<String>) -> Zones {
+pub(super) fn data(owners: &BTreeSet<String>) -> ZoneData {
     let mut data = ZoneData::new(zone(), 0);
     let soa = "ns.example.com. h.example.com. 0 1 1 1 30";
     let apex =
@@ -34,8 +34,13 @@ fn zones(owners: &BTreeSet<String>) -> Zones {
         data.put(owner, Some(node(&[(Rtype::A, "192.0.2.1")])));
     }
     data.seal(1).unwrap();
+    data
+}
+
+/// It alone.
+fn zones(owners: &BTreeSet<String>) -> Zones {
     let zones = Zones::default();
-    zones.add(data);
+    zones.add(data(owners));
     zones
 }
 
