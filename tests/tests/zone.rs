@@ -134,7 +134,7 @@ fn a_zone_file_becomes_tags_and_nothing_is_lost() -> Result<()> {
     // What is there is not replaced by accident; the same again is no commit.
     world.shoal(&["import", "zone", &name, "-m", "again"], &[4])?;
     let again = world.shoal(&["import", "zone", &name, "--replace", "-m", "again"], &[0])?;
-    ensure!(again.contains("nothing to do") || again.contains("nothing"), "{again}");
+    ensure!(again.contains("nothing to change: everything stands there already"), "{again}");
     Ok(())
 }
 
@@ -165,20 +165,48 @@ fn what_is_no_zone_is_said() -> Result<()> {
     let world = World::new()?;
     let file = world.0.path().join("zone.txt");
     let name = file.display().to_string();
-    let fails = |text: &str, more: &[&str]| -> Result<String> {
+    let imports = |text: &str, more: &[&str], exit: i32| -> Result<String> {
         std::fs::write(&file, text)?;
         let line: Vec<&str> = ["import", "zone", &name, "-m", "x"].iter().chain(more).copied().collect();
         let mut command = Command::new(binary("shoal")?);
         command.args(["--store", &world.store()]).args(line).env("SHOAL_AUTHOR", "ann");
         let out = command.output()?;
-        ensure!(out.status.code() == Some(1), "{out:?}");
+        ensure!(out.status.code() == Some(exit), "{out:?}");
         Ok(String::from_utf8_lossy(&out.stderr).into_owned())
     };
+    let fails = |text: &str, more: &[&str]| imports(text, more, 1);
     let zone = ["--zone", "example.com"];
     let soa = "@ 60 IN SOA ns1 h 1 2 3 4 5\n@ 60 NS ns.example.net.\n";
     let said = fails("nonsense here\n", &zone)?;
     ensure!(said.contains("named-compilezone says") && said.contains("zone.txt:1"), "{said}");
-    let said = fails(&format!("{soa}a\\.b 60 A 192.0.2.1\n"), &zone)?;
-    ensure!(said.contains("a\\.b.example.com. has escapes"), "{said}");
+    let said = fails(
+        &format!("{soa}a\\.b 60 A 192.0.2.1\n 60 TXT x\nok 60 A 192.0.2.2\nc\\$ 60 A 192.0.2.3\n"),
+        &zone,
+    )?;
+    ensure!(
+        said.contains("names with escapes") && said.contains(": a\\.b.example.com., c\\$.example.com.;"),
+        "{said}"
+    );
+    // What lies outside of the zone would be lost.
+    let said =
+        fails(&format!("{soa}www.elsewhere.com. 60 A 192.0.2.1\nmy-example.com. 60 A 192.0.2.1\n"), &zone)?;
+    for part in [
+        "outside of the zone example.com",
+        "zone.txt:3: ",
+        "(www.elsewhere.com)",
+        "zone.txt:4: ",
+        "(my-example.com)",
+    ] {
+        ensure!(said.contains(part), "{part}: {said}");
+    }
+    // A warning is said, and the rest goes on.
+    let mut command = Command::new(binary("shoal")?);
+    command.args(["--store", &world.store(), "get", "dns/example.com"]);
+    ensure!(command.output()?.status.code() == Some(1), "nothing was imported");
+    let said = imports(&format!("{soa}a 60 A 192.0.2.1\na 30 A 192.0.2.2\n"), &zone, 0)?;
+    ensure!(
+        said.contains("zone.txt:4: TTL set to prior TTL (60)") && !said.contains("loaded serial"),
+        "{said}"
+    );
     Ok(())
 }

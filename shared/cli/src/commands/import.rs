@@ -67,7 +67,9 @@ async fn from_zone(session: &mut Session, args: ImportZone) -> Outcome {
         .clone()
         .or_else(|| named_after(&args.file))
         .ok_or_else(|| failed("the file's name says no zone: give it with --zone".to_owned()))?;
-    let compiled = compile(&name, &args.file).map_err(failed)?;
+    let (compiled, said) = compile(&name, &args.file).map_err(failed)?;
+    // Before anything of it is refused: this may be why.
+    let _ = std::io::Write::write_all(&mut anstream::stderr(), said.as_bytes());
     let zone =
         zone::read(&name, &compiled, args.replace, generic).map_err(|error| failed(error.to_string()))?;
     if session.out.is_text() {
@@ -88,8 +90,9 @@ fn named_after(file: &Path) -> Option<String> {
     name.contains('.').then(|| name.to_owned())
 }
 
-/// The zone as complete records, one a line, by BIND: it knows zone files best. Nothing is checked but that it can be read.
-fn compile(zone: &str, file: &Path) -> Result<String, String> {
+/// The zone as complete records, one a line, by BIND: it knows zone files best; and its warnings. Nothing is checked but that it
+/// can be read, and that nothing was left out of it.
+fn compile(zone: &str, file: &Path) -> Result<(String, String), String> {
     let lenient = "-i none -k ignore -n ignore -m ignore -M ignore -r ignore -S ignore -T ignore -W ignore -s full -o -";
     let file = file.canonicalize().map_err(|e| e.to_string())?;
     let mut command = Command::new("named-compilezone");
@@ -100,7 +103,19 @@ fn compile(zone: &str, file: &Path) -> Result<String, String> {
         .arg(zone)
         .arg(&file);
     let output = output(command, "named-compilezone", "bind9-utils", "")?;
-    String::from_utf8(output.stdout).map_err(|e| e.to_string())
+    let words = String::from_utf8_lossy(&output.stderr);
+    // That it went well is all that these say.
+    let warnings = words.lines().filter(|line| *line != "OK" && !line.contains("/IN: loaded serial "));
+    let (lost, other): (Vec<&str>, Vec<&str>) = warnings.partition(|line| line.contains(": ignoring "));
+    if !lost.is_empty() {
+        return Err(format!(
+            "named-compilezone leaves out what lies outside of the zone {zone}, and nothing may be lost: take it out of the file, or \
+             import it with its own zone\n{}",
+            lost.join("\n")
+        ));
+    }
+    let said = other.iter().map(|line| format!("named-compilezone says: {line}\n")).collect();
+    Ok((String::from_utf8(output.stdout).map_err(|e| e.to_string())?, said))
 }
 
 /// Data in the form of RFC 3597.

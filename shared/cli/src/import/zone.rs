@@ -60,12 +60,27 @@ pub enum ZoneError {
     /// A line that is no record.
     #[error("this line is no record: {0:?}")]
     Line(String),
-    /// A name that a tag cannot say.
-    #[error("the name {0} has escapes, which names in tags have not: take its records out of the file")]
-    Escaped(String),
+    /// Names that a tag cannot say.
+    #[error(
+        "it has names with escapes, which names in tags cannot have: {}; take their records out of a copy of the file and import that, and \
+         serve them from a zone that is not Shoal's, or from one that it updates dynamically, where they stay",
+        first(.0)
+    )]
+    Escaped(Vec<String>),
+    /// A record of another zone.
+    #[error("the name {0} lies outside of the zone")]
+    Outside(String),
     /// The generic form of data could not be found.
     #[error("the data {1:?} of type {0}: {2}")]
     Generic(String, String, String),
+}
+
+/// Some of many names.
+fn first(names: &[String]) -> String {
+    match names.len().saturating_sub(20) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names[..20].join(", ")),
+    }
 }
 
 /// A zone as tags.
@@ -97,7 +112,8 @@ pub fn read(
     mut generic: impl FnMut(&str, &str) -> Result<String, String>,
 ) -> Result<Import, ZoneError> {
     let mut sets: BTreeMap<(Vec<&str>, &str), Set<'_>> = BTreeMap::new();
-    let (mut records, mut left_out) = (0, 0);
+    let (mut records, mut left_out, mut escaped) = (0, 0, Vec::new());
+    let apex: Vec<&str> = labels_of(zone);
     // What is no record is a remark.
     for line in text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with(';')) {
         let (owner, ttl, rtype, data) = record(line).ok_or_else(|| ZoneError::Line(line.to_owned()))?;
@@ -106,7 +122,10 @@ pub fn read(
             continue;
         }
         if owner.contains('\\') {
-            return Err(ZoneError::Escaped(owner.to_owned()));
+            if escaped.last().is_none_or(|last| last != owner) {
+                escaped.push(owner.to_owned());
+            }
+            continue;
         }
         let as_text = rtype == "SOA" || TEXT.contains(&rtype) || rtype.starts_with("TYPE");
         let data = if as_text {
@@ -115,12 +134,19 @@ pub fn read(
             generic(rtype, data).map_err(|why| ZoneError::Generic(rtype.to_owned(), data.to_owned(), why))?
         };
         // From the last label to the first, so that names keep together.
-        let labels = owner.rsplit('.').collect();
+        let labels: Vec<&str> = owner.rsplit('.').collect();
+        let inside = labels.len() >= apex.len()
+            && labels.iter().zip(&apex).all(|(label, of_zone)| label.eq_ignore_ascii_case(of_zone));
+        if !inside {
+            return Err(ZoneError::Outside(owner.to_owned()));
+        }
         let set = sets.entry((labels, rtype)).or_insert(Set { ttl, data: Vec::new(), rtype });
         set.data.push(data);
         records += 1;
     }
-    let apex: Vec<&str> = labels_of(zone);
+    if !escaped.is_empty() {
+        return Err(ZoneError::Escaped(escaped));
+    }
     let soa = sets.remove(&(apex.clone(), "SOA")).ok_or(ZoneError::NoSoa)?;
     let servers = sets.remove(&(apex, "NS"));
     let statics: Vec<Value> = sets
