@@ -13,7 +13,7 @@ use crate::effect::{Act, LedgerRow};
 use crate::engine::Engine;
 use crate::guard::{Gate, Said, falls, gate, takers};
 use crate::item::{ADOPT, Item, Kind, Planned, REMAKE, Sight, Trouble};
-use crate::ledger::{Entry, MAX_TRIED, Stage};
+use crate::ledger::{Entry, MAX_TRIED, SourceId, Stage};
 use crate::options::OnDrift;
 use crate::target::{Batch, Edit, Fault, Line};
 use crate::unit::{Flight, Stage as FlightStage, State};
@@ -419,30 +419,41 @@ fn intend<A: Agent>(
             let (tried, _) = attempts(entry);
             if gains && entry.last.is_none() {
                 entry.last =
-                    tried.into_iter().find(|one| planned.from.as_ref().is_some_and(|have| **have == **one));
+                    tried.into_iter().find(|one| planned.from.as_ref().is_some_and(|h| **h == **one));
             }
             touched = true;
         }
         _ => touched |= entry.token.is_empty() && entry.last.is_none(),
     }
-    if planned.kind() == Kind::Update && planned.sources.iter().any(|source| !entry.from.contains(source)) {
-        // Once it is made from this one too, that one must be found as the reason to undo it, or as what keeps it as it is.
-        entry.from.extend(planned.sources.iter().cloned());
-        entry.from.sort_unstable();
-        entry.from.dedup();
-        touched = true;
-    }
-    if let Some(to) = planned.to.as_ref().filter(|_| gains && entry.stage == Stage::Made)
-        && entry.tried.last() != Some(to)
-    {
-        try_too(&mut entry.tried, to);
-        touched = true;
-    }
+    touched |= planned.kind() == Kind::Update && made_from_too(entry, &planned.sources);
+    touched |= gains && attempt(entry, planned);
     if planned.kind() != Kind::Remove && entry.stage == Stage::Made && !entry.changing {
         entry.changing = true;
         touched |= careful;
     }
     touched
+}
+
+/// Once it is made from these too, each must be found as the reason to undo it, or as what keeps it as it is. Answers whether one of
+/// them is new.
+fn made_from_too<I>(entry: &mut Entry<I>, sources: &[SourceId]) -> bool {
+    let more = sources.iter().any(|source| !entry.from.contains(source));
+    if more {
+        entry.from.extend(sources.iter().cloned());
+        entry.from.sort_unstable();
+        entry.from.dedup();
+    }
+    more
+}
+
+/// Remembers a change that makes more of it Shoal's than the ledger says. Answers whether that is new.
+fn attempt<A: Agent>(entry: &mut Entry<A::Item>, planned: &Planned<A>) -> bool {
+    let creating = matches!(entry.stage, Stage::Creating { .. });
+    let Some(to) = planned.to.as_ref().filter(|to| !creating && entry.tried.last() != Some(*to)) else {
+        return false;
+    };
+    try_too(&mut entry.tried, to);
+    true
 }
 
 /// What was tried to make it so far, and when a look is to show it.

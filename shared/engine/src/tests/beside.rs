@@ -194,7 +194,7 @@ fn what_is_equal_to_what_is_wanted_is_not_shoals_before_it_is_adopted() {
 #[test]
 fn a_stop_in_the_middle_of_a_change_that_gains_something_loses_nothing() {
     for (theirs_is, fuse) in
-        (0..14).flat_map(|fuse| [(None, fuse), (Some("txt=x"), fuse), (Some("txt=y"), fuse)])
+        (0..30).flat_map(|fuse| [(None, fuse), (Some("txt=x"), fuse), (Some("txt=y"), fuse)])
     {
         let mut world = made();
         if let Some(text) = theirs_is {
@@ -265,5 +265,25 @@ fn a_change_that_gains_nothing_costs_no_write_before_it() {
         converge(&mut world);
         let acts = world.trace[begun..].iter().take_while(|act| !act.starts_with("Apply"));
         assert_eq!(acts.filter(|act| act.starts_with("WriteLedger")).count(), before, "{text}");
+    }
+}
+
+#[test]
+fn what_was_about_to_go_gains_as_well() {
+    for fuse in 0..30 {
+        let mut world = made();
+        world.commit(Names::rows(&[("toy/web", json!(null))]));
+        // The ledger says that it goes, and nobody has it removed.
+        batch(&mut world);
+        world.crash();
+        wants(&mut world, "a=1 txt=x");
+        world.light_fuse(fuse);
+        world.advance(70_000);
+        restart(&mut world);
+        converge(&mut world);
+        assert_eq!(there(&world), node("a=1 txt=x srv=s"), "fuse {fuse}");
+        wants(&mut world, "a=1");
+        converge(&mut world);
+        assert_eq!(there(&world), node("a=1 srv=s"), "fuse {fuse}");
     }
 }
