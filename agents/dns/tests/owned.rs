@@ -45,6 +45,14 @@ async fn second(first: &Scratch) -> Scratch {
     second
 }
 
+/// Agrees that its zones stand, or are to stand, where its configuration says by now.
+async fn moves(scratch: &Scratch, zones: &[&str]) {
+    assert_eq!(scratch.run(&["--once"]).0, 4);
+    for zone in zones {
+        scratch.approve(zone).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_database_touches_nothing_of_the_first() {
     let first = Scratch::new(FILES);
@@ -76,14 +84,16 @@ async fn a_second_database_touches_nothing_of_the_first() {
     assert_eq!(code, 0, "{said}");
     assert!(first.zone("example.com").contains("192.0.2.2\n"));
     assert_eq!(first.run(&["--once"]).0, 0);
-    // In a directory of its own there is nothing that it must not touch.
+    // In a directory of its own there is nothing that it must not touch; that its zones are to be there, a person says.
     second.configure(FILES);
+    moves(&second, &["example.com", "example.net"]).await;
     let (code, said) = second.run(&["--once"]);
     assert_eq!(code, 0, "{said}");
     assert!(second.zone("example.net").contains("ns1.example.org."));
     // The daemon says it too.
     let before = everything(&zones);
     second.configure(&beside(&first));
+    moves(&second, &["example.net"]).await;
     let _daemon = Daemon::start(&second);
     until_async(async || second.status().await.contains(OWNER)).await;
     assert_eq!(everything(&zones), before);

@@ -128,6 +128,9 @@ impl Target<HostsFile> for Folder {
         // `marks_own`: what stands in a file that begins with the mark is ours, whatever the ledger says.
         Nature { whole: true, marks_own: true, ..Nature::default() }
     }
+    fn location(&self, _: &Unit) -> String {
+        format!("files in {}", self.dir.display())
+    }
     async fn observe(&self, unit: &Unit, scope: Scope<'_, Key>) -> Result<Observed<HostsFile>, Fault> {
         let there = self.read(unit)?;
         let keys = match scope {

@@ -43,11 +43,11 @@ pub struct Files {
     dir: std::path::PathBuf,
 }
 impl Target<Motd> for Files {
+    fn location(&self, _: &Unit) -> String {
+        format!("files in {}", self.dir.display())
+    }
     async fn observe(&self, _: &Unit, scope: Scope<'_, HostName>) -> Result<Observed<Motd>, Fault> {
-        let keys = match scope {
-            Scope::All => files::names(&self.dir)?,
-            Scope::Keys(keys) => keys.to_vec(),
-        };
+        let keys = if let Scope::Keys(keys) = scope { keys.to_vec() } else { files::names(&self.dir)? };
         Ok(Observed::of(keys, |key: &HostName| files::read(&self.dir.join(key.as_str()))))
     }
     async fn apply(&self, _: &Unit, batch: &Batch<Motd>, fence: &Fence) -> Result<Applied<Motd>, Fault> {

@@ -205,6 +205,15 @@ fn a_daemon_follows_shows_itself_reloads_and_stops() {
     daemon.signal("HUP");
     daemon.hears("RELOADING=1");
     daemon.hears("READY=1");
+    // What it made stands in the other folder, so it waits for a word.
+    let mut held = None;
+    until("it is held", || {
+        let reports = runtime.block_on(store.reports()).unwrap();
+        held = reports.into_iter().find_map(|mut report| report.units.remove("files")?.held);
+        held.is_some()
+    });
+    let digest = serde_json::json!({"digest": held.unwrap().digest}).to_string();
+    commit(&store, &runtime, &[("approvals/motd/files", &digest)]);
     says("two", "three");
     assert!(daemon.get("/metrics").contains("\nshoal_agent_config_ok{agent=\"motd\"} 1\n"));
     daemon.signal("TERM");

@@ -110,7 +110,10 @@ impl<T> Hands<T> {
     }
 
     /// What the store does.
-    async fn ask<A: Agent>(&self, act: Act<A>) -> Answer<A> {
+    async fn ask<A: Agent>(&self, act: Act<A>) -> Answer<A>
+    where
+        T: Target<A>,
+    {
         match act {
             Act::NextKey { prefix, after } => match self.store.ledger(&prefix, after.as_deref(), 1).await {
                 Ok(page) => Answer::NextKey(page.rows.into_iter().next().map(|(key, _)| key)),
@@ -263,7 +266,10 @@ impl<T> Hands<T> {
         }
     }
 
-    async fn read_ledger<A: Agent>(&self, unit: &Unit, prefix: &str) -> Answer<A> {
+    async fn read_ledger<A: Agent>(&self, unit: &Unit, prefix: &str) -> Answer<A>
+    where
+        T: Target<A>,
+    {
         let mut rows: Vec<(String, Vec<u8>)> = Vec::new();
         loop {
             let after = rows.last().map(|(key, _)| key.clone());
@@ -271,7 +277,7 @@ impl<T> Hands<T> {
                 Ok(page) => {
                     rows.extend(page.rows);
                     if !page.more {
-                        return Answer::Ledger(rows);
+                        return Answer::Ledger { rows, location: self.target.location(unit) };
                     }
                 }
                 Err(error) => return failed(&format!("read the ledger of {unit}"), error),

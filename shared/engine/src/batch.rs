@@ -11,7 +11,7 @@ use crate::agent::Agent;
 use crate::decide::{have_digest, hex};
 use crate::effect::{Act, LedgerRow};
 use crate::engine::Engine;
-use crate::guard::{Gate, Said, falls, gate, takers};
+use crate::guard::{Gate, Said, asks_as_it_is, falls, gate, moves, takers};
 use crate::item::{ADOPT, Item, Kind, Planned, REMAKE, Sight, Trouble};
 use crate::ledger::{Entry, MAX_TRIED, SourceId, Stage};
 use crate::options::OnDrift;
@@ -21,8 +21,16 @@ use crate::unit::{Flight, Stage as FlightStage, State};
 impl<A: Agent> Engine<A> {
     /// Sends what is ready, if the guard, the claim and the target's nature allow it. Answers whether something was sent.
     pub(crate) fn launch(&mut self, unit: &mut State<A>, now: Moment) -> bool {
+        if self.options.write && self.take_over(unit) {
+            // Before anything is done there, the ledger is to say that it stands there.
+            return false;
+        }
         if unit.ready.is_empty() {
-            unit.hold = None;
+            let hold = asks_as_it_is(&self.context(), unit);
+            if unit.hold != hold {
+                unit.hold = hold;
+                self.reporter.changed();
+            }
         }
         // What a target has forgotten is told it in one go: a part of it must not be taken for all.
         let partial = self.options.nature.sole && unit.fresh || unit.lost && !unit.sweep.is_empty();
@@ -118,8 +126,8 @@ impl<A: Agent> Engine<A> {
                 unit.hold = Some(hold);
             }
         }
-        if unit.other_epoch.is_some() && unit.hold.is_none() {
-            unit.other_epoch = None;
+        if unit.other_life.epoch.is_some() && unit.hold.is_none() {
+            unit.other_life.epoch = None;
             unit.pages.touch_all();
         }
         if unit.hold != before {
@@ -128,10 +136,27 @@ impl<A: Agent> Engine<A> {
         keys
     }
 
+    /// A person agreed that what the ledger speaks of stands here: it does from now on. What differs from what the ledger says was then
+    /// not changed behind Shoal's back, so it is noted as being changed.
+    fn take_over(&mut self, unit: &mut State<A>) -> bool {
+        let Some(digest) = moves(&self.context(), unit) else { return false };
+        unit.hold = None;
+        if let Some(moved) = unit.other_life.moved.take() {
+            unit.pages.move_to(&moved.to);
+        }
+        unit.pages.spend(&digest);
+        for entry in unit.items.values_mut().filter_map(|item| item.entry.as_mut()) {
+            entry.changing |= entry.stage == Stage::Made;
+        }
+        unit.wake_all();
+        self.reporter.changed();
+        true
+    }
+
     /// All is as it should be, so there is nothing that an approval could still be meant for: what it named was undone
     /// before it came. It must not let the same changes through at another time.
     fn spend_what_is_left(&self, unit: &mut State<A>) {
-        if unit.fresh || !unit.open.is_empty() || !unit.is_quiet() {
+        if unit.fresh || !unit.open.is_empty() || !unit.is_quiet() || unit.other_life.moved.is_some() {
             return;
         }
         if let Some(digest) = self.fleet.approval(self.namespace.as_str(), Some(&unit.name)) {
@@ -141,11 +166,11 @@ impl<A: Agent> Engine<A> {
 
     /// What is held as it is and missing, because the target lost it: it is put back as it was. A file that lacks a line or
     /// two was edited: what somebody did there to what is paused is left alone, but not what the guard still asks about. While the
-    /// ledger is one of another life of the database, what it says may be as old as that, and nothing is put back.
+    /// ledger is one of another life, what it says is as old as the database or stands elsewhere, and nothing is put back.
     pub(crate) fn to_remake(&self, unit: &State<A>, going: &[A::Key], now: Moment) -> Vec<A::Key> {
         let crate::Nature { whole, sole, .. } = self.options.nature;
         let shown = sole || whole && self.options.drift == OnDrift::Correct;
-        if !shown || unit.other_epoch.is_some() {
+        if !shown || !unit.other_life.is_none() {
             return Vec::new();
         }
         let ctx = self.context();
@@ -267,9 +292,9 @@ impl<A: Agent> Engine<A> {
 
     /// The ledger rows that are to be written now.
     pub(crate) fn rows(&self, unit: &mut State<A>) -> Result<Vec<LedgerRow>, Fault> {
-        let State { pages, items, facts, other_epoch, .. } = unit;
+        let State { pages, items, facts, other_life, .. } = unit;
         // Held for another epoch, it stays so after a restart: what is written meanwhile does not say otherwise.
-        let epoch = other_epoch.unwrap_or(self.fleet.epoch());
+        let epoch = other_life.epoch.unwrap_or(self.fleet.epoch());
         let mut rows = pages.take(epoch, |from, to| {
             items.range(from, to).filter_map(|(key, item)| Some((key, item.entry.as_ref()?)))
         })?;
@@ -322,6 +347,9 @@ impl<A: Agent> Engine<A> {
     pub(crate) fn write_down(&mut self, unit: &mut State<A>, now: Moment) {
         if !self.options.write {
             return unit.pages.leave();
+        }
+        if unit.other_life.moved.is_some() {
+            unit.pages.leave();
         }
         let Some((number, _)) = unit.may_act(now, 0) else { return };
         match self.rows(unit) {

@@ -18,13 +18,13 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use shoal_core::{Epoch, Host, HostName, Revision};
+use shoal_core::{Host, HostName, Revision};
 
 use crate::agent::{Agent, At, Known, Look, Source, Step};
 use crate::counters::Count;
 use crate::fleet::Fleet;
 use crate::item::{ADOPT, Decision, Item, Kind, Planned, Sight, Trouble};
-use crate::ledger::{MAX_TRIED, SourceId, Stage};
+use crate::ledger::{MAX_TRIED, Move, OtherLife, SourceId, Stage};
 use crate::options::{OnDrift, Options};
 use crate::sources::Sources;
 use crate::target::{Seen, Why};
@@ -37,8 +37,8 @@ pub(crate) struct Context<'a, A: Agent> {
     pub(crate) sources: &'a Sources<A>,
     pub(crate) options: &'a Options,
     pub(crate) count: &'a Count,
-    /// The life of the database that the unit's ledger was written in, where that is another one.
-    pub(crate) other_epoch: Option<Epoch>,
+    /// Which other life the unit's ledger is of.
+    pub(crate) other_life: Option<&'a OtherLife>,
 }
 
 /// What is there and whether it is ours, or what has to come first.
@@ -418,10 +418,15 @@ impl<A: Agent> Context<'_, A> {
 
     /// Why something is not as it was last made, where no commit says why.
     pub(crate) fn strayed(&self) -> Why {
-        match self.other_epoch {
-            Some(from) => Why::Restored { from, to: self.fleet.epoch() },
-            None if self.options.nature.sole => Why::Restart,
-            None => Why::Drift,
+        match self.other_life {
+            Some(OtherLife { moved: Some(Move { from, to }), .. }) => {
+                Why::Moved { from: from.clone(), to: to.clone() }
+            }
+            Some(OtherLife { epoch: Some(from), .. }) => {
+                Why::Restored { from: *from, to: self.fleet.epoch() }
+            }
+            _ if self.options.nature.sole => Why::Restart,
+            _ => Why::Drift,
         }
     }
 
@@ -481,23 +486,28 @@ impl Why {
             | Self::NotMember(_, _, r)
             | Self::Lifecycle(_, r)
             | Self::Edited(_, r) => Some(*r),
-            Self::Drift | Self::Restart | Self::Restored { .. } | Self::NewLogic { .. } => None,
+            Self::Drift
+            | Self::Restart
+            | Self::Restored { .. }
+            | Self::Moved { .. }
+            | Self::NewLogic { .. } => None,
         }
     }
 
     /// Whether it is not as it was last made, and no commit says why.
     #[must_use]
     pub fn is_strayed(&self) -> bool {
-        matches!(self, Self::Drift | Self::Restart | Self::Restored { .. })
+        matches!(self, Self::Drift | Self::Restart | Self::Restored { .. } | Self::Moved { .. })
     }
 
-    /// One word for metrics: `intended`, `drift`, `restart`, `restored` or `new_logic`.
+    /// One word for metrics: `intended`, `drift`, `restart`, `restored`, `moved` or `new_logic`.
     #[must_use]
     pub fn cause(&self) -> &'static str {
         match self {
             Self::Drift => "drift",
             Self::Restart => "restart",
             Self::Restored { .. } => "restored",
+            Self::Moved { .. } => "moved",
             Self::NewLogic { .. } => "new_logic",
             _ => "intended",
         }
@@ -515,6 +525,7 @@ impl std::fmt::Display for Why {
                 "the database was restored (epoch {:016x}, before {:016x}) and knows nothing of it",
                 to.0, from.0
             ),
+            Self::Moved { from, to } => write!(f, "it was made at {from}, and this is {to}"),
             Self::HostGone(host, r) => write!(f, "{host} was deleted in revision {r}"),
             Self::HostRenamed(from, to, r) => write!(f, "{from} was renamed to {to} in revision {r}"),
             Self::TagGone(tag, r) => write!(f, "{tag} was deleted in revision {r}"),

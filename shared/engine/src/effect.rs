@@ -56,7 +56,7 @@ pub enum Act<A: Agent> {
         /// Its fencing number.
         number: u64,
     },
-    /// Read the unit's ledger rows, all of them ([`Answer::Ledger`]).
+    /// Read the unit's ledger rows, all of them, and ask the target where it has the unit ([`Answer::Ledger`]).
     ReadLedger {
         /// Of which unit.
         unit: Unit,
@@ -122,8 +122,13 @@ pub enum Answer<A: Agent> {
     Roster(Roster),
     /// To [`Act::Claim`].
     Claim(Claimed),
-    /// To [`Act::ReadLedger`]: keys and values, in key order, all of them.
-    Ledger(Vec<(String, Vec<u8>)>),
+    /// To [`Act::ReadLedger`].
+    Ledger {
+        /// Keys and values, in key order, all of them.
+        rows: Vec<(String, Vec<u8>)>,
+        /// Where the target has the unit ([`Target::location`](crate::Target::location)); empty: it does not say.
+        location: String,
+    },
     /// To [`Act::Observe`].
     Observed(Observed<A>),
     /// To [`Act::Apply`].

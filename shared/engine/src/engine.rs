@@ -525,7 +525,7 @@ impl<A: Agent> Engine<A> {
             sources: &self.sources,
             options: &self.options,
             count: &self.count,
-            other_epoch: None,
+            other_life: None,
         }
     }
 }

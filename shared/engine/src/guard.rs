@@ -2,6 +2,8 @@
 //!
 //! Of the changes that are ready, these have to be asked for:
 //!
+//! * all of them, and whether or not there are any, when the unit's ledger speaks of another location than the agent runs for;
+//! * all of them, when the database is another life of itself than the one that the ledger is of;
 //! * what only another version of the agent wants, always;
 //! * all of them, when they would change or remove more than a share of the unit's items and more than
 //!   [`MaxChange::ALWAYS`](crate::MaxChange::ALWAYS), or remove every one of several items while a tag still stands.
@@ -27,6 +29,7 @@ use sha2::{Digest, Sha256};
 use crate::agent::Agent;
 use crate::decide::{Context, hex};
 use crate::item::{ADOPT, Item, Kind, Planned, Trouble};
+use crate::ledger::Move;
 use crate::options::MaxChange;
 use crate::target::Why;
 use crate::unit::State;
@@ -71,21 +74,12 @@ struct Toll<K> {
 
 /// Looks at what is ready.
 pub(crate) fn gate<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>) -> Said<A::Key> {
-    if let Some(epoch) = unit.other_epoch {
-        let digest = format!("{:016x}", ctx.fleet.epoch().0);
-        if ctx.fleet.approval(ctx.agent.namespace(), None) != Some(digest.as_str()) {
-            let why = format!(
-                "the database was restored or made anew (epoch {:016x}, before {:016x}): what it says may be old",
-                ctx.fleet.epoch().0,
-                epoch.0
-            );
-            let ready: Vec<A::Key> = unit.ready.iter().cloned().collect();
-            let falls = takers(ctx, unit, &ready).next().map_or_else(Vec::new, |_| falls(unit, &ready));
-            let hold = hold(ctx, unit, &ready, &falls, of(unit, &ready), (digest, why));
-            return Said { withheld: Vec::new(), gate: Gate::Ask(ready, hold) };
-        }
-    }
     let mut ready: Vec<A::Key> = unit.ready.iter().cloned().collect();
+    if let Some(asks) = elsewhere(ctx, unit).or_else(|| restored(ctx, unit)) {
+        let falls = takers(ctx, unit, &ready).next().map_or_else(Vec::new, |_| falls(unit, &ready));
+        let hold = hold(ctx, unit, &ready, &falls, of(unit, &ready), asks);
+        return Said { withheld: Vec::new(), gate: Gate::Ask(ready, hold) };
+    }
     let takers: BTreeSet<A::Key> = takers(ctx, unit, &ready).cloned().collect();
     let mut withheld = Vec::new();
     if let Some(why) = (!takers.is_empty()).then(|| keeps(ctx, unit)).flatten() {
@@ -97,6 +91,56 @@ pub(crate) fn gate<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>) -> Said<A::K
         withheld.extend(takers.into_iter().map(say));
     }
     Said { gate: weigh(ctx, unit, ready), withheld }
+}
+
+/// What a unit in which nothing is to be changed is held for: what stands as it should be is not what the ledger speaks of.
+pub(crate) fn asks_as_it_is<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>) -> Option<Hold> {
+    Some(hold(ctx, unit, &[], &[], of(unit, &[]), elsewhere(ctx, unit)?))
+}
+
+/// The digest of a person's word that what the ledger speaks of stands where the agent runs for now.
+pub(crate) fn moves<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>) -> Option<String> {
+    let digest = move_digest(unit, unit.other_life.moved.as_ref()?);
+    (ctx.fleet.approval(ctx.agent.namespace(), Some(&unit.name)) == Some(&*digest)).then_some(digest)
+}
+
+/// The digest of what is asked and the question, where the ledger speaks of another location.
+fn elsewhere<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>) -> Option<(String, String)> {
+    let moved @ Move { from, to } = unit.other_life.moved.as_ref()?;
+    if moves(ctx, unit).is_some() {
+        return None;
+    }
+    let why = format!(
+        "this unit was made at another location, {from}, and this run is for {to}: if that is a mistake, start the agent \
+         with the configuration of {from} again; if its things are in {to} now (moved, renamed) or are to be, shoal approve {}/{} \
+         lets it go on there, and what has their names there is Shoal's from then on",
+        ctx.agent.namespace(),
+        unit.name
+    );
+    Some((move_digest(unit, moved), why))
+}
+
+/// The same of a ledger from another life of the database.
+fn restored<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>) -> Option<(String, String)> {
+    let (before, now) = (unit.other_life.epoch?, ctx.fleet.epoch());
+    let digest = format!("{:016x}", now.0);
+    if ctx.fleet.approval(ctx.agent.namespace(), None) == Some(digest.as_str()) {
+        return None;
+    }
+    let why = format!(
+        "the database was restored or made anew (epoch {:016x}, before {:016x}): what it says may be old",
+        now.0, before.0
+    );
+    Some((digest, why))
+}
+
+/// Names exactly this move, of a ledger that knows of the same approvals and creations.
+fn move_digest<A: Agent>(unit: &State<A>, Move { from, to }: &Move) -> String {
+    let entries = unit.items.values().filter_map(|item| item.entry.as_ref());
+    // Of a ledger that fell empty and was begun anew, the newest is another one, also where it knows of no approval any more.
+    let newest = entries.map(|entry| (entry.revision, &*entry.token)).max().unwrap_or_default();
+    let text = [&*unit.name.0, from, to, unit.pages.spent(), &newest.0.to_string(), newest.1].join("\0");
+    hex(&Sha256::digest(text)[..8])
 }
 
 fn weigh<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>, ready: Vec<A::Key>) -> Gate<A::Key> {
@@ -130,7 +174,10 @@ fn weigh<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>, ready: Vec<A::Key>) ->
         _ => return Gate::Open,
     };
     let (asking, falls) = if too_many || all { (ready, falls) } else { (new_logic, Vec::new()) };
-    let digest = digest(unit, &asking, &falls);
+    // A plan has not taken down that a move was agreed to.
+    let moves = moves(ctx, unit);
+    let spent = moves.as_deref().unwrap_or_else(|| unit.pages.spent());
+    let digest = digest(unit, spent, &asking, &falls);
     if ctx.fleet.approval(ctx.agent.namespace(), Some(&unit.name)) == Some(digest.as_str()) {
         return Gate::Agreed(asking, digest);
     }
@@ -264,9 +311,9 @@ fn limit<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>) -> MaxChange {
     tags.filter_map(|tag| by_tag.get(tag)).copied().fold(least, MaxChange::max)
 }
 
-fn digest<A: Agent>(unit: &State<A>, keys: &[A::Key], falls: &[A::Key]) -> String {
+fn digest<A: Agent>(unit: &State<A>, spent: &str, keys: &[A::Key], falls: &[A::Key]) -> String {
     let mut hash = Sha256::new();
-    hash.update(unit.pages.spent());
+    hash.update(spent);
     for key in keys {
         let change = planned(unit, key).map(Planned::digest).unwrap_or_default();
         // An item that was made anew is another one, also where a ledger that fell empty knows of no approval any more.

@@ -3,7 +3,7 @@
 //! A unit's entries stand in pages of at most some 4 KiB of JSON, in key order, under `<agent>/<unit>/<page>`:
 //!
 //! ```json
-//! {"epoch": 7, "entries": [{"key": "web1", "entry": {"from": [["motd/all", "web1.example.com"]], "revision": 12,
+//! {"epoch": 7, "location": "files in /etc/motd.d", "entries": [{"key": "web1", "entry": {"from": [["motd/all", "web1.example.com"]], "revision": 12,
 //!   "stage": "made", "last": "…", "token": "…", "by": 1}}]}
 //! ```
 //!
@@ -13,8 +13,9 @@
 //!
 //! Facts that are due stand beside the pages, see [`Due`].
 //!
-//! The epoch says which life of the database the entries were made in: after a restore it differs, and the
-//! unit is held. `spent`, where it stands, is the last approval that was used: see [`guard`](crate::guard). `removed` says how
+//! The epoch says which life of the database the entries were made in, and `location`, where the target says it, where what they
+//! speak of stands. After a restore the one differs, and where the agent was started with another target the other: then the unit is held, see
+//! [`OtherLife`]. A page without a location is of a target that said none, and is taken as it is. `spent`, where it stands, is the last approval that was used: see [`guard`](crate::guard). `removed` says how
 //! much went of late without anybody being asked: see [`recent`](crate::recent).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -134,6 +135,8 @@ struct Line<K, I> {
 struct Head<'a> {
     epoch: Epoch,
     #[serde(skip_serializing_if = "str::is_empty")]
+    location: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
     spent: &'a str,
     #[serde(skip_serializing_if = "Recent::is_empty")]
     removed: &'a Recent,
@@ -144,6 +147,8 @@ struct Head<'a> {
 struct PageIn<K, I> {
     epoch: Epoch,
     #[serde(default)]
+    location: String,
+    #[serde(default)]
     spent: String,
     #[serde(default)]
     removed: Recent,
@@ -153,6 +158,8 @@ struct PageIn<K, I> {
 /// Which page holds which keys, and which pages are to be written.
 pub(crate) struct Pages<K> {
     prefix: String,
+    /// Where what the entries speak of stands; empty: nobody said.
+    location: String,
     /// The digest of the last approval that was used, or that nothing was left for. Every page says it, and it is part of
     /// the next digest: so no approval is good twice.
     spent: String,
@@ -170,8 +177,33 @@ pub(crate) struct Loaded<K, I> {
     pub(crate) pages: Pages<K>,
     pub(crate) entries: BTreeMap<K, Entry<I>>,
     pub(crate) facts: Due,
-    /// An epoch that some page was written in and that is not the current one.
-    pub(crate) other_epoch: Option<Epoch>,
+    /// What some page was written in and that is not what there is now.
+    pub(crate) other_life: OtherLife,
+}
+
+/// Which other life a unit's ledger is of: what it says need not be so here and now, and before a person agreed nothing is done by it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OtherLife {
+    /// Of the database: it was restored.
+    pub(crate) epoch: Option<Epoch>,
+    /// Of the target: what the ledger speaks of stands elsewhere. What is seen here says nothing of it, so the ledger stays as it is.
+    pub(crate) moved: Option<Move>,
+}
+
+/// From one location to another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Move {
+    /// Where what the ledger speaks of stands.
+    pub(crate) from: String,
+    /// Where the agent looks.
+    pub(crate) to: String,
+}
+
+impl OtherLife {
+    /// Whether it is of the life that is.
+    pub(crate) fn is_none(&self) -> bool {
+        self.epoch.is_none() && self.moved.is_none()
+    }
 }
 
 impl<K: Ord + Clone> Pages<K> {
@@ -179,6 +211,7 @@ impl<K: Ord + Clone> Pages<K> {
     pub(crate) fn new(prefix: String) -> Self {
         Self {
             prefix,
+            location: String::new(),
             spent: String::new(),
             removed: Recent::default(),
             pages: Vec::new(),
@@ -213,6 +246,12 @@ impl<K: Ord + Clone> Pages<K> {
             self.removed = Recent::default();
             self.touch_all();
         }
+    }
+
+    /// What the entries speak of stands there from now on.
+    pub(crate) fn move_to(&mut self, location: &str) {
+        location.clone_into(&mut self.location);
+        self.touch_all();
     }
 
     /// What went of late without anybody being asked.
@@ -275,7 +314,7 @@ impl<K: Ord + Clone> Pages<K> {
         R: Iterator<Item = (&'a K, &'a Entry<I>)>,
     {
         let mut rows = Vec::new();
-        let head = Head { epoch, spent: &self.spent, removed: &self.removed };
+        let head = Head { epoch, location: &self.location, spent: &self.spent, removed: &self.removed };
         let mut head = serde_json::to_vec(&head).map_err(unwritable)?;
         // The entries come before its closing brace.
         head.pop();
@@ -385,7 +424,7 @@ fn unwritable(why: serde_json::Error) -> Fault {
         .permanent()
 }
 
-/// Reads a unit's ledger.
+/// Reads a unit's ledger, in this life of the database and for the target at `location`.
 ///
 /// # Errors
 /// A page that cannot be read: then nothing is known of the unit, and nothing is done about it.
@@ -393,6 +432,7 @@ pub(crate) fn load<K, I>(
     prefix: &str,
     rows: &[(String, Vec<u8>)],
     epoch: Epoch,
+    location: &str,
 ) -> Result<Loaded<K, I>, Fault>
 where
     K: Ord + Clone + DeserializeOwned,
@@ -402,8 +442,9 @@ where
         pages: Pages::new(prefix.to_owned()),
         entries: BTreeMap::new(),
         facts: Due::default(),
-        other_epoch: None,
+        other_life: OtherLife::default(),
     };
+    location.clone_into(&mut loaded.pages.location);
     for (key, value) in rows {
         let fault = |why: &dyn std::fmt::Display| {
             Fault::new(format!("read the ledger page {key}"), why)
@@ -419,7 +460,13 @@ where
             .ok_or_else(|| fault(&"its key ends in no number"))?;
         let page: PageIn<K, I> = serde_json::from_slice(value).map_err(|e| fault(&e))?;
         if page.epoch != epoch {
-            loaded.other_epoch = Some(page.epoch);
+            loaded.other_life.epoch = Some(page.epoch);
+        }
+        if !page.location.is_empty() && page.location != location && !page.entries.is_empty() {
+            // A target that says nothing may be that one, and does not make it forgotten.
+            loaded.pages.location.clone_from(&page.location);
+            let to = location.to_owned();
+            loaded.other_life.moved = (!to.is_empty()).then_some(Move { from: page.location, to });
         }
         if !page.spent.is_empty() {
             loaded.pages.spent = page.spent;
@@ -447,149 +494,4 @@ pub(crate) fn unit_of(prefix: &str, key: &str) -> Option<Unit> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn entry(text: &str) -> Entry<String> {
-        Entry {
-            from: vec![SourceId("motd/all".parse().unwrap(), Some("web1.example.com".parse().unwrap()))],
-            revision: Revision(3),
-            stage: Stage::Made,
-            last: Some(Arc::new(text.to_owned())),
-            token: "t".into(),
-            memo: Value::Null,
-            by: 1,
-            changing: false,
-            tried: Vec::new(),
-            agreed: None,
-        }
-    }
-
-    fn write(
-        pages: &mut Pages<String>,
-        of: &BTreeMap<String, Entry<String>>,
-        db: &mut BTreeMap<String, Vec<u8>>,
-    ) -> usize {
-        let rows = pages
-            .take(Epoch(1), |from, to| {
-                of.iter()
-                    .filter(move |(k, _)| from.is_none_or(|f| *k >= f) && to.is_none_or(|t| *k < t))
-                    .collect::<Vec<_>>()
-                    .into_iter()
-            })
-            .unwrap();
-        for row in &rows {
-            match &row.value {
-                Some(value) => db.insert(row.key.clone(), value.clone()),
-                None => db.remove(&row.key),
-            };
-        }
-        rows.len()
-    }
-
-    #[test]
-    fn every_stage_survives_being_written() {
-        let stages = [
-            Stage::Made,
-            Stage::Creating { tried: vec![Arc::new("a".to_owned())], begun: None, adopted: None },
-            Stage::Removing { why: Why::HostGone("a.example".parse().unwrap(), Revision(4)) },
-            Stage::Removing { why: Why::Drift },
-        ];
-        for stage in stages {
-            let one = Entry { stage, ..entry("x") };
-            let text = serde_json::to_string(&Line { key: "k".to_owned(), entry: one.clone() }).unwrap();
-            let back: Line<String, String> = serde_json::from_str(&text).unwrap();
-            assert_eq!(back.entry, one, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_page_has_the_form_that_it_always_had() {
-        let page = r#"{"epoch":1,"spent":"d","removed":{"5":2},"entries":[{"key":"a","entry":{"from":[["motd/all","web1.example.com"]],"revision":3,"stage":"made","last":"x","token":"t","by":1}},{"key":"b","entry":{"from":[["motd/all",null]],"revision":3,"stage":{"creating":{"tried":["y"]}},"last":null,"token":"t","by":1}}]}"#;
-        let rows = [("motd/all/00000003".to_owned(), page.as_bytes().to_vec())];
-        let mut loaded = load::<String, String>("motd/all/", &rows, Epoch(1)).unwrap();
-        assert_eq!(loaded.entries["a"], entry("x"));
-        loaded.pages.touch_all();
-        let mut db = BTreeMap::new();
-        write(&mut loaded.pages, &loaded.entries, &mut db);
-        assert_eq!(String::from_utf8_lossy(&db["motd/all/00000003"]), page);
-    }
-
-    #[test]
-    fn one_change_of_many_writes_one_page() {
-        let (mut pages, mut db) = (Pages::new("motd/all/".to_owned()), BTreeMap::new());
-        let mut all: BTreeMap<String, Entry<String>> =
-            (0..5000).map(|n| (format!("{n:05}"), entry("some text that is a little longer"))).collect();
-        for key in all.keys() {
-            pages.touch(key);
-        }
-        assert!(write(&mut pages, &all, &mut db) > 50);
-        all.insert("02500x".into(), entry("new"));
-        pages.touch(&"02500x".to_owned());
-        assert!(write(&mut pages, &all, &mut db) <= 2);
-    }
-
-    #[test]
-    fn a_first_page_that_grew_downwards_and_was_split_is_still_found() {
-        let (mut pages, mut db) = (Pages::new("motd/all/".to_owned()), BTreeMap::new());
-        let mut all = BTreeMap::new();
-        let mut put = |key: &str, text: &str, pages: &mut Pages<String>| {
-            all.insert(key.to_owned(), entry(text));
-            pages.touch(&key.to_owned());
-            let written = write(pages, &all, &mut db);
-            let rows: Vec<_> = db.clone().into_iter().collect();
-            assert_eq!(load::<String, String>("motd/all/", &rows, Epoch(1)).unwrap().entries, all);
-            written
-        };
-        put("5", "small", &mut pages);
-        let large = "x".repeat(MAX_PAGE / 2 + 100);
-        put("4", &large, &mut pages);
-        assert_eq!(put("3", &large, &mut pages), 3);
-        assert_eq!(put("3", "small", &mut pages), 1);
-        assert_eq!(put("5", "large", &mut pages), 1);
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(24))]
-        #[test]
-        fn what_is_written_is_what_is_read(steps in proptest::collection::vec((0u8..60, 0usize..3, 0usize..3000), 1..80)) {
-            let (mut pages, mut db) = (Pages::new("motd/all/".to_owned()), BTreeMap::new());
-            let mut all = BTreeMap::new();
-            for (n, (key, what, len)) in steps.into_iter().enumerate() {
-                let key = format!("{key:02}");
-                if what == 0 { all.remove(&key); } else { all.insert(key.clone(), entry(&"x".repeat(len))); }
-                pages.touch(&key);
-                if n % 3 == 0 { write(&mut pages, &all, &mut db); }
-                if n % 7 == 0 {
-                    write(&mut pages, &all, &mut db);
-                    let rows: Vec<_> = db.clone().into_iter().collect();
-                    let loaded = load::<String, String>("motd/all/", &rows, Epoch(1)).unwrap();
-                    prop_assert_eq!(&loaded.entries, &all);
-                    pages = loaded.pages;
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_damaged_page_and_another_epoch_are_noticed() {
-        let rows = vec![("motd/all/00000000".to_owned(), b"{".to_vec())];
-        assert!(load::<String, String>("motd/all/", &rows, Epoch(1)).is_err());
-        let rows = vec![("motd/all/00000000".to_owned(), br#"{"epoch":2,"entries":[]}"#.to_vec())];
-        assert_eq!(load::<String, String>("motd/all/", &rows, Epoch(1)).unwrap().other_epoch, Some(Epoch(2)));
-    }
-
-    #[test]
-    fn the_pages_of_one_unit_never_stand_among_those_of_another() {
-        let namespace: Namespace = "dns".parse().unwrap();
-        let units = ["a", "a/b", "a%2Fb", "a%", "%25", "/", "a/b/00000001"].map(Unit::from);
-        for unit in &units {
-            let prefix = prefix_of(&namespace, unit);
-            assert_eq!(unit_of("dns/", &format!("{prefix}00000001")).as_ref(), Some(unit));
-            for other in units.iter().filter(|other| *other != unit) {
-                assert!(!prefix_of(&namespace, other).starts_with(&prefix), "{unit} and {other}");
-            }
-        }
-    }
-}
+mod tests;

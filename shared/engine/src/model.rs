@@ -62,6 +62,8 @@ pub struct World<A: Agent, P> {
     pub options: Options,
     /// The target.
     pub place: P,
+    /// Where the target says that it is.
+    pub location: String,
     /// The ledger's rows.
     pub ledger: BTreeMap<String, Vec<u8>>,
     /// What was last reported.
@@ -95,6 +97,7 @@ impl<A: Agent, P: Place<A>> World<A, P> {
             agent,
             options,
             place,
+            location: String::new(),
             ledger: BTreeMap::new(),
             status: None,
             trace: Vec::new(),
@@ -305,7 +308,8 @@ impl<A: Agent, P: Place<A>> World<A, P> {
             }
             Act::ReadLedger { prefix, .. } => {
                 let rows = self.ledger.iter().filter(|(key, _)| key.starts_with(prefix.as_str()));
-                Answer::Ledger(rows.map(|(key, value)| (key.clone(), value.clone())).collect())
+                let rows = rows.map(|(key, value)| (key.clone(), value.clone())).collect();
+                Answer::Ledger { rows, location: self.location.clone() }
             }
             Act::WriteLedger { unit, number, .. } | Act::Facts { unit, number, .. }
                 if !held(*number, unit) =>

@@ -76,19 +76,20 @@ impl<A: Agent> Engine<A> {
     }
 
     fn read(&mut self, unit: &mut State<A>, answer: Answer<A>, now: Moment) {
-        let rows = match answer {
-            Answer::Ledger(rows) => rows,
+        let (rows, location) = match answer {
+            Answer::Ledger { rows, location } => (rows, location),
             other => return self.unit_failed(unit, "ledger", &fault(other), now),
         };
         let prefix = unit.pages.prefix().to_owned();
-        let loaded = match ledger::load::<A::Key, A::Item>(&prefix, &rows, self.fleet.epoch()) {
+        let epoch = self.fleet.epoch();
+        let loaded = match ledger::load::<A::Key, A::Item>(&prefix, &rows, epoch, &location) {
             Ok(loaded) => loaded,
             Err(fault) => return self.unit_failed(unit, "ledger", &fault, now),
         };
         self.mended(unit, "ledger");
         unit.pages = loaded.pages;
         unit.facts = loaded.facts;
-        unit.other_epoch = loaded.other_epoch;
+        unit.other_life = loaded.other_life;
         for (key, entry) in loaded.entries {
             // An entry of a key that another version of the agent put elsewhere is left alone.
             if self.agent.unit(&key) == unit.name {
@@ -402,7 +403,7 @@ impl<A: Agent> Engine<A> {
     fn count_made(&self, because: &Why) {
         self.count.add(|c| match because {
             Why::Drift => c.drift += 1,
-            Why::Restart | Why::Restored { .. } => c.anew += 1,
+            Why::Restart | Why::Restored { .. } | Why::Moved { .. } => c.anew += 1,
             _ => c.intended += 1,
         });
     }

@@ -159,7 +159,8 @@ impl<A: Agent> Engine<A> {
             }
             Trouble::Dirty | Trouble::Changing => Verdict::Busy,
         });
-        open.min().unwrap_or(Verdict::Converged)
+        let whole = unit.hold.as_ref().map(|_| Verdict::Held);
+        open.chain(whole).min().unwrap_or(Verdict::Converged)
     }
 
     /// Everything that is not as it should be or was left out, for people: unit, item, why.
@@ -271,6 +272,12 @@ fn unit_status<A: Agent>(unit: &State<A>, seen: Revision) -> UnitStatus {
         let since = oldest.unwrap_or(seen);
         total += 1;
         behind.push(Behind { key: unit.name.0.clone(), since, why, hosts: Vec::new() });
+    } else if let Some(hold) = unit.hold.as_ref().filter(|_| total == 0) {
+        // Held although nothing is to be changed: where the ledger speaks of, it stands as it was last made.
+        let written = unit.items.values().filter_map(|item| Some(item.entry.as_ref()?.revision));
+        let since = written.max().unwrap_or(seen);
+        total = 1;
+        behind.push(Behind { key: unit.name.0.clone(), since, why: hold.why.clone(), hosts: Vec::new() });
     }
     behind.sort_by_key(|b| b.since);
     behind.truncate(MAX_BEHIND);

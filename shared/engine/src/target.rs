@@ -20,6 +20,14 @@ pub trait Target<A: Agent>: Send + Sync + 'static {
         Nature::default()
     }
 
+    /// Where this unit is, in a few words for people that stay the same for as long as the things do: `zone files in /var/lib/shoal/zones`.
+    /// The ledger keeps them. An agent that is started for another location (without its `--config`, with that of something else) would take
+    /// what others have there for what Shoal made here; so it holds until a person agrees. All instances that reach the same things must
+    /// say the same. By default nothing: then nobody notices.
+    fn location(&self, _unit: &Unit) -> String {
+        String::new()
+    }
+
     /// Opens what the work needs: a port, a folder of its own, a lock. Called once, before the first look, by whatever is
     /// going to work; **never for a plan or a preview**, which open and write nothing: without this, `observe` only reads.
     ///
@@ -313,6 +321,13 @@ pub enum Why {
         from: Epoch,
         /// The one that it is now.
         to: Epoch,
+    },
+    /// The ledger speaks of what stands elsewhere, see [`Target::location`].
+    Moved {
+        /// Where Shoal made it.
+        from: String,
+        /// What the agent runs for now.
+        to: String,
     },
     /// The host was deleted.
     HostGone(HostName, Revision),

@@ -12,13 +12,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use shoal_core::{Change, Epoch, Hold, LeftOut, Revision};
+use shoal_core::{Change, Hold, LeftOut, Revision};
 
 use crate::Moment;
 use crate::agent::{Agent, Blocked, Unit};
 use crate::facts::Due;
 use crate::item::{Item, Open, Planned, Sight, Trouble};
-use crate::ledger::{Pages, SourceId};
+use crate::ledger::{OtherLife, Pages, SourceId};
 use crate::retry::{Retry, Tried};
 use crate::sorted::{Map, Set};
 use crate::target::Batch;
@@ -115,8 +115,8 @@ pub(crate) struct State<A: Agent> {
     pub(crate) hold: Option<Hold>,
     /// Digests of changes that a person agreed to, of what the ledger has no entry of.
     pub(crate) agreed: BTreeMap<A::Key, String>,
-    /// The ledger was written in this other life of the database.
-    pub(crate) other_epoch: Option<Epoch>,
+    /// The ledger is of this other life.
+    pub(crate) other_life: OtherLife,
     pub(crate) next_sweep: Moment,
     /// When it was last worked on.
     pub(crate) now: Moment,
@@ -170,7 +170,7 @@ impl<A: Agent> State<A> {
             hurry: false,
             hold: None,
             agreed: BTreeMap::new(),
-            other_epoch: None,
+            other_life: OtherLife::default(),
             next_sweep: Moment::MAX,
             now: Moment::MIN,
             least: Revision(0),

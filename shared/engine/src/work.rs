@@ -274,7 +274,7 @@ impl<A: Agent> Engine<A> {
             sources: &self.sources,
             options: &self.options,
             count: &self.count,
-            other_epoch: unit.other_epoch,
+            other_life: Some(&unit.other_life),
         };
         // What was ready stays so: taken apart, a batch that the guard holds would pass it piece by piece.
         let swept = !unit.ready.remove(key) && how == How::Swept;
@@ -411,6 +411,10 @@ impl<A: Agent> Engine<A> {
 
     /// It is as it should be: the ledger is to say so, from which sources, and nothing more.
     fn reached(&mut self, unit: &mut State<A>, key: &A::Key, revision: Revision) {
+        if unit.other_life.moved.is_some() {
+            // Here, and not where the ledger speaks of.
+            return;
+        }
         let logic = self.agent.logic();
         let part = unit.items.get(key).and_then(|item| self.context().part(key, item));
         let replaced = unit.items.get(key).is_some_and(|item| self.context().replaced(item, &item.sight));

@@ -111,7 +111,9 @@ impl Swarm {
                 }
                 Answer::Done
             }
-            Act::ReadLedger { prefix, .. } => Answer::Ledger(self.store.ledger_rows(&prefix)),
+            Act::ReadLedger { prefix, .. } => {
+                Answer::Ledger { rows: self.store.ledger_rows(&prefix), location: String::new() }
+            }
             Act::WriteLedger { unit, number, rows } => {
                 if self.setup.breakage == Some(Breakage::LedgerAfterEffect)
                     && self.awake(node, life).is_some()

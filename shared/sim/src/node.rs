@@ -416,7 +416,9 @@ fn again(reply: &Reply) -> Option<Reply> {
         Answer::NextKey(key) => Answer::NextKey(key.clone()),
         Answer::Roster(roster) => Answer::Roster(roster.clone()),
         Answer::Claim(claimed) => Answer::Claim(*claimed),
-        Answer::Ledger(rows) => Answer::Ledger(rows.clone()),
+        Answer::Ledger { rows, location } => {
+            Answer::Ledger { rows: rows.clone(), location: location.clone() }
+        }
         Answer::Observed(observed) => Answer::Observed(observed.clone()),
         Answer::Applied(applied) => Answer::Applied(applied.clone()),
         Answer::Done => Answer::Done,
@@ -446,7 +448,7 @@ fn say(reply: &Reply) -> Option<String> {
         Answer::Claim(Claimed::Held { number, until, .. }) => {
             format!("held as {number} until {}", until - START)
         }
-        Answer::Ledger(rows) => {
+        Answer::Ledger { rows, .. } => {
             let text: Vec<_> = rows.iter().map(|(_, value)| String::from_utf8_lossy(value)).collect();
             format!("ledger {}", text.join(", "))
         }

@@ -87,6 +87,14 @@ impl Target<Dns> for Names {
         }
     }
 
+    fn location(&self, unit: &Unit) -> String {
+        match self {
+            Self::Files(files) => files.location(unit),
+            Self::Update(update) => update.location(unit),
+            Self::Server(server) => server.location(unit),
+        }
+    }
+
     async fn start(&self) -> Result<(), Fault> {
         match self {
             Self::Files(files) => files.start().await,

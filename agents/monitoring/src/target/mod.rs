@@ -88,6 +88,15 @@ impl Target<Monitoring> for Servers {
         Nature { marks_own: true, ..Nature::default() }
     }
 
+    fn location(&self, unit: &Unit) -> String {
+        match self.of(unit) {
+            Ok(At::Nagios(nagios)) => nagios.location(),
+            Ok(At::Prometheus(prometheus)) => prometheus.location(),
+            // It is refused anyway.
+            Err(_) => String::new(),
+        }
+    }
+
     async fn start(&self) -> Result<(), Fault> {
         if let Some(nagios) = &self.nagios {
             nagios.prepare();

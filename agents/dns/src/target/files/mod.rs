@@ -123,6 +123,12 @@ impl Target<Dns> for ZoneFiles {
         }
     }
 
+    fn location(&self, _: &Unit) -> String {
+        let directory = &self.settings.directory;
+        let whole = std::path::absolute(directory);
+        format!("zone files in {}", whole.as_ref().unwrap_or(directory).display())
+    }
+
     async fn observe(&self, unit: &Unit, scope: Scope<'_, Key>) -> Result<Observed<Dns>, Fault> {
         let zone = zone_of(unit)?;
         let known = self.known(&zone);

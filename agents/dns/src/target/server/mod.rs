@@ -224,6 +224,11 @@ impl Target<Dns> for Server {
         }
     }
 
+    /// One place, wherever it listens: it holds nothing of its own, and is told everything anew.
+    fn location(&self, _: &Unit) -> String {
+        "built-in server".to_owned()
+    }
+
     /// Reads the copies, and answers from now on if it can. If an address is taken it is tried again with every look
     /// and every batch, and until then every zone is [`unserved`](Have::unserved): another process may be about to end.
     ///

@@ -218,6 +218,10 @@ impl Target<Dns> for Update {
         Nature { shared: true, conditional: true, ..Nature::default() }
     }
 
+    fn location(&self, _: &Unit) -> String {
+        format!("updates at {}", self.link.server)
+    }
+
     async fn observe(&self, unit: &Unit, scope: Scope<'_, Key>) -> Result<Observed<Dns>, Fault> {
         let zone = zone_of(unit)?;
         let nodes = match scope {

@@ -59,6 +59,10 @@ impl Nagios {
         Ok(Self { tree: Tree::new(&settings.directory), settings, known: Mutex::default() })
     }
 
+    pub(super) fn location(&self) -> String {
+        format!("objects for Nagios in {}", self.settings.directory.display())
+    }
+
     /// Removes what an agent that was killed left behind.
     pub(super) fn prepare(&self) {
         let read = || {

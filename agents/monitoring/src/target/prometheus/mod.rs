@@ -69,6 +69,10 @@ impl Prometheus {
         })
     }
 
+    pub(super) fn location(&self) -> String {
+        format!("files for Prometheus in {}", self.targets.directory.display())
+    }
+
     pub(super) async fn start(&self) -> Result<(), Fault> {
         match &self.endpoint {
             Some(endpoint) => endpoint.start(self.targets.clone()).await,
