@@ -57,9 +57,13 @@ impl World {
     }
 
     fn run(&self, args: &[&str]) -> Output {
+        self.run_with("motd.toml", args)
+    }
+
+    fn run_with(&self, config: &str, args: &[&str]) -> Output {
         Command::new(env!("CARGO_BIN_EXE_shoal-example"))
             .args(["--store", &self.url(), "--config"])
-            .arg(self.path("motd.toml"))
+            .arg(self.path(config))
             .args(args)
             .output()
             .unwrap()
@@ -73,7 +77,11 @@ impl World {
 
     /// What it prints, as one text, and its exit code.
     fn says(&self, args: &[&str]) -> (i32, String) {
-        let output = self.run(args);
+        self.says_with("motd.toml", args)
+    }
+
+    fn says_with(&self, config: &str, args: &[&str]) -> (i32, String) {
+        let output = self.run_with(config, args);
         let said = [output.stdout, output.stderr].concat();
         (output.status.code().unwrap(), String::from_utf8_lossy(&said).into_owned())
     }
@@ -333,6 +341,44 @@ fn what_was_made_since_the_backup_stays_until_a_person_agrees() {
     assert_eq!(one.unwrap(), "web1.example.com: be kind\n");
     assert_eq!(two.unwrap(), "web2.example.com: be kind\n");
     assert_eq!(three, before[2], "the backup knows nothing of it, so it may be anybody's");
+}
+
+#[test]
+fn started_with_the_configuration_of_another_folder_it_changes_nothing_in_either() {
+    let world = seeded();
+    let path = |name: &str| world.path(name).display().to_string();
+    let one = format!("[agent]\ndir = {:?}\n", world.path("one"));
+    std::fs::write(world.path("one.toml"), one).unwrap();
+    std::fs::create_dir(world.path("one")).unwrap();
+    let theirs = world.path("one").join("web1.example.com");
+    std::fs::write(&theirs, "somebody's\n").unwrap();
+    let run = |config: &str, mode: &str| world.says_with(config, &[mode]);
+    let kept = || std::fs::read_to_string(&theirs).unwrap() == "somebody's\n";
+    assert_eq!(run("motd.toml", "--once").0, 0, "the mistake");
+    for mode in ["--plan", "--once", "--once"] {
+        let (code, said) = run("one.toml", mode);
+        assert!(code == 4 && kept(), "{mode} {code}: {said}");
+        let (from, to) = (path("motd"), path("one"));
+        let told = [format!("location, files in {from}"), format!("for files in {to}")];
+        assert!(told.iter().all(|told| said.contains(told)), "{said}");
+        assert!(said.contains("shoal approve motd/files"), "{said}");
+    }
+    let reports = world.reports();
+    let hold = reports.iter().find_map(|report| report.units.get("files")?.held.clone()).unwrap();
+    assert_eq!((hold.create, hold.update), (1, 1), "what an approval would let go");
+    // Nothing was forgotten: with the other one it goes on, to the end.
+    world.commit(&[("motd/all/members/web2.example.com", serde_json::Value::Null)]);
+    assert_eq!(run("one.toml", "--once").0, 4);
+    assert_eq!(run("motd.toml", "--once").0, 0);
+    assert_eq!((world.motd("web2.example.com"), kept()), (None, true));
+    // Where a person says so, it goes on with the other one.
+    assert_eq!(run("one.toml", "--once").0, 4);
+    let reports = world.reports();
+    let hold = reports.iter().find_map(|report| report.units.get("files")?.held.clone()).unwrap();
+    world.commit(&[("approvals/motd/files", serde_json::json!({"digest": hold.digest}))]);
+    assert_eq!(run("one.toml", "--once").0, 0);
+    assert_eq!(std::fs::read_to_string(&theirs).unwrap(), "web1.example.com: be kind\n");
+    assert_eq!(run("motd.toml", "--once").0, 4);
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod failing;
 mod guard;
 mod laws;
 mod ledger;
+mod location;
 mod lost;
 mod ownership;
 mod proportional;
