@@ -24,7 +24,8 @@ pub trait Target<A: Agent>: Send + Sync + 'static {
     /// The ledger keeps them. An agent that is started for another location (without its `--config`, with that of something else) would take
     /// what others have there for what Shoal made here; so it holds until a person agrees. All instances that reach the same things must
     /// say the same. By default nothing: then nobody notices.
-    fn location(&self, _unit: &Unit) -> String {
+    fn location(&self, unit: &Unit) -> String {
+        let _ = unit;
         String::new()
     }
 
