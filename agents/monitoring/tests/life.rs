@@ -60,16 +60,16 @@ async fn a_draining_host_has_a_downtime_and_a_retired_one_leaves() {
     assert_eq!(nagios.host("web1.example.com")["_STATE"], "draining");
     assert!(nagios.downtimes().contains("web1.example.com/a"));
     // Once seen, nothing is done again, and one that somebody ended is made good.
-    std::thread::sleep(Duration::from_secs(3));
+    nagios.goes_on();
     scratch.converge();
     assert_eq!(nagios.all("host").len(), 4);
     nagios.tell("DEL_DOWNTIME_BY_HOST_NAME;web1.example.com;;;draining (Shoal)");
     until("no downtime of Shoal's", || !nagios.downtimes().contains("web1.example.com/a"));
-    std::thread::sleep(Duration::from_secs(3));
+    nagios.goes_on();
     scratch.converge();
     until("downtimes again", || nagios.downtimes().contains("web1.example.com/a"));
     // Back at work: the other one's stays.
-    std::thread::sleep(Duration::from_secs(3));
+    nagios.goes_on();
     state(&scratch, "web1.example.com", "active").await;
     scratch.converge();
     until("one downtime", || !nagios.downtimes().contains("web1.example.com/a"));

@@ -127,6 +127,13 @@ impl Nagios {
         });
     }
 
+    /// Waits until it has said how things are at a time that is later than now, by more than what a command of Shoal's may take to show.
+    pub(crate) fn goes_on(&self) {
+        let later = std::time::SystemTime::now() + std::time::Duration::from_millis(2_100);
+        let said = || fs::metadata(self.path("var/status.dat")).and_then(|status| status.modified());
+        until("a later status", || said().is_ok_and(|at| at > later));
+    }
+
     pub(crate) fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = Command::new("kill").arg(child.id().to_string()).status();

@@ -100,6 +100,17 @@ impl Prometheus {
         groups.into_iter().flat_map(of).collect()
     }
 
+    /// Waits until it has asked for its targets over HTTP, twice more, and got none.
+    pub(crate) fn asks_in_vain(&self) {
+        let failed = || -> u64 {
+            let metrics = self.get("/metrics").unwrap_or_default();
+            let line = metrics.lines().find_map(|l| l.strip_prefix("prometheus_sd_http_failures_total "));
+            line.and_then(|count| count.parse().ok()).unwrap_or(0)
+        };
+        let before = failed();
+        until("Prometheus asks in vain", || failed() >= before + 2);
+    }
+
     fn get(&self, path: &str) -> Option<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
         write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
