@@ -17,6 +17,8 @@ pub(crate) struct App {
     pub(crate) db: Db,
     pub(crate) limits: Limits,
     pub(crate) read_only: bool,
+    /// Whether HostDB's own interface is answered too.
+    pub(crate) hostdb_v1: bool,
     /// Whether rows that are committed one by one must mean something; only tests of the wire go without.
     pub(crate) checks_rows: bool,
     pub(crate) metrics: Arc<Metrics>,
@@ -37,6 +39,7 @@ impl App {
         Ok(Self {
             db,
             read_only,
+            hostdb_v1: false,
             checks_rows: true,
             metrics: Arc::new(Metrics::new()?),
             watchers: Arc::new(Semaphore::new(limits.watchers)),

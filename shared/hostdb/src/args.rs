@@ -44,6 +44,9 @@ pub struct ServeArgs {
     /// Take no writes
     #[arg(long)]
     pub read_only: bool,
+    /// Answer HostDB's own interface too, below /v1: see docs/hostdb-v1.md
+    #[arg(long, env = "SHOAL_HOSTDB_V1")]
+    pub hostdb_v1: bool,
     /// The most connections at once
     #[arg(long, value_name = "N", default_value_t = 1024)]
     pub max_connections: usize,
@@ -128,6 +131,7 @@ async fn serve(url: &str, args: &ServeArgs) -> anyhow::Result<()> {
         listeners.push(Listener::bind(address).await?);
     }
     let server = Server::start(Arc::clone(&store), args.limits(), args.read_only, stop.clone()).await?;
+    let server = server.with_hostdb_v1(args.hostdb_v1);
     for listener in &listeners {
         tracing::info!(at = %listener.at(), store = url, read_only = args.read_only, "listening");
     }

@@ -17,6 +17,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use crate::app::App;
 use crate::problem::{PROBLEM_JSON, Problem};
 use crate::squeeze::squeezed;
+use crate::v1::Said;
 
 /// The longest text of an answer that is carried over into a problem.
 const MAX_TEXT: usize = 2048;
@@ -36,8 +37,11 @@ pub(crate) async fn around(State(app): State<Arc<App>>, request: Request, next: 
     } else {
         misdirected().into_response()
     };
-    let answer =
-        if answer.status().as_u16() >= 400 { as_problem(answer, &method, &uri).await } else { answer };
+    let answer = if answer.status().as_u16() >= 400 && answer.extensions().get::<Said>().is_none() {
+        as_problem(answer, &method, &uri).await
+    } else {
+        answer
+    };
     let answer = squeezed(answer, coding).await;
     let route = route.as_ref().map_or("", MatchedPath::as_str);
     let status = answer.status();

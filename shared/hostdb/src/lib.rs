@@ -36,6 +36,7 @@ mod request;
 mod server;
 mod spec;
 mod squeeze;
+mod v1;
 mod watch;
 
 pub use args::{DEFAULT_STORE, ServeArgs, command, main, run};

@@ -24,7 +24,7 @@ pub enum ServerError {
 
 /// A server that has read its database and is ready to answer.
 pub struct Server {
-    app: Arc<App>,
+    app: App,
 }
 
 impl Server {
@@ -38,8 +38,14 @@ impl Server {
         read_only: bool,
         stop: CancellationToken,
     ) -> Result<Self, ServerError> {
-        let app = Arc::new(App::new(Db::open(store).await?, limits, read_only, stop)?);
-        Ok(Self { app })
+        Ok(Self { app: App::new(Db::open(store).await?, limits, read_only, stop)? })
+    }
+
+    /// The same, answering HostDB's own interface below `/v1` too, if `on`.
+    #[must_use]
+    pub fn with_hostdb_v1(mut self, on: bool) -> Self {
+        self.app.hostdb_v1 = on;
+        self
     }
 
     /// A server that takes rows as they are, as a store in the process does: for the conformance suite, whose rows mean
@@ -55,13 +61,13 @@ impl Server {
     ) -> Result<Self, ServerError> {
         let mut app = App::new(Db::open(store).await?, limits, false, stop)?;
         app.checks_rows = false;
-        Ok(Self { app: Arc::new(app) })
+        Ok(Self { app })
     }
 
     /// Answers on `listeners` until the server is told to stop and has finished.
     pub async fn serve(self, listeners: Vec<Listener>) {
         let (limits, metrics, stop) =
             (self.app.limits.clone(), self.app.metrics.clone(), self.app.stop.clone());
-        connection::serve(listeners, api::router(self.app), limits, metrics, stop).await;
+        connection::serve(listeners, api::router(Arc::new(self.app)), limits, metrics, stop).await;
     }
 }

@@ -30,7 +30,7 @@ use crate::problem::{Answer, Problem};
 use crate::reading::Found;
 use crate::request::Ask;
 use crate::spec::{Routes, get};
-use crate::{guard, health, watch};
+use crate::{guard, health, v1, watch};
 
 /// A page of a list.
 #[derive(Serialize, JsonSchema)]
@@ -97,6 +97,9 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     }
     for add in [live::routes, watch::routes, store::routes, health::routes] {
         routes = add(routes);
+    }
+    if app.hostdb_v1 {
+        routes = v1::routes().into_iter().fold(routes, |routes, (path, route)| routes.foreign(path, route));
     }
     let own = get("This document", shows).answers_text("application/json", "OpenAPI 3.1.");
     let (router, document) = routes.at("/api/v2/openapi.json", [own]).finish();

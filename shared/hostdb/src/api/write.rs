@@ -105,7 +105,7 @@ fn revision_of(view: &View, key: &Key) -> Option<Revision> {
 
 impl App {
     /// Does a proposal, counts it and logs it.
-    pub(super) async fn propose(&self, proposal: Proposal) -> Result<Outcome, TransactError> {
+    pub(crate) async fn propose(&self, proposal: Proposal) -> Result<Outcome, TransactError> {
         let (author, message) = (proposal.author.clone(), proposal.message.clone());
         let done = self.db.transact(proposal).await;
         match &done {

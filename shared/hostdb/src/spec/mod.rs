@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
+use axum::routing::MethodRouter;
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
@@ -58,6 +59,12 @@ impl Routes {
         }
         // `{*rest}` is the router's word for a part that may hold slashes.
         self.paths.insert(path.replace("{*", "{"), Value::Object(entry));
+        self
+    }
+
+    /// A path of another product's interface, which its own page describes and the document leaves out.
+    pub(crate) fn foreign(mut self, path: &str, route: MethodRouter<Arc<App>>) -> Self {
+        self.router = self.router.route(path, route);
         self
     }
 

@@ -25,12 +25,21 @@ impl Running {
         Self::on(Arc::new(MemoryStore::new()), Limits::default(), false).await
     }
 
+    /// One that answers HostDB's own interface too.
+    pub(crate) async fn with_v1() -> Self {
+        Self::start(Arc::new(MemoryStore::new()), Limits::default(), false, true).await
+    }
+
     pub(crate) async fn on(store: Arc<dyn Store>, limits: Limits, read_only: bool) -> Self {
+        Self::start(store, limits, read_only, false).await
+    }
+
+    pub(crate) async fn start(store: Arc<dyn Store>, limits: Limits, read_only: bool, v1: bool) -> Self {
         let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).await.unwrap();
         let url = listener.at().to_string();
         let stop = CancellationToken::new();
         let server = Server::start(store, limits, read_only, stop.clone()).await.unwrap();
-        let task = tokio::spawn(server.serve(vec![listener]));
+        let task = tokio::spawn(server.with_hostdb_v1(v1).serve(vec![listener]));
         Self { url, client: reqwest::Client::new(), stop, task }
     }
 

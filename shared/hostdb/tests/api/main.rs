@@ -3,6 +3,7 @@
 
 mod codings;
 mod harness;
+mod hostdb_v1;
 mod mistaken;
 mod openapi;
 mod process;

@@ -54,7 +54,7 @@ async fn run(page: &str, least: usize) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(page);
     let blocks = blocks(&std::fs::read_to_string(path).unwrap());
     assert!(blocks.len() >= least, "{}", blocks.len());
-    let (server, dir) = (Running::new().await, tempfile::tempdir().unwrap());
+    let (server, dir) = (Running::with_v1().await, tempfile::tempdir().unwrap());
     for block in blocks {
         let mut run = Command::new("sh");
         run.args(["-c", &script(&block)]).current_dir(dir.path());
@@ -72,4 +72,9 @@ async fn the_examples_of_the_api_page_run() {
 #[tokio::test]
 async fn the_recipes_for_curl_run() {
     run("docs/recipes-curl.md", 14).await;
+}
+
+#[tokio::test]
+async fn the_examples_of_hostdbs_own_interface_run() {
+    run("docs/hostdb-v1.md", 2).await;
 }

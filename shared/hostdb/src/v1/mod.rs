@@ -1,0 +1,173 @@
+//! HostDB's own interface, `/v1`, so that its clients work unchanged: plain text, YAML values, one resource a path.
+//!
+//! It stands in docs/hostdb-v1.md with what differs. It is switched on by `--hostdb-v1`, and answers from the same database as
+//! `/api/v2`: what one writes the other reads. Its errors are no problem documents: their reason phrase says why ([`fault`]).
+//!
+//! The interface is that of [HostDB](https://github.com/Flipkart/HostDB), from its API_SPEC.md and what its server does.
+
+mod fault;
+mod get;
+mod given;
+mod id;
+mod inside;
+mod past;
+mod session;
+mod set;
+mod yaml;
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, MethodRouter, on};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, SET_COOKIE};
+use http::request::Parts;
+use http::{HeaderValue, Method, StatusCode};
+
+use crate::app::App;
+
+pub(crate) use fault::Said;
+use fault::{Answer, Fault};
+use given::Given;
+use id::Resource;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+/// How long a browser keeps a session, in seconds.
+const COOKIE_AGE: u32 = 86_400;
+
+/// The paths of this interface.
+pub(crate) fn routes() -> [(&'static str, MethodRouter<Arc<App>>); 6] {
+    // What HostDB does not know is refused in its own way.
+    let rest = || on(MethodFilter::PATCH.or(MethodFilter::OPTIONS).or(MethodFilter::TRACE), other);
+    let any = || rest().get(read).put(write).post(write).delete(write);
+    [
+        ("/v1", any()),
+        ("/v1/", any()),
+        ("/v1/{*id}", any()),
+        ("/v1/auth/session", rest().post(login).get(whose).put(other).delete(other)),
+        ("/v1/auth/session/{session}", rest().get(whose).put(other).post(other).delete(other)),
+        ("/v1/auth/can_modify", rest().get(can_modify).put(other).post(other).delete(other)),
+    ]
+}
+
+/// The path below `/v1`, decoded.
+fn path(parts: &Parts) -> Answer<String> {
+    let below = parts.uri.path().strip_prefix("/v1").unwrap_or_default();
+    let decoded = percent_encoding::percent_decode_str(below).decode_utf8();
+    decoded.map(|path| path.into_owned()).map_err(|_| Fault::bad_request("The path is not UTF-8"))
+}
+
+async fn read(State(app): State<Arc<App>>, request: Request) -> Response {
+    let (parts, _) = request.into_parts();
+    let answer = async {
+        let (path, given) = (path(&parts)?, Given::in_query(&parts));
+        let text = get::text(&app, &path, &given).await?;
+        // Of many keys the first is not more than the others.
+        let of = Resource::parse(&path).ok().filter(|_| given.get("foreach").is_none());
+        let mtime = match of {
+            Some(of) => past::mtime(&app, &of).await,
+            None => None,
+        };
+        Ok(stamped(said(StatusCode::OK, text), mtime))
+    };
+    answer.await.unwrap_or_else(Fault::into_response)
+}
+
+async fn write(State(app): State<Arc<App>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    written(&app, &parts, body).await.unwrap_or_else(Fault::into_response)
+}
+
+async fn written(app: &App, parts: &Parts, body: Body) -> Answer {
+    if app.read_only {
+        return Err(Fault::new(StatusCode::FORBIDDEN, "HostDB is in read-only mode"));
+    }
+    let given = Given::in_form(parts, body, app.limits.document).await?;
+    let user = session::user(given.session())?;
+    let by = set::By { user, log: given.need("log")?.trim().to_owned() };
+    let of = Resource::parse(&path(parts)?)?;
+    let _turn = app.write_turn().map_err(Fault::from)?;
+    let (status, words) = match parts.method {
+        Method::PUT => {
+            set::put(app, of.clone(), &given, &by).await?;
+            (StatusCode::CREATED, "Object created")
+        }
+        Method::POST => {
+            set::rename(app, of.clone(), &given, &by).await?;
+            (StatusCode::CREATED, "Object created")
+        }
+        _ => {
+            set::delete(app, of.clone(), &by).await?;
+            (StatusCode::OK, "Object deleted")
+        }
+    };
+    let mut response = stamped(said(status, String::new()), past::mtime(app, &of).await);
+    response.extensions_mut().insert(hyper::ext::ReasonPhrase::from_static(words.as_bytes()));
+    Ok(response)
+}
+
+async fn other() -> Response {
+    Fault::not_allowed("Only GET, HEAD, PUT, POST and DELETE are known here").into_response()
+}
+
+/// `POST /v1/auth/session`: a session, also as a cookie.
+async fn login(State(app): State<Arc<App>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let answer = async {
+        let given = Given::in_form(&parts, body, app.limits.document).await?;
+        let session = session::open(&given)?;
+        let cookie = format!(
+            "{}={session}; Max-Age={COOKIE_AGE}; Path=/v1; Secure; HttpOnly; SameSite=Strict",
+            given::COOKIE_NAME
+        );
+        let mut response = said(StatusCode::OK, session);
+        if let Ok(cookie) = HeaderValue::from_str(&cookie) {
+            response.headers_mut().insert(SET_COOKIE, cookie);
+        }
+        Ok(response)
+    };
+    answer.await.unwrap_or_else(Fault::into_response)
+}
+
+/// `GET /v1/auth/session/ID`: the user of a session; without one in the path, of that in the cookie.
+async fn whose(request: Request) -> Response {
+    let (parts, _) = request.into_parts();
+    let answer = || {
+        let (path, given) = (path(&parts)?, Given::in_query(&parts));
+        let named = path.strip_prefix("/auth/session/").filter(|session| !session.is_empty());
+        Ok(said(StatusCode::OK, session::user(named.or(given.session()))?))
+    };
+    answer().unwrap_or_else(Fault::into_response)
+}
+
+/// `GET /v1/auth/can_modify?user=…&id=…`: 1 or 0.
+async fn can_modify(State(app): State<Arc<App>>, request: Request) -> Response {
+    let (parts, _) = request.into_parts();
+    let answer = || {
+        if app.read_only {
+            return Err(Fault::new(StatusCode::FORBIDDEN, "HostDB is in read-only mode"));
+        }
+        let given = Given::in_query(&parts);
+        let (user, id) = (given.need("user")?, given.need("id")?);
+        Resource::parse(id)?;
+        Ok(said(StatusCode::OK, if session::may_write(user) { "1" } else { "0" }.to_owned()))
+    };
+    answer().unwrap_or_else(Fault::into_response)
+}
+
+fn said(status: StatusCode, text: String) -> Response {
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(TEXT));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn stamped(mut response: Response, mtime: Option<i64>) -> Response {
+    if let Some(seconds) = mtime {
+        response.headers_mut().insert("Mtime", HeaderValue::from(seconds));
+    }
+    response
+}
