@@ -91,6 +91,7 @@ fn seed(path: &Path) {
         changes: rows.into_iter().map(change).collect(),
         author: "ann".into(),
         principal: None,
+        origin: None,
         message: "begin".into(),
         idempotency: None,
         intent: None,

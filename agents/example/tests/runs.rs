@@ -48,6 +48,7 @@ impl World {
                 changes,
                 author: "ann".into(),
                 principal: None,
+                origin: None,
                 message: "test".into(),
                 idempotency: None,
                 intent: None,

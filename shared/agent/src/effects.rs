@@ -298,6 +298,7 @@ impl<T> Hands<T> {
                 changes: facts,
                 author: format!("agent {}", self.namespace),
                 principal: None,
+                origin: None,
                 message: format!("facts of {unit}"),
                 idempotency: None,
                 intent: None,

@@ -89,6 +89,9 @@ pub struct Commit {
     /// Who was authenticated; the store's caller fills it in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
+    /// From where it came: an address, a local user; with which token. The store's caller fills it in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
     /// Why.
     pub message: String,
     /// A retried commit with the same key, author and content answers the first one's revision.
@@ -121,6 +124,9 @@ pub struct CommitInfo {
     /// Who was authenticated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
+    /// From where it came, and with which token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
     /// Why.
     pub message: String,
     /// When, by the store's clock, to the millisecond.

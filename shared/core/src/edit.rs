@@ -145,7 +145,7 @@ pub enum Edit {
         #[serde(default)]
         moved: Option<Key>,
     },
-    /// Writes a fact, a pause, an approval or a schema.
+    /// Writes a fact, a pause, an approval, a schema, or what decides who may do what.
     Write {
         /// Which.
         key: Key,
@@ -200,6 +200,9 @@ pub struct Proposal {
     /// Who was authenticated, if somebody was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
+    /// From where it came, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
     /// Why.
     pub message: String,
     /// A proposal with the same key, author and content that was done already is not done again.

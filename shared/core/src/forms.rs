@@ -47,7 +47,7 @@ fn member() -> String {
 
 /// What stands in a namespace of rows that are one document each, below its name.
 ///
-/// Facts, schemas, pauses and approvals; nothing for any other.
+/// Facts, schemas, pauses, approvals and what is below `access/`; nothing for any other.
 #[must_use]
 pub fn below(area: &str) -> Option<String> {
     let path = format!("{0}(?:/{0})*", segment());
@@ -56,12 +56,17 @@ pub fn below(area: &str) -> Option<String> {
         crate::SCHEMAS => Some(NAMESPACE.to_owned()),
         crate::PAUSES => Some(path),
         crate::APPROVALS => Some(format!("{NAMESPACE}(?:/{path})?")),
+        crate::ACCESS => {
+            let (segment, named) = (segment(), format!("(?!(?:\\*|anonymous)$){}", segment()));
+            let rules = format!("(?!access(?:/|$)){NAMESPACE}(?:/{segment})?");
+            Some(format!("(?:rules/{rules}|(?:users|groups|tokens|reviews)/{named})"))
+        }
         _ => None,
     }
 }
 
 fn key() -> String {
-    let rows = [crate::FACTS, crate::SCHEMAS, crate::PAUSES, crate::APPROVALS]
+    let rows = [crate::FACTS, crate::SCHEMAS, crate::PAUSES, crate::APPROVALS, crate::ACCESS]
         .map(|area| format!("{area}/{}", below(area).unwrap_or_default()));
     format!("hosts/{}|{}|{}(?:/members/(?:{}))?", host(), rows.join("|"), tag(), member())
 }
@@ -117,7 +122,8 @@ form!(Member, {
 });
 form!(Key, {
     let what = "Where a row stands: `hosts/FQDN`, `NAMESPACE/KEY` (a tag), `NAMESPACE/KEY/members/MEMBER`, \
-                `facts/NAMESPACE/SUBJECT`, `schemas/NAMESPACE`, `pauses/SCOPE`, `approvals/NAMESPACE[/UNIT]`.";
+                `facts/NAMESPACE/SUBJECT`, `schemas/NAMESPACE`, `pauses/SCOPE`, `approvals/NAMESPACE[/UNIT]`, `access/rules/NAMESPACE[/KEY]`, \
+                `access/users/NAME` and the like.";
     text(&key(), 4500, what, "hosts/web1.example.com")
 });
 form!(

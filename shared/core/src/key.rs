@@ -12,6 +12,11 @@
 //! | `pauses/<scope>` | what people hold back |
 //! | `approvals/<namespace>/<unit>` | the held changes of a unit that a person agreed to |
 //! | `approvals/<namespace>` | the new epoch of the database that a person lets an agent go by |
+//! | `access/rules/<namespace>` | who may do what in a namespace ([`Rules`](crate::access::Rules)) |
+//! | `access/rules/<namespace>/<key>` | who may do what with one key |
+//! | `access/users/<name>`, `access/groups/<name>` | a [`User`](crate::access::User), a [`Group`](crate::access::Group) |
+//! | `access/tokens/<id>` | a [`Token`](crate::access::Token) |
+//! | `access/reviews/<id>` | a change that waits for a second person ([`Review`](crate::access::Review)) |
 //!
 //! Each member of a tag is a row of its own, so that adding one costs the same in a tag of ten members and
 //! of 100,000.
@@ -24,8 +29,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::member::Member;
 use crate::name::{
-    APPROVALS, BadName, FACTS, HOSTS, HostName, MAX_SEGMENT, Namespace, PAUSES, RESERVED, SCHEMAS, TagName,
-    is_host, is_namespace, name, segment,
+    ACCESS, APPROVALS, BadName, FACTS, HOSTS, HostName, MAX_SEGMENT, Namespace, PAUSES, RESERVED, SCHEMAS,
+    TagName, is_host, is_namespace, name, segment,
 };
 use crate::unit;
 use std::borrow::Borrow;
@@ -53,6 +58,23 @@ pub enum Kind {
     Pause(String),
     /// What a person agreed to: what is held of a unit of `0`'s agent, or (`None`) that it goes by the database's new epoch.
     Approval(Namespace, Option<String>),
+    /// What decides who may do what.
+    Access(Access),
+}
+
+/// What stands below `access/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Who may do what in a namespace (any but `access` itself), or with one key in it.
+    Rules(String, Option<String>),
+    /// A user, by name.
+    User(String),
+    /// A group, by name.
+    Group(String),
+    /// A token, by id.
+    Token(String),
+    /// A change that waits for a second person, by id.
+    Review(String),
 }
 
 impl Key {
@@ -126,7 +148,7 @@ impl Key {
     #[must_use]
     pub fn as_member(&self) -> Option<(&str, &str)> {
         match self.namespace() {
-            HOSTS | FACTS | SCHEMAS | PAUSES | APPROVALS => None,
+            HOSTS | FACTS | SCHEMAS | PAUSES | APPROVALS | ACCESS => None,
             _ => self.0.split_once("/members/"),
         }
     }
@@ -152,7 +174,8 @@ fn through_parts(text: &str) -> Result<Key, BadName> {
             Err(_) => Key(text.into()),
         },
         Kind::Approval(agent, unit) => Key::approval(&agent, unit.as_deref())?,
-        Kind::Schema(_) | Kind::Pause(_) => Key(text.into()),
+        Kind::Access(Access::Rules(ns, Some(key))) => Key(format!("{ACCESS}/rules/{ns}/{key}").into()),
+        Kind::Schema(_) | Kind::Pause(_) | Kind::Access(_) => Key(text.into()),
     })
 }
 
@@ -196,12 +219,47 @@ fn classify(text: &str) -> Result<Kind, BadName> {
             Some((agent, unit)) => Ok(Kind::Approval(agent.parse()?, Some(unit::unescape(unit)))),
             None => Ok(Kind::Approval(rest.parse()?, None)),
         },
+        ACCESS => access(rest).map(Kind::Access).map_err(|e| bad(e)),
         _ => match rest.split_once("/members/") {
             Some((key, member)) => Ok(Kind::Member(format!("{first}/{key}").parse()?, member.parse()?)),
             None => text.parse().map(Kind::Tag),
         },
     }
 }
+
+fn access(rest: &str) -> Result<Access, &'static str> {
+    let (what, name) = rest.split_once('/').ok_or(ACCESS_FORM)?;
+    let named = |name: &str| {
+        segment(name)?;
+        // They mean something else in rules.
+        if name == "*" || name == "anonymous" { Err("that is no name of its own") } else { Ok(name.to_owned()) }
+    };
+    match what {
+        "rules" => {
+            let (namespace, key) = name.split_once('/').map_or((name, None), |(ns, key)| (ns, Some(key)));
+            if !is_namespace(namespace) || namespace == ACCESS {
+                return Err("rules are about a namespace other than access");
+            }
+            let key = match key {
+                // A host is written as hosts are, so that no rule is about a name that nobody has.
+                Some(key) if namespace == HOSTS => {
+                    Some(key.parse::<HostName>().map_err(|e| e.why)?.as_str().to_owned())
+                }
+                Some(key) => segment(key).map(|()| Some(key.to_owned()))?,
+                None => None,
+            };
+            Ok(Access::Rules(namespace.to_owned(), key))
+        }
+        "users" => named(name).map(Access::User),
+        "groups" => named(name).map(Access::Group),
+        "tokens" => named(name).map(Access::Token),
+        "reviews" => named(name).map(Access::Review),
+        _ => Err(ACCESS_FORM),
+    }
+}
+
+const ACCESS_FORM: &str =
+    "it is access/rules/NAMESPACE[/KEY], access/users/NAME, access/groups/NAME, access/tokens/ID or access/reviews/ID";
 
 fn path(text: &str) -> Result<(), &'static str> {
     if text.len() > 600 {
@@ -285,6 +343,13 @@ mod tests {
             "approvals/dns/example.com",
             "approvals/dns",
             "approvals/lb/eu/web%20pool",
+            "access/rules/lb",
+            "access/rules/lb/web",
+            "access/rules/facts/vm",
+            "access/users/ann",
+            "access/groups/admins",
+            "access/tokens/0a1b",
+            "access/reviews/7",
         ] {
             let key: Key = text.parse().unwrap();
             assert_eq!(key.as_str(), text);
@@ -303,6 +368,23 @@ mod tests {
             "approvals/",
             "approvals/Dns/a",
             "approvals/dns/",
+            "access/",
+            "access/rules",
+            "access/rules/",
+            "access/rules/access",
+            "access/rules/access/x",
+            "access/rules/lb/",
+            "access/rules/lb/a/b",
+            "access/rules/lb/..",
+            "access/rules/../lb",
+            "access/users/",
+            "access/users/*",
+            "access/users/anonymous",
+            "access/users/@ops",
+            "access/users/a b",
+            "access/users/a/b",
+            "access/members/x",
+            "access/x/members/y",
         ] {
             assert!(bad.parse::<Key>().is_err(), "{bad:?}");
         }
@@ -312,6 +394,7 @@ mod tests {
             ("lb/web/members/@lb/eu", "lb/web/members/@eu"),
             ("lb/web/members/select:a==1", "lb/web/members/select: a==1"),
             ("approvals/lb/web pool/100%", "approvals/lb/web%20pool/100%25"),
+            ("access/rules/hosts/WEB1", "access/rules/hosts/web1"),
         ] {
             assert_eq!(text.parse::<Key>().unwrap().as_str(), same);
         }

@@ -4,6 +4,7 @@
 //! is needed from outside is an argument. Stores keep [`Row`]s; the view turns rows into hosts and tags and
 //! says what a commit touches; agents and servers are built on both.
 
+pub mod access;
 pub mod codec;
 mod commit;
 mod diff;
@@ -29,10 +30,10 @@ pub use commit::{Change, Commit, CommitInfo, Committed, Epoch, LogEntry, Pre, Re
 pub use diff::{Blame, Difference, Line, diff};
 pub use document::Document;
 pub use edit::{Edit, Expect, Proposal};
-pub use key::{Key, Kind, Range};
+pub use key::{Access, Key, Kind, Range};
 pub use member::{MAX_RULE, Member, MemberKind};
 pub use name::{
-    APPROVALS, BadName, FACTS, HOSTS, HostName, MAX_SEGMENT, Namespace, PAUSES, RESERVED, SCHEMAS, TagName,
+    ACCESS, APPROVALS, BadName, FACTS, HOSTS, HostName, MAX_SEGMENT, Namespace, PAUSES, RESERVED, SCHEMAS, TagName,
 };
 pub use prepare::{MAX_ROW, Prepared, Refusal, Sort, Warning, prepare, prepare_as};
 pub use record::{HostId, HostRecord, Lifecycle, Schema, TagRecord};

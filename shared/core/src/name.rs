@@ -23,8 +23,10 @@ pub const SCHEMAS: &str = "schemas";
 pub const PAUSES: &str = "pauses";
 /// The namespace of what a person agreed to.
 pub const APPROVALS: &str = "approvals";
+/// The namespace of who may do what.
+pub const ACCESS: &str = "access";
 /// Namespaces that hold no tags.
-pub const RESERVED: [&str; 5] = [HOSTS, FACTS, SCHEMAS, PAUSES, APPROVALS];
+pub const RESERVED: [&str; 6] = [HOSTS, FACTS, SCHEMAS, PAUSES, APPROVALS, ACCESS];
 
 /// The longest tag, fact or control name, in octets.
 pub const MAX_SEGMENT: usize = 253;
@@ -157,7 +159,7 @@ name! {
 }
 
 impl Namespace {
-    /// Whether its keys are something other than tags (`hosts`, `facts`, `schemas`, `pauses`, `approvals`).
+    /// Whether its keys are something other than tags (`hosts`, `facts`, `schemas`, `pauses`, `approvals`, `access`).
     #[must_use]
     pub fn is_reserved(&self) -> bool {
         RESERVED.contains(&self.as_str())

@@ -144,4 +144,7 @@ pub struct Schema {
     /// Which program published it, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
+    /// What the agent writes of hosts and facts besides its own facts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writes: Option<crate::access::Manifest>,
 }

@@ -2,7 +2,8 @@
 //!
 //! A rollback is a new proposal like any other: checked, with author and message, in the history. It brings back what
 //! people wrote: hosts, tags and members. Facts say what is, pauses and approvals what somebody wants just now, and schemas
-//! belong to the programs that run: a rollback of everything leaves them alone.
+//! belong to the programs that run: a rollback of everything leaves them alone. Who may do what is never rolled back, not even by
+//! name: a right that was taken away stays taken away.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -70,6 +71,9 @@ fn everything(now: &View, then: &View) -> Vec<Edit> {
 }
 
 fn one(now: &View, then: &View, key: &Key) -> Vec<Edit> {
+    if matches!(key.kind(), Kind::Access(_)) {
+        return Vec::new();
+    }
     let (is, was) = (now.row(key), then.row(key));
     let members =
         |view: &View, tag: &TagName| view.direct_members(tag).into_iter().map(|(m, _)| m).collect::<Vec<_>>();
@@ -86,7 +90,7 @@ fn one(now: &View, then: &View, key: &Key) -> Vec<Edit> {
         Kind::Host(name) => then.host(name.as_str()).map(put_host).into_iter().collect(),
         Kind::Tag(tag) => put_tag(then, &tag).into_iter().collect(),
         Kind::Member(tag, member) => vec![Edit::AddMembers { tag, members: vec![member] }],
-        Kind::Fact(..) | Kind::Schema(_) | Kind::Pause(_) | Kind::Approval(..) => {
+        Kind::Fact(..) | Kind::Schema(_) | Kind::Pause(_) | Kind::Approval(..) | Kind::Access(_) => {
             vec![Edit::Write { key: key.clone(), value: was, expect: Expect::Any }]
         }
     }

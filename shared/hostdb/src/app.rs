@@ -6,6 +6,7 @@ use shoal_store::StoreError;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
+use crate::access::{Audit, Keeper, Names, Sessions};
 use crate::db::Db;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -26,6 +27,14 @@ pub(crate) struct App {
     pub(crate) words: Words,
     pub(crate) large_bodies: Semaphore,
     pub(crate) stop: CancellationToken,
+    /// Whether it is asked who may do what.
+    pub(crate) asks: bool,
+    pub(crate) keeper: Arc<Keeper>,
+    pub(crate) names: Names,
+    /// The user that this program runs as.
+    pub(crate) own_uid: u32,
+    pub(crate) sessions: Sessions,
+    pub(crate) audit: Audit,
     writes: Semaphore,
 }
 
@@ -48,6 +57,12 @@ impl App {
             writes: Semaphore::new(limits.writes),
             limits,
             stop,
+            asks: false,
+            keeper: Arc::new(Keeper::new()),
+            names: Names::default(),
+            own_uid: rustix::process::geteuid().as_raw(),
+            sessions: Sessions::default(),
+            audit: Audit::default(),
         })
     }
 

@@ -47,6 +47,9 @@ pub struct ServeArgs {
     /// Answer HostDB's own interface too, below /v1: see docs/hostdb-v1.md
     #[arg(long, env = "SHOAL_HOSTDB_V1")]
     pub hostdb_v1: bool,
+    /// Whether it is asked who may do what, and by what they show: off, everybody who reaches the server may do everything
+    #[arg(long, value_enum, default_value_t = Access::On)]
+    pub access: Access,
     /// The most connections at once
     #[arg(long, value_name = "N", default_value_t = 1024)]
     pub max_connections: usize,
@@ -59,6 +62,15 @@ pub struct ServeArgs {
     /// How logs are written to standard error; SHOAL_LOG (else RUST_LOG) sets how much
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+}
+
+/// Whether it is asked who may do what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Access {
+    /// It is.
+    On,
+    /// Everybody who reaches the server may do everything.
+    Off,
 }
 
 /// How logs are written.
@@ -125,13 +137,23 @@ async fn serve(url: &str, args: &ServeArgs) -> anyhow::Result<()> {
     // Signals first: one that comes while the database is read must end the program in order, too.
     let stop = CancellationToken::new();
     stop_on_signals(stop.clone())?;
+    if args.access == Access::On && ["http:", "https:", "unix:"].iter().any(|scheme| url.starts_with(scheme)) {
+        anyhow::bail!(
+            "{url} is another server: it decides who may do what, and sees everybody who comes through this one as this one. \
+             Run this one with --access off where only those reach it who may do what it may, or on the database itself"
+        );
+    }
     let store = open_store(url).await?;
     let mut listeners = Vec::new();
     for address in &args.listen {
         listeners.push(Listener::bind(address).await?);
     }
     let server = Server::start(Arc::clone(&store), args.limits(), args.read_only, stop.clone()).await?;
-    let server = server.with_hostdb_v1(args.hostdb_v1);
+    let mut server = server.with_hostdb_v1(args.hostdb_v1);
+    match args.access {
+        Access::On => server = server.with_access(),
+        Access::Off => tracing::warn!("--access off: everybody who reaches this server may do everything"),
+    }
     for listener in &listeners {
         tracing::info!(at = %listener.at(), store = url, read_only = args.read_only, "listening");
     }

@@ -47,6 +47,11 @@ impl Db {
         Ok(Self { database, old, lists, building })
     }
 
+    /// Another handle of the same database.
+    pub(crate) fn database(&self) -> Database {
+        self.database.clone()
+    }
+
     /// The view with everything that was committed before this was called.
     pub(crate) async fn fresh_view(&self) -> Result<Arc<View>, StoreError> {
         let head = self.store().head().await?;

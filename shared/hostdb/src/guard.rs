@@ -1,6 +1,6 @@
 //! What every request passes on its way in and every answer on its way out.
 //!
-//! In: the `Host` header must be a name of this machine's loopback, so that a web page that points its own name
+//! In: who asks is found out ([`crate::access`]). The `Host` header must be a name of this machine's loopback, so that a web page that points its own name
 //! at 127.0.0.1 cannot make a visitor's browser write here. The time of a request is bounded. Out: requests are
 //! counted and timed by route, and an answer of axum or hyper that is not a problem yet becomes one.
 
@@ -14,8 +14,9 @@ use axum::response::{IntoResponse, Response};
 use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 
+use crate::access::admit;
 use crate::app::App;
-use crate::problem::{PROBLEM_JSON, Problem};
+use crate::problem::{PROBLEM_JSON, Problem, Refused};
 use crate::squeeze::squeezed;
 use crate::v1::Said;
 
@@ -30,7 +31,7 @@ pub(crate) async fn around(State(app): State<Arc<App>>, request: Request, next: 
     let uri = request.uri().clone();
     let coding = request.headers().get(ACCEPT_ENCODING).cloned();
     let answer = if is_local(request.headers(), &uri) {
-        match tokio::time::timeout(app.limits.request_timeout, next.run(request)).await {
+        match tokio::time::timeout(app.limits.request_timeout, asked(&app, request, next)).await {
             Ok(response) => response,
             Err(_) => late(&app).into_response(),
         }
@@ -49,6 +50,26 @@ pub(crate) async fn around(State(app): State<Arc<App>>, request: Request, next: 
     app.metrics.requests.with_label_values(&[verb, route, status.as_str()]).inc();
     app.metrics.seconds.with_label_values(&[verb, route]).observe(start.elapsed().as_secs_f64());
     tracing::debug!(%method, %uri, status = status.as_u16(), "request");
+    answer
+}
+
+/// Finds out who asks, and lets the request through if they may come in at all. What is refused, here or behind it, is said in the
+/// log and counted.
+async fn asked(app: &App, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let (caller, answer) = match admit(app, &parts).await {
+        Ok(caller) => {
+            let caller = Arc::new(caller);
+            parts.extensions.insert(caller.clone());
+            (Some(caller), next.run(Request::from_parts(parts, body)).await)
+        }
+        Err(problem) => (None, problem.into_response()),
+    };
+    if let Some(Refused { kind, detail }) = answer.extensions().get::<Refused>() {
+        app.metrics.denied.with_label_values(&[kind]).inc();
+        let origin = caller.as_ref().and_then(|caller| caller.origin.as_deref());
+        app.audit.line(|more| tracing::warn!(target: "audit", origin, more, "{detail}"));
+    }
     answer
 }
 

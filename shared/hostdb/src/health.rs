@@ -15,8 +15,8 @@ use crate::spec::{Routes, get};
 /// The paths of this module, outside of `/api/v2`.
 pub(crate) fn routes(to: Routes) -> Routes {
     let plain = "text/plain";
-    to.at("/healthz", [get("The process lives", healthz).answers_text(plain, "It does.")])
-        .at("/readyz", [get("The server can do its work", readyz).answers_text(plain, "It can.")])
+    to.at("/healthz", [get("The process lives", healthz).open().answers_text(plain, "It does.")])
+        .at("/readyz", [get("The server can do its work", readyz).open().answers_text(plain, "It can.")])
         .at("/metrics", [get("All counters", metrics).answers_text(plain, "Prometheus text, version 0.0.4.")])
 }
 

@@ -17,6 +17,7 @@
 //!
 //! [RFC 9457]: https://www.rfc-editor.org/rfc/rfc9457
 
+mod access;
 mod api;
 mod app;
 mod args;
@@ -30,6 +31,7 @@ mod limits;
 mod listen;
 mod metrics;
 mod open;
+mod peer;
 mod problem;
 pub mod reading;
 mod request;
@@ -39,7 +41,7 @@ mod squeeze;
 mod v1;
 mod watch;
 
-pub use args::{DEFAULT_STORE, ServeArgs, command, main, run};
+pub use args::{Access, DEFAULT_STORE, ServeArgs, command, main, run};
 pub use limits::Limits;
 pub use listen::{Listen, ListenError, Listener};
 pub use open::{OpenError, open_existing, open_store};

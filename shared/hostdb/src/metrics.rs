@@ -14,6 +14,7 @@ pub(crate) struct Metrics {
     pub(crate) watchers: IntGauge,
     pub(crate) commits: IntCounter,
     pub(crate) conflicts: IntCounter,
+    pub(crate) denied: IntCounterVec,
     pub(crate) revision: IntGauge,
     pub(crate) hosts: IntGauge,
     pub(crate) tags: IntGauge,
@@ -45,6 +46,11 @@ impl Metrics {
             &["method", "route"],
         )?;
         registry.register(Box::new(seconds.clone()))?;
+        let denied = IntCounterVec::new(
+            Opts::new("shoal_hostdb_denied_total", "Requests refused because of who asked, by why."),
+            &["why"],
+        )?;
+        registry.register(Box::new(denied.clone()))?;
         let info = gauge("shoal_hostdb_up", "1 while the server runs.")?;
         info.set(1);
         Ok(Self {
@@ -57,6 +63,7 @@ impl Metrics {
             )?,
             watchers: gauge("shoal_hostdb_watchers", "Open watches.")?,
             commits: counter("shoal_hostdb_commits_total", "Commits made through this server.")?,
+            denied,
             conflicts: counter("shoal_hostdb_conflicts_total", "Writes refused by a precondition.")?,
             revision: gauge("shoal_hostdb_revision", "The newest revision in this server's view.")?,
             hosts: gauge("shoal_hostdb_hosts", "Hosts in this server's view.")?,

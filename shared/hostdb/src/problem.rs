@@ -11,7 +11,7 @@ use std::fmt;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
 use shoal_core::{BadName, Refusal, Revision, Sort};
@@ -187,11 +187,24 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"shoal\""));
+        }
         if let Some(seconds) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
+        if matches!(self.kind, "denied" | "unauthenticated") {
+            response.extensions_mut().insert(Refused { kind: self.kind, detail: self.detail });
+        }
         response
     }
+}
+
+/// Goes with an answer that refuses somebody, for the log.
+#[derive(Clone, Debug)]
+pub(crate) struct Refused {
+    pub(crate) kind: &'static str,
+    pub(crate) detail: String,
 }
 
 impl From<BadName> for Problem {
@@ -234,6 +247,7 @@ impl From<TransactError> for Problem {
         match error {
             TransactError::Refused(refusal) => refusal.into(),
             TransactError::Store(error) => error.into(),
+            TransactError::Denied(denied) => (*denied).into(),
             TransactError::Busy { .. } => Self::busy(format!("nothing was written: {error}")),
         }
     }
@@ -256,6 +270,7 @@ impl From<StoreError> for Problem {
             StoreError::Future { .. } => {
                 (StatusCode::NOT_FOUND, "no-such-revision", "There is no such revision yet")
             }
+            StoreError::Denied(_) => (StatusCode::FORBIDDEN, "denied", "You may not do this"),
             StoreError::ReadOnly(_) => {
                 (StatusCode::FORBIDDEN, "read-only", "This server does not take writes")
             }
@@ -303,6 +318,7 @@ mod tests {
             (StoreError::Invalid("no".into()), 422, "invalid", false),
             (StoreError::Future { asked: Revision(2), newest: Revision(1) }, 404, "no-such-revision", false),
             (StoreError::ReadOnly("x.db".into()), 403, "read-only", false),
+            (StoreError::Denied("no".into()), 403, "denied", false),
             (StoreError::Full { place: place.clone(), why: why.clone() }, 507, "full", true),
             (StoreError::Corrupt { place: place.clone(), why: why.clone() }, 500, "corrupt", false),
             (StoreError::Unavailable { place, why }, 503, "unavailable", true),

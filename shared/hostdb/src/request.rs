@@ -19,6 +19,7 @@ use serde_json::Value;
 use shoal_core::{HostName, Key, Member, Revision, TagName};
 use shoal_store::Store;
 
+use crate::access::Caller;
 use crate::app::App;
 use crate::problem::{Answer, Problem};
 use shoal_core::codec::{self, BadText, Format};
@@ -32,6 +33,8 @@ pub(crate) struct Ask {
     pub(crate) shape: Shape,
     pub(crate) headers: HeaderMap,
     pub(crate) params: Params,
+    /// Who asks.
+    pub(crate) caller: Arc<Caller>,
 }
 
 impl FromRequestParts<Arc<App>> for Ask {
@@ -40,8 +43,23 @@ impl FromRequestParts<Arc<App>> for Ask {
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Answer<Self> {
         let shape = Shape::from_request_parts(parts, app).await?;
         let params = Params::from_request_parts(parts, app).await?;
+        let Asker(caller) = Asker::from_request_parts(parts, app).await?;
         // Nobody after this one reads them.
-        Ok(Self { app: app.clone(), shape, headers: std::mem::take(&mut parts.headers), params })
+        Ok(Self { app: app.clone(), shape, headers: std::mem::take(&mut parts.headers), params, caller })
+    }
+}
+
+/// Who asks, as it was found out at the door.
+pub(crate) struct Asker(pub(crate) Arc<Caller>);
+
+impl FromRequestParts<Arc<App>> for Asker {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Answer<Self> {
+        parts.extensions.get::<Arc<Caller>>().cloned().map(Self).ok_or_else(|| {
+            let (status, title) = (StatusCode::INTERNAL_SERVER_ERROR, "The server failed");
+            Problem::new(status, "internal", title, "nobody was asked who this is".to_owned())
+        })
     }
 }
 

@@ -48,6 +48,13 @@ impl Server {
         self
     }
 
+    /// The same server, asking who may do what. Without this it does what anybody asks, and is for one's own machine alone.
+    #[must_use]
+    pub fn with_access(mut self) -> Self {
+        self.app.asks = true;
+        self
+    }
+
     /// A server that takes rows as they are, as a store in the process does: for the conformance suite, whose rows mean
     /// nothing. No option of the program leads here.
     ///
@@ -68,6 +75,11 @@ impl Server {
     pub async fn serve(self, listeners: Vec<Listener>) {
         let (limits, metrics, stop) =
             (self.app.limits.clone(), self.app.metrics.clone(), self.app.stop.clone());
-        connection::serve(listeners, api::router(Arc::new(self.app)), limits, metrics, stop).await;
+        let app = Arc::new(self.app);
+        let follow = app.asks.then(|| tokio::spawn(app.keeper.clone().follow(app.db.database())));
+        connection::serve(listeners, api::router(app), limits, metrics, stop).await;
+        if let Some(follow) = follow {
+            follow.abort();
+        }
     }
 }

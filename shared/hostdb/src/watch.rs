@@ -6,17 +6,19 @@
 //! * `commit`: a [`LogEntry`](shoal_core::LogEntry) with those of its changes that pass the filter;
 //! * `upto`: nothing that passes the filter is missing up to this revision;
 //! * `reset`: the position is of another epoch, or no longer known: read everything at this revision and compare;
-//! * `error`: a problem; the stream ends after it.
+//! * `error`: a problem; the stream ends after it. Also when who watches may no longer: a token was revoked or has expired, a rule
+//!   was changed.
 //!
 //! A comment is sent when nothing else was for a while, so that a dead connection is noticed. A slow client holds
 //! up nobody but itself: the stream is pulled, and what is not pulled stays in the store.
 //!
 //! [server-sent events]: https://html.spec.whatwg.org/multipage/server-sent-events.html
 
+mod lost;
 mod words;
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -29,9 +31,10 @@ use serde_json::json;
 use shoal_core::{Epoch, Key, Member, Range, Revision, TagName};
 use shoal_store::{Feed, Filter, Position, StoreError};
 
+use crate::access::Caller;
 use crate::app::App;
 use crate::problem::{Answer, Problem};
-use crate::request::Params;
+use crate::request::{Asker, Params};
 use crate::spec::{Param, Routes, get, number, query, text};
 
 pub(crate) use words::Words;
@@ -89,7 +92,7 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 const MAX_RANGES: usize = 1000;
 
 /// `GET /api/v2/watch`
-async fn watch(State(app): State<Arc<App>>, headers: HeaderMap, params: Params) -> Answer {
+async fn watch(State(app): State<Arc<App>>, Asker(caller): Asker, headers: HeaderMap, params: Params) -> Answer {
     let params = params.only(&["after", "key", "prefix", "tag", "naming", "progress", "stop_after"])?;
     let ranges = ranges(&params)?;
     let mut filter = if ranges.is_empty() { Filter::all() } else { Filter::of(ranges) };
@@ -108,12 +111,13 @@ async fn watch(State(app): State<Arc<App>>, headers: HeaderMap, params: Params) 
     let asked = params.get("after").map(read).transpose()?;
     let last = headers.get("last-event-id").map(|id| read(id.to_str().unwrap_or("?"))).transpose()?;
     let after = last.or(asked).unwrap_or(head);
-    events(&app, filter, after, end(&params)?)
+    events(&app, &caller, filter, after, end(&params)?)
 }
 
 /// The stream of one watch.
 pub(crate) fn events(
     app: &Arc<App>,
+    caller: &Arc<Caller>,
     filter: Filter,
     after: Position,
     end: Option<Duration>,
@@ -124,6 +128,7 @@ pub(crate) fn events(
             and leave out what you do not need"
         )));
     }
+    filter.ranges.iter().try_for_each(|range| caller.reads_range(range))?;
     let seat = app.watchers.clone().try_acquire_owned().map_err(|_| {
         Problem::busy(format!(
             "{} watches are open, and that is as many as this server takes",
@@ -132,10 +137,15 @@ pub(crate) fn events(
     })?;
     let seat = Seat::new(app.clone(), seat);
     let mut epoch = after.epoch;
+    let lost = lost::lost(app.clone(), caller.clone(), filter.ranges.clone());
     let feed = app.db.store().watch(filter, after);
+    let who = caller.clone();
     let stream = ends_with_error(feed).map(move |message| {
         Ok::<_, Infallible>(match message {
-            Ok(feed) => event(&seat.app, feed, &mut epoch).retry(retry(seat.app.metrics.watchers.get())),
+            Ok(feed) => {
+                let feed = lost::seen(&who, feed);
+                event(&seat.app, feed, &mut epoch).retry(retry(seat.app.metrics.watchers.get()))
+            }
             Err(error) => Event::default().event("error").data(Problem::from(error).to_string()),
         })
     });
@@ -146,9 +156,19 @@ pub(crate) fn events(
             None => std::future::pending().await,
         }
     };
+    let why = Arc::new(OnceLock::new());
+    let said = why.clone();
     let stream = stream.take_until(async move {
-        tokio::select! { () = stop.cancelled() => {} () = end => {} }
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = end => {}
+            problem = lost => drop(said.set(problem)),
+        }
     });
+    let last = futures::stream::once(async move { why.get().cloned() }).filter_map(|problem: Option<Problem>| async move {
+        problem.map(|problem| Ok::<_, Infallible>(Event::default().event("error").data(problem.to_string())))
+    });
+    let stream = stream.chain(last);
     let alive = KeepAlive::new().interval(app.limits.heartbeat).text("alive");
     Ok(Sse::new(stream).keep_alive(alive).into_response())
 }

@@ -132,6 +132,7 @@ impl Swarm {
                     changes: facts,
                     author: "agent".to_owned(),
                     principal: None,
+                    origin: None,
                     message: "simulated".to_owned(),
                     idempotency: None,
                     intent: None,

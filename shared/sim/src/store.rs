@@ -98,6 +98,7 @@ impl SimStore {
             changes,
             author: author.to_owned(),
             principal: None,
+            origin: None,
             message: "simulated".to_owned(),
             idempotency: None,
             intent: None,

@@ -134,6 +134,8 @@ pub(crate) struct Entry {
     pub(crate) author: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) principal: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) origin: Option<String>,
     pub(crate) message: String,
     pub(crate) time: Timestamp,
     /// Tells this attempt from every other: who lost the answer looks here whether it was done.
@@ -151,6 +153,7 @@ impl Entry {
             revision: self.revision,
             author: self.author.clone(),
             principal: self.principal.clone(),
+            origin: self.origin.clone(),
             message: self.message.clone(),
             time: self.time,
         }

@@ -97,6 +97,7 @@ mod tests {
                 changes: vec![Change::put(host, Document::empty())],
                 author: "a".into(),
                 principal: None,
+                origin: None,
                 message: "m".into(),
                 idempotency: None,
                 intent: None,

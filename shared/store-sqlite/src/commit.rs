@@ -40,6 +40,7 @@ impl Tx<'_> {
                 revision: done.revision,
                 author: commit.author.clone(),
                 principal: commit.principal.clone(),
+                origin: commit.origin.clone(),
                 message: commit.message.clone(),
                 time: time.round(Unit::Millisecond).unwrap_or(time),
             };
@@ -69,8 +70,8 @@ impl Tx<'_> {
         let info = &entry.info;
         let c = self.connection;
         let mut insert = c.prepare_cached(
-            "INSERT INTO changes (id, key, moved, value, count, time, author, principal, message)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            "INSERT INTO changes (id, key, moved, value, count, time, author, principal, origin, message)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         )?;
         let mut version = c.prepare_cached("INSERT INTO versions (key, change, live) VALUES (?1, ?2, ?3)")?;
         let mut names = c.prepare_cached("INSERT OR IGNORE INTO naming (member, key) VALUES (?1, ?2)")?;
@@ -90,6 +91,7 @@ impl Tx<'_> {
                 of.map(|i| i.time.as_millisecond()),
                 of.map(|i| &i.author),
                 of.and_then(|i| i.principal.as_ref()),
+                of.and_then(|i| i.origin.as_ref()),
                 of.map(|i| &i.message),
             ])?;
             version.execute(params![text, id, value.is_some()])?;

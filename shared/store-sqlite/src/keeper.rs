@@ -180,6 +180,7 @@ mod tests {
                 changes: vec![Change::put(host, value)],
                 author: "a".into(),
                 principal: None,
+                origin: None,
                 message: "m".into(),
                 idempotency: None,
                 intent: None,

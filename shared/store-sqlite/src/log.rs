@@ -18,7 +18,7 @@ use crate::scopes;
 const BATCH: usize = 512;
 const BATCH_BYTES: usize = 8 << 20;
 /// The columns that say what a commit is.
-const COMMIT: &str = "id, count, time, author, principal, message";
+const COMMIT: &str = "id, count, time, author, principal, origin, message";
 /// The most commits of one range that a filtered watcher reads at once.
 const FEW: usize = 64;
 /// Commits of more changes than this are searched, not scanned, for the keys of a prefix.
@@ -43,7 +43,8 @@ fn commit(row: &SqlRow<'_>) -> Result<Head, Stop> {
         revision,
         author: row.get(3)?,
         principal: row.get(4)?,
-        message: row.get(5)?,
+        origin: row.get(5)?,
+        message: row.get(6)?,
         time: Timestamp::from_millisecond(time).map_err(damaged)?,
     };
     Ok(Head { info, first, count })

@@ -3,7 +3,7 @@
 /// Marks the file as Shoal's: `Shol` in ASCII.
 pub(crate) const APPLICATION: i32 = 0x5368_6f6c;
 /// The version of the tables that this program reads and writes. Nothing older was ever released.
-pub(crate) const VERSION: i32 = 2;
+pub(crate) const VERSION: i32 = 3;
 
 /// By how many bits the id of a change stands above its place in its commit: the rest is the commit's revision.
 const PLACES: u32 = 20;
@@ -37,6 +37,7 @@ CREATE TABLE changes (
     time INTEGER,
     author TEXT,
     principal TEXT,
+    origin TEXT,
     message TEXT,
     moved TEXT,
     value TEXT

@@ -20,6 +20,7 @@ async fn write(store: &SqliteStore, host: u32) {
         changes: vec![change],
         author: "ann".into(),
         principal: None,
+        origin: None,
         message: "test".into(),
         idempotency: None,
         intent: None,

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use rand::Rng;
 use sha2::{Digest, Sha256};
+use shoal_core::access::Denied;
 use shoal_core::{
     Commit, Committed, Edit, Epoch, HostId, Kind, Pre, Prepared, Proposal, Range, Refusal, Revision, Scope,
     Touched, View, Warning, prepare_as, rollback,
@@ -58,6 +59,9 @@ struct Shared {
     reached: watch::Sender<Reached>,
 }
 
+/// Who decides whether a commit may happen, see [`Database::transact_if`].
+pub type Judge<'a> = &'a (dyn Fn(&View, &mut Commit) -> Result<(), Denied> + Send + Sync);
+
 /// How far the view has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Reached {
@@ -86,6 +90,9 @@ pub enum TransactError {
     /// The store did not do it.
     #[error(transparent)]
     Store(StoreError),
+    /// Whoever judges commits does not let it pass. Nothing was written.
+    #[error(transparent)]
+    Denied(Box<Denied>),
     /// Others were faster each time. Nothing was written.
     #[error(
         "tried {attempts} times, and each time somebody else changed what it rests on ({last}); try again"
@@ -187,6 +194,15 @@ impl Database {
     /// # Errors
     /// [`TransactError`]; only after [`StoreError::Unavailable`] is it unknown whether it happened.
     pub async fn transact(&self, proposal: Proposal) -> Result<Outcome, TransactError> {
+        self.transact_if(proposal, &|_, _| Ok(())).await
+    }
+
+    /// [`Database::transact`], if `judge` lets what comes of it pass: the commit as it would happen, and the view before it. It may
+    /// add preconditions, and say whose it is. What changes nothing is not judged.
+    ///
+    /// # Errors
+    /// As there, and [`TransactError::Denied`] for what the judge says, as of the newest revision.
+    pub async fn transact_if(&self, proposal: Proposal, judge: Judge<'_>) -> Result<Outcome, TransactError> {
         let intent = proposal
             .idempotency
             .is_some()
@@ -197,7 +213,7 @@ impl Database {
             let expected = (proposal.edits.len() >= LARGE).then(|| self.0.shared.expect()).flatten();
             let view = expected.as_ref().map_or_else(|| self.view(), |e| e.view.clone());
             let least = expected.as_ref().map_or(Revision(0), |e| e.revision);
-            let prepared = match self.prepare_as(view.clone(), proposal.clone(), least).await {
+            let mut prepared = match self.prepare_as(view.clone(), proposal.clone(), least).await {
                 Ok((prepared, after)) if !prepared.commit.changes.is_empty() => {
                     if let Some(expected) = &expected {
                         expected.known(prepared.commit.changes.clone(), after);
@@ -213,6 +229,12 @@ impl Database {
                     }
                 },
             };
+            if let Err(denied) = judge(&view, &mut prepared.commit) {
+                match self.newer(view.revision()).await? {
+                    true => continue,
+                    false => return Err(TransactError::Denied(Box::new(denied))),
+                }
+            }
             let commit = Commit { intent: intent.clone(), ..prepared.commit };
             match self.store().commit_at(commit, least).await {
                 Ok(committed) => {
@@ -272,6 +294,7 @@ impl Database {
             changes: Vec::new(),
             author: proposal.author.clone(),
             principal: proposal.principal.clone(),
+            origin: proposal.origin.clone(),
             message: proposal.message.clone(),
             idempotency: proposal.idempotency.clone(),
             intent: intent.map(str::to_owned),

@@ -44,6 +44,9 @@ pub enum StoreError {
         /// The newest.
         newest: Revision,
     },
+    /// Whoever asks may not. Nothing was written. Says which rule refused it, and what to do next.
+    #[error("{0}")]
+    Denied(String),
     /// This database can only be read here.
     #[error("{0} can only be read")]
     ReadOnly(String),

@@ -31,7 +31,7 @@ pub mod conformance;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use contract::Store;
-pub use database::{Database, Outcome, TransactError};
+pub use database::{Database, Judge, Outcome, TransactError};
 pub use error::StoreError;
 pub use memory::{Memory, MemoryStore};
 pub use types::{
@@ -59,7 +59,7 @@ pub const MAX_CHANGES: usize = 500_000;
 pub const MAX_SKIP: u64 = 1 << 16;
 /// The largest commit, all keys and values together, in octets.
 pub const MAX_COMMIT: usize = 256 << 20;
-/// The longest author, principal, idempotency key, claim name and holder, in octets.
+/// The longest author, principal, origin, idempotency key, claim name and holder, in octets.
 pub const MAX_NAME: usize = 1024;
 /// The longest message of a commit, in octets.
 pub const MAX_MESSAGE: usize = 64 << 10;

@@ -167,6 +167,7 @@ mod tests {
             changes: vec![Change::put(key, Document::parse(value).unwrap())],
             author: "ann".into(),
             principal: None,
+            origin: None,
             message: "because".into(),
             idempotency: None,
             intent: None,

@@ -105,6 +105,7 @@ async fn a_database_of_several_pages_is_read_whole_or_not_at_all() {
         changes: (0..hosts).map(row).collect(),
         author: "test".to_owned(),
         principal: None,
+        origin: None,
         message: "a fleet".to_owned(),
         idempotency: None,
         intent: None,

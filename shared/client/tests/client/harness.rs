@@ -79,6 +79,7 @@ pub(crate) fn fact(n: u64, key: Option<&str>) -> Commit {
         changes: vec![Change::put("facts/vm/web1".parse().unwrap(), value)],
         author: "ann".into(),
         principal: None,
+        origin: None,
         message: "because".into(),
         idempotency: key.map(str::to_owned),
         intent: None,

@@ -85,6 +85,7 @@ fn write(hosts: impl IntoIterator<Item = usize>, serial: u64) -> Commit {
         changes: hosts.into_iter().map(|n| Change::put(host(n), document.clone())).collect(),
         author: "ann".into(),
         principal: None,
+        origin: None,
         message: "because".into(),
         idempotency: None,
         intent: None,

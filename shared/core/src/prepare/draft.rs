@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use super::reads::Reads;
 use super::refusal::Refusal;
 use crate::{
-    Approval, Change, Document, Edit, Expect, FACTS, Host, HostId, HostName, HostRecord, Key, Kind,
-    Lifecycle, Member, PAUSES, Pause, Revision, Schema, Tag, TagName, TagRecord, View,
+    ACCESS, Approval, Change, Document, Edit, Expect, FACTS, Host, HostId, HostName, HostRecord, Key, Kind,
+    Lifecycle, Member, PAUSES, Pause, Revision, Schema, Tag, TagName, TagRecord, View, access,
 };
 
 pub(super) struct Draft<'v> {
@@ -121,10 +121,23 @@ impl<'v> Draft<'v> {
             Edit::Row { key, value, moved } => self.row(key, value.as_ref(), moved.as_ref()),
             Edit::Write { key, value, expect } => {
                 self.expect(key, *expect)?;
-                check_plain(key, value)?;
-                self.write(Change::put(key.clone(), value.clone()));
+                let value = self.kept(key, value)?;
+                check_plain(key, &value)?;
+                self.write(Change::put(key.clone(), value));
                 Ok(())
             }
+        }
+    }
+
+    /// The row as it is to stand: a secret that was hidden from who writes it stays what it is.
+    fn kept(&mut self, key: &Key, value: &Document) -> Result<Document, Refusal> {
+        let now = if key.namespace() == ACCESS { self.view.row(key) } else { None };
+        match access::kept(key, value, now.as_ref()).map_err(|why| form(key, why))? {
+            Some(kept) => {
+                self.reads.row(self.base, key);
+                Ok(kept)
+            }
+            None => Ok(value.clone()),
         }
     }
 
@@ -285,7 +298,7 @@ impl<'v> Draft<'v> {
                 self.delete_facts(name.as_str());
             }
             Kind::Member(tag, member) => return self.remove_members(&tag, &[member]),
-            Kind::Fact(..) | Kind::Schema(_) | Kind::Pause(_) | Kind::Approval(..) => {}
+            Kind::Fact(..) | Kind::Schema(_) | Kind::Pause(_) | Kind::Approval(..) | Kind::Access(_) => {}
         }
         self.write(Change::delete(key.clone()));
         Ok(())
@@ -399,7 +412,7 @@ impl<'v> Draft<'v> {
     }
 }
 
-/// Whether a fact, a schema, a pause or an approval is one.
+/// Whether a fact, a schema, a pause, an approval, or what decides who may do what, is one.
 fn check_plain(key: &Key, value: &Document) -> Done {
     let parsed = match key.kind() {
         Kind::Fact(..) if value.is_map() => Ok(()),
@@ -407,6 +420,7 @@ fn check_plain(key: &Key, value: &Document) -> Done {
         Kind::Schema(_) => value.to::<Schema>().map(drop),
         Kind::Pause(_) => value.to::<Pause>().map(drop),
         Kind::Approval(..) => value.to::<Approval>().map(drop),
+        Kind::Access(_) => return access::check(key, value).map_err(|why| form(key, why)),
         Kind::Host(_) | Kind::Tag(_) | Kind::Member(..) => {
             let why = "hosts, tags and members have edits of their own";
             return Err(Refusal::Kind { key: key.clone(), why });

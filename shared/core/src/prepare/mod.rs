@@ -89,6 +89,7 @@ pub fn prepare_as(
         changes,
         author: proposal.author.clone(),
         principal: proposal.principal.clone(),
+        origin: proposal.origin.clone(),
         message: proposal.message.clone(),
         idempotency: proposal.idempotency.clone(),
         intent: None,

@@ -67,6 +67,8 @@ pub struct View {
     graves: OrdMap<Key, Tombstone>,
     broken: OrdMap<Key, Broken>,
     overrides: OrdMap<Namespace, bool>,
+    /// The newest revision that wrote or deleted a row below `access/`.
+    access: Revision,
     counters: Arc<Counters>,
     cache: Arc<Cache>,
     checkers: Arc<Checkers>,
@@ -257,7 +259,19 @@ impl View {
         self.plain.get(&Key::schema(namespace))
     }
 
-    /// The rows of schemas, pauses and approvals whose keys start with `prefix` (`pauses/`), by key.
+    /// One row of a schema, a pause, an approval, or what decides who may do what.
+    #[must_use]
+    pub fn plain_row(&self, key: &Key) -> Option<&Plain> {
+        self.plain.get(key)
+    }
+
+    /// The newest revision that wrote or deleted something that decides who may do what.
+    #[must_use]
+    pub fn access_changed(&self) -> Revision {
+        self.access
+    }
+
+    /// The rows of schemas, pauses, approvals and `access/` whose keys start with `prefix` (`pauses/`), by key.
     pub fn plain<'v>(&'v self, prefix: &'v str) -> impl Iterator<Item = (&'v Key, &'v Plain)> {
         self.plain
             .range::<_, str>((std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded))
@@ -298,7 +312,7 @@ impl View {
             Kind::Fact(ns, subject) => {
                 self.facts_about(&subject).iter().find(|f| f.namespace == ns).map(|f| f.document.clone())
             }
-            Kind::Schema(_) | Kind::Pause(_) | Kind::Approval(..) => {
+            Kind::Schema(_) | Kind::Pause(_) | Kind::Approval(..) | Kind::Access(_) => {
                 self.plain.get(key).map(|p| p.document.clone())
             }
         }
@@ -331,7 +345,9 @@ impl View {
             Kind::Fact(ns, subject) => {
                 self.facts_about(&subject).iter().find(|f| f.namespace == ns).map(|f| f.revision)
             }
-            Kind::Schema(_) | Kind::Pause(_) | Kind::Approval(..) => self.plain.get(key).map(|p| p.revision),
+            Kind::Schema(_) | Kind::Pause(_) | Kind::Approval(..) | Kind::Access(_) => {
+                self.plain.get(key).map(|p| p.revision)
+            }
         }
     }
 

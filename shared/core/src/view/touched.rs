@@ -7,7 +7,7 @@ use super::host::{Broken, Fact, Host, Plain, Tag, Tombstone};
 use super::rules::Changed;
 use super::symbol::{HostSym, RuleSym, TagSym};
 use super::{HostSlot, Known, View, allows_override};
-use crate::{BadName, Change, Document, HostName, Key, Kind, Namespace, Revision, TagName};
+use crate::{ACCESS, BadName, Change, Document, HostName, Key, Kind, Namespace, Revision, TagName};
 
 /// What a commit touched, before and after it together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct Touched {
     pub facts: BTreeSet<String>,
     /// Every tag with the members whose membership, effective document, host row or facts may differ, by name.
     pub pairs: BTreeMap<TagName, Vec<HostName>>,
-    /// Rows of schemas, pauses and approvals that were written or deleted.
+    /// Rows of schemas, pauses, approvals and `access/` that were written or deleted.
     pub plain: BTreeSet<Key>,
     /// Rows that could not be understood; what stood there before stays in force.
     pub broken: BTreeSet<Key>,
@@ -148,7 +148,7 @@ impl View {
                 touched.tags.extend(self.tags_in(namespace.as_str()).map(|t| t.name.clone()));
                 Some(Aim::Overrides(namespace.to_string()))
             }
-            Kind::Pause(_) | Kind::Approval(..) => {
+            Kind::Pause(_) | Kind::Approval(..) | Kind::Access(_) => {
                 touched.plain.insert(change.key.clone());
                 None
             }
@@ -220,6 +220,9 @@ impl View {
         revision: Revision,
     ) -> Option<RuleSym> {
         self.broken.remove(key);
+        if key.namespace() == ACCESS {
+            self.access = self.access.max(revision);
+        }
         if value.is_some() {
             self.graves.remove(key);
         } else {
@@ -246,7 +249,7 @@ impl View {
                 };
                 Ok(())
             }
-            Kind::Pause(_) | Kind::Approval(..) | Kind::Member(..) => {
+            Kind::Pause(_) | Kind::Approval(..) | Kind::Access(_) | Kind::Member(..) => {
                 self.put_plain(key, value, revision);
                 Ok(())
             }

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use shoal_core::{CommitInfo, Key, Line, LogEntry, Range, Revision};
 
-use super::{missing, transaction};
+use super::{is_none, missing, transaction};
 use crate::history;
 use crate::problem::{Answer, Problem};
 use crate::reading;
@@ -32,7 +32,7 @@ pub(super) fn routes(to: Routes) -> Routes {
     to.at("/api/v2/commits", [listed, transaction::described()])
         .at(
             "/api/v2/commits/{revision}",
-            [get("One commit, whole", commit).answers::<LogEntry>("The commit.").refuses(&[404])],
+            [get("One commit, whole", commit).answers::<Whole>("The commit.").refuses(&[404])],
         )
         .at("/api/v2/history/{*key}", [of])
         .at(
@@ -56,6 +56,19 @@ struct Summary {
     changed: usize,
     /// Some of them.
     keys: Vec<Key>,
+    /// How many others are not for who asks.
+    #[serde(skip_serializing_if = "is_none")]
+    hidden: usize,
+}
+
+/// One commit, whole.
+#[derive(Serialize, JsonSchema)]
+struct Whole {
+    #[serde(flatten)]
+    entry: LogEntry,
+    /// How many of its changes are not for who asks.
+    #[serde(skip_serializing_if = "is_none")]
+    hidden: usize,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -64,6 +77,9 @@ struct Log<T> {
     /// What `before` is for the next page.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<Revision>,
+    /// How many commits were left out of this page because nothing of them is for who asks.
+    #[serde(skip_serializing_if = "is_none")]
+    hidden: usize,
 }
 
 /// `GET /api/v2/commits`: newest first; `?key=`, `?prefix=`, `?tag=`, `?naming=` narrow it, `?before=` pages.
@@ -71,12 +87,17 @@ async fn commits(ask: Ask) -> Answer {
     let ask = ask.only(&["before", "limit", "key", "prefix", "tag", "naming"])?;
     let ranges = watch::ranges(&ask.params)?;
     let (entries, next) = read(&ask, &ranges).await?;
-    let items = entries.into_iter().map(|entry| Summary {
-        changed: entry.changes.len(),
-        keys: entry.changes.iter().take(SAMPLE).map(|c| c.key.clone()).collect(),
-        info: entry.info,
-    });
-    ask.shape.ok(&Log { items: items.collect(), next })
+    let (mut items, mut hidden) = (Vec::with_capacity(entries.len()), 0);
+    for entry in entries {
+        let (seen, others) = ask.caller.seen(entry.changes);
+        if seen.is_empty() && others > 0 {
+            hidden += 1;
+            continue;
+        }
+        let keys = seen.iter().take(SAMPLE).map(|c| c.key.clone()).collect();
+        items.push(Summary { changed: seen.len(), keys, info: entry.info, hidden: others });
+    }
+    ask.shape.ok(&Log { items, next, hidden })
 }
 
 /// `GET /api/v2/commits/{revision}`: one commit, whole.
@@ -87,7 +108,14 @@ async fn commit(ask: Ask, Path(revision): Path<String>) -> Answer {
         .map(Revision)
         .map_err(|_| Problem::bad_request(format!("{revision:?} is not a revision: it is a whole number")))?;
     match history::commit(ask.store(), revision).await? {
-        Some(entry) => ask.shape.ok(&entry),
+        Some(LogEntry { info, changes }) => {
+            let first = changes.first().map(|change| change.key.clone());
+            let (changes, hidden) = ask.caller.seen(changes);
+            if let Some(key) = first.filter(|_| changes.is_empty() && hidden > 0) {
+                ask.caller.reads(&key)?;
+            }
+            ask.shape.ok(&Whole { entry: LogEntry { info, changes }, hidden })
+        }
         None => Err(Problem::not_found(format!("there is no commit with revision {revision}"))),
     }
 }
@@ -95,8 +123,18 @@ async fn commit(ask: Ask, Path(revision): Path<String>) -> Answer {
 /// `GET /api/v2/history/{key}`: every commit that wrote the key, whole where it did; for a tag, its members too.
 async fn history(ask: Ask, Named(key): Named<Key>) -> Answer {
     let ask = ask.only(&["before", "limit"])?;
-    let (items, next) = read(&ask, &history::ranges_of(&key)).await?;
-    ask.shape.ok(&Log { items, next })
+    let ranges = history::ranges_of(&key);
+    ranges.iter().try_for_each(|range| ask.caller.reads_range(range))?;
+    let (entries, next) = read(&ask, &ranges).await?;
+    let (mut items, mut hidden) = (Vec::with_capacity(entries.len()), 0);
+    for LogEntry { info, changes } in entries {
+        let (changes, others) = ask.caller.seen(changes);
+        hidden += usize::from(changes.is_empty() && others > 0);
+        if !changes.is_empty() {
+            items.push(LogEntry { info, changes });
+        }
+    }
+    ask.shape.ok(&Log { items, next, hidden })
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -109,6 +147,12 @@ struct Blamed {
 /// `GET /api/v2/blame/{key}`: who last said each value, through renames.
 async fn blame(ask: Ask, Named(key): Named<Key>) -> Answer {
     let ask = ask.only(&[])?;
+    ask.caller.reads(&key)?;
+    if key.namespace() == shoal_core::ACCESS {
+        // It would show what is hidden, value by value.
+        ask.caller.must_administer()?;
+        return Err(Problem::not_found(format!("{key} has no blame; its history has what was written: /api/v2/history/{key}")));
+    }
     match history::blame(ask.store(), &key).await? {
         Some(values) => ask.shape.ok(&Blamed { key, values }),
         None => {
@@ -126,12 +170,15 @@ struct Difference {
     /// What `after` is for the next page, with the same `from` and `to`.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<Key>,
+    /// How many rows that differ are not for who asks.
+    #[serde(skip_serializing_if = "is_none")]
+    hidden: usize,
 }
 
 /// `GET /api/v2/diff?from=…&to=…`: the rows that differ, by key; `?key=`, `?prefix=`, `?tag=`, `?naming=` narrow it.
 async fn diff(ask: Ask) -> Answer {
     let known = ["from", "to", "key", "prefix", "tag", "naming", "after", "limit"];
-    let Ask { app, shape, params, .. } = ask.only(&known)?;
+    let Ask { app, shape, params, caller, .. } = ask.only(&known)?;
     let revision =
         |name: &str| Ok::<_, Problem>(params.parse(name, "a revision (a whole number)")?.map(Revision));
     let from = revision("from")?.ok_or_else(|| {
@@ -146,11 +193,14 @@ async fn diff(ask: Ask) -> Answer {
     // Each holds both revisions of what it reads.
     let _turn = app.db.large_reading().await;
     let mut items = history::between(&**app.db.store(), &watch::ranges(&params)?, from, to).await?;
+    let all = items.len();
+    items.retain(|changed| changed.key.namespace() != shoal_core::ACCESS && caller.sees(&changed.key) || !caller.asked);
+    let hidden = all - items.len();
     items.retain(|changed| after.as_ref().is_none_or(|after| changed.key > *after));
     let more = items.len() > limit;
     items.truncate(limit);
     let next = if more { items.last().map(|changed| changed.key.clone()) } else { None };
-    shape.ok(&Difference { from, to, items, next })
+    shape.ok(&Difference { from, to, items, next, hidden })
 }
 
 async fn read(ask: &Ask, ranges: &[Range]) -> Answer<(Vec<LogEntry>, Option<Revision>)> {

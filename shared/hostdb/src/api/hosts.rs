@@ -8,7 +8,7 @@ use serde::Serialize;
 use shoal_core::{HostName, Revision, TagName};
 
 use super::write::{self, Done, Sent};
-use super::{List, missing};
+use super::{List, missing, sifted};
 use crate::etag::{Wish, etag_of};
 use crate::problem::Answer;
 use crate::reading::{self, Found};
@@ -56,12 +56,14 @@ async fn list(ask: Ask) -> Answer {
     let (at, limit) = (ask.params.revision()?, ask.params.limit(&ask.app)?);
     let after = ask.params.get("after").map(str::parse::<HostName>).transpose()?;
     let (revision, items, next) = reading::hosts(ask.store(), at, after.as_ref(), limit).await?;
-    ask.shape.ok(&List { revision, items, next: next.map(|n| n.to_string()) })
+    let (items, hidden) = sifted(items, |host: &HostDoc| ask.caller.sees_host(host.host.as_str()));
+    ask.shape.ok(&List { revision, items, next: next.map(|n| n.to_string()), hidden })
 }
 
 /// `GET /api/v2/hosts/{fqdn}`. Answered from the view: costs no call of the store.
 async fn one(ask: Ask, Named(name): Named<HostName>) -> Answer {
     let ask = ask.only(&["revision"])?;
+    ask.caller.reads_host(&name)?;
     let at = ask.params.revision()?;
     let found = match at {
         Some(_) => reading::host(ask.store(), &name, at).await?,
@@ -102,6 +104,7 @@ struct Membership {
 /// `GET /api/v2/hosts/{fqdn}/tags`
 async fn tags(ask: Ask, Named(name): Named<HostName>) -> Answer {
     let ask = ask.only(&["revision", "after", "limit"])?;
+    ask.caller.reads_host(&name)?;
     let after = ask.params.get("after").map(str::parse::<TagName>).transpose()?;
     let excerpt = ask.app.db.excerpt(ask.params.revision()?, Some(&name), None).await?;
     if excerpt.host().is_none() {
@@ -114,5 +117,6 @@ async fn tags(ask: Ask, Named(name): Named<HostName>) -> Answer {
         rule: via.rule,
         revision: via.revision,
     });
-    ask.page(excerpt.revision(), all.collect(), |membership| membership.tag.clone(), after)
+    let all = sifted(all, |membership| ask.caller.sees_members(&membership.tag));
+    ask.page(excerpt.revision(), all, |membership| membership.tag.clone(), after)
 }

@@ -10,30 +10,28 @@ use schemars::json_schema;
 use shoal_core::{Revision, Status};
 use shoal_store::Claim;
 
-use super::List;
+use super::{List, sifted};
 use crate::problem::Answer;
 use crate::request::Ask;
 use crate::spec::{Op, Routes, get, query, shared, text};
 
 /// The paths of this module; programs know them under another name.
 pub(super) fn routes(to: Routes) -> Routes {
-    to.at("/api/v2/status", [described_reports()])
-        .at("/api/v2/claims", [described_claims()])
-        .at("/api/v2/store/reports", [described_reports()])
-        .at("/api/v2/store/claims", [described_claims()])
+    to.at("/api/v2/status", [described_reports(get("What agents last said of themselves", reports))])
+        .at("/api/v2/claims", [described_claims(get("Who works on what", claims))])
+        .at("/api/v2/store/reports", [described_reports(get("The same, all or nothing", all_reports))])
+        .at("/api/v2/store/claims", [described_claims(get("The same, all or nothing", all_claims))])
 }
 
-fn described_reports() -> Op {
+fn described_reports(op: Op) -> Op {
     let after = json_schema!({"type": "string", "pattern": "/"});
-    get("What agents last said of themselves", reports)
-        .takes([text("after", after, "`next` of the page before."), shared("limit")])
+    op.takes([text("after", after, "`next` of the page before."), shared("limit")])
         .answers::<List<Status>>("A page of reports.")
 }
 
-fn described_claims() -> Op {
+fn described_claims(op: Op) -> Op {
     let after = json_schema!({"type": "string", "pattern": "#[0-9]{1,9}$"});
-    get("Who works on what", claims)
-        .takes([query::<String>("name", "Only what begins so.")])
+    op.takes([query::<String>("name", "Only what begins so.")])
         .takes([text("after", after, "`next` of the page before."), shared("limit")])
         .answers::<List<Claim>>("A page of claims.")
 }
@@ -76,19 +74,50 @@ impl FromStr for Speaker {
     }
 }
 
-/// `GET /api/v2/claims` and `/api/v2/store/claims`
+/// Whose a claim is: `unit/dns/example.com` is of the namespace `dns`.
+pub(super) fn whose(claim: &str) -> &str {
+    claim.split('/').nth(1).unwrap_or(claim)
+}
+
+/// `GET /api/v2/claims`: those that are for who asks.
 async fn claims(ask: Ask) -> Answer {
+    claims_of(ask, false).await
+}
+
+/// `GET /api/v2/store/claims`: all, or none.
+async fn all_claims(ask: Ask) -> Answer {
+    claims_of(ask, true).await
+}
+
+async fn claims_of(ask: Ask, whole: bool) -> Answer {
     let ask = ask.only(&["name", "after", "limit"])?;
     let after = after::<Place>(&ask)?;
     let all = ask.store().claims(ask.params.get("name").unwrap_or("")).await?;
+    if whole {
+        all.iter().try_for_each(|claim| ask.caller.reads_work(whose(&claim.name)))?;
+    }
+    let all = sifted(all, |claim: &Claim| ask.caller.sees_work(whose(&claim.name)));
     ask.page(now(&ask), all, |claim: &Claim| Place(claim.name.clone(), claim.slot), after)
 }
 
-/// `GET /api/v2/status` and `/api/v2/store/reports`
+/// `GET /api/v2/status`: those that are for who asks.
 async fn reports(ask: Ask) -> Answer {
+    reports_of(ask, false).await
+}
+
+/// `GET /api/v2/store/reports`: all, or none.
+async fn all_reports(ask: Ask) -> Answer {
+    reports_of(ask, true).await
+}
+
+async fn reports_of(ask: Ask, whole: bool) -> Answer {
     let ask = ask.only(&["after", "limit"])?;
     let after = after::<Speaker>(&ask)?;
     let all = ask.store().reports().await?;
+    if whole {
+        all.iter().try_for_each(|said| ask.caller.reads_work(said.agent.as_str()))?;
+    }
+    let all = sifted(all, |said: &Status| ask.caller.sees_work(said.agent.as_str()));
     ask.page(now(&ask), all, |said: &Status| Speaker(said.agent.to_string(), said.instance.clone()), after)
 }
 

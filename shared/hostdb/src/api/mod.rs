@@ -1,5 +1,6 @@
 //! The paths of `/api/v2`.
 
+mod access;
 mod history;
 mod hosts;
 mod live;
@@ -41,6 +42,14 @@ struct List<T> {
     /// What `after` is for the next page; with `revision` as here, all pages are of one revision.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
+    /// How many were left out of this page because they are not for who asks.
+    #[serde(skip_serializing_if = "is_none")]
+    hidden: usize,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_none(hidden: &usize) -> bool {
+    *hidden == 0
 }
 
 impl Ask {
@@ -49,7 +58,7 @@ impl Ask {
     fn page<T: Serialize, K: Ord + ToString>(
         &self,
         revision: Revision,
-        mut all: Vec<T>,
+        (mut all, hidden): (Vec<T>, usize),
         name: impl Fn(&T) -> K,
         after: Option<K>,
     ) -> Answer {
@@ -68,8 +77,21 @@ impl Ask {
         let more = items.len() < all.len() - from;
         let last = items.len().checked_sub(1).filter(|_| more);
         let next = last.map(|last| name(&all[from + last]).to_string());
-        self.shape.ok(&List { revision, items, next })
+        self.shape.ok(&List { revision, items, next, hidden })
     }
+}
+
+/// Those of a list that are for who asks, and how many others there are.
+fn sifted<T>(all: impl IntoIterator<Item = T>, seen: impl Fn(&T) -> bool) -> (Vec<T>, usize) {
+    let (mut kept, mut hidden) = (Vec::new(), 0);
+    for item in all {
+        if seen(&item) {
+            kept.push(item);
+        } else {
+            hidden += 1;
+        }
+    }
+    (kept, hidden)
 }
 
 /// The problem that `what` is not there, with what became of it.
@@ -95,13 +117,13 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     {
         routes = add(routes);
     }
-    for add in [live::routes, watch::routes, store::routes, health::routes] {
+    for add in [access::routes, live::routes, watch::routes, store::routes, health::routes] {
         routes = add(routes);
     }
     if app.hostdb_v1 {
         routes = v1::routes().into_iter().fold(routes, |routes, (path, route)| routes.foreign(path, route));
     }
-    let own = get("This document", shows).answers_text("application/json", "OpenAPI 3.1.");
+    let own = get("This document", shows).open().answers_text("application/json", "OpenAPI 3.1.");
     let (router, document) = routes.at("/api/v2/openapi.json", [own]).finish();
     // It is empty until here.
     let _ = said.set(document);

@@ -1,11 +1,11 @@
-//! Facts, schemas, pauses and approvals: rows that are one document each.
+//! Facts, schemas, pauses, approvals, and who may do what: rows that are one document each.
 
 use axum::extract::Path;
 use http::Uri;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use shoal_core::{Document, Key, Range, Revision, Row};
+use shoal_core::{ACCESS, APPROVALS, Document, FACTS, Key, PAUSES, Range, Revision, Row, SCHEMAS};
 use shoal_store::Query;
 
 use super::hosts::tagged;
@@ -18,7 +18,8 @@ use crate::spec::{Routes, delete, get, put, query, shared, text};
 
 /// The paths of this module.
 pub(super) fn routes(mut to: Routes) -> Routes {
-    for area in [shoal_core::FACTS, shoal_core::SCHEMAS, shoal_core::PAUSES, shoal_core::APPROVALS] {
+    let areas = [FACTS, SCHEMAS, PAUSES, APPROVALS, ACCESS];
+    for area in areas {
         let prefixes = schemars::json_schema!({"type": "string", "pattern": format!("^{area}/(?:.*/)?$")});
         let prefix = text("prefix", prefixes, "Only keys that begin so; it ends with a slash.");
         let after = query::<Key>("after", "`next` of the page before.");
@@ -29,9 +30,9 @@ pub(super) fn routes(mut to: Routes) -> Routes {
             .answers::<List<Plain>>("A page of rows.")
             .refuses(&[404]);
         let form = match area {
-            shoal_core::SCHEMAS => SchemaGenerator::subschema_for::<shoal_core::Schema>,
-            shoal_core::PAUSES => SchemaGenerator::subschema_for::<shoal_core::Pause>,
-            shoal_core::APPROVALS => SchemaGenerator::subschema_for::<shoal_core::Approval>,
+            SCHEMAS => SchemaGenerator::subschema_for::<shoal_core::Schema>,
+            PAUSES => SchemaGenerator::subschema_for::<shoal_core::Pause>,
+            APPROVALS => SchemaGenerator::subschema_for::<shoal_core::Approval>,
             _ => SchemaGenerator::subschema_for::<Map<String, Value>>,
         };
         let ops = [
@@ -80,7 +81,7 @@ pub(super) fn key(uri: &Uri, rest: &str) -> Answer<Key> {
 
 /// `GET /api/v2/facts` (or `schemas`, `pauses`, `approvals`), `?prefix=facts/vm/`
 async fn list(ask: Ask, uri: Uri) -> Answer {
-    let Ask { app, shape, params, .. } = ask.only(&["revision", "after", "limit", "prefix"])?;
+    let Ask { app, shape, params, caller, .. } = ask.only(&["revision", "after", "limit", "prefix"])?;
     let area = format!("{}/", area(&uri));
     let prefix = params.get("prefix").unwrap_or(&area);
     if !prefix.starts_with(&area) || !prefix.ends_with('/') {
@@ -96,15 +97,29 @@ async fn list(ask: Ask, uri: Uri) -> Answer {
         ..Query::new(Range::Prefix(prefix.to_owned()))
     };
     let page = app.db.store().read(&query).await?;
-    let items: Vec<Plain> = page.rows.into_iter().map(Plain::from).collect();
-    shape.ok(&List { revision: page.at, items, next: page.next.map(|k| k.to_string()) })
+    if area == "access/" && !prefix.starts_with("access/reviews/") {
+        caller.must_administer()?;
+    }
+    let (mut items, mut hidden) = (Vec::with_capacity(page.rows.len()), 0);
+    for row in page.rows {
+        let seen = if area == "access/" { caller.row(row).unwrap_or(None) } else { Some(row).filter(|row| caller.sees(&row.key)) };
+        match seen {
+            Some(row) => items.push(Plain::from(row)),
+            None => hidden += 1,
+        }
+    }
+    shape.ok(&List { revision: page.at, items, next: page.next.map(|k| k.to_string()), hidden })
 }
 
 /// `GET /api/v2/facts/{namespace}/{subject}` and the like.
 async fn one(ask: Ask, uri: Uri, Path(rest): Path<String>) -> Answer {
     let (ask, key) = (ask.only(&["revision"])?, key(&uri, &rest)?);
+    ask.caller.reads(&key)?;
     match reading::row(ask.store(), &key, ask.params.revision()?).await? {
-        Found::Here(row) => tagged(&ask, Some(row.revision), &Plain::from(row)),
+        Found::Here(row) => match ask.caller.row(row)? {
+            Some(row) => tagged(&ask, Some(row.revision), &Plain::from(row)),
+            None => Err(missing(&Found::<Row>::Never, key.as_str())),
+        },
         gone => Err(missing(&gone, key.as_str())),
     }
 }

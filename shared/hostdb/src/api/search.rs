@@ -1,7 +1,7 @@
 //! `/api/v2/search`: hosts by an expression.
 
 use http::StatusCode;
-use shoal_core::{BadRule, Hits, HostName, Rule};
+use shoal_core::{BadRule, Hits, HostName, Range, Rule};
 
 use crate::problem::{Answer, Problem};
 use crate::request::Ask;
@@ -33,6 +33,10 @@ async fn search(ask: Ask) -> Answer {
             .with("field", "where")
     })?;
     let rule = Rule::compile(text)?;
+    // An expression asks of every host: an answer that leaves some out would still tell what is in them.
+    for of in ["hosts/", "facts/"] {
+        ask.caller.reads_range(&Range::Prefix(of.to_owned()))?;
+    }
     let view = ask.app.db.as_of(ask.params.revision()?).await?;
     // A page may cost some million steps of an expression: not on a thread that answers others.
     let found = tokio::task::spawn_blocking(move || view.search(&rule, after.as_ref(), limit)).await;

@@ -21,6 +21,7 @@ use shoal_store::{
     TransactError,
 };
 
+use super::live::whose;
 use crate::problem::{Answer, Problem};
 use crate::request::{Accepts, Ask, Text};
 use crate::spec::{Routes, get, post};
@@ -117,7 +118,10 @@ async fn read(ask: Ask, body: Body) -> Answer {
     let ask = ask.only(&[])?;
     let WireQuery { range, at, after, limit, tombstones } = small(&ask, body).await?;
     let limit = limit.min(ask.app.limits.max_page);
-    ask.shape.ok(&ask.store().read(&Query { range, at, after, limit, tombstones }).await?)
+    ask.caller.reads_range(&range)?;
+    let mut page = ask.store().read(&Query { range, at, after, limit, tombstones }).await?;
+    page.rows = ask.caller.rows(page.rows)?;
+    ask.shape.ok(&page)
 }
 
 async fn commit(ask: Ask, body: Body) -> Answer {
@@ -132,14 +136,15 @@ async fn commit(ask: Ask, body: Body) -> Answer {
     let proposal = Proposal {
         edits: commit.changes.into_iter().map(row).collect(),
         author: commit.author,
-        // Who was authenticated is for the server to say, and it cannot tell yet.
+        // Who was authenticated, and from where, is for the server to say.
         principal: None,
+        origin: None,
         message: commit.message,
         idempotency: commit.idempotency,
         intent: commit.intent,
         pre: commit.pre,
     };
-    match ask.app.propose(proposal).await {
+    match ask.app.propose(&ask.caller, proposal).await {
         Ok(done) => ask.shape.ok(&done.committed),
         // Callers that know only stores hear it in their words, too.
         Err(TransactError::Refused(refusal)) => {
@@ -152,6 +157,7 @@ async fn commit(ask: Ask, body: Body) -> Answer {
         }
         Err(TransactError::Busy { last, .. }) => Err(last.into()),
         Err(TransactError::Store(error)) => Err(error.into()),
+        Err(TransactError::Denied(denied)) => Err((*denied).into()),
     }
 }
 
@@ -193,7 +199,24 @@ struct WireLog {
 async fn log(ask: Ask, body: Body) -> Answer {
     let ask = ask.only(&[])?;
     let WireLog { range, before, limit } = small(&ask, body).await?;
-    ask.shape.ok(&ask.store().log(&range, before, some(&ask, limit)?).await?)
+    ask.caller.reads_range(&range)?;
+    let (limit, mut before) = (some(&ask, limit)?, before);
+    loop {
+        let entries = ask.store().log(&range, before, limit).await?;
+        // An empty page is the end of the log: what is left out may not look like it.
+        let Some(last) = entries.last().map(|entry| entry.info.revision) else {
+            return ask.shape.ok(&entries);
+        };
+        let seen = |entry: LogEntry| match ask.caller.entry(&entry) {
+            Some(seen) => Some(seen).filter(|seen| !seen.changes.is_empty()),
+            None => Some(entry),
+        };
+        let entries: Vec<LogEntry> = entries.into_iter().filter_map(seen).collect();
+        if !entries.is_empty() {
+            return ask.shape.ok(&entries);
+        }
+        before = Some(last);
+    }
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -212,13 +235,14 @@ async fn watch_rows(ask: Ask, body: Body) -> Answer {
     if let Some(ms) = progress_ms {
         filter.progress = Duration::from_millis(ms.clamp(10, 3_600_000));
     }
-    watch::events(&ask.app, filter, after, watch::end(&ask.params)?)
+    watch::events(&ask.app, &ask.caller, filter, after, watch::end(&ask.params)?)
 }
 
 async fn claim(ask: Ask, body: Body) -> Answer {
     let ask = ask.only(&[])?;
     let _turn = ask.app.write_turn()?;
     let want: ClaimRequest = small(&ask, body).await?;
+    ask.caller.works(whose(&want.name), &format!("claim {}", want.name))?;
     ask.shape.ok(&ask.store().claim(&want).await?)
 }
 
@@ -226,6 +250,7 @@ async fn release(ask: Ask, body: Body) -> Answer<StatusCode> {
     let ask = ask.only(&[])?;
     let _turn = ask.app.write_turn()?;
     let claim: Claim = small(&ask, body).await?;
+    ask.caller.works(whose(&claim.name), &format!("give back the claim {}", claim.name))?;
     ask.store().release(&claim).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -259,6 +284,10 @@ struct WireLedgerPage {
 async fn read_ledger(ask: Ask, body: Body) -> Answer {
     let ask = ask.only(&[])?;
     let WireLedgerQuery { prefix, after, limit } = small(&ask, body).await?;
+    match prefix.split_once('/') {
+        Some((agent, _)) => ask.caller.reads_work(agent)?,
+        None => ask.caller.reads_range(&Range::All)?,
+    }
     let page = ask.store().ledger(&prefix, after.as_deref(), some(&ask, limit)?).await?;
     let rows =
         page.rows.into_iter().map(|(key, value)| WireLedgerRow { key, value: Some(BASE64.encode(&value)) });
@@ -276,6 +305,12 @@ async fn write_ledger(ask: Ask, body: Body) -> Answer<StatusCode> {
     let ask = ask.only(&[])?;
     let _turn = ask.app.write_turn()?;
     let WireLedgerWrite { rows, held } = large(&ask, body).await?;
+    for row in &rows {
+        let agent = row.key.split('/').next().unwrap_or_default();
+        ask.caller.works(agent, &format!("write the ledger's row {}", row.key))?;
+    }
+    // Whose claim it is says who may rest something on it.
+    ask.caller.works(whose(&held.name), &format!("write the ledger under the claim {}", held.name))?;
     let rows = rows
         .into_iter()
         .map(|WireLedgerRow { key, value }| {
@@ -295,6 +330,7 @@ async fn report(ask: Ask, body: Body) -> Answer<StatusCode> {
     let ask = ask.only(&[])?;
     let _turn = ask.app.write_turn()?;
     let status: Status = small(&ask, body).await?;
+    ask.caller.works(status.agent.as_str(), &format!("report as an agent of {}", status.agent))?;
     ask.store().report(status).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -3,12 +3,13 @@
 use axum::extract::Path;
 use schemars::JsonSchema;
 use serde::Serialize;
+use shoal_core::access::Facet;
 use shoal_core::{HostName, Key, Kind, Member, Namespace, Range, Revision, Tag, TagName};
 use shoal_store::Query;
 
 use super::hosts::tagged;
 use super::write::{self, Done, Sent};
-use super::{List, missing};
+use super::{List, missing, sifted};
 use crate::problem::{Answer, Problem};
 use crate::reading::{self, Found};
 use crate::request::{Ask, Named};
@@ -118,7 +119,7 @@ async fn list_of(ask: Ask, Path(ns): Path<String>) -> Answer {
 }
 
 async fn page(ask: Ask, ns: Option<Namespace>) -> Answer {
-    let Ask { app, shape, params, .. } = ask.only(&["revision", "after", "limit"])?;
+    let Ask { app, shape, params, caller, .. } = ask.only(&["revision", "after", "limit"])?;
     let limit = params.limit(&app)?;
     let after = params.get("after").map(str::parse::<TagName>).transpose()?;
     let view = app.db.as_of(params.revision()?).await?;
@@ -126,8 +127,15 @@ async fn page(ask: Ask, ns: Option<Namespace>) -> Answer {
         Some(ns) => Box::new(view.tags_in(ns.as_str())),
         None => Box::new(view.tags()),
     };
+    let mut hidden = 0;
+    let seen = |tag: &&Tag| {
+        let seen = caller.sees(&Key::tag(&tag.name));
+        hidden += usize::from(!seen);
+        seen
+    };
     let mut items: Vec<TagDoc> = tags
         .skip_while(|tag| after.as_ref().is_some_and(|after| tag.name <= *after))
+        .filter(seen)
         .take(limit + 1)
         .map(|tag| TagDoc {
             members: None,
@@ -137,12 +145,14 @@ async fn page(ask: Ask, ns: Option<Namespace>) -> Answer {
     let more = items.len() > limit;
     items.truncate(limit);
     let next = if more { items.last().map(|t| t.tag.to_string()) } else { None };
-    shape.ok(&List { revision: view.revision(), items, next })
+    shape.ok(&List { revision: view.revision(), items, next, hidden })
 }
 
 /// `GET /api/v2/tags/{ns}/{key}`: a tag with its members, if they fit one page; else with how many they are.
 async fn one(ask: Ask, Named(name): Named<TagName>) -> Answer {
     let ask = ask.only(&["revision"])?;
+    ask.caller.reads(&Key::tag(&name))?;
+    ask.caller.reads_members(&name)?;
     match reading::tag(ask.store(), &name, ask.params.revision()?, ask.app.limits.max_page).await? {
         Found::Here(doc) => tagged(&ask, doc.revision, &doc),
         gone => Err(missing(&gone, &format!("tag {name}"))),
@@ -168,6 +178,7 @@ struct Expanded {
 /// it contains through nesting and rules, and how.
 async fn members(ask: Ask, Named(name): Named<TagName>) -> Answer {
     let ask = ask.only(&["revision", "after", "limit", "expand"])?;
+    ask.caller.reads_members(&name)?;
     if ask.params.flag("expand")? {
         return expanded(&ask, &name).await;
     }
@@ -194,11 +205,11 @@ async fn members(ask: Ask, Named(name): Named<TagName>) -> Answer {
     let items =
         page.rows.iter().filter_map(|row| Some(Direct { member: member(&row.key)?, revision: row.revision }));
     let next = page.next.as_ref().and_then(member).map(|m| m.to_string());
-    shape.ok(&List { revision: page.at, items: items.collect(), next })
+    shape.ok(&List { revision: page.at, items: items.collect(), next, hidden: 0 })
 }
 
 async fn expanded(ask: &Ask, name: &TagName) -> Answer {
-    let Ask { app, shape, params, .. } = ask;
+    let Ask { app, shape, params, caller, .. } = ask;
     let limit = params.limit(app)?;
     let after = params.get("after").map(str::parse::<HostName>).transpose()?;
     let view = app.db.as_of(params.revision()?).await?;
@@ -206,6 +217,7 @@ async fn expanded(ask: &Ask, name: &TagName) -> Answer {
         let found = reading::row(ask.store(), &Key::tag(name), Some(view.revision())).await?;
         return Err(missing(&found, &format!("tag {name}")));
     }
+    caller.reads_nested(&view, name, &[Facet::Members])?;
     let hosts = app.db.members(&view, name, limit);
     let from = after.map_or(0, |after| hosts.partition_point(|host| *host <= after));
     let to = hosts.len().min(from.saturating_add(limit));
@@ -219,12 +231,13 @@ async fn expanded(ask: &Ask, name: &TagName) -> Answer {
     };
     let items: Vec<Expanded> = hosts[from..to].iter().map(item).collect();
     let next = if to < hosts.len() { items.last().map(|e| e.host.to_string()) } else { None };
-    shape.ok(&List { revision: view.revision(), items, next })
+    shape.ok(&List { revision: view.revision(), items, next, hidden: 0 })
 }
 
 /// `GET /api/v2/tags/{ns}/{key}/members/{member}`
 async fn member(ask: Ask, Named((name, member)): Named<(TagName, Member)>) -> Answer {
     let ask = ask.only(&["revision"])?;
+    ask.caller.reads_members(&name)?;
     match reading::row(ask.store(), &Key::member(&name, &member), ask.params.revision()?).await? {
         Found::Here(row) => tagged(&ask, Some(row.revision), &Direct { member, revision: row.revision }),
         gone => Err(missing(&gone, &format!("member {member} of tag {name}"))),
@@ -234,16 +247,28 @@ async fn member(ask: Ask, Named((name, member)): Named<(TagName, Member)>) -> An
 /// `GET /api/v2/tags/{ns}/{key}/parents`: the tags that nest it.
 async fn parents(ask: Ask, Named(name): Named<TagName>) -> Answer {
     let ask = ask.only(&["revision", "after", "limit"])?;
+    ask.caller.reads(&Key::tag(&name))?;
     let after = ask.params.get("after").map(str::parse::<TagName>).transpose()?;
     let excerpt = ask.app.db.excerpt(ask.params.revision()?, None, Some(&name)).await?;
-    ask.page(excerpt.revision(), excerpt.parents(), |tag| tag.clone(), after)
+    let parents = sifted(excerpt.parents(), |tag| ask.caller.sees_members(tag));
+    ask.page(excerpt.revision(), parents, |tag| tag.clone(), after)
 }
 
 /// `GET /api/v2/effective/{ns}/{key}?host=…`: what the tag says of a member, with the origin of every value; without
 /// `host`, its own document.
 async fn effective(ask: Ask, Named(name): Named<TagName>) -> Answer {
-    let Ask { app, shape, params, .. } = ask.only(&["revision", "host"])?;
+    let Ask { app, shape, params, caller, .. } = ask.only(&["revision", "host"])?;
     let host = params.get("host").map(str::parse::<HostName>).transpose()?;
+    // What it says of a host also says that the host is in it, and what the host itself says.
+    match &host {
+        Some(host) => {
+            caller.reads_host(host)?;
+            caller.reads(&Key::tag(&name))?;
+            let view = app.db.as_of(params.revision()?.filter(|_| caller.restricted())).await?;
+            caller.reads_nested(&view, &name, &[Facet::Data, Facet::Members])?;
+        }
+        None => caller.reads(&Key::tag(&name))?,
+    }
     let excerpt = app.db.excerpt(params.revision()?, host.as_ref(), Some(&name)).await?;
     match excerpt.effective() {
         Some(effective) => shape.ok(&effective),

@@ -126,6 +126,7 @@ async fn rollback(ask: Ask, body: Body) -> Answer {
     let Rollback { to, keys, author, message } = text.map()?;
     let by = signed(&ask, author, message)?;
     let app = &ask.app;
+    keys.iter().try_for_each(|key| ask.caller.may_write(key))?;
     if let Some(key) = reading::never(ask.store(), &keys).await? {
         return Err(Problem::not_found(format!("nothing was written: {key} never was; mend the name")));
     }
@@ -160,11 +161,15 @@ async fn propose(ask: &Ask, proposal: Proposal) -> Answer {
     let Ask { app, shape, params, .. } = ask;
     if params.flag("plan")? {
         let revision = app.db.fresh_view().await?.revision();
-        let prepared = app.db.preview(&proposal).await?;
-        let (changes, warnings) = (prepared.commit.changes, prepared.warnings);
+        ask.caller.may_propose(&proposal.edits)?;
+        let mut prepared = app.db.preview(&proposal).await?;
+        if !prepared.commit.changes.is_empty() {
+            ask.caller.judge(&app.db.view(), &mut prepared.commit)?;
+        }
+        let (changes, warnings) = (ask.caller.seen(prepared.commit.changes).0, prepared.warnings);
         return shape.ok(&Planned { revision, changes, warnings });
     }
-    let done = Done::from(app.propose(proposal).await?);
+    let done = Done::from(app.propose(&ask.caller, proposal).await?);
     let (revision, created) = (done.committed.revision, done.committed.changed > 0);
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     let mut response = shape.with(status, &done)?;

@@ -16,12 +16,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use shoal_core::{
-    Approval, Committed, Document, Edit, Expect, HostName, Key, Kind, Member, Pause, Pre, Proposal, Refusal,
+    Approval, Commit, Committed, Document, Edit, Expect, HostName, Key, Kind, Member, Pause, Pre, Proposal, Refusal,
     Revision, Schema, Sort, TagName, View, Warning,
 };
 use shoal_store::{Outcome, TransactError};
 
 use super::plain;
+use crate::access::Caller;
 use crate::app::App;
 use crate::etag::{Wish, etag};
 use crate::problem::{Answer, Problem};
@@ -70,6 +71,7 @@ impl Ask {
     /// Who writes, and what the request expects of `key`, checked against what stands there now. It comes after all else that
     /// is checked of a request: one that is wrong in itself is not told that it is late.
     async fn expect(&self, key: &Key) -> Answer<(By, Expect)> {
+        self.caller.may_write(key)?;
         let by = By::of(self, None, None)?;
         let wish = Wish::of(&self.headers)?;
         let view =
@@ -84,7 +86,7 @@ impl Ask {
         let existed = self.app.db.view().exists(key);
         let proposal =
             Proposal { idempotency: by.idempotency, pre, ..Proposal::new(by.author, by.message, vec![edit]) };
-        let done = Done::from(self.app.propose(proposal).await?);
+        let done = Done::from(self.app.propose(&self.caller, proposal).await?);
         let now = revision_of(&self.app.db.view(), key);
         let status = if !existed && now.is_some() { StatusCode::CREATED } else { StatusCode::OK };
         let mut response = self.shape.with(status, &done)?;
@@ -104,10 +106,17 @@ fn revision_of(view: &View, key: &Key) -> Option<Revision> {
 }
 
 impl App {
-    /// Does a proposal, counts it and logs it.
-    pub(crate) async fn propose(&self, proposal: Proposal) -> Result<Outcome, TransactError> {
+    /// Does a proposal, if who sends it may, counts it and logs it. The only way to a commit.
+    pub(crate) async fn propose(
+        &self,
+        caller: &Caller,
+        proposal: Proposal,
+    ) -> Result<Outcome, TransactError> {
+        caller.may_propose(&proposal.edits).map_err(|denied| TransactError::Denied(Box::new(denied)))?;
+        let proposal = caller.signed(proposal);
         let (author, message) = (proposal.author.clone(), proposal.message.clone());
-        let done = self.db.transact(proposal).await;
+        let judge = |view: &View, commit: &mut Commit| caller.judge(view, commit);
+        let done = self.db.transact_if(proposal, &judge).await;
         match &done {
             Ok(Outcome { committed, .. }) => {
                 if committed.changed > 0 && !committed.replayed {
@@ -122,6 +131,8 @@ impl App {
                 }
             }
             Err(TransactError::Busy { .. }) => self.metrics.conflicts.inc(),
+            // The answer is counted.
+            Err(TransactError::Denied(_)) => {}
             Err(TransactError::Store(error)) => self.count_refusal(error),
         }
         done
@@ -250,6 +261,8 @@ fn misformed(key: &Key, value: Value) -> Option<BadText> {
         Kind::Schema(_) => codec::form::<Schema>(value).err(),
         Kind::Pause(_) => codec::form::<Pause>(value).err(),
         Kind::Approval(..) => codec::form::<Approval>(value).err(),
+        // Its row says more than its form, and is looked at whole.
+        Kind::Access(_) => None,
         Kind::Host(_) | Kind::Tag(_) | Kind::Member(..) | Kind::Fact(..) => None,
     }
 }

@@ -103,7 +103,9 @@ fn document(mut paths: Map<String, Value>, mut schemas: Schemas) -> Value {
         },
         "servers": [{"url": "/"}],
         "paths": paths,
-        "components": {"schemas": all, "parameters": param::components(), "responses": op::problems()},
+        "components": {"schemas": all, "parameters": param::components(), "responses": op::problems(),
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": "A token (`shoal token create`) or a session (`POST /api/v2/sessions`)."}}},
+        "security": [{"token": []}],
     });
     plain(&mut document);
     document

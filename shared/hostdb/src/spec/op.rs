@@ -24,6 +24,7 @@ pub(crate) struct Op {
     answers: Vec<Reply>,
     problems: Vec<u16>,
     area: Option<&'static str>,
+    open: bool,
 }
 
 struct Reply {
@@ -84,6 +85,7 @@ impl Op {
             answers: Vec::new(),
             problems: problems.to_vec(),
             area: None,
+            open: false,
         }
     }
 
@@ -184,6 +186,12 @@ impl Op {
         self.signed().takes(["if-match", "if-none-match"].map(shared))
     }
 
+    /// It is answered whoever asks.
+    pub(crate) fn open(mut self) -> Self {
+        self.open = true;
+        self
+    }
+
     /// A path below the rows of this namespace.
     pub(crate) fn below(mut self, area: &'static str) -> Self {
         self.area = Some(area);
@@ -214,6 +222,12 @@ impl Op {
             responses.insert(reply.status.to_string(), reply.entry(schemas));
         }
         let mut problems = self.problems;
+        if self.open {
+            // Also for those who show nothing, and say so.
+            entry["security"] = json!([]);
+        } else {
+            problems.extend([401, 403]);
+        }
         problems.sort_unstable();
         problems.dedup();
         for status in problems {
@@ -279,6 +293,7 @@ fn in_path(path: &str, area: Option<&str>, schemas: &mut Schemas) -> Vec<Param> 
                 let example = match area {
                     Some(shoal_core::FACTS) => "vm/web1.example.com",
                     Some(shoal_core::PAUSES) => "host/web1.example.com",
+                    Some(shoal_core::ACCESS) => "users/ann",
                     _ => "dns",
                 };
                 Param::of_path("rest", forms::text(&pattern, 600, what, example))
@@ -311,11 +326,15 @@ pub(super) fn problems() -> Value {
             "detail": {"type": "string", "description": "What was attempted, why it failed, what to do next."},
             "field": {"type": "string"}, "code": {"type": "string"}, "key": {"type": "string"},
             "hint": {"type": "string", "description": "What to do instead."},
+            "rule": {"type": "string", "description": "Of a 401 or 403: what refuses it."},
+            "attempted": {"type": "string", "description": "Of a 403: what was wanted."},
+            "principal": {"type": "string", "description": "Of a 403: who asks, as far as is known."},
         },
     });
     let all = [
         (400, "The request cannot be understood, or is not signed."),
-        (403, "This server only reads."),
+        (401, "Nobody says who asks, or what was shown for it is not good. Send `Authorization: Bearer TOKEN`."),
+        (403, "Who asks may not do this (`rule` says what refuses it); or this server only reads."),
         (404, "There is nothing here, or no such revision yet."),
         (409, "It contradicts what is there, or a claim was lost."),
         (412, "It is not what you last saw."),
@@ -329,6 +348,10 @@ pub(super) fn problems() -> Value {
     ];
     let entry = |(status, what): (u16, &str)| {
         let mut entry = json!({"description": what, "content": {PROBLEM_JSON: {"schema": schema}}});
+        if status == 401 {
+            let what = "`Bearer`.";
+            entry["headers"] = json!({"WWW-Authenticate": {"description": what, "schema": {"type": "string"}}});
+        }
         if status == 503 || status == 507 {
             let what = "When to come back, in seconds.";
             entry["headers"] = json!({"Retry-After": {"description": what, "schema": {"type": "integer"}}});

@@ -10,13 +10,14 @@ use super::given::Given;
 use super::id::{Object, Resource};
 use super::yaml::yaml;
 use super::{inside, past};
+use crate::access::Caller;
 use crate::app::App;
 use crate::reading::{self, Found};
 
 /// What a resource says, as text.
-pub(super) async fn text(app: &App, path: &str, given: &Given) -> Answer<String> {
+pub(super) async fn text(app: &App, caller: &Caller, path: &str, given: &Given) -> Answer<String> {
     let text = match (given.get("meta"), given.get("foreach")) {
-        (Some("revisions"), _) => past::revisions(app, &Resource::parse(path)?, given).await?,
+        (Some("revisions"), _) => past::revisions(app, caller, &Resource::parse(path)?, given).await?,
         (Some("blame"), _) => past::blame(app, &Resource::parse(path)?).await?,
         (Some("parents"), _) => {
             lines(parents(app, &Resource::parse(path)?, given).await?.iter().map(TagName::key))

@@ -25,7 +25,9 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, SET_COOKIE};
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
 
+use crate::access::Caller;
 use crate::app::App;
+use crate::request::Asker;
 
 pub(crate) use fault::Said;
 use fault::{Answer, Fault};
@@ -58,11 +60,14 @@ fn path(parts: &Parts) -> Answer<String> {
     decoded.map(|path| path.into_owned()).map_err(|_| Fault::bad_request("The path is not UTF-8"))
 }
 
-async fn read(State(app): State<Arc<App>>, request: Request) -> Response {
+async fn read(State(app): State<Arc<App>>, Asker(caller): Asker, request: Request) -> Response {
     let (parts, _) = request.into_parts();
     let answer = async {
         let (path, given) = (path(&parts)?, Given::in_query(&parts));
-        let text = get::text(&app, &path, &given).await?;
+        let reader = session::reader(&app, &caller, given.session());
+        // With `*` in it, it is no resource, and what is asked for is more than one.
+        session::may_read(&reader, &Resource::parse(&path).unwrap_or(Resource::Root), &given)?;
+        let text = get::text(&app, &reader, &path, &given).await?;
         // Of many keys the first is not more than the others.
         let of = Resource::parse(&path).ok().filter(|_| given.get("foreach").is_none());
         let mtime = match of {
@@ -74,18 +79,18 @@ async fn read(State(app): State<Arc<App>>, request: Request) -> Response {
     answer.await.unwrap_or_else(Fault::into_response)
 }
 
-async fn write(State(app): State<Arc<App>>, request: Request) -> Response {
+async fn write(State(app): State<Arc<App>>, Asker(caller): Asker, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    written(&app, &parts, body).await.unwrap_or_else(Fault::into_response)
+    written(&app, &caller, &parts, body).await.unwrap_or_else(Fault::into_response)
 }
 
-async fn written(app: &App, parts: &Parts, body: Body) -> Answer {
+async fn written(app: &App, caller: &Caller, parts: &Parts, body: Body) -> Answer {
     if app.read_only {
         return Err(Fault::new(StatusCode::FORBIDDEN, "HostDB is in read-only mode"));
     }
     let given = Given::in_form(parts, body, app.limits.document).await?;
-    let user = session::user(given.session())?;
-    let by = set::By { user, log: given.need("log")?.trim().to_owned() };
+    let (caller, user) = session::writer(app, caller, given.session())?;
+    let by = set::By { caller, user, log: given.need("log")?.trim().to_owned() };
     let of = Resource::parse(&path(parts)?)?;
     let _turn = app.write_turn().map_err(Fault::from)?;
     let (status, words) = match parts.method {
@@ -112,11 +117,11 @@ async fn other() -> Response {
 }
 
 /// `POST /v1/auth/session`: a session, also as a cookie.
-async fn login(State(app): State<Arc<App>>, request: Request) -> Response {
+async fn login(State(app): State<Arc<App>>, Asker(caller): Asker, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let answer = async {
         let given = Given::in_form(&parts, body, app.limits.document).await?;
-        let session = session::open(&given)?;
+        let session = session::open(&app, &caller, &given).await?;
         let cookie = format!(
             "{}={session}; Max-Age={COOKIE_AGE}; Path=/v1; Secure; HttpOnly; SameSite=Strict",
             given::COOKIE_NAME
@@ -131,18 +136,18 @@ async fn login(State(app): State<Arc<App>>, request: Request) -> Response {
 }
 
 /// `GET /v1/auth/session/ID`: the user of a session; without one in the path, of that in the cookie.
-async fn whose(request: Request) -> Response {
+async fn whose(State(app): State<Arc<App>>, Asker(caller): Asker, request: Request) -> Response {
     let (parts, _) = request.into_parts();
     let answer = || {
         let (path, given) = (path(&parts)?, Given::in_query(&parts));
         let named = path.strip_prefix("/auth/session/").filter(|session| !session.is_empty());
-        Ok(said(StatusCode::OK, session::user(named.or(given.session()))?))
+        Ok(said(StatusCode::OK, session::writer(&app, &caller, named.or(given.session()))?.1))
     };
     answer().unwrap_or_else(Fault::into_response)
 }
 
 /// `GET /v1/auth/can_modify?user=…&id=…`: 1 or 0.
-async fn can_modify(State(app): State<Arc<App>>, request: Request) -> Response {
+async fn can_modify(State(app): State<Arc<App>>, Asker(caller): Asker, request: Request) -> Response {
     let (parts, _) = request.into_parts();
     let answer = || {
         if app.read_only {
@@ -150,8 +155,8 @@ async fn can_modify(State(app): State<Arc<App>>, request: Request) -> Response {
         }
         let given = Given::in_query(&parts);
         let (user, id) = (given.need("user")?, given.need("id")?);
-        Resource::parse(id)?;
-        Ok(said(StatusCode::OK, if session::may_write(user) { "1" } else { "0" }.to_owned()))
+        let of = Resource::parse(id)?;
+        Ok(said(StatusCode::OK, if session::may_write(&caller, user, &of) { "1" } else { "0" }.to_owned()))
     };
     answer().unwrap_or_else(Fault::into_response)
 }

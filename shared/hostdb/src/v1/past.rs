@@ -4,12 +4,13 @@ use std::fmt::Write as _;
 
 use jiff::tz::TimeZone;
 use serde_json::Value;
-use shoal_core::{CommitInfo, Key, Range};
+use shoal_core::{CommitInfo, Key, LogEntry, Range};
 
 use super::fault::{Answer, Fault};
 use super::given::Given;
 use super::id::{Object, Resource};
 use super::yaml::yaml;
+use crate::access::Caller;
 use crate::app::App;
 use crate::history;
 
@@ -17,13 +18,15 @@ use crate::history;
 const REVISIONS: usize = 50;
 
 /// The last revisions, newest first, a line each: `id - author, date : message`.
-pub(super) async fn revisions(app: &App, of: &Resource, given: &Given) -> Answer<String> {
+pub(super) async fn revisions(app: &App, caller: &Caller, of: &Resource, given: &Given) -> Answer<String> {
     let limit = given.number("limit")?.filter(|&n| n > 0).unwrap_or(REVISIONS).min(app.limits.max_page);
     let (entries, _) = history::log(&**app.db.store(), &ranges(of)?, None, limit).await?;
     if entries.is_empty() && !matches!(of, Resource::Root | Resource::Members(_)) {
         return Err(Fault::not_found("Resource does not exist, and never did."));
     }
-    let lines: Vec<String> = entries.iter().map(|entry| line(&entry.info)).collect();
+    // Of who may do what nothing is told here.
+    let told = |entry: &&LogEntry| caller.entry(entry).is_none_or(|seen| !seen.changes.is_empty());
+    let lines: Vec<String> = entries.iter().filter(told).map(|entry| line(&entry.info)).collect();
     Ok(lines.join("\n"))
 }
 

@@ -1,26 +1,53 @@
 //! Who asks, as HostDB has it: a session for a user and a password, checked before every write.
 //!
 //! A server that asks nobody who he is takes any user: the session is then the user's name, and the name the author of what is
-//! written.
+//! written. One that asks checks the password, and the session is a token like others. Whoever is known in another way (a
+//! token in the head, a local user) needs none.
+
+use shoal_core::Key;
+use shoal_core::access::{Known, Target, Verb};
 
 use super::fault::{Answer, Fault};
 use super::given::Given;
+use super::id::{Object, Resource};
+use crate::access::Caller;
+use crate::app::App;
 
 /// The longest name of a user, in octets.
 const MAX_USER: usize = 256;
 
 /// A session for this user.
-pub(super) fn open(given: &Given) -> Answer<String> {
-    let (Some(user), Some(_)) = (given.get("username"), given.get("password")) else {
+pub(super) async fn open(app: &App, caller: &Caller, given: &Given) -> Answer<String> {
+    let (Some(user), Some(password)) = (given.get("username"), given.get("password")) else {
         return Err(Fault::bad_request("Missing username or password"));
     };
-    checked(user).map(str::to_owned)
+    let user = checked(user)?;
+    if !caller.asked {
+        return Ok(user.to_owned());
+    }
+    Ok(app.login(user, password, caller.origin.clone()).await?.token)
 }
 
-/// The user of a session.
-pub(super) fn user(session: Option<&str>) -> Answer<String> {
+/// Who writes, and under which name.
+pub(super) fn writer(app: &App, caller: &Caller, session: Option<&str>) -> Answer<(Caller, String)> {
     let none = || Fault::unauthorized("No session: POST username and password to /v1/auth/session");
-    checked(session.ok_or_else(none)?).map(str::to_owned)
+    if !caller.asked {
+        let user = checked(session.ok_or_else(none)?)?.to_owned();
+        return Ok((caller.clone(), user));
+    }
+    let known = match session {
+        Some(token) => caller.showing(app, token)?,
+        None if caller.who.is_anonymous() => return Err(none()),
+        None => caller.clone(),
+    };
+    let user = known.who.name.clone();
+    Ok((known, user))
+}
+
+/// Who reads. A session that is no good is as none: clients go on sending those that ended.
+pub(super) fn reader(app: &App, caller: &Caller, session: Option<&str>) -> Caller {
+    let shown = session.filter(|_| caller.asked).and_then(|token| caller.showing(app, token).ok());
+    shown.unwrap_or_else(|| caller.reader())
 }
 
 fn checked(user: &str) -> Answer<&str> {
@@ -29,6 +56,38 @@ fn checked(user: &str) -> Answer<&str> {
 }
 
 /// Whether the user may write the resource.
-pub(super) fn may_write(_user: &str) -> bool {
-    true
+pub(super) fn may_write(caller: &Caller, user: &str, of: &Resource) -> bool {
+    if !caller.asked {
+        return true;
+    }
+    let Known::Principal(who) = caller.index.named(user) else { return false };
+    let may = |key: &Key| match Target::of(key) {
+        Some(target) => caller.index.may(&who, Verb::Write, target).is_ok(),
+        None => false,
+    };
+    match of {
+        Resource::Object(object) | Resource::Inside(object, _) => may(&object.key()),
+        Resource::Members(tag) => {
+            let of = Target { facet: shoal_core::access::Facet::Members, namespace: tag.namespace(), key: Some(tag.key()) };
+            caller.index.may(&who, Verb::Write, of).is_ok()
+        }
+        Resource::Member(tag, member) => may(&Key::member(tag, member)),
+        Resource::Root | Resource::Namespace(_) | Resource::Perms(..) => false,
+    }
+}
+
+/// The right to read what is asked for. What is worked out from many rows is for those from whom none of them is kept.
+pub(super) fn may_read(caller: &Caller, of: &Resource, given: &Given) -> Answer<()> {
+    of.ranges().iter().try_for_each(|range| caller.reads_range(range))?;
+    if let Resource::Object(Object::Tag(tag)) = of
+        && given.get("meta").is_some()
+    {
+        caller.reads_members(tag)?;
+    }
+    let expands = matches!(of, Resource::Members(_)) && !given.flag("raw");
+    let gathers = matches!(given.get("meta"), Some("parents" | "derived")) || given.get("foreach").is_some();
+    if (expands || gathers) && caller.restricted() {
+        caller.reads_range(&shoal_core::Range::All)?;
+    }
+    Ok(())
 }

@@ -12,6 +12,7 @@ use super::fault::{Answer, Fault};
 use super::given::Given;
 use super::id::{Object, Resource};
 use super::inside;
+use crate::access::Caller;
 use crate::app::App;
 
 /// How often a change inside a document is tried while others change the same document.
@@ -19,6 +20,7 @@ const TRIES: usize = 5;
 
 /// Who writes, and why.
 pub(super) struct By {
+    pub(super) caller: Caller,
     pub(super) user: String,
     pub(super) log: String,
 }
@@ -212,5 +214,5 @@ async fn commit(app: &App, by: &By, edits: Vec<Edit>) -> Answer<()> {
 }
 
 async fn propose(app: &App, by: &By, edits: Vec<Edit>) -> Result<(), TransactError> {
-    app.propose(Proposal::new(by.user.clone(), by.log.clone(), edits)).await.map(drop)
+    app.propose(&by.caller, Proposal::new(by.user.clone(), by.log.clone(), edits)).await.map(drop)
 }

@@ -57,6 +57,7 @@ mod tests {
             revision: Revision(revision),
             author: "ann".into(),
             principal: None,
+            origin: None,
             message: "m".into(),
             time: jiff::Timestamp::UNIX_EPOCH,
         };

@@ -43,6 +43,16 @@ impl Running {
         Self { url, client: reqwest::Client::new(), stop, task }
     }
 
+    /// One that asks who may do what.
+    pub(crate) async fn guarded(store: Arc<dyn Store>, limits: Limits) -> Self {
+        let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let url = listener.at().to_string();
+        let stop = CancellationToken::new();
+        let server = Server::start(store, limits, false, stop.clone()).await.unwrap().with_access();
+        let task = tokio::spawn(server.serve(vec![listener]));
+        Self { url, client: reqwest::Client::new(), stop, task }
+    }
+
     pub(crate) fn ask(&self, method: &str, path: &str) -> RequestBuilder {
         self.client
             .request(Method::from_bytes(method.as_bytes()).unwrap(), format!("{}{path}", self.url))

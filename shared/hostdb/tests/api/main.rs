@@ -1,6 +1,7 @@
 //! The server over real HTTP: each test starts its own on a free port and stops it.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by them")]
 
+mod access;
 mod codings;
 mod harness;
 mod hostdb_v1;

@@ -18,7 +18,7 @@ fn resolved<'d>(document: &'d Value, part: &'d Value) -> &'d Value {
 }
 
 /// Every operation: method, path, entry.
-fn operations(document: &Value) -> Vec<(String, &String, &Value)> {
+pub(crate) fn operations(document: &Value) -> Vec<(String, &String, &Value)> {
     let paths = document["paths"].as_object().unwrap();
     let of = |(path, entry): (_, &'_ Value)| (path, entry.as_object().unwrap().clone());
     let mut all = Vec::new();
@@ -31,7 +31,7 @@ fn operations(document: &Value) -> Vec<(String, &String, &Value)> {
 }
 
 /// The path with an example for each of its parts.
-fn example(document: &Value, path: &str, entry: &Value) -> String {
+pub(crate) fn example(document: &Value, path: &str, entry: &Value) -> String {
     let mut path = path.to_owned();
     for param in entry["parameters"].as_array().into_iter().flatten() {
         let param = resolved(document, param);

@@ -19,6 +19,7 @@ pub(crate) async fn commit(store: &dyn Store, changes: Vec<Change>) {
         changes,
         author: "ann".into(),
         principal: None,
+        origin: None,
         message: "because".into(),
         idempotency: None,
         intent: None,

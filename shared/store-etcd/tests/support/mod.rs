@@ -202,6 +202,7 @@ pub(crate) fn commit(changes: impl IntoIterator<Item = Change>) -> Commit {
         changes: changes.into_iter().collect(),
         author: "ann".into(),
         principal: None,
+        origin: None,
         message: "because".into(),
         idempotency: None,
         intent: None,

@@ -31,6 +31,7 @@ pub(crate) fn commit(writer: &str, n: u64) -> Commit {
         ],
         author: writer.into(),
         principal: None,
+        origin: None,
         message: n.to_string(),
         idempotency: Some(format!("{writer} {n}")),
         intent: None,

@@ -40,6 +40,7 @@ pub async fn logs_are_of_the_range(new: Factory) {
     let mut by_bob = commit([put("hosts/web1", 1)]);
     by_bob.author = "bob".into();
     by_bob.principal = Some("token 7".into());
+    by_bob.origin = Some("192.0.2.7:4711".into());
     by_bob.message = "a new machine\n\nwith two lines".into();
     let bob = store.commit(by_bob).await.unwrap();
     let last =
@@ -67,6 +68,7 @@ pub async fn logs_are_of_the_range(new: Factory) {
     assert_eq!(revisions(Range::Prefix("facts/vm/backup/".into()), None, 10).await, [third]);
     let info = &store.log(&Range::hosts(), Some(third), 1).await.unwrap()[0].info;
     assert_eq!((info.author.as_str(), info.principal.as_deref()), ("bob", Some("token 7")));
+    assert_eq!(info.origin.as_deref(), Some("192.0.2.7:4711"));
     assert_eq!(info.message, "a new machine\n\nwith two lines");
     assert_eq!(info.time.subsec_nanosecond() % 1_000_000, 0, "times are whole milliseconds");
 }

@@ -173,6 +173,7 @@ impl Memory {
                     revision: done.revision,
                     author: commit.author,
                     principal: commit.principal,
+                    origin: commit.origin,
                     message: commit.message,
                     time: time.round(jiff::Unit::Millisecond).unwrap_or(time),
                 },

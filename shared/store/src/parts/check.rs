@@ -39,6 +39,9 @@ pub fn validate(mut commit: Commit) -> Result<Commit> {
     if let Some(principal) = &commit.principal {
         name("the principal of the commit", principal)?;
     }
+    if let Some(origin) = &commit.origin {
+        name("the origin of the commit", origin)?;
+    }
     if let Some(key) = &commit.idempotency {
         name("the idempotency key of the commit", key)?;
     }

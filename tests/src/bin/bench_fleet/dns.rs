@@ -147,6 +147,7 @@ pub(crate) async fn commit(store: &SqliteStore, changes: Vec<Change>) -> anyhow:
         changes,
         author: "bench".to_owned(),
         principal: None,
+        origin: None,
         message: "a fleet to measure".to_owned(),
         idempotency: None,
         intent: None,

@@ -95,6 +95,7 @@ fn commit(changes: Vec<Change>) -> Commit {
         changes,
         author: "bench".into(),
         principal: None,
+        origin: None,
         message: "measure".into(),
         idempotency: None,
         intent: None,

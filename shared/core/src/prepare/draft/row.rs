@@ -10,11 +10,12 @@ use crate::{Change, Document, HostId, HostName, HostRecord, Key, Kind, Member, T
 impl Draft<'_> {
     pub(super) fn row(&mut self, key: &Key, value: Option<&Document>, moved: Option<&Key>) -> Done {
         self.once(key)?;
-        match value {
+        let value = value.map(|value| self.kept(key, value)).transpose()?;
+        match &value {
             Some(value) => self.stands(key, value)?,
             None => self.goes(key),
         }
-        self.write(Change { key: key.clone(), value: value.cloned(), moved: moved.cloned() });
+        self.write(Change { key: key.clone(), value, moved: moved.cloned() });
         Ok(())
     }
 
@@ -37,7 +38,7 @@ impl Draft<'_> {
             }
             Kind::Member(..) if *value == Document::empty() => {}
             Kind::Member(..) => return Err(form(key, "the row of a member is an empty map, {}")),
-            Kind::Fact(..) | Kind::Schema(_) | Kind::Pause(_) | Kind::Approval(..) => {
+            Kind::Fact(..) | Kind::Schema(_) | Kind::Pause(_) | Kind::Approval(..) | Kind::Access(_) => {
                 check_plain(key, value)?;
             }
         }

@@ -62,6 +62,7 @@ fn entry(revision: u64, keys: &[&str]) -> Arc<LogEntry> {
         revision: Revision(revision),
         author: "a".into(),
         principal: None,
+        origin: None,
         message: "m".into(),
         time: jiff::Timestamp::UNIX_EPOCH,
     };

@@ -1,0 +1,310 @@
+//! A whole commit: every row that it would write, those that follow from others included.
+
+use std::collections::BTreeSet;
+
+use super::rows::{Manifest, Review, ReviewState, Scope};
+use super::{Denied, Facet, Index, Principal, Sort, Target, Verb};
+use crate::key::Access;
+use crate::{
+    ACCESS, Change, Document, FACTS, HOSTS, HostRecord, Key, Kind, Namespace, Pre, Revision, SCHEMAS, View,
+};
+
+/// What a commit has to carry, because of who makes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Judged {
+    /// What must still be so when it happens, besides what it rests on anyway.
+    pub pre: Vec<Pre>,
+    /// Whose change it is, if not that of who sends it: a reviewed one is its proposer's.
+    pub author: Option<String>,
+}
+
+impl Index {
+    /// Whether somebody may make this commit, as of the view before it.
+    ///
+    /// * Each row needs the right to write what it belongs to. Facts of a host or tag that goes, or is renamed, go with it.
+    /// * An agent may write its own facts and schema, and beyond that what its manifest declares (`writes` in its schema's
+    ///   row), as far as its token goes. It cannot declare more by itself.
+    /// * Rows below `access/` are for administrators, but reviews: anybody proposes what they could write.
+    /// * What is protected is written by approving a review: by a person who did not propose it, and may write it.
+    ///
+    /// # Errors
+    /// The first row that is refused, with what refuses it.
+    pub fn judge(&self, who: &Principal, view: &View, changes: &[Change]) -> Result<Judged, Denied> {
+        if who.is_anonymous() {
+            let rule = "built-in: who does not say who they are writes nothing".to_owned();
+            let target = changes.first().and_then(|c| Target::of(&c.key)).unwrap_or(Target::namespace(ACCESS));
+            let hint = "say who you are: with a token (`shoal token create`), or through the server's Unix socket".to_owned();
+            return Err(self.denied(who, Verb::Write, target, rule, hint));
+        }
+        let review = self.review(who, view, changes)?;
+        if who.sort == Sort::Local && !self.protects {
+            return Ok(review.unwrap_or_default());
+        }
+        let rows = Rows { gone: gone(changes), own: manifest(who, view), view };
+        for change in changes {
+            self.change(who, &rows, change, review.is_some())?;
+        }
+        Ok(review.unwrap_or_default())
+    }
+
+    fn change(
+        &self,
+        who: &Principal,
+        rows: &Rows<'_>,
+        change: &Change,
+        reviewed: bool,
+    ) -> Result<(), Denied> {
+        let Some(target) = Target::of(&change.key) else {
+            return match change.key.kind() {
+                Kind::Access(Access::Review(_)) => Ok(()),
+                _ => self.administers(who).map(drop).map_err(|denied| Denied {
+                    wanted: format!("write {}", change.key),
+                    ..denied
+                }),
+            };
+        };
+        if rows.follows(change) {
+            return Ok(());
+        }
+        match &who.sort {
+            Sort::Agent(namespace) => rows.of_agent(who, namespace, change).map_err(|rule| {
+                let hint = "an administrator may do it; a manifest declares what an agent writes".to_owned();
+                self.denied(who, Verb::Write, target, rule, hint)
+            })?,
+            _ => drop(self.may(who, Verb::Write, target)?),
+        }
+        if matches!(change.key.kind(), Kind::Host(_) | Kind::Tag(_) | Kind::Member(..)) {
+            self.renamed(who, change, target)?;
+            if let Some(rule) = self.protected(target).filter(|_| !reviewed) {
+                let hint = "propose it with `shoal review propose`, and let somebody else approve it".to_owned();
+                return Err(self.denied(who, Verb::Write, target, rule, hint));
+            }
+        }
+        Ok(())
+    }
+
+    /// What has a rule of its own would leave it behind with its name.
+    fn renamed(&self, who: &Principal, change: &Change, target: Target<'_>) -> Result<(), Denied> {
+        let moves = change.value.is_none() && change.moved.is_some() && target.facet == Facet::Data;
+        let ruled = target.key.is_some_and(|key| self.areas.get(target.namespace).is_some_and(|a| a.keys.contains_key(key)));
+        if !moves || !ruled || self.administers(who).is_ok() {
+            return Ok(());
+        }
+        let rule = format!("access/rules/{target}: it has a rule of its own, which stays with the old name");
+        let hint = "an administrator renames it, and the rule".to_owned();
+        let wanted = format!("rename {target}");
+        Err(Denied { wanted, ..self.denied(who, Verb::Write, target, rule, hint) })
+    }
+
+    /// What the commit says of reviews. An answer: it approves one, and is exactly what was proposed.
+    fn review(&self, who: &Principal, view: &View, changes: &[Change]) -> Result<Option<Judged>, Denied> {
+        let mut approves = None;
+        for change in changes {
+            if !change.key.as_str().starts_with("access/reviews/") {
+                continue;
+            }
+            let refuse = |wanted: &str, rule: &str, hint: &str| Denied {
+                who: who.name.clone(),
+                wanted: format!("{wanted} {}", change.key),
+                rule: rule.to_owned(),
+                hint: hint.to_owned(),
+                unknown: false,
+            };
+            let read = |row: &Document| row.to::<Review>().ok();
+            let was = view.plain_row(&change.key).and_then(|row| read(&row.document));
+            let is = change.value.as_ref().and_then(read);
+            match (was, is) {
+                (None, Some(is)) => {
+                    if is.proposer != who.name || is.state != ReviewState::Open || is.reviewer.is_some() {
+                        return Err(refuse("propose", "built-in: a proposal is open, and its proposer's own", "say so"));
+                    }
+                    self.proposes(who, view, &is.changes)?;
+                }
+                (Some(was), Some(is)) => {
+                    let same = Review { state: was.state, reviewer: was.reviewer.clone(), ..is.clone() } == was;
+                    let decided = was.state == ReviewState::Open && is.state != ReviewState::Open;
+                    if !same || !decided || is.reviewer.as_deref() != Some(&who.name) {
+                        let rule = "built-in: an open proposal is approved or rejected as it is, under one's own name";
+                        return Err(refuse("change", rule, "look at it again: `shoal review show`"));
+                    }
+                    if is.state == ReviewState::Approved {
+                        if approves.is_some() {
+                            return Err(refuse("approve", "built-in: one proposal a commit", "approve one after the other"));
+                        }
+                        if !matches!(who.sort, Sort::Person | Sort::Local) || was.proposer == who.name {
+                            let rule = format!("built-in: it is {}'s own proposal, or this is no person", was.proposer);
+                            return Err(refuse("approve", &rule, "let another person approve it"));
+                        }
+                        approves = Some((change.key.clone(), was, refuse("approve", "", "")));
+                    } else if was.proposer != who.name {
+                        self.proposes(who, view, &was.changes)?;
+                    }
+                }
+                (Some(_), None) if self.administers(who).is_ok() => {}
+                _ => return Err(refuse("delete", "built-in: what was proposed stays, for the record", "reject it")),
+            }
+        }
+        let Some((key, review, no)) = approves else { return Ok(None) };
+        approved(view, changes, &key, review, no).map(Some)
+    }
+
+    /// Whether somebody may write all of it, if it is reviewed.
+    fn proposes(&self, who: &Principal, view: &View, changes: &[Change]) -> Result<(), Denied> {
+        let rows = Rows { gone: gone(changes), own: manifest(who, view), view };
+        for change in changes {
+            if let Kind::Access(Access::Review(_)) = change.key.kind() {
+                let rule = "built-in: a proposal is of hosts, tags and other rows".to_owned();
+                let hint = "leave the review out of what is proposed".to_owned();
+                return Err(self.denied(who, Verb::Write, Target::namespace(ACCESS), rule, hint));
+            }
+            self.change(who, &rows, change, true)?;
+        }
+        Ok(())
+    }
+}
+
+/// The ground has not moved since, and the commit is what was proposed: neither more nor less.
+fn approved(view: &View, changes: &[Change], key: &Key, review: Review, no: Denied) -> Result<Judged, Denied> {
+    let mut moved: Vec<String> = Vec::new();
+    for (key, seen) in &review.ground {
+        let now = view.revision_of(key).unwrap_or_default();
+        if now != *seen {
+            moved.push(match (seen.0, now.0) {
+                (_, 0) => format!("{key} is gone"),
+                (0, now) => format!("{key} was made in revision {now}"),
+                (seen, now) => format!("{key} was at revision {seen} and is at {now}"),
+            });
+        }
+    }
+    if !moved.is_empty() {
+        let more = moved.len().saturating_sub(MOVED);
+        moved.truncate(MOVED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let rule = format!("built-in: what it rests on has changed since it was proposed: {}{more}", moved.join(", "));
+        let hint = "look at it again, reject it and propose it anew (`shoal review propose`)".to_owned();
+        return Err(Denied { rule, hint, ..no });
+    }
+    let stands = |change: &Change| change.moved.is_none() && view.row(&change.key) == change.value;
+    let others = || changes.iter().filter(|change| change.key != *key);
+    let proposed = |change: &Change| review.changes.iter().any(|one| one == change);
+    let done = |change: &Change| stands(change) || others().any(|one| one == change);
+    if !others().all(proposed) || !review.changes.iter().all(done) {
+        let rule = "built-in: what is approved is exactly what was proposed".to_owned();
+        let hint = "approve it with `shoal review approve`, and change other things in other commits".to_owned();
+        return Err(Denied { rule, hint, ..no });
+    }
+    let pre = review.ground.iter().map(|(key, seen)| match *seen {
+        Revision(0) => Pre::Absent(key.clone()),
+        seen => Pre::At(key.clone(), seen),
+    });
+    Ok(Judged { pre: pre.collect(), author: Some(review.proposer) })
+}
+
+/// The most rows that a refusal names.
+const MOVED: usize = 5;
+
+/// What the rows of one commit are seen with.
+struct Rows<'a> {
+    /// Hosts and tags that go or are renamed, by name.
+    gone: BTreeSet<String>,
+    /// What the agent's manifest declares, as far as its token goes.
+    own: Manifest,
+    view: &'a View,
+}
+
+impl Rows<'_> {
+    /// Whether it only follows from something else in the commit: what was known of what goes.
+    fn follows(&self, change: &Change) -> bool {
+        match change.key.kind() {
+            Kind::Fact(_, subject) if change.value.is_none() => self.gone.contains(&subject),
+            Kind::Fact(..) => change.value == self.came(change) && change.moved.is_some(),
+            Kind::Pause(_) => match &change.moved {
+                Some(_) if change.value.is_some() => change.value == self.came(change),
+                Some(_) => change.key.as_str().splitn(3, '/').nth(2).is_some_and(|name| self.gone.contains(name)),
+                None => false,
+            },
+            _ => false,
+        }
+    }
+
+    /// What stood where the row says that it came from, if that was about something that goes.
+    fn came(&self, change: &Change) -> Option<Document> {
+        let from = change.moved.as_ref()?;
+        let about = from.as_str().splitn(3, '/').nth(2)?;
+        self.view.row(from).filter(|_| self.gone.contains(about))
+    }
+
+    fn of_agent(&self, who: &Principal, namespace: &Namespace, change: &Change) -> Result<(), String> {
+        let within = |area: &str| match who.scope.has(area) {
+            true => Ok(()),
+            false => Err(format!("access/tokens/{}: the scope of the token", who.token.as_deref().unwrap_or_default())),
+        };
+        let own = "built-in: an agent writes its ledger, claims, reports, schema, and what its manifest declares";
+        match change.key.kind() {
+            Kind::Fact(of, _) if of == *namespace || self.own.facts.contains(&of) => within(FACTS),
+            Kind::Schema(of) if of == *namespace => {
+                within(SCHEMAS)?;
+                let writes = |row: Option<&Document>| declared(row).unwrap_or_default();
+                let was = self.view.schema(namespace).map(|row| &row.document);
+                match writes(change.value.as_ref()).is_within(&writes(was)) {
+                    true => Ok(()),
+                    false => Err(format!(
+                        "schemas/{namespace}: an agent does not widen what its own manifest lets it write"
+                    )),
+                }
+            }
+            Kind::Host(host) => {
+                within(HOSTS)?;
+                let was = self.view.row(&change.key);
+                let fields = was.as_ref().zip(change.value.as_ref()).and_then(|(was, is)| differing(was, is));
+                let Some(fields) = fields else { return Err(format!("{own}; {host} would be made or deleted")) };
+                match fields.iter().find(|field| !self.own.host_fields.contains(field.as_str())) {
+                    None => Ok(()),
+                    Some(field) => Err(format!("schemas/{namespace}: its manifest does not declare the field {field:?} of hosts")),
+                }
+            }
+            _ => Err(own.to_owned()),
+        }
+    }
+}
+
+/// The fields in which two rows of a host differ; `None`: in what no manifest can declare.
+fn differing(was: &Document, is: &Document) -> Option<BTreeSet<String>> {
+    let (was, is): (HostRecord, HostRecord) = (was.to().ok()?, is.to().ok()?);
+    let head = |r: &HostRecord| (r.id.clone(), r.owner.clone(), r.environment.clone(), r.expires);
+    if head(&was) != head(&is) {
+        return None;
+    }
+    let mut fields: BTreeSet<String> = BTreeSet::new();
+    if was.state != is.state {
+        fields.insert("state".to_owned());
+    }
+    for name in was.document.fields().into_iter().chain(is.document.fields()).map(|(name, _)| name) {
+        if was.document.raw(&name) != is.document.raw(&name) {
+            fields.insert(name.into_owned());
+        }
+    }
+    Some(fields)
+}
+
+/// What a schema's row declares that its agent writes.
+fn declared(row: Option<&Document>) -> Option<Manifest> {
+    serde_json::from_str(row?.raw("writes")?).ok()
+}
+
+fn manifest(who: &Principal, view: &View) -> Manifest {
+    let Sort::Agent(namespace) = &who.sort else { return Manifest::default() };
+    let whole = declared(view.schema(namespace).map(|row| &row.document)).unwrap_or_default();
+    let Scope { writes, .. } = &who.scope;
+    writes.as_ref().map_or_else(|| whole.clone(), |narrow| whole.and(narrow))
+}
+
+/// The names of what goes, or is renamed.
+fn gone(changes: &[Change]) -> BTreeSet<String> {
+    let name = |change: &Change| match change.key.kind() {
+        Kind::Host(name) if change.value.is_none() => Some(name.to_string()),
+        Kind::Tag(name) if change.value.is_none() => Some(name.to_string()),
+        _ => None,
+    };
+    changes.iter().filter_map(name).collect()
+}

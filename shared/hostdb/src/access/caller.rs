@@ -1,0 +1,235 @@
+//! Who sent a request, and what they may see.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use shoal_core::access::{Denied, Facet, Index, Principal, Target, Verb, hidden};
+use shoal_core::{ACCESS, Change, HostName, Key, LogEntry, Member, Range, Row, TagName, View};
+
+use crate::problem::Answer;
+
+/// Who sent a request.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    pub(crate) who: Principal,
+    pub(crate) index: Arc<Index>,
+    /// From where, for the record.
+    pub(crate) origin: Option<String>,
+    /// What vouches for it.
+    pub(super) shown: Shown,
+    /// Until when.
+    pub(crate) until: Option<Timestamp>,
+    /// Whether anything is asked at all.
+    pub(crate) asked: bool,
+}
+
+/// What vouches for somebody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// A token, by its id and the hash of its secret.
+    Token(String, String),
+    /// A name that the system or a certificate vouches for.
+    Name(String),
+    /// Nothing, or being on this machine as the server's own user.
+    Place,
+}
+
+impl Caller {
+    /// Whoever it is, where nobody is asked.
+    pub(crate) fn unasked(origin: Option<String>) -> Self {
+        Self {
+            who: Principal::local("anybody"),
+            index: Arc::default(),
+            origin,
+            shown: Shown::Place,
+            until: None,
+            asked: false,
+        }
+    }
+
+    /// Whether rows below `access/` are theirs to see.
+    fn administers(&self) -> bool {
+        !self.asked || self.index.administers(&self.who).is_ok()
+    }
+
+    /// Whether there may be anything that is kept from them, but what is below `access/`.
+    pub(crate) fn restricted(&self) -> bool {
+        self.asked && !self.index.reads_everything(&self.who)
+    }
+
+    /// The right to read one row.
+    pub(crate) fn reads(&self, key: &Key) -> Answer<()> {
+        if self.asked {
+            self.index.may_read_key(&self.who, key)?;
+        }
+        Ok(())
+    }
+
+    /// The right to read a host.
+    pub(crate) fn reads_host(&self, host: &HostName) -> Answer<()> {
+        self.right(Verb::Read, Target { namespace: shoal_core::HOSTS, key: Some(host.as_str()), facet: Facet::Data })
+    }
+
+    /// The right to read who is in a tag.
+    pub(crate) fn reads_members(&self, tag: &TagName) -> Answer<()> {
+        self.right(Verb::Read, Target { namespace: tag.namespace(), key: Some(tag.key()), facet: Facet::Members })
+    }
+
+    fn right(&self, verb: Verb, target: Target<'_>) -> Answer<()> {
+        if self.asked {
+            self.index.may(&self.who, verb, target)?;
+        }
+        Ok(())
+    }
+
+    /// The right to read all of a range.
+    pub(crate) fn reads_range(&self, range: &Range) -> Answer<()> {
+        if self.asked {
+            self.index.may_read(&self.who, range)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a row is theirs to see.
+    pub(crate) fn sees(&self, key: &Key) -> bool {
+        !self.asked || self.index.reads_row(&self.who, key)
+    }
+
+    /// Whether it is theirs to see who is in a tag.
+    pub(crate) fn sees_members(&self, tag: &TagName) -> bool {
+        let target = Target { namespace: tag.namespace(), key: Some(tag.key()), facet: Facet::Members };
+        !self.asked || self.index.reads(&self.who, target)
+    }
+
+    /// Whether a host is theirs to see.
+    pub(crate) fn sees_host(&self, host: &str) -> bool {
+        let target = Target { namespace: shoal_core::HOSTS, key: Some(host), facet: Facet::Data };
+        !self.asked || self.index.reads(&self.who, target)
+    }
+
+    /// Whether what concerns the agent of a namespace is theirs to see.
+    pub(crate) fn sees_work(&self, namespace: &str) -> bool {
+        !self.asked || self.index.reads(&self.who, Target::namespace(namespace))
+    }
+
+    /// The right to read what concerns the agent of a namespace.
+    pub(crate) fn reads_work(&self, namespace: &str) -> Answer<()> {
+        self.right(Verb::Read, Target::namespace(namespace))
+    }
+
+    /// The right to do an agent's work.
+    pub(crate) fn works(&self, namespace: &str, what: &str) -> Answer<()> {
+        if self.asked {
+            self.index.may_work(&self.who, namespace, what)?;
+        }
+        Ok(())
+    }
+
+    /// A row of a range that they may read, as they may see it; `None`: it is no part of that range for them.
+    ///
+    /// # Errors
+    /// A review of what they may not read.
+    pub(crate) fn row(&self, mut row: Row) -> Answer<Option<Row>> {
+        if !self.asked || row.key.namespace() != ACCESS {
+            return Ok(Some(row));
+        }
+        if !self.administers() {
+            return match (&row.value, row.key.as_str().starts_with("access/reviews/")) {
+                (_, false) => Ok(None),
+                (None, true) => Ok(Some(row)),
+                (Some(value), true) => {
+                    self.index.may_read_review(&self.who, value)?;
+                    Ok(Some(row))
+                }
+            };
+        }
+        if let Some(without) = row.value.as_ref().and_then(|value| hidden(&row.key, value)) {
+            row.value = Some(without);
+        }
+        Ok(Some(row))
+    }
+
+    /// Rows of a range that they may read.
+    ///
+    /// # Errors
+    /// A review of what they may not read.
+    pub(crate) fn rows(&self, rows: Vec<Row>) -> Answer<Vec<Row>> {
+        // Most pages have none of these rows, and keys come in order.
+        if !self.asked || !holds_access(&rows, |row| &row.key) {
+            return Ok(rows);
+        }
+        rows.into_iter().filter_map(|row| self.row(row).transpose()).collect()
+    }
+
+    /// A change of a range that they may read, as they may see it; `None`: it is no part of that range for them.
+    fn change(&self, mut change: Change) -> Option<Change> {
+        if change.key.namespace() != ACCESS {
+            return Some(change);
+        }
+        if !self.administers() {
+            let review = change.key.as_str().starts_with("access/reviews/");
+            let seen = |c: &Change| {
+                let value = c.value.as_ref();
+                value.is_none_or(|value| self.index.may_read_review(&self.who, value).is_ok())
+            };
+            return Some(change).filter(|c| review && seen(c));
+        }
+        if let Some(without) = change.value.as_ref().and_then(|value| hidden(&change.key, value)) {
+            change.value = Some(without);
+        }
+        Some(change)
+    }
+
+    /// What a commit says of ranges that they may read; `None`: as it is.
+    pub(crate) fn entry(&self, entry: &LogEntry) -> Option<LogEntry> {
+        if !self.asked || !holds_access(&entry.changes, |change| &change.key) {
+            return None;
+        }
+        let changes = entry.changes.iter().cloned().filter_map(|change| self.change(change)).collect();
+        Some(LogEntry { info: entry.info.clone(), changes })
+    }
+
+    /// The changes that they may see, and how many others there are.
+    pub(crate) fn seen(&self, changes: Vec<Change>) -> (Vec<Change>, usize) {
+        if !self.asked {
+            return (changes, 0);
+        }
+        let all = changes.len();
+        let review = |key: &Key| key.as_str().starts_with("access/reviews/");
+        let seen = changes.into_iter().filter(|change| review(&change.key) || self.sees(&change.key));
+        let seen: Vec<Change> = seen.filter_map(|change| self.change(change)).collect();
+        let hidden = all - seen.len();
+        (seen, hidden)
+    }
+
+    /// The right to read what a tag contains, through whatever: who is in each tag that it nests, and the documents where `data`.
+    pub(crate) fn reads_nested(&self, view: &View, tag: &TagName, facets: &[Facet]) -> Answer<()> {
+        let mut seen = BTreeSet::new();
+        let mut next = vec![tag.clone()];
+        while let Some(tag) = next.pop() {
+            if !seen.insert(tag.clone()) {
+                continue;
+            }
+            for facet in facets {
+                self.right(Verb::Read, Target { namespace: tag.namespace(), key: Some(tag.key()), facet: *facet })?;
+            }
+            if self.restricted() {
+                let members = view.direct_members(&tag).into_iter();
+                next.extend(members.filter_map(|(member, _): (Member, _)| member.as_tag(tag.namespace())));
+            }
+        }
+        Ok(())
+    }
+
+    /// The no to something that only administrators do.
+    pub(crate) fn must_administer(&self) -> Result<(), Denied> {
+        if self.asked { self.index.administers(&self.who).map(drop) } else { Ok(()) }
+    }
+}
+
+/// Whether rows in key order hold any that are below `access/`: at the price of a binary search.
+fn holds_access<T>(rows: &[T], key: impl Fn(&T) -> &Key) -> bool {
+    let at = rows.partition_point(|row| key(row).as_str() < "access/");
+    rows.get(at).is_some_and(|row| key(row).namespace() == ACCESS)
+}

@@ -1,0 +1,58 @@
+//! Who asks, and what they may: the effectful half of [`shoal_core::access`].
+//!
+//! [`Keeper`] has the rows that decide ready, as of the server's view; [`admit`] finds out who sends a
+//! request; [`Caller`] is put into its extensions, and answers for it. Everything that handlers read or write asks it, and what
+//! nobody has asked about is refused at the door: who does not say who they are gets nowhere, unless a rule names `anonymous`.
+//!
+//! What holds:
+//!
+//! * A right that was taken away is gone when the commit that took it is seen by the view. A write that was let pass before
+//!   that, and is still under way, is refused by the store: it is conditional on nothing below `access/` having changed.
+//! * A raw range, and a watch, is answered whole or refused. Lists for people leave out what one may not read, and say how many.
+//! * Rows below `access/` are part of no wider range, but for administrators; and the hashes in them of none.
+
+mod audit;
+mod caller;
+mod identity;
+mod keeper;
+mod password;
+mod writes;
+
+pub(crate) use audit::Audit;
+pub(crate) use caller::Caller;
+pub(crate) use identity::{Names, admit};
+pub(crate) use keeper::Keeper;
+pub(crate) use password::Sessions;
+
+use http::StatusCode;
+use shoal_core::access::Denied;
+use shoal_store::StoreError;
+
+use crate::problem::Problem;
+
+impl From<Denied> for Problem {
+    fn from(denied: Denied) -> Self {
+        let detail = denied.to_string();
+        let (status, kind, title) = match denied.unknown {
+            true => (StatusCode::UNAUTHORIZED, "unauthenticated", "Say who you are"),
+            false => (StatusCode::FORBIDDEN, "denied", "You may not do this"),
+        };
+        let error = serde_json::to_value(StoreError::Denied(detail.clone())).unwrap_or_default();
+        Self::new(status, kind, title, detail)
+            .with("rule", denied.rule)
+            .with("attempted", denied.wanted)
+            .with("principal", denied.who)
+            .with("hint", denied.hint)
+            .with("store_error", error)
+    }
+}
+
+/// Credentials that are shown and not good.
+pub(crate) fn unknown(why: &str, hint: &str) -> Problem {
+    let detail = format!("the request was not looked at: {why}; {hint}");
+    let error = serde_json::to_value(StoreError::Denied(detail.clone())).unwrap_or_default();
+    Problem::new(StatusCode::UNAUTHORIZED, "unauthenticated", "Say who you are", detail)
+        .with("rule", "built-in: credentials that are shown have to be good")
+        .with("hint", hint)
+        .with("store_error", error)
+}

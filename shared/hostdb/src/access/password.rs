@@ -1,0 +1,176 @@
+//! Passwords, and the sessions that they begin.
+//!
+//! A session is a token like any other, made by the server for somebody who said their password, and short-lived. What has ended
+//! is swept up when its owner begins another.
+
+use std::time::Duration;
+
+use argon2::password_hash::phc::PasswordHash;
+use argon2::{Argon2, PasswordVerifier};
+use jiff::Timestamp;
+use shoal_core::access::{Principal, Scope, Secret, Token, TokenKind};
+use shoal_core::{Document, Edit, Expect, Key, Proposal};
+use tokio::sync::Semaphore;
+
+use super::identity::digest;
+use super::unknown;
+use crate::app::App;
+use crate::problem::{Answer, Problem};
+
+/// How many passwords are checked at once: each takes 19 MiB and some 20 ms of a processor.
+const AT_ONCE: usize = 2;
+/// How many more wait for that.
+const WAITING: usize = 64;
+/// How long a session lasts.
+const LASTS: Duration = Duration::from_secs(12 * 3600);
+/// The longest password, in octets.
+const MAX_PASSWORD: usize = 1024;
+/// How many ended sessions are swept up at a time.
+const SWEPT: usize = 100;
+
+/// Compared where a user has no password, so that the answer takes as long: nobody has the password of it.
+const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$c2hvYWwtbm9ib2R5ISE$5Jp8KIAtn8mJ7bq5fkBnd3ssvCkKFhIfTpcoP7lzuXo";
+
+/// A session that began.
+pub(crate) struct Session {
+    /// The token, shown this once.
+    pub(crate) token: String,
+    /// Whose it is.
+    pub(crate) user: String,
+    /// When it ends.
+    pub(crate) expires: Timestamp,
+}
+
+/// Checks passwords, few at a time.
+pub(crate) struct Sessions {
+    turns: Semaphore,
+    queue: Semaphore,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self { turns: Semaphore::new(AT_ONCE), queue: Semaphore::new(AT_ONCE + WAITING) }
+    }
+}
+
+/// A new secret: 256 random bits, in hexadecimal.
+///
+/// # Errors
+/// The system has no random numbers.
+pub(crate) fn secret() -> Answer<(String, String)> {
+    let mut octets = [0; 38];
+    getrandom(&mut octets)?;
+    let text = data_encoding::HEXLOWER.encode(&octets);
+    let (id, secret) = text.split_at(12);
+    Ok((id.to_owned(), secret.to_owned()))
+}
+
+fn getrandom(octets: &mut [u8]) -> Answer<()> {
+    use rand::TryRngCore;
+    rand::rngs::OsRng.try_fill_bytes(octets).map_err(|error| {
+        let (status, title) = (http::StatusCode::INTERNAL_SERVER_ERROR, "The server failed");
+        Problem::new(status, "internal", title, format!("the system has no random numbers: {error}"))
+    })
+}
+
+impl App {
+    /// Begins a session of a user who says their password. The session is committed before it is answered.
+    ///
+    /// # Errors
+    /// The password is not that user's, too many are being checked, or the store does not take the session.
+    pub(crate) async fn login(&self, user: &str, password: &str, origin: Option<String>) -> Answer<Session> {
+        self.password(user, password, origin.as_deref()).await?;
+        let (id, secret) = secret()?;
+        let created = Timestamp::now();
+        let expires = created.saturating_add(LASTS).unwrap_or(created);
+        let row = Token {
+            kind: TokenKind::Session,
+            owner: user.to_owned(),
+            hash: Secret(digest(&secret)),
+            scope: Scope::default(),
+            created,
+            expires: Some(expires),
+            description: String::new(),
+        };
+        let key = |id: &str| format!("access/tokens/{id}").parse::<Key>();
+        let value = Document::of(&row).map_err(|e| Problem::unwritable(&e))?;
+        let mut edits = vec![Edit::Write { key: key(&id)?, value, expect: Expect::Absent }];
+        let index = self.keeper.index(&self.db);
+        for (ended, token) in index.ended(user, created).take(SWEPT) {
+            if token.kind == TokenKind::Session {
+                edits.push(Edit::Delete { key: key(ended)?, follow: false, expect: Expect::Any });
+            }
+        }
+        let proposal = Proposal {
+            principal: Some(user.to_owned()),
+            origin,
+            ..Proposal::new(user, "began a session", edits)
+        };
+        self.db.transact(proposal).await?;
+        Ok(Session { token: format!("shoal_{id}_{secret}"), user: user.to_owned(), expires })
+    }
+
+    /// Whether this is the user's password. Takes as long where there is no such user.
+    async fn password(&self, user: &str, password: &str, origin: Option<&str>) -> Answer<()> {
+        let index = self.keeper.index(&self.db);
+        let row = index.user(user).filter(|user| !user.disabled).and_then(|user| user.password.clone());
+        let known = row.is_some();
+        let hash = row.map_or_else(|| NOBODY.to_owned(), |hash| hash.0);
+        let busy = || Problem::busy("too many passwords are being checked: try again");
+        let _place = self.sessions.queue.try_acquire().map_err(|_| busy())?;
+        let _turn = self.sessions.turns.acquire().await.map_err(|_| busy())?;
+        let said = password.to_owned();
+        let right = tokio::task::spawn_blocking(move || verify(&hash, &said)).await.unwrap_or(false);
+        if known && right && password.len() <= MAX_PASSWORD {
+            tracing::info!(target: "audit", user, origin, "began a session");
+            return Ok(());
+        }
+        self.metrics.denied.with_label_values(&["password"]).inc();
+        self.audit.line(|more| {
+            tracing::warn!(target: "audit", user, origin, more, "a password was refused");
+        });
+        Err(unknown("no user has this name and this password", "an administrator sets one: `shoal user password`"))
+    }
+
+    /// Ends the session, or revokes the token, that somebody shows.
+    ///
+    /// # Errors
+    /// Nothing was shown that could end, or the store does not take it.
+    pub(crate) async fn logout(&self, who: &Principal, origin: Option<String>) -> Answer<()> {
+        let Some(id) = &who.token else {
+            return Err(Problem::not_found("no session is shown, so there is none to end: send its token"));
+        };
+        let key = format!("access/tokens/{id}").parse::<Key>()?;
+        let edit = Edit::Delete { key, follow: false, expect: Expect::Any };
+        let proposal = Proposal {
+            principal: Some(who.name.clone()),
+            origin,
+            ..Proposal::new(who.name.as_str(), "ended a session", vec![edit])
+        };
+        self.db.transact(proposal).await?;
+        Ok(())
+    }
+}
+
+fn verify(hash: &str, password: &str) -> bool {
+    let Ok(hash) = PasswordHash::new(hash) else { return false };
+    Argon2::default().verify_password(password.as_bytes(), &hash).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_of_nobody_is_one() {
+        assert!(PasswordHash::new(NOBODY).is_ok());
+        assert!(!verify(NOBODY, "") && !verify("", "") && !verify("$argon2id$x", "x"));
+    }
+
+    #[test]
+    fn secrets_differ_and_have_all_their_bits() {
+        let (one, two) = (secret().unwrap(), secret().unwrap());
+        assert_ne!(one, two);
+        assert_eq!((one.0.len(), one.1.len()), (12, 64));
+    }
+}

@@ -1,0 +1,101 @@
+//! Writes: what is asked before anything is worked out, and of what came of it.
+
+use shoal_core::access::{Denied, Facet, Sort, Target, Verb};
+use shoal_core::{Commit, Edit, Key, Pre, Proposal, Range, TagName, View};
+
+use super::Caller;
+
+impl Caller {
+    /// Whether they may write at these places at all. It is asked first, so that nobody learns what stands at a place from how a
+    /// write there is refused. What agents may is decided by the rows themselves.
+    ///
+    /// # Errors
+    /// The no.
+    pub(crate) fn may_propose(&self, edits: &[Edit]) -> Result<(), Denied> {
+        if !self.asked || matches!(self.who.sort, Sort::Agent(_)) {
+            return Ok(());
+        }
+        edits.iter().try_for_each(|edit| self.may_edit(edit))
+    }
+
+    fn may_edit(&self, edit: &Edit) -> Result<(), Denied> {
+        match edit {
+            Edit::PutHost { host, .. } | Edit::SetState { host, .. } => self.may_write(&Key::host(host)),
+            Edit::PutTag { tag, members, .. } => {
+                if members.is_some() {
+                    self.may_write_members(tag)?;
+                }
+                self.may_write(&Key::tag(tag))
+            }
+            Edit::Patch { key, .. } | Edit::Delete { key, .. } | Edit::Write { key, .. } => self.may_write(key),
+            Edit::Rename { from, to, .. } => self.may_write(from).and_then(|()| self.may_write(to)),
+            Edit::AddMembers { tag, .. } | Edit::RemoveMembers { tag, .. } | Edit::SetMembers { tag, .. } => {
+                self.may_write_members(tag)
+            }
+            // What was known of a thing goes with it: whether it does, the whole commit says.
+            Edit::Row { key, moved, value } if value.is_none() || moved.is_some() => match key.namespace() {
+                shoal_core::FACTS | shoal_core::PAUSES => Ok(()),
+                _ => self.may_write(key),
+            },
+            Edit::Row { key, .. } => self.may_write(key),
+        }
+    }
+
+    fn may_write_members(&self, tag: &TagName) -> Result<(), Denied> {
+        let target = Target { namespace: tag.namespace(), key: Some(tag.key()), facet: Facet::Members };
+        self.index.may(&self.who, Verb::Write, target).map(drop)
+    }
+
+    /// Whether they may write at a place.
+    ///
+    /// # Errors
+    /// The no.
+    pub(crate) fn may_write(&self, key: &Key) -> Result<(), Denied> {
+        if !self.asked || matches!(self.who.sort, Sort::Agent(_)) {
+            return Ok(());
+        }
+        match Target::of(key) {
+            Some(target) => self.index.may(&self.who, Verb::Write, target).map(drop),
+            None if key.as_str().starts_with("access/reviews/") && !self.who.is_anonymous() => Ok(()),
+            None => self.index.administers(&self.who).map(drop).map_err(|denied| Denied {
+                wanted: format!("write {key}"),
+                ..denied
+            }),
+        }
+    }
+
+    /// Who a proposal is of: what is said of that in it is replaced by what is known.
+    ///
+    /// The author is who was authenticated. Administrators may name another: they could write into the file anyway, and
+    /// what comes from elsewhere (an import, a gateway) keeps its author; the principal stands beside it.
+    pub(crate) fn signed(&self, mut proposal: Proposal) -> Proposal {
+        proposal.origin.clone_from(&self.origin);
+        proposal.principal = None;
+        if self.asked {
+            proposal.principal = Some(self.who.name.clone());
+            if !self.index.is_admin(&self.who) || proposal.author.trim().is_empty() {
+                proposal.author.clone_from(&self.who.name);
+            }
+        }
+        proposal
+    }
+
+    /// Whether the commit may happen; what it has to rest on, besides, is added to it.
+    ///
+    /// # Errors
+    /// The no.
+    pub(crate) fn judge(&self, view: &View, commit: &mut Commit) -> Result<(), Denied> {
+        if !self.asked {
+            return Ok(());
+        }
+        let judged = self.index.judge(&self.who, view, &commit.changes)?;
+        commit.pre.extend(judged.pre);
+        if let Some(author) = judged.author {
+            commit.author = author;
+        }
+        // What let it pass must still stand when it happens, on whichever server a right is taken away.
+        let rules = Range::Prefix(format!("{}/", shoal_core::ACCESS));
+        commit.pre.push(Pre::Unchanged(rules, view.access_changed()));
+        Ok(())
+    }
+}

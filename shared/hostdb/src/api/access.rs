@@ -1,0 +1,179 @@
+//! Sessions, and who may do what: `/api/v2/sessions`, `/api/v2/whoami` and `/api/v2/can`.
+//!
+//! The rows that decide are rows like others: `/api/v2/access`, for administrators.
+
+use axum::body::Body;
+use http::StatusCode;
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use shoal_core::access::{Denied, Facet, Known, Principal, Target, Verb};
+use shoal_core::{Key, Kind};
+
+use crate::access::Caller;
+use crate::problem::{Answer, Problem};
+use crate::request::{Accepts, Ask, Text};
+use crate::spec::{Routes, delete, get, post, query, text};
+
+/// The paths of this module.
+pub(super) fn routes(to: Routes) -> Routes {
+    let verbs = schemars::json_schema!({"type": "string", "enum": ["read", "write"]});
+    let keys = schemars::json_schema!({"type": "string", "examples": ["lb/web/members"], "pattern": r"^[^\s/]+/\S*$"});
+    let what = "`NAMESPACE/KEY`, `NAMESPACE/KEY/members`, `hosts/FQDN`, or `NAMESPACE/`.";
+    to.at(
+        "/api/v2/sessions",
+        [
+            post("Begins a session of somebody who says a password", login)
+                .open()
+                .body::<Login>()
+                .creates::<Began>("The token of the session, shown this once.")
+                .refuses(&[401, 403, 507]),
+            delete("Ends the session whose token is shown", logout).answers_nothing("It is ended."),
+        ],
+    )
+    .at("/api/v2/whoami", [get("Who asks, as the server sees it", whoami).answers::<Who>("Who.")])
+    .at(
+        "/api/v2/can",
+        [get("Whether somebody may do something, and what decides it", can)
+            .takes([
+                query::<String>("user", "Of whom: a user, or `agent NAMESPACE`; left out: who asks."),
+                text("verb", verbs, "What they would do.").required(),
+                text("on", keys, what).required(),
+            ])
+            .answers::<May>("Yes or no.")],
+    )
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Login {
+    #[schemars(length(min = 1, max = 253))]
+    user: String,
+    #[schemars(length(max = 1024))]
+    password: String,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Began {
+    /// `Authorization: Bearer TOKEN` from now on.
+    token: String,
+    user: String,
+    expires: Timestamp,
+}
+
+/// `POST /api/v2/sessions`
+async fn login(ask: Ask, body: Body) -> Answer {
+    let ask = ask.only(&[])?;
+    let _turn = ask.app.write_turn()?;
+    let Login { user, password } =
+        Text::read(&ask, body, Accepts::Documents, ask.app.limits.document).await?.map()?;
+    let began = ask.app.login(&user, &password, ask.caller.origin.clone()).await?;
+    let (token, user, expires) = (began.token, began.user, began.expires);
+    ask.shape.with(StatusCode::CREATED, &Began { token, user, expires })
+}
+
+/// `DELETE /api/v2/sessions`
+async fn logout(ask: Ask) -> Answer<StatusCode> {
+    let ask = ask.only(&[])?;
+    let _turn = ask.app.write_turn()?;
+    ask.app.logout(&ask.caller.who, ask.caller.origin.clone()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Who {
+    principal: String,
+    groups: Vec<String>,
+    administrator: bool,
+    /// From where.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    origin: Option<String>,
+    /// When what was shown expires.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<Timestamp>,
+}
+
+/// `GET /api/v2/whoami`
+async fn whoami(ask: Ask) -> Answer {
+    let ask = ask.only(&[])?;
+    let Caller { who, index, origin, until, .. } = &*ask.caller;
+    ask.shape.ok(&Who {
+        principal: who.name.clone(),
+        groups: index.groups(&who.name).to_vec(),
+        administrator: index.is_admin(who),
+        origin: origin.clone(),
+        expires: *until,
+    })
+}
+
+#[derive(Serialize, JsonSchema)]
+struct May {
+    may: bool,
+    /// What decides it.
+    rule: String,
+}
+
+/// `GET /api/v2/can?user=ann&verb=write&on=lb/web/members`: of oneself anybody may ask, of others administrators.
+async fn can(ask: Ask) -> Answer {
+    let ask = ask.only(&["user", "verb", "on"])?;
+    let caller = &*ask.caller;
+    let missing = |name: &str| Problem::bad_request(format!("{name} is missing")).with("field", name);
+    let verb = match ask.params.get("verb").ok_or_else(|| missing("verb"))? {
+        "read" => Verb::Read,
+        "write" => Verb::Write,
+        other => return Err(Problem::bad_request(format!("verb={other:?} is neither read nor write")).with("field", "verb")),
+    };
+    let on = ask.params.get("on").ok_or_else(|| missing("on"))?;
+    let who = match ask.params.get("user").filter(|user| *user != caller.who.name) {
+        None => caller.who.clone(),
+        Some(user) => {
+            caller.must_administer()?;
+            known(caller, user)?
+        }
+    };
+    let answer = match asked(on)? {
+        Asked::Rules(target) => caller.index.may(&who, verb, target).map(|by| by.to_string()),
+        Asked::Access => caller.index.administers(&who).map(|by| by.to_string()),
+    };
+    let (may, rule) = match answer {
+        Ok(rule) => (true, rule),
+        Err(Denied { rule, .. }) => (false, rule),
+    };
+    ask.shape.ok(&May { may, rule })
+}
+
+fn known(caller: &Caller, user: &str) -> Answer<Principal> {
+    match caller.index.named(user) {
+        Known::Principal(who) => Ok(who),
+        Known::Not(why) => Err(Problem::not_found(format!("{user}: {why}"))),
+    }
+}
+
+enum Asked<'a> {
+    Rules(Target<'a>),
+    Access,
+}
+
+/// What is asked about, as people write it.
+fn asked(on: &str) -> Answer<Asked<'_>> {
+    let (namespace, rest) = on
+        .split_once('/')
+        .ok_or_else(|| Problem::bad_request(format!("on={on:?} is not NAMESPACE/KEY")).with("field", "on"))?;
+    if namespace == shoal_core::ACCESS {
+        return Ok(Asked::Access);
+    }
+    if rest.is_empty() {
+        return Ok(Asked::Rules(Target::namespace(namespace)));
+    }
+    let (key, facet) = match rest.strip_suffix("/members") {
+        Some(key) => (key, Facet::Members),
+        None => (rest, Facet::Data),
+    };
+    // A host is asked about as it is kept.
+    if let Ok(Kind::Host(_)) = format!("{namespace}/{key}").parse::<Key>().map(|key| key.kind())
+        && key.bytes().any(|b| b.is_ascii_uppercase())
+    {
+        return Err(Problem::bad_request(format!("write {on:?} in lower case, as hosts are kept")).with("field", "on"));
+    }
+    Ok(Asked::Rules(Target { namespace, key: Some(key), facet }))
+}
