@@ -41,6 +41,7 @@ impl World {
     fn serve(&self, name: &str, listen: &[&str]) -> Result<Process> {
         let mut command = Command::new(binary("shoal-hostdb")?);
         command.arg("--store").arg(format!("sqlite:{}", self.dir.path().join("shoal.db").display()));
+        command.args(["--access", "off"]);
         for address in listen {
             command.arg("--listen").arg(address.trim_start_matches("http://"));
         }

@@ -437,6 +437,10 @@ impl By {
     /// From the headers `Shoal-Author`, `Shoal-Message` and `Idempotency-Key`, else from the query; `author` and
     /// `message` of a body go before both.
     pub(crate) fn of(ask: &Ask, author: Option<String>, message: Option<String>) -> Answer<Self> {
+        // Who was authenticated need not say it again.
+        let known = Some(&ask.caller.who).filter(|who| ask.caller.asked && !who.is_anonymous());
+        let one = ask.headers.contains_key("shoal-author") || ask.params.get("author").is_some();
+        let author = author.or_else(|| known.filter(|_| !one).map(|who| who.name.clone()));
         Self::from(&ask.headers, &ask.params, author, message)
     }
 

@@ -259,7 +259,7 @@ fn serve_runs_the_server_until_it_is_told_to_stop() {
     let dir = tempfile::tempdir().unwrap();
     let store = format!("sqlite:{}", dir.path().join("shoal.db").display());
     let mut child = Command::new(env!("CARGO_BIN_EXE_shoal"))
-        .args(["--store", &store, "serve", "--listen", "127.0.0.1:0"])
+        .args(["--store", &store, "serve", "--listen", "127.0.0.1:0", "--access", "off"])
         .env("RUST_LOG", "info")
         .stderr(std::process::Stdio::piped())
         .spawn()

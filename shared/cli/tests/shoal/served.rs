@@ -18,7 +18,7 @@ impl Served {
         let dir = tempfile::tempdir().unwrap();
         let store = format!("sqlite:{}", dir.path().join("shoal.db").display());
         let mut child = Command::new(env!("CARGO_BIN_EXE_shoal"))
-            .args(["--store", &store, "serve", "--listen", "127.0.0.1:0"])
+            .args(["--store", &store, "serve", "--listen", "127.0.0.1:0", "--access", "off"])
             .env("SHOAL_LOG", "info")
             .stderr(Stdio::piped())
             .spawn()

@@ -49,10 +49,8 @@ impl Guarded {
         {
             this.token(id, owner, json!({})).await;
         }
-        // Whom nothing is open, not even what nobody speaks of.
-        let all = ["hosts", "lb", "dns", "tags", "facts", "schemas", "approvals", "pauses", "any"];
+        // To whom nothing is open, not even what no rule speaks of.
         this.token("none", "bob", json!({"scope": {"namespaces": []}})).await;
-        let _ = all;
         this.edits(vec![
             json!({"edit": "put_host", "host": "web1.example.com", "document": {"address": "192.0.2.1"}}),
             json!({"edit": "put_host", "host": "web2.example.com", "document": {}}),
@@ -198,6 +196,9 @@ async fn no_route_is_forgotten() {
             200 => {
                 let list: Value = serde_json::from_str(&text).unwrap();
                 assert_eq!(list["items"], json!([]), "{name}: {text}");
+                // It says that it left something out, where there is something.
+                let none = ["GET /api/v2/claims", "GET /api/v2/status", "GET /api/v2/store/claims", "GET /api/v2/store/reports"];
+                assert!(none.contains(&name.as_str()) || list["hidden"].as_u64() > Some(0), "{name}: {text}");
                 said.push(name.clone());
             }
             _ => panic!("{name}{query}: {status} {text}"),
@@ -213,8 +214,7 @@ async fn no_route_is_forgotten() {
     let mut open: Vec<String> = open.map(str::to_owned).into();
     open.sort();
     assert_eq!(opened, open);
-    assert!(asked > 70, "{asked}");
-    // Lists say that they left something out.
+    assert!(asked > 60, "{asked}");
     assert!(said.len() > 5, "{said:?}");
     g.server.stop().await;
 }
@@ -305,11 +305,13 @@ async fn what_one_may_not_read_is_refused_or_counted() {
         let body = refused(g.ask("carl", "GET", path), 403, "denied", &[]).await;
         assert!(body["rule"].as_str().unwrap().contains("lb/secret"), "{path}: {body}");
     }
-    let all = [g.get("carl", "/api/v2/commits").await, g.get("carl", "/api/v2/diff?from=0").await, g.get("carl", "/api/v2/commits/11").await];
+    let setup = format!("/api/v2/commits/{}", g.database.view().revision());
+    let all = [g.get("carl", "/api/v2/commits").await, g.get("carl", "/api/v2/diff?from=0").await, g.get("carl", &setup).await];
     for list in &all {
         assert!(!list.to_string().contains("secret"), "{list}");
     }
     assert!(all[0]["hidden"].as_u64().unwrap() > 5 && all[1]["hidden"].as_u64().unwrap() > 5, "{all:?}");
+    assert_eq!(all[2]["hidden"], 2, "{all:?}");
     // What is below `access/` is in no wider range, and its hashes in none.
     g.delete("access/rules/lb/secret").await;
     let (_, page) = g.post("carl", "/api/v2/store/read", &json!({"range": "all", "limit": 1000})).await;
@@ -330,9 +332,9 @@ async fn what_one_may_not_read_is_refused_or_counted() {
         let response = g.write("root", method, path, &body).send().await.unwrap();
         assert_eq!(response.status(), 200, "{path}");
         shown += &response.text().await.unwrap();
-        refused(g.write("carl", method, path, &body), 403, "denied", &[]).await.to_string();
-        if path == "/api/v2/history/access/tokens/ann" {
-            break;
+        let own = path.starts_with("/api/v2/access") || path.contains("/access/tokens") || path.ends_with("/log");
+        if own {
+            refused(g.write("carl", method, path, &body), 403, "denied", &["access/ is for administrators"]).await;
         }
     }
     for _ in 0..8 {

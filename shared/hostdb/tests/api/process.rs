@@ -17,7 +17,7 @@ struct Program {
 
 fn command(store: &str, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_shoal-hostdb"));
-    command.args(["--store", store, "--log-format", "json"]).args(more);
+    command.args(["--store", store, "--log-format", "json", "--access", "off"]).args(more);
     // The name that every program of Shoal has in common counts.
     command.env("SHOAL_LOG", "info").env("RUST_LOG", "off");
     command.stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);

@@ -159,7 +159,7 @@ pub(crate) fn start_server(dir: &Path, database: &Path) -> anyhow::Result<(Proce
     let port = ports::free()?;
     let mut command = Command::new(binary("shoal-hostdb")?);
     command.arg("--store").arg(format!("sqlite:{}", database.display()));
-    command.args(["--listen", &format!("127.0.0.1:{port}")]);
+    command.args(["--access", "off", "--listen", &format!("127.0.0.1:{port}")]);
     let mut server = Process::start("hostdb", dir, &mut command)?;
     let url = format!("http://127.0.0.1:{port}/readyz");
     wait::until("the server", PATIENCE, || {
