@@ -1,5 +1,6 @@
 //! What the command line may say.
 
+mod access;
 mod agents;
 mod database;
 mod manual;
@@ -11,6 +12,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use shoal_hostdb::{DEFAULT_STORE, ServeArgs};
 
+pub(crate) use self::access::{
+    Acl, AclSet, AclWork, Can, Entry, GroupCommand, GroupWork, NewToken, Password, ReviewCommand, ReviewWork,
+    Revoke, Ruled, TokenCommand, TokenWork, UserCommand, UserWork, Wanted, When,
+};
 pub(crate) use self::agents::{Adopt, Approve, Pause, Status, Wait};
 pub(crate) use self::database::{Database, Work};
 pub(crate) use self::manual::{Completions, Manual, Program};
@@ -81,6 +86,9 @@ pub(crate) struct Sign {
     /// Who says so; without it $SHOAL_AUTHOR, else $USER
     #[arg(long, value_name = "NAME")]
     pub(crate) author: Option<String>,
+    /// Propose it, for somebody else to approve (`shoal review`), instead of doing it
+    #[arg(long)]
+    pub(crate) review: bool,
 }
 
 /// What to do.
@@ -215,6 +223,60 @@ Examples:
   shoal adopt dns/example.com --plan                   what is there, and what is wanted
   shoal adopt dns/example.com example.com/web1 -m 'the old printer record is ours'")]
     Adopt(Adopt),
+    /// Show and change who may do what in a namespace, or with one key
+    #[command(after_help = "\
+Rights are none, ro or rw: of the data (the document), of the members, or of both (ann=rw). Whom: a user, @GROUP, 'agent NAME',
+'*' (who said who they are), anonymous. The nearest row that names somebody decides: the key's, then its namespace's.
+Examples:
+  shoal acl show                                          all of it
+  shoal acl set lb/ @web=rw '*=ro' -m 'the web team'      a namespace
+  shoal acl set lb/web ann=data:rw,members:ro -m 'ports'  one key; ann- takes an entry out
+  shoal acl set lb/gold --protected -m 'asks a second person'
+  shoal acl remove lb/web -m 'as the namespace has it'")]
+    Acl(Acl),
+    /// Ask whether somebody may do something, and what decides it; exits with 0 for yes and 1 for no
+    #[command(after_help = "\
+Examples:
+  shoal can ann write lb/web              its document
+  shoal can ann write lb/web/members
+  shoal can 'agent dns' read hosts/web1.example.com")]
+    Can(Can),
+    /// Make, list and revoke the tokens by which people and programs are known
+    #[command(after_help = "\
+A token is shown once; the database has only its hash. It can do what its owner may, less what its scope leaves out.
+Examples:
+  shoal token create --owner ann --expires 90d -m 'her laptop'
+  shoal token create --owner ci --namespace lb --read-only -m 'the build'
+  shoal token create --agent dns -m 'ns1'
+  shoal token list
+  shoal token revoke 0a1b2c3d4e5f -m 'lost'")]
+    Token(TokenCommand),
+    /// Make, list and remove users, and set their passwords
+    #[command(after_help = "\
+Examples:
+  shoal user add ann -m 'joined'
+  systemd-ask-password | shoal user password ann -f - -m 'first password'
+  shoal user disable ann -m 'left'        nothing is taken from her any more, neither token nor password
+  shoal user list")]
+    User(UserCommand),
+    /// Put users into groups; who is in `admins` may do everything
+    #[command(after_help = "\
+Examples:
+  shoal group add web ann bob -m 'the web team'
+  shoal group remove web bob -m 'moved'
+  shoal group list")]
+    Group(GroupCommand),
+    /// Propose changes for somebody else to approve, and approve or reject them
+    #[command(after_help = "\
+Every command that writes takes --review, too.
+Examples:
+  shoal review propose -f change.yaml -m 'more web servers'
+  shoal tag lb/gold +web4.example.com --review -m 'one more'
+  shoal review list
+  shoal review show 3f9a0c12
+  shoal review approve 3f9a0c12 -m 'looks right'
+  shoal review reject 3f9a0c12 -m 'not on a Friday'")]
+    Review(ReviewCommand),
     /// Write the database as documents that `apply -f` takes, or its history as a git repository
     #[command(after_help = "\
 Documents come one after the other, all of one revision. With --git each revision becomes a git commit with its author,

@@ -63,6 +63,9 @@ pub(crate) enum Failure {
     /// Something waits for a person.
     #[error("{0}")]
     Held(String),
+    /// The answer is no, and was given.
+    #[error("no")]
+    No,
     /// It is not done yet.
     #[error("{0}")]
     Waiting(String),
@@ -117,7 +120,7 @@ impl Failure {
 
 /// The failure as it is printed: what, why, and nothing twice. `None`: nothing is to be printed.
 pub(crate) fn report(failure: &Failure) -> Option<String> {
-    if matches!(failure, Failure::Closed(_) | Failure::Pending) {
+    if matches!(failure, Failure::Closed(_) | Failure::Pending | Failure::No) {
         return None;
     }
     let mut text = failure.to_string();

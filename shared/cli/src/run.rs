@@ -11,7 +11,7 @@ use clap::Parser as _;
 use jiff::Timestamp;
 use shoal_store::Store;
 
-use crate::args::{Cli, Command, ImportFrom, rewrite};
+use crate::args::{AclWork, Cli, Command, GroupWork, ImportFrom, TokenWork, UserWork, rewrite};
 use crate::commands;
 use crate::failure::{self, Failure, Outcome};
 use crate::out::Out;
@@ -57,7 +57,7 @@ fn real(cli: Cli) -> Outcome {
             true => shoal_hostdb::open_store(&cli.store).await?,
             false => shoal_hostdb::open_existing(&cli.store).await?,
         };
-        let mut session = Session { store, out: Out::stdout(cli.output), env: Env::real() };
+        let mut session = Session { store, out: Out::stdout(cli.output), env: Env::real(), served: served(&cli.store) };
         commands::run(&mut session, cli.command).await
     })
 }
@@ -68,6 +68,11 @@ fn begins(command: &Command) -> bool {
     let plan = match command {
         Command::Put(args) => args.plan,
         Command::Apply(args) => args.plan,
+        // Before a server begins, somebody must be let in.
+        Command::Acl(args) => return matches!(args.work, AclWork::Set(_)),
+        Command::Token(args) => return matches!(args.work, TokenWork::Create(_)),
+        Command::User(args) => return matches!(args.work, UserWork::Add { .. }),
+        Command::Group(args) => return matches!(args.work, GroupWork::Add { .. }),
         Command::Import(args) => match &args.from {
             ImportFrom::Ansible(args) => args.plan,
             ImportFrom::Zone(args) => args.plan,
@@ -113,6 +118,11 @@ fn finish(outcome: Outcome) -> ExitCode {
     }
 }
 
+/// Whether this is a server's address.
+fn served(store: &str) -> bool {
+    ["http:", "https:", "unix:"].iter().any(|scheme| store.starts_with(scheme))
+}
+
 /// How wide the terminal of [`run`] is.
 const WIDTH: u16 = 100;
 
@@ -135,6 +145,7 @@ pub async fn run(
         store,
         out: Out::to(cli.output, Some(WIDTH), sink),
         env: Env { author, editor: None, now },
+        served: false,
     };
     match commands::run(&mut session, cli.command).await {
         Ok(()) => (0, None),

@@ -41,6 +41,8 @@ pub(crate) struct Session {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) out: Out,
     pub(crate) env: Env,
+    /// Whether a server is between: it knows who is who.
+    pub(crate) served: bool,
 }
 
 impl Session {
@@ -53,7 +55,7 @@ impl Session {
     ///
     /// # Errors
     /// No message, or nobody to name.
-    fn signed(&self, sign: &Sign, plan: bool) -> Outcome<(String, String)> {
+    pub(crate) fn signed(&self, sign: &Sign, plan: bool) -> Outcome<(String, String)> {
         if plan {
             // Nobody is asked for what is not written.
             return Ok(("nobody".to_owned(), "plan".to_owned()));
@@ -81,8 +83,30 @@ impl Session {
 
     /// Does the edits as one commit and says so, or with `plan` shows what they would change.
     pub(crate) async fn write(&mut self, sign: &Sign, plan: bool, edits: Vec<Edit>) -> Outcome {
+        match Database::open(self.store.clone()).await {
+            Ok(database) => self.write_to(&database, sign, plan, edits).await,
+            // Who may not read all of it still may write some: the server works it out.
+            Err(StoreError::Denied(why)) if !plan && !sign.review => {
+                let proposal = self.proposal(sign, plan, edits)?;
+                let proposed = self.store.propose(&proposal).await;
+                match proposed.map_err(|error| not_done(TransactError::Store(error)))? {
+                    Some(Proposed { committed, warnings }) => {
+                        let done = Done { committed, warnings, touched: shoal_core::Touched::default() };
+                        self.done(&proposal.author, &done, &[])
+                    }
+                    None => Err(Failure::reading("the database")(StoreError::Denied(why))),
+                }
+            }
+            Err(error) => Err(Failure::reading("the database")(error)),
+        }
+    }
+
+    /// Does the edits as one commit, and leaves it to the caller to say so.
+    pub(crate) async fn write_quietly(&self, sign: &Sign, edits: Vec<Edit>) -> Outcome<(String, Done)> {
         let database = self.database().await?;
-        self.write_to(&database, sign, plan, edits).await
+        let proposal = self.proposal(sign, false, edits)?;
+        let author = proposal.author.clone();
+        Ok((author, database.transact(proposal).await.map_err(not_done)?))
     }
 
     /// The same on a database that was opened before.
@@ -94,6 +118,9 @@ impl Session {
         edits: Vec<Edit>,
     ) -> Outcome {
         let proposal = self.proposal(sign, plan, edits)?;
+        if sign.review && !plan {
+            return crate::commands::review::propose(self, database, proposal).await;
+        }
         if plan {
             let prepared = database.preview(&proposal).await.map_err(|r| Failure::Refused(Box::new(r)))?;
             let changes = changes::before(&*self.store, prepared.commit.changes, None).await?;
@@ -264,6 +291,11 @@ pub(crate) fn not_done(error: TransactError) -> Failure {
             Failure::Store { what: what.to_owned(), error }
         }
         TransactError::Busy { .. } => Failure::Busy(error),
+        // Only a server judges, and it says so in its store's words.
+        TransactError::Denied(denied) => {
+            let error = StoreError::Denied(denied.to_string());
+            Failure::Store { what: "nothing was written".to_owned(), error }
+        }
     }
 }
 

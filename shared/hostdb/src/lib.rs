@@ -22,6 +22,7 @@ mod api;
 mod app;
 mod args;
 mod connection;
+pub mod credentials;
 mod db;
 mod etag;
 mod guard;

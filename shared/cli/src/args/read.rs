@@ -20,7 +20,7 @@ pub(crate) struct Get {
 /// `export`
 #[derive(Args, Debug)]
 pub(crate) struct Export {
-    /// Hosts, tags, keys, or areas (`hosts/`, `dns/`); without any, everything but approvals
+    /// Hosts, tags, keys, or areas (`hosts/`, `dns/`); without any, everything but approvals and who may do what
     pub(crate) names: Vec<String>,
     /// As it was at this revision; with --git, up to it
     #[arg(long, value_name = "N", value_parser = super::revision)]

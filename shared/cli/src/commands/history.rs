@@ -51,17 +51,26 @@ pub(crate) async fn log(session: &mut Session, args: Log) -> Outcome {
             vec![
                 entry.info.revision.to_string(),
                 time(&entry.info),
-                entry.info.author.clone(),
+                who(&entry.info),
+                entry.info.origin.clone().unwrap_or_default(),
                 entry.info.message.lines().next().unwrap_or_default().to_owned(),
                 what.join(", "),
             ]
         });
         out.table(
-            &["REVISION", "TIME", "AUTHOR", "MESSAGE", "CHANGED"],
+            &["REVISION", "TIME", "AUTHOR", "FROM", "MESSAGE", "CHANGED"],
             rows.collect(),
             "nothing was ever written here",
         )
     })
+}
+
+/// Whose a commit is, and who sent it where that is somebody else.
+fn who(info: &CommitInfo) -> String {
+    match info.principal.as_ref().filter(|principal| **principal != info.author) {
+        Some(principal) => format!("{} (by {principal})", info.author),
+        None => info.author.clone(),
+    }
 }
 
 fn time(info: &CommitInfo) -> String {
@@ -78,9 +87,11 @@ pub(crate) async fn show(session: &mut Session, args: Show) -> Outcome {
     let changes = changes::before(&*session.store, changes, Some(before)).await?;
     let value = serde_json::json!({"commit": info, "changes": changes});
     session.out.print(&value, |out| {
-        let CommitInfo { revision, author, message, .. } = &info;
+        let CommitInfo { revision, message, origin, .. } = &info;
+        let from = origin.as_ref().map(|origin| format!("from     {origin}\n")).unwrap_or_default();
+        let (author, time) = (who(&info), time(&info));
         let head =
-            format!("revision {revision}\nauthor   {author}\ntime     {}\n\n    {message}\n\n", time(&info));
+            format!("revision {revision}\nauthor   {author}\n{from}time     {time}\n\n    {message}\n\n");
         head + &changes::text(out, &changes)
     })
 }

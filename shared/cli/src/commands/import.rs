@@ -41,6 +41,9 @@ async fn from_ansible(session: &mut Session, args: ImportAnsible) -> Outcome {
             session.out.print(&import.report, |_| import.report.to_string())?;
             return if import.edits.is_empty() { Ok(()) } else { Err(Failure::Pending) };
         }
+        if args.sign.review {
+            return session.write(&args.sign, false, import.edits).await;
+        }
         let proposal = Proposal { pre: import.pre, ..session.proposal(&args.sign, false, import.edits)? };
         let author = proposal.author.clone();
         let database = session.database().await?;

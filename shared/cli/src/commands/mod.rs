@@ -1,5 +1,6 @@
 //! One module for each group of commands.
 
+mod access;
 mod adopt;
 mod approve;
 pub(crate) mod database;
@@ -12,11 +13,14 @@ mod import;
 pub(crate) mod manual;
 mod members;
 mod pause;
+mod people;
 mod put;
+pub(crate) mod review;
 mod rollback;
 mod search;
 mod status;
 mod tag;
+mod token;
 mod wait;
 
 use shoal_core::{Edit, Expect};
@@ -51,6 +55,12 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> Outcome {
         Command::Resume(args) => pause::run(session, args, false).await,
         Command::Adopt(args) => adopt::run(session, args).await,
         Command::Approve(args) => approve::run(session, args).await,
+        Command::Acl(args) => access::acl(session, args).await,
+        Command::Can(args) => access::can(session, args).await,
+        Command::Token(args) => token::run(session, args).await,
+        Command::User(args) => people::user(session, args).await,
+        Command::Group(args) => people::group(session, args).await,
+        Command::Review(args) => review::run(session, args).await,
         Command::Export(args) => export::run(session, args).await,
         Command::Import(args) => import::run(session, args).await,
         Command::Database(_) => Err(Failure::Usage("the file is worked on by the program itself".to_owned())),

@@ -1,7 +1,7 @@
 //! `shoal put` and `shoal apply`: hosts and tags from arguments and files.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
@@ -62,10 +62,10 @@ fn is_late(failure: &Failure, new: bool) -> bool {
     }
 }
 
-pub(crate) async fn apply(session: &mut Session, args: Apply) -> Outcome {
+/// What the documents of some files mean.
+pub(super) fn edits_of(files: &[PathBuf]) -> Outcome<Vec<Edit>> {
     let mut edits = Vec::new();
-    session.out.begin("reading what is to be applied");
-    for path in &args.file {
+    for path in files {
         edits.extend(entries(path)?.into_iter().map(Entry::into_edit));
     }
     if edits.is_empty() {
@@ -73,6 +73,12 @@ pub(crate) async fn apply(session: &mut Session, args: Apply) -> Outcome {
             "nothing was written: there are no documents in what was given".to_owned(),
         ));
     }
+    Ok(edits)
+}
+
+pub(crate) async fn apply(session: &mut Session, args: Apply) -> Outcome {
+    session.out.begin("reading what is to be applied");
+    let edits = edits_of(&args.file)?;
     let many = edits.len();
     session.out.say(|| format!("applying {many} document{}", if many == 1 { "" } else { "s" }));
     session.write(&args.sign, args.plan, edits).await

@@ -5,6 +5,7 @@ use std::fmt;
 use super::index::narrowed;
 use super::rows::{Review, Right, Rights, Rules};
 use super::{ADMINS, ANONYMOUS, Denied, EVERYBODY, Index, Principal, Sort};
+use crate::name::{is_host, is_namespace};
 use crate::{ACCESS, APPROVALS, Document, FACTS, HOSTS, Key, PAUSES, Range, SCHEMAS};
 
 /// What is wanted.
@@ -59,6 +60,32 @@ impl<'a> Target<'a> {
     #[must_use]
     pub fn namespace(namespace: &'a str) -> Self {
         Self { namespace, key: None, facet: Facet::Data }
+    }
+
+    /// What people write: `NAMESPACE/KEY`, `NAMESPACE/KEY/members`, `NAMESPACE/`; `None`: something below `access/`.
+    ///
+    /// # Errors
+    /// What it is not.
+    pub fn read(text: &'a str) -> Result<Option<Self>, String> {
+        let (namespace, rest) =
+            text.split_once('/').ok_or_else(|| format!("{text:?} is not NAMESPACE/KEY, nor NAMESPACE/"))?;
+        if namespace == ACCESS {
+            return Ok(None);
+        }
+        if !is_namespace(namespace) {
+            return Err(format!("{namespace:?} is no namespace"));
+        }
+        if rest.is_empty() {
+            return Ok(Some(Self::namespace(namespace)));
+        }
+        let (key, facet) = match rest.strip_suffix("/members") {
+            Some(key) => (key, Facet::Members),
+            None => (rest, Facet::Data),
+        };
+        if namespace == HOSTS && !is_host(key) {
+            return Err(format!("{key:?} is no host's name as it is kept (lower case)"));
+        }
+        Ok(Some(Self { namespace, key: Some(key), facet }))
     }
 
     /// What a row belongs to, as rules see it; `None`: it is below `access/`, where there are no rules.

@@ -5,16 +5,14 @@
 
 use std::time::Duration;
 
-use argon2::password_hash::phc::PasswordHash;
-use argon2::{Argon2, PasswordVerifier};
 use jiff::Timestamp;
 use shoal_core::access::{Principal, Scope, Secret, Token, TokenKind};
 use shoal_core::{Document, Edit, Expect, Key, Proposal};
 use tokio::sync::Semaphore;
 
-use super::identity::digest;
 use super::unknown;
 use crate::app::App;
+use crate::credentials::{PASSWORD, new_token, verify};
 use crate::problem::{Answer, Problem};
 
 /// How many passwords are checked at once: each takes 19 MiB and some 20 ms of a processor.
@@ -23,8 +21,6 @@ const AT_ONCE: usize = 2;
 const WAITING: usize = 64;
 /// How long a session lasts.
 const LASTS: Duration = Duration::from_secs(12 * 3600);
-/// The longest password, in octets.
-const MAX_PASSWORD: usize = 1024;
 /// How many ended sessions are swept up at a time.
 const SWEPT: usize = 100;
 
@@ -53,26 +49,6 @@ impl Default for Sessions {
     }
 }
 
-/// A new secret: 256 random bits, in hexadecimal.
-///
-/// # Errors
-/// The system has no random numbers.
-pub(crate) fn secret() -> Answer<(String, String)> {
-    let mut octets = [0; 38];
-    getrandom(&mut octets)?;
-    let text = data_encoding::HEXLOWER.encode(&octets);
-    let (id, secret) = text.split_at(12);
-    Ok((id.to_owned(), secret.to_owned()))
-}
-
-fn getrandom(octets: &mut [u8]) -> Answer<()> {
-    use rand::TryRngCore;
-    rand::rngs::OsRng.try_fill_bytes(octets).map_err(|error| {
-        let (status, title) = (http::StatusCode::INTERNAL_SERVER_ERROR, "The server failed");
-        Problem::new(status, "internal", title, format!("the system has no random numbers: {error}"))
-    })
-}
-
 impl App {
     /// Begins a session of a user who says their password. The session is committed before it is answered.
     ///
@@ -80,13 +56,16 @@ impl App {
     /// The password is not that user's, too many are being checked, or the store does not take the session.
     pub(crate) async fn login(&self, user: &str, password: &str, origin: Option<String>) -> Answer<Session> {
         self.password(user, password, origin.as_deref()).await?;
-        let (id, secret) = secret()?;
+        let new = new_token().map_err(|error| {
+            let (status, title) = (http::StatusCode::INTERNAL_SERVER_ERROR, "The server failed");
+            Problem::new(status, "internal", title, error.to_string())
+        })?;
         let created = Timestamp::now();
         let expires = created.saturating_add(LASTS).unwrap_or(created);
         let row = Token {
             kind: TokenKind::Session,
             owner: user.to_owned(),
-            hash: Secret(digest(&secret)),
+            hash: new.hash,
             scope: Scope::default(),
             created,
             expires: Some(expires),
@@ -94,7 +73,7 @@ impl App {
         };
         let key = |id: &str| format!("access/tokens/{id}").parse::<Key>();
         let value = Document::of(&row).map_err(|e| Problem::unwritable(&e))?;
-        let mut edits = vec![Edit::Write { key: key(&id)?, value, expect: Expect::Absent }];
+        let mut edits = vec![Edit::Write { key: key(&new.id)?, value, expect: Expect::Absent }];
         let index = self.keeper.index(&self.db);
         for (ended, token) in index.ended(user, created).take(SWEPT) {
             if token.kind == TokenKind::Session {
@@ -107,7 +86,7 @@ impl App {
             ..Proposal::new(user, "began a session", edits)
         };
         self.db.transact(proposal).await?;
-        Ok(Session { token: format!("shoal_{id}_{secret}"), user: user.to_owned(), expires })
+        Ok(Session { token: new.text, user: user.to_owned(), expires })
     }
 
     /// Whether this is the user's password. Takes as long where there is no such user.
@@ -115,13 +94,13 @@ impl App {
         let index = self.keeper.index(&self.db);
         let row = index.user(user).filter(|user| !user.disabled).and_then(|user| user.password.clone());
         let known = row.is_some();
-        let hash = row.map_or_else(|| NOBODY.to_owned(), |hash| hash.0);
+        let hash = row.unwrap_or_else(|| Secret(NOBODY.to_owned()));
         let busy = || Problem::busy("too many passwords are being checked: try again");
         let _place = self.sessions.queue.try_acquire().map_err(|_| busy())?;
         let _turn = self.sessions.turns.acquire().await.map_err(|_| busy())?;
         let said = password.to_owned();
         let right = tokio::task::spawn_blocking(move || verify(&hash, &said)).await.unwrap_or(false);
-        if known && right && password.len() <= MAX_PASSWORD {
+        if known && right && password.len() <= *PASSWORD.end() {
             tracing::info!(target: "audit", user, origin, "began a session");
             return Ok(());
         }
@@ -152,25 +131,14 @@ impl App {
     }
 }
 
-fn verify(hash: &str, password: &str) -> bool {
-    let Ok(hash) = PasswordHash::new(hash) else { return false };
-    Argon2::default().verify_password(password.as_bytes(), &hash).is_ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_hash_of_nobody_is_one() {
-        assert!(PasswordHash::new(NOBODY).is_ok());
-        assert!(!verify(NOBODY, "") && !verify("", "") && !verify("$argon2id$x", "x"));
-    }
-
-    #[test]
-    fn secrets_differ_and_have_all_their_bits() {
-        let (one, two) = (secret().unwrap(), secret().unwrap());
-        assert_ne!(one, two);
-        assert_eq!((one.0.len(), one.1.len()), (12, 64));
+    fn nobody_has_the_password_of_nobody() {
+        let nobody = Secret(NOBODY.to_owned());
+        assert!(argon2::password_hash::phc::PasswordHash::new(NOBODY).is_ok());
+        assert!(!verify(&nobody, "") && !verify(&nobody, "nobody"));
     }
 }

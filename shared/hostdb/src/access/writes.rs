@@ -1,7 +1,7 @@
 //! Writes: what is asked before anything is worked out, and of what came of it.
 
-use shoal_core::access::{Denied, Facet, Sort, Target, Verb};
-use shoal_core::{Commit, Edit, Key, Pre, Proposal, Range, TagName, View};
+use shoal_core::access::{Denied, Facet, Review, ReviewState, Sort, Target, Verb};
+use shoal_core::{Commit, Document, Edit, Key, Pre, Proposal, Range, TagName, View};
 
 use super::Caller;
 
@@ -72,12 +72,36 @@ impl Caller {
         proposal.origin.clone_from(&self.origin);
         proposal.principal = None;
         if self.asked {
+            for edit in &mut proposal.edits {
+                self.sign_review(edit);
+            }
             proposal.principal = Some(self.who.name.clone());
             if !self.index.is_admin(&self.who) || proposal.author.trim().is_empty() {
                 proposal.author.clone_from(&self.who.name);
             }
         }
         proposal
+    }
+
+    /// Whoever sends a proposal is its proposer, and who decides on one its reviewer: a client need not know its own name here.
+    fn sign_review(&self, edit: &mut Edit) {
+        let (key, value) = match edit {
+            Edit::Write { key, value, .. } | Edit::Row { key, value: Some(value), .. } => (key, value),
+            _ => return,
+        };
+        if !key.as_str().starts_with("access/reviews/") {
+            return;
+        }
+        // What is no review is refused for that.
+        let Ok(mut review) = value.to::<Review>() else { return };
+        if review.state == ReviewState::Open {
+            review.proposer.clone_from(&self.who.name);
+        } else {
+            review.reviewer = Some(self.who.name.clone());
+        }
+        if let Ok(signed) = Document::of(&review) {
+            *value = signed;
+        }
     }
 
     /// Whether the commit may happen; what it has to rest on, besides, is added to it.

@@ -7,8 +7,7 @@ use http::StatusCode;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use shoal_core::access::{Denied, Facet, Known, Principal, Target, Verb};
-use shoal_core::{Key, Kind};
+use shoal_core::access::{Denied, Known, Principal, Target, Verb};
 
 use crate::access::Caller;
 use crate::problem::{Answer, Problem};
@@ -131,12 +130,13 @@ async fn can(ask: Ask) -> Answer {
             known(caller, user)?
         }
     };
-    let answer = match asked(on)? {
-        Asked::Rules(target) => caller.index.may(&who, verb, target).map(|by| by.to_string()),
-        Asked::Access => caller.index.administers(&who).map(|by| by.to_string()),
+    let target = Target::read(on).map_err(|why| Problem::bad_request(why).with("field", "on"))?;
+    let answer = match target {
+        Some(target) => caller.index.may(&who, verb, target),
+        None => caller.index.administers(&who),
     };
     let (may, rule) = match answer {
-        Ok(rule) => (true, rule),
+        Ok(rule) => (true, rule.to_string()),
         Err(Denied { rule, .. }) => (false, rule),
     };
     ask.shape.ok(&May { may, rule })
@@ -147,33 +147,4 @@ fn known(caller: &Caller, user: &str) -> Answer<Principal> {
         Known::Principal(who) => Ok(who),
         Known::Not(why) => Err(Problem::not_found(format!("{user}: {why}"))),
     }
-}
-
-enum Asked<'a> {
-    Rules(Target<'a>),
-    Access,
-}
-
-/// What is asked about, as people write it.
-fn asked(on: &str) -> Answer<Asked<'_>> {
-    let (namespace, rest) = on
-        .split_once('/')
-        .ok_or_else(|| Problem::bad_request(format!("on={on:?} is not NAMESPACE/KEY")).with("field", "on"))?;
-    if namespace == shoal_core::ACCESS {
-        return Ok(Asked::Access);
-    }
-    if rest.is_empty() {
-        return Ok(Asked::Rules(Target::namespace(namespace)));
-    }
-    let (key, facet) = match rest.strip_suffix("/members") {
-        Some(key) => (key, Facet::Members),
-        None => (rest, Facet::Data),
-    };
-    // A host is asked about as it is kept.
-    if let Ok(Kind::Host(_)) = format!("{namespace}/{key}").parse::<Key>().map(|key| key.kind())
-        && key.bytes().any(|b| b.is_ascii_uppercase())
-    {
-        return Err(Problem::bad_request(format!("write {on:?} in lower case, as hosts are kept")).with("field", "on"));
-    }
-    Ok(Asked::Rules(Target { namespace, key: Some(key), facet }))
 }

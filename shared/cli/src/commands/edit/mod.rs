@@ -99,6 +99,10 @@ async fn store(
         said(session, &format!("{}: nothing was changed, so nothing was written", shown(key)))?;
         return Ok(Step::Done);
     }
+    if sign.review {
+        session.write(sign, false, vec![edit]).await?;
+        return Ok(Step::Done);
+    }
     let database: Database = session.database().await?;
     let proposal = session.proposal(sign, false, vec![edit])?;
     let author = proposal.author.clone();

@@ -99,7 +99,9 @@ async fn follow(session: &Session, import: &mut Import<'_>, after: Head, upto: R
 async fn commit(session: &Session, import: &mut Import<'_>, entry: &LogEntry) -> Outcome {
     let mut files: Vec<(String, Option<String>)> = Vec::new();
     let mut last: Option<&str> = None;
-    let mut changes: Vec<&Change> = entry.changes.iter().collect();
+    // Who may do what is no part of what people read there.
+    let told = |change: &&Change| change.key.namespace() != shoal_core::ACCESS;
+    let mut changes: Vec<&Change> = entry.changes.iter().filter(told).collect();
     changes.sort_by(|a, b| a.key.cmp(&b.key));
     let mut tags = std::collections::HashSet::new();
     for change in changes {

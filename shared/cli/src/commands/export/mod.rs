@@ -65,7 +65,7 @@ async fn group(
                     sink.document(session, &tag)?;
                 }
                 match row.key.kind() {
-                    Kind::Approval(..) if *range == Range::All => {}
+                    Kind::Approval(..) | Kind::Access(_) if *range == Range::All => {}
                     Kind::Tag(tag) => tags.open(tag, &row)?,
                     Kind::Member(tag, member) => tags.member(&tag, member, &row)?,
                     Kind::Host(_) => sink.document(session, &host(&row)?)?,
@@ -195,7 +195,9 @@ fn host(row: &Row) -> Outcome<Value> {
 }
 
 fn other(row: &Row) -> Value {
-    json!({"edit": "write", "key": row.key, "value": row.value})
+    // What is written into a file is read by whoever reads the file: hashes of secrets stay in the database.
+    let hidden = row.value.as_ref().and_then(|value| shoal_core::access::hidden(&row.key, value));
+    json!({"edit": "write", "key": row.key, "value": hidden.as_ref().or(row.value.as_ref())})
 }
 
 fn value<T: Serialize>(doc: &T) -> Value {

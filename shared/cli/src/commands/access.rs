@@ -1,0 +1,177 @@
+//! `shoal acl` and `shoal can`: the rules, and what they come to.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use shoal_core::access::{Denied, Index, Known, Rules, Target, Verb};
+use shoal_core::{Document, Edit, Expect, Key, Range, Row};
+use shoal_store::Query;
+
+use crate::args::{Acl, AclSet, AclWork, Can, Entry, Ruled, Wanted};
+use crate::failure::{Failure, Outcome};
+use crate::session::Session;
+
+/// The rows below `prefix`, by key.
+pub(super) async fn rows(session: &Session, prefix: &str) -> Outcome<Vec<Row>> {
+    let mut query = Query::new(Range::Prefix(prefix.to_owned()));
+    let mut all = Vec::new();
+    loop {
+        let page = session.store.read(&query).await.map_err(Failure::reading(prefix.trim_end_matches('/')))?;
+        all.extend(page.rows);
+        query.at = Some(page.at);
+        match page.next {
+            Some(next) => query.after = Some(next),
+            None => return Ok(all),
+        }
+    }
+}
+
+/// One row, if it is there.
+pub(super) async fn row(session: &Session, key: &Key) -> Outcome<Option<Row>> {
+    let query = Query::new(Range::Key(key.clone()));
+    Ok(session.store.read(&query).await.map_err(Failure::reading(key.as_str()))?.rows.pop())
+}
+
+/// A row as what it is; what cannot be read as that is nothing.
+pub(super) fn read<T: serde::de::DeserializeOwned + Default>(row: Option<&Row>) -> T {
+    row.and_then(|row| row.value.as_ref()?.to().ok()).unwrap_or_default()
+}
+
+/// The key of something below `access/`.
+pub(super) fn key(what: &str, name: &str) -> Outcome<Key> {
+    format!("access/{what}/{name}").parse().map_err(|e: shoal_core::BadName| Failure::Usage(e.to_string()))
+}
+
+/// That this stands there from now on, if what stands there is still what was seen.
+pub(super) fn put<T: Serialize>(key: Key, value: &T, seen: Option<&Row>) -> Outcome<Edit> {
+    let value = Document::of(value).map_err(|e| Failure::Other(anyhow::anyhow!("cannot write {key}: {e}")))?;
+    let expect = seen.map_or(Expect::Absent, |row| Expect::At(row.revision));
+    Ok(Edit::Write { key, value, expect })
+}
+
+#[derive(Serialize)]
+struct Shown {
+    of: String,
+    #[serde(flatten)]
+    rules: Rules,
+}
+
+/// `acl`
+pub(crate) async fn acl(session: &mut Session, args: Acl) -> Outcome {
+    match args.work {
+        AclWork::Show { of } => show(session, of).await,
+        AclWork::Set(args) => set(session, args).await,
+        AclWork::Remove { of: Ruled(key), sign } => {
+            let key: Key = key.parse().map_err(|e: shoal_core::BadName| Failure::Usage(e.to_string()))?;
+            session.write(&sign, false, vec![Edit::Delete { key, follow: false, expect: Expect::Exists }]).await
+        }
+    }
+}
+
+async fn show(session: &mut Session, of: Option<Ruled>) -> Outcome {
+    let wanted = of.map(|Ruled(key)| key);
+    let about = |key: &str| {
+        wanted.as_deref().is_none_or(|of| key == of || key.strip_prefix(of).is_some_and(|rest| rest.starts_with('/')))
+    };
+    let all: Vec<Shown> = rows(session, "access/rules/")
+        .await?
+        .iter()
+        .filter(|row| about(row.key.as_str()))
+        .map(|row| Shown { of: place(row.key.as_str()), rules: read(Some(row)) })
+        .collect();
+    session.out.print(&all, |out| {
+        let mut lines = Vec::new();
+        for Shown { of, rules } in &all {
+            for (who, rights) in &rules.allow {
+                lines.push(vec![of.clone(), who.clone(), rights.data.to_string(), rights.members.to_string()]);
+            }
+            if let Some(protected) = rules.protected {
+                let word = if protected { "protected" } else { "unprotected" };
+                lines.push(vec![of.clone(), word.to_owned()]);
+            }
+        }
+        let empty = "no rules: who says who they are reads, and only administrators write (`shoal group list` shows who)";
+        out.table(&["OF", "WHO", "DATA", "MEMBERS"], lines, empty)
+    })
+}
+
+/// What rules are about, as people write it.
+fn place(key: &str) -> String {
+    let place = key.strip_prefix("access/rules/").unwrap_or(key);
+    if place.contains('/') { place.to_owned() } else { format!("{place}/") }
+}
+
+async fn set(session: &mut Session, args: AclSet) -> Outcome {
+    let AclSet { of: Ruled(key), entries, protected, unprotected, sign } = args;
+    let key: Key = key.parse().map_err(|e: shoal_core::BadName| Failure::Usage(e.to_string()))?;
+    let seen = row(session, &key).await?;
+    let mut rules: Rules = read(seen.as_ref());
+    for Entry(who, rights) in entries {
+        match rights {
+            Some(rights) => drop(rules.allow.insert(who, rights)),
+            None if rules.allow.remove(&who).is_some() => {}
+            None => {
+                let of = place(key.as_str());
+                return Err(Failure::Missing(format!("{of} has no entry of {who}; `shoal acl show {of}` shows what it has")));
+            }
+        }
+    }
+    if protected || unprotected {
+        rules.protected = Some(protected);
+    }
+    let edit = put(key, &rules, seen.as_ref())?;
+    session.write(&sign, false, vec![edit]).await
+}
+
+#[derive(Serialize)]
+struct May<'a> {
+    may: bool,
+    rule: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<&'a str>,
+}
+
+/// `can`
+pub(crate) async fn can(session: &mut Session, args: Can) -> Outcome {
+    let Can { user, verb, on } = args;
+    let target = Target::read(&on).map_err(Failure::Usage)?;
+    let mut index = Index::default();
+    for row in rows(session, "access/").await? {
+        if let Some(value) = &row.value {
+            index.add(&row.key, value);
+        }
+    }
+    let who = match index.named(&user) {
+        Known::Principal(who) => who,
+        Known::Not(why) => return Err(Failure::Missing(format!("{user}: {why}"))),
+    };
+    let verb = match verb {
+        Wanted::Read => Verb::Read,
+        Wanted::Write => Verb::Write,
+    };
+    let answer = match target {
+        Some(target) => index.may(&who, verb, target),
+        None => index.administers(&who),
+    };
+    let protected = target.filter(|_| verb == Verb::Write).and_then(|target| index.protected(target));
+    match answer {
+        Ok(by) => {
+            let rule = by.to_string();
+            let also = protected.map(|rule| format!("; through a review alone ({rule})")).unwrap_or_default();
+            session.out.print(&May { may: true, rule: rule.clone(), hint: None }, |_| format!("yes: {rule}{also}\n"))
+        }
+        Err(Denied { rule, hint, .. }) => {
+            let no = May { may: false, rule: rule.clone(), hint: Some(&hint) };
+            session.out.print(&no, |_| format!("no: {rule}; {hint}\n"))?;
+            Err(Failure::No)
+        }
+    }
+}
+
+/// The rows of one kind, by name.
+pub(super) async fn by_name(session: &Session, what: &str) -> Outcome<BTreeMap<String, Row>> {
+    let prefix = format!("access/{what}/");
+    let rows = rows(session, &prefix).await?;
+    let name = |row: Row| Some((row.key.as_str().strip_prefix(&prefix)?.to_owned(), row));
+    Ok(rows.into_iter().filter_map(name).collect())
+}

@@ -1,0 +1,182 @@
+//! `shoal user` and `shoal group`.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, Read};
+use std::path::Path;
+
+use serde::Serialize;
+use shoal_core::access::{Group, Token, User};
+use shoal_core::{Edit, Expect};
+use shoal_hostdb::credentials::hash_password;
+
+use super::access::{by_name, key, put, read, row};
+use crate::args::{GroupCommand, GroupWork, Password, UserCommand, UserWork};
+use crate::failure::{Failure, Outcome};
+use crate::session::Session;
+
+/// The longest first line that is read, in octets.
+const LINE: u64 = 4096;
+
+/// `user`
+pub(crate) async fn user(session: &mut Session, args: UserCommand) -> Outcome {
+    match args.work {
+        UserWork::Add { name, agent, sign } => {
+            let key = key("users", &name)?;
+            let seen = row(session, &key).await?;
+            let have: User = read(seen.as_ref());
+            let user = User { agent: agent.or(have.agent), disabled: false, ..have };
+            let edit = put(key, &user, seen.as_ref())?;
+            session.write(&sign, false, vec![edit]).await
+        }
+        UserWork::Password(args) => password(session, args).await,
+        UserWork::Disable { name, sign } => {
+            let key = key("users", &name)?;
+            let seen = row(session, &key).await?;
+            let user = User { disabled: true, ..read(seen.as_ref()) };
+            let edit = put(key, &user, seen.as_ref())?;
+            session.write(&sign, false, vec![edit]).await
+        }
+        UserWork::Remove { name, sign } => {
+            let edits = removal(session, &name).await?;
+            session.write(&sign, false, edits).await
+        }
+        UserWork::List => list(session).await,
+    }
+}
+
+async fn password(session: &mut Session, args: Password) -> Outcome {
+    let Password { name, file, sign } = args;
+    let key = key("users", &name)?;
+    let seen = row(session, &key).await?;
+    if seen.is_none() {
+        return Err(Failure::Missing(format!("there is no user {name}: make one with `shoal user add {name}`")));
+    }
+    let said = first_line(&file)?;
+    let hash = hash_password(&said).map_err(|e| Failure::Usage(format!("nothing was written: {e}")))?;
+    let user = User { password: Some(hash), ..read(seen.as_ref()) };
+    let edit = put(key, &user, seen.as_ref())?;
+    session.write(&sign, false, vec![edit]).await
+}
+
+/// The first line of a file, or of standard input.
+fn first_line(path: &Path) -> Outcome<String> {
+    let failed = |error| Failure::File { path: path.display().to_string(), error };
+    let from: Box<dyn Read> = match path.to_str() {
+        Some("-") => Box::new(std::io::stdin()),
+        _ => Box::new(std::fs::File::open(path).map_err(failed)?),
+    };
+    let mut line = String::new();
+    std::io::BufReader::new(from.take(LINE)).read_line(&mut line).map_err(failed)?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// A user goes with all that is theirs.
+async fn removal(session: &Session, name: &str) -> Outcome<Vec<Edit>> {
+    let mut edits = Vec::new();
+    let user = key("users", name)?;
+    let gone = |key| Edit::Delete { key, follow: false, expect: Expect::Any };
+    if row(session, &user).await?.is_some() {
+        edits.push(gone(user));
+    }
+    for row in by_name(session, "tokens").await?.into_values() {
+        let token = row.value.as_ref().and_then(|value| value.to::<Token>().ok());
+        if token.is_some_and(|token| token.owner == name) {
+            edits.push(gone(row.key));
+        }
+    }
+    for row in by_name(session, "groups").await?.into_values() {
+        let mut group: Group = read(Some(&row));
+        if group.members.remove(name) {
+            edits.push(put(row.key.clone(), &group, Some(&row))?);
+        }
+    }
+    if edits.is_empty() {
+        return Err(Failure::Missing(format!("there is no user {name}; `shoal user list` shows all")));
+    }
+    Ok(edits)
+}
+
+#[derive(Serialize)]
+struct Listed {
+    name: String,
+    groups: Vec<String>,
+    password: bool,
+    tokens: usize,
+    disabled: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent: Option<String>,
+}
+
+async fn list(session: &mut Session) -> Outcome {
+    let groups = by_name(session, "groups").await?;
+    let groups: Vec<(String, Group)> = groups.into_iter().map(|(name, row)| (name, read(Some(&row)))).collect();
+    let tokens: Vec<Token> = by_name(session, "tokens")
+        .await?
+        .into_values()
+        .filter_map(|row| row.value.as_ref()?.to().ok())
+        .collect();
+    let users = by_name(session, "users").await?;
+    // Who has a row of their own, and who is only spoken of.
+    let mut names: BTreeSet<String> = users.keys().cloned().collect();
+    names.extend(groups.iter().flat_map(|(_, group)| group.members.iter().cloned()));
+    names.extend(tokens.iter().map(|token| token.owner.clone()));
+    let of = |name: String| {
+        let user: User = read(users.get(&name));
+        let mine = groups.iter().filter(|(_, group)| group.members.contains(&name));
+        Listed {
+            groups: mine.map(|(group, _)| group.clone()).collect(),
+            password: user.password.is_some(),
+            tokens: tokens.iter().filter(|token| token.owner == name).count(),
+            disabled: user.disabled,
+            agent: user.agent.map(|agent| agent.to_string()),
+            name,
+        }
+    };
+    let all: Vec<Listed> = names.into_iter().map(of).collect();
+    session.out.print(&all, |out| {
+        let row = |user: &Listed| {
+            let is = if user.disabled { "disabled" } else { "" };
+            let by = if user.password { "password" } else { "" };
+            let agent = user.agent.as_ref().map(|agent| format!("agent {agent}")).unwrap_or_default();
+            vec![user.name.clone(), user.groups.join(" "), by.to_owned(), user.tokens.to_string(), agent, is.to_owned()]
+        };
+        let header = ["NAME", "GROUPS", "PASSWORD", "TOKENS", "AGENT", "STATE"];
+        out.table(&header, all.iter().map(row).collect(), "no users: make one with `shoal user add`")
+    })
+}
+
+/// `group`
+pub(crate) async fn group(session: &mut Session, args: GroupCommand) -> Outcome {
+    match args.work {
+        GroupWork::Add { group, users, sign } => {
+            let key = key("groups", &group)?;
+            let seen = row(session, &key).await?;
+            let mut now: Group = read(seen.as_ref());
+            now.members.extend(users);
+            let edit = put(key, &now, seen.as_ref())?;
+            session.write(&sign, false, vec![edit]).await
+        }
+        GroupWork::Remove { group, users, sign } => {
+            let key = key("groups", &group)?;
+            let seen = row(session, &key).await?;
+            let mut now: Group = read(seen.as_ref());
+            if let Some(other) = users.iter().find(|user| !now.members.remove(*user)) {
+                return Err(Failure::Missing(format!("{other} is not in {group}; `shoal group list` shows who is")));
+            }
+            let edit = put(key, &now, seen.as_ref())?;
+            session.write(&sign, false, vec![edit]).await
+        }
+        GroupWork::List => {
+            let all = by_name(session, "groups").await?;
+            let all: std::collections::BTreeMap<String, Group> =
+                all.into_iter().map(|(name, row)| (name, read(Some(&row)))).collect();
+            session.out.print(&all, |out| {
+                let row = |(name, group): (&String, &Group)| {
+                    vec![name.clone(), group.members.iter().cloned().collect::<Vec<_>>().join(" ")]
+                };
+                let empty = "no groups: nobody administers but root and the server's own user; `shoal group add admins NAME`";
+                out.table(&["GROUP", "MEMBERS"], all.iter().map(row).collect(), empty)
+            })
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! `shoal token`: how people and programs are known to a server.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use shoal_core::access::{Manifest, Right, Scope, Token, TokenKind};
+use shoal_core::{Edit, Expect};
+use shoal_hostdb::credentials::new_token;
+
+use super::access::{by_name, key, put, row};
+use crate::args::{NewToken, Revoke, TokenCommand, TokenWork, When};
+use crate::failure::{Failure, Outcome};
+use crate::session::Session;
+
+pub(crate) async fn run(session: &mut Session, args: TokenCommand) -> Outcome {
+    match args.work {
+        TokenWork::Create(args) => create(session, *args).await,
+        TokenWork::List => list(session).await,
+        TokenWork::Revoke(args) => revoke(session, args).await,
+    }
+}
+
+async fn create(session: &mut Session, args: NewToken) -> Outcome {
+    let now = (session.env.now)();
+    let owner = match (&args.owner, &args.agent) {
+        (Some(owner), _) => owner.clone(),
+        (None, Some(agent)) => format!("agent {agent}"),
+        (None, None) => return Err(Failure::Usage("say whose it is: --owner NAME or --agent NAMESPACE".to_owned())),
+    };
+    let expires = match &args.expires {
+        None => None,
+        Some(When::At(time)) => Some(*time),
+        Some(When::In(span)) => Some(now.saturating_add(*span).unwrap_or(Timestamp::MAX)),
+    };
+    if expires.is_some_and(|end| end <= now) {
+        return Err(Failure::Usage("the token would have expired already: --expires is in the past".to_owned()));
+    }
+    let new = new_token().map_err(|e| Failure::Other(e.into()))?;
+    let token = Token {
+        kind: TokenKind::Token,
+        owner,
+        hash: new.hash,
+        scope: scope(&args),
+        created: now,
+        expires,
+        description: args.sign.message.clone().unwrap_or_default(),
+    };
+    let edit = put(key("tokens", &new.id)?, &token, None)?;
+    let (_, done) = session.write_quietly(&args.sign, vec![edit]).await?;
+    let revision = done.committed.revision;
+    let value = serde_json::json!({"token": new.text, "id": new.id, "owner": token.owner, "expires": expires, "revision": revision});
+    session.out.print(&value, |_| {
+        let until = expires.map(|end| format!(", until {end}")).unwrap_or_default();
+        format!("{}\nthis is shown once: {} of {}{until} (revision {revision})\n", new.text, new.id, token.owner)
+    })
+}
+
+fn scope(args: &NewToken) -> Scope {
+    let most = if args.read_only { Right::Ro } else { Right::Rw };
+    let names = args.namespaces.iter().map(ToString::to_string).collect();
+    let writes = Manifest {
+        facts: args.facts.iter().cloned().collect(),
+        host_fields: args.host_fields.iter().cloned().collect(),
+    };
+    Scope {
+        namespaces: (!args.namespaces.is_empty()).then_some(names),
+        data: args.data.unwrap_or(most),
+        members: args.members.unwrap_or(most),
+        writes: (writes != Manifest::default()).then_some(writes),
+    }
+}
+
+#[derive(Serialize)]
+struct Listed {
+    id: String,
+    owner: String,
+    kind: TokenKind,
+    scope: Scope,
+    created: Timestamp,
+    expires: Option<Timestamp>,
+    expired: bool,
+    description: String,
+}
+
+async fn list(session: &mut Session) -> Outcome {
+    let now = (session.env.now)();
+    let mut all = Vec::new();
+    for (id, row) in by_name(session, "tokens").await? {
+        // Shown through a server it has no hash, and needs none.
+        let Some(Ok(token)) = row.value.as_ref().map(shoal_core::Document::to::<Token>) else { continue };
+        let Token { kind, owner, scope, created, expires, description, .. } = token;
+        let expired = expires.is_some_and(|end| end <= now);
+        all.push(Listed { id, owner, kind, scope, created, expires, expired, description });
+    }
+    session.out.print(&all, |out| {
+        let row = |token: &Listed| {
+            let kind = if token.kind == TokenKind::Session { "session" } else { "" };
+            let end = match (token.expires, token.expired) {
+                (Some(_), true) => "expired".to_owned(),
+                (Some(end), false) => end.strftime("%Y-%m-%d %H:%M").to_string(),
+                (None, _) => String::new(),
+            };
+            let created = token.created.strftime("%Y-%m-%d %H:%M").to_string();
+            vec![token.id.clone(), token.owner.clone(), kind.to_owned(), narrow(&token.scope), created, end, token.description.clone()]
+        };
+        let header = ["ID", "OWNER", "KIND", "SCOPE", "CREATED", "ENDS", "FOR"];
+        out.table(&header, all.iter().map(row).collect(), "no tokens: make one with `shoal token create`")
+    })
+}
+
+/// A scope in a few words.
+fn narrow(scope: &Scope) -> String {
+    let mut words = Vec::new();
+    if let Some(all) = &scope.namespaces {
+        words.push(all.iter().cloned().collect::<Vec<_>>().join(" "));
+    }
+    match (scope.data, scope.members) {
+        (Right::Rw, Right::Rw) => {}
+        (Right::Ro, Right::Ro) => words.push("read only".to_owned()),
+        (data, members) => words.push(format!("data {data}, members {members}")),
+    }
+    if let Some(Manifest { facts, host_fields }) = &scope.writes {
+        let facts = facts.iter().map(|ns| format!("facts/{ns}"));
+        words.push(facts.chain(host_fields.iter().cloned()).collect::<Vec<_>>().join(" "));
+    }
+    words.join("; ")
+}
+
+async fn revoke(session: &mut Session, args: Revoke) -> Outcome {
+    // People paste the whole token: its secret is nobody's business here.
+    let id = args.id.strip_prefix("shoal_").and_then(|rest| rest.split('_').next()).unwrap_or(&args.id);
+    let key = key("tokens", id)?;
+    if row(session, &key).await?.is_none() {
+        return Err(Failure::Missing(format!("there is no token {id}; `shoal token list` shows all")));
+    }
+    session.write(&args.sign, false, vec![Edit::Delete { key, follow: false, expect: Expect::Any }]).await
+}
