@@ -15,6 +15,7 @@ pub(crate) async fn schema<A: Agent>(agent: &A, store: &dyn Store) -> Result<(),
         tag: schemars::schema_for!(A::Spec).to_value(),
         host: agent.overrides().map(|schema| schema.to_value()),
         agent: Some(name.to_string()),
+        writes: agent.writes(),
     };
     let wanted = Document::of(&schema).map_err(broken)?;
     let doing = || Failure::store(format!("publish {key}"));

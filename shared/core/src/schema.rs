@@ -215,7 +215,7 @@ mod tests {
     use serde_json::json;
 
     fn faults(schema: Value, document: Value) -> String {
-        let checker = Checker::compile(&Schema { tag: schema, host: None, agent: None }).unwrap();
+        let checker = Checker::compile(&Schema { tag: schema, host: None, agent: None, writes: None }).unwrap();
         checker.check_tag(&document).map_or_else(|f| f.to_string(), |()| "fits".to_owned())
     }
 
@@ -260,7 +260,7 @@ at /port: expected integer or string, found []
     #[test]
     fn schemas_fetch_nothing() {
         for reference in ["https://example.com/x.json", "file:///etc/passwd"] {
-            let schema = Schema { tag: json!({"$ref": reference}), host: None, agent: None };
+            let schema = Schema { tag: json!({"$ref": reference}), host: None, agent: None, writes: None };
             assert!(Checker::compile(&schema).is_err(), "{reference}");
         }
     }

@@ -43,6 +43,12 @@ pub trait Agent: Send + Sync + Sized + 'static {
         None
     }
 
+    /// What the agent writes of hosts and facts besides facts of its own: it stands with its schema, and a server that asks who
+    /// may do what lets it write this and no more. `None`: nothing.
+    fn writes(&self) -> Option<shoal_core::access::Manifest> {
+        None
+    }
+
     /// Whether a host in this state is given to [`keys`](Self::keys) at all.
     fn serves(&self, state: Lifecycle) -> bool {
         matches!(state, Lifecycle::Active | Lifecycle::Draining)

@@ -131,7 +131,7 @@ fn a_type_that_is_none_costs_its_record_alone() {
     }
     let tag_schema = serde_json::to_value(schemars::schema_for!(Spec)).unwrap();
     let host = Dns.overrides().map(|schema| serde_json::to_value(schema).unwrap());
-    let checker = Checker::compile(&Schema { tag: tag_schema, host, agent: None }).unwrap();
+    let checker = Checker::compile(&Schema { tag: tag_schema, host, agent: None, writes: None }).unwrap();
     let fault = checker.check_tag(&tag).unwrap_err().to_string();
     assert!(
         fault.contains("/static/0/type") && fault.contains("[\"A\",\"NS\",") && fault.contains("NOPE"),

@@ -551,3 +551,34 @@ async fn anonymous_reads_what_a_rule_gives_them_and_no_more() {
     }
     g.server.stop().await;
 }
+
+/// Below `/v1` reads need no session unless a rule forbids them, and writes need one that may.
+#[tokio::test]
+async fn hostdb_v1_has_the_same_rules() {
+    let mut g = Guarded::new().await;
+    let v1 = Running::guarded_v1(g.database.store().clone()).await;
+    std::mem::replace(&mut g.server, v1).stop().await;
+    let get = async |path: &str| {
+        let response = g.server.ask("GET", path).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    assert_eq!(get("/v1/hosts/web1.example.com").await.0, 200);
+    assert_eq!(get("/v1/dns/example.com/members?raw=true").await, (200, "web1.example.com".to_owned()));
+    for path in ["/v1/lb/secret", "/v1/lb/secret/key", "/v1/lb/secret/members?raw=true", "/v1/lb?meta=revisions", "/v1/lb",
+        "/v1/lb/secret?meta=revisions", "/v1/lb/secret?meta=blame", "/v1/lb/*?foreach=lb", "/v1/access?meta=revisions",
+        "/v1/hosts/web1.example.com?meta=derived&from=lb", "/v1/access/tokens/ann"] {
+        let (status, text) = get(path).await;
+        assert!([401, 403, 404].contains(&status) && !text.contains("planted"), "{path}: {status} {text}");
+    }
+    let put = async |session: &str| {
+        let form = format!("log=why&value=port: 1&session={session}");
+        g.server.ask("PUT", "/v1/lb/web").header("content-type", "application/x-www-form-urlencoded").body(form).send().await.unwrap()
+    };
+    let status = async |session: &str| put(session).await.status().as_u16();
+    assert_eq!((status("").await, status("ann").await, status(&bearer("carl")).await, status(&bearer("ann")).await), (401, 401, 403, 201));
+    let reason = put(&bearer("carl")).await.headers()["calltrace"].to_str().unwrap().to_owned();
+    assert!(reason.contains("access/rules/lb: * has data ro"), "{reason}");
+    assert_eq!(get("/v1/auth/can_modify?user=ann&id=lb/web").await.1, "1");
+    assert_eq!(get("/v1/auth/can_modify?user=carl&id=lb/web").await.1, "0");
+    g.server.stop().await;
+}

@@ -45,11 +45,20 @@ impl Running {
 
     /// One that asks who may do what.
     pub(crate) async fn guarded(store: Arc<dyn Store>, limits: Limits) -> Self {
+        Self::asking(store, limits, false).await
+    }
+
+    /// One that asks, and answers HostDB's own interface too.
+    pub(crate) async fn guarded_v1(store: Arc<dyn Store>) -> Self {
+        Self::asking(store, Limits::default(), true).await
+    }
+
+    async fn asking(store: Arc<dyn Store>, limits: Limits, v1: bool) -> Self {
         let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).await.unwrap();
         let url = listener.at().to_string();
         let stop = CancellationToken::new();
         let server = Server::start(store, limits, false, stop.clone()).await.unwrap().with_access();
-        let task = tokio::spawn(server.serve(vec![listener]));
+        let task = tokio::spawn(server.with_hostdb_v1(v1).serve(vec![listener]));
         Self { url, client: reqwest::Client::new(), stop, task }
     }
 
