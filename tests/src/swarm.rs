@@ -104,7 +104,14 @@ impl Swarm {
 
     fn server(&self) -> anyhow::Result<Command> {
         let mut command = Command::new(binary("shoal-hostdb")?);
-        command.args(["--store", &self.file(), "--listen", &format!("127.0.0.1:{}", self.http), "--access", "off"]);
+        command.args([
+            "--store",
+            &self.file(),
+            "--listen",
+            &format!("127.0.0.1:{}", self.http),
+            "--access",
+            "off",
+        ]);
         Ok(command)
     }
 

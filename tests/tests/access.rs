@@ -28,7 +28,11 @@ fn the_page_is_true() -> Result<()> {
         anyhow::ensure!(ready.is_ok_and(|ready| ready.status.success()), "not ready:\n{}", server.tail());
         Ok(())
     })?;
-    let path = format!("{}:{}", bin.parent().context("a folder")?.display(), std::env::var("PATH").unwrap_or_default());
+    let path = format!(
+        "{}:{}",
+        bin.parent().context("a folder")?.display(),
+        std::env::var("PATH").unwrap_or_default()
+    );
     let env = [
         ("SHOAL_STORE", store),
         ("HOSTDB", url),

@@ -138,7 +138,14 @@ impl World {
         }
         let port = ports::free()?;
         let mut command = Command::new(binary("shoal-hostdb")?);
-        command.args(["--store", &format!("sqlite:{at}/shoal.db"), "--listen", &format!("127.0.0.1:{port}"), "--access", "off"]);
+        command.args([
+            "--store",
+            &format!("sqlite:{at}/shoal.db"),
+            "--listen",
+            &format!("127.0.0.1:{port}"),
+            "--access",
+            "off",
+        ]);
         let mut server = Process::start("hostdb", dir.path(), &mut command)?;
         let store = format!("http://127.0.0.1:{port}");
         wait::until("the server", wait::PATIENCE, || {

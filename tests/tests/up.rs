@@ -52,7 +52,12 @@ fn it_comes_up_and_goes_on() -> Result<()> {
     let one = before.lines().next().context("an address")?;
     let back = shell(&state, &format!("dig @127.0.0.1 -p $dns +short -x {one}"))?;
     ensure!(back.trim_end().ends_with(".example.com."), "{one} is {back:?}");
-    let host = shell(&state, "curl -fsS http://127.0.0.1:$http/api/v2/hosts/web1.ams.example.com")?;
+    let host =
+        shell(&state, "curl -fsS -K $curlrc http://127.0.0.1:$http/api/v2/hosts/web1.ams.example.com")?;
+    // Nobody else on this machine gets in, nor reads the token.
+    let stranger =
+        "curl -sS -o /dev/null -w '%{http_code}' http://127.0.0.1:$http/api/v2/hosts; stat -c ' %a' $curlrc";
+    ensure!(shell(&state, stranger)?.trim() == "401 600", "a stranger gets in");
     ensure!(host.contains("web1.ams.example.com"), "{host}");
     shell(&state, "shoal tag tags/web -web1.ams.example.com -m 'web1 is being replaced' && shoal wait")?;
     let after = shell(&state, www)?;

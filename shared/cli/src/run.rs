@@ -57,7 +57,8 @@ fn real(cli: Cli) -> Outcome {
             true => shoal_hostdb::open_store(&cli.store).await?,
             false => shoal_hostdb::open_existing(&cli.store).await?,
         };
-        let mut session = Session { store, out: Out::stdout(cli.output), env: Env::real(), served: served(&cli.store) };
+        let mut session =
+            Session { store, out: Out::stdout(cli.output), env: Env::real(), served: served(&cli.store) };
         commands::run(&mut session, cli.command).await
     })
 }

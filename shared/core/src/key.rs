@@ -232,7 +232,11 @@ fn access(rest: &str) -> Result<Access, &'static str> {
     let named = |name: &str| {
         segment(name)?;
         // They mean something else in rules.
-        if name == "*" || name == "anonymous" { Err("that is no name of its own") } else { Ok(name.to_owned()) }
+        if name == "*" || name == "anonymous" {
+            Err("that is no name of its own")
+        } else {
+            Ok(name.to_owned())
+        }
     };
     match what {
         "rules" => {
@@ -258,8 +262,7 @@ fn access(rest: &str) -> Result<Access, &'static str> {
     }
 }
 
-const ACCESS_FORM: &str =
-    "it is access/rules/NAMESPACE[/KEY], access/users/NAME, access/groups/NAME, access/tokens/ID or access/reviews/ID";
+const ACCESS_FORM: &str = "it is access/rules/NAMESPACE[/KEY], access/users/NAME, access/groups/NAME, access/tokens/ID or access/reviews/ID";
 
 fn path(text: &str) -> Result<(), &'static str> {
     if text.len() > 600 {

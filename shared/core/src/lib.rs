@@ -33,7 +33,8 @@ pub use edit::{Edit, Expect, Proposal};
 pub use key::{Access, Key, Kind, Range};
 pub use member::{MAX_RULE, Member, MemberKind};
 pub use name::{
-    ACCESS, APPROVALS, BadName, FACTS, HOSTS, HostName, MAX_SEGMENT, Namespace, PAUSES, RESERVED, SCHEMAS, TagName,
+    ACCESS, APPROVALS, BadName, FACTS, HOSTS, HostName, MAX_SEGMENT, Namespace, PAUSES, RESERVED, SCHEMAS,
+    TagName,
 };
 pub use prepare::{MAX_ROW, Prepared, Refusal, Sort, Warning, prepare, prepare_as};
 pub use record::{HostId, HostRecord, Lifecycle, Schema, TagRecord};

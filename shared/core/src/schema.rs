@@ -215,7 +215,8 @@ mod tests {
     use serde_json::json;
 
     fn faults(schema: Value, document: Value) -> String {
-        let checker = Checker::compile(&Schema { tag: schema, host: None, agent: None, writes: None }).unwrap();
+        let checker =
+            Checker::compile(&Schema { tag: schema, host: None, agent: None, writes: None }).unwrap();
         checker.check_tag(&document).map_or_else(|f| f.to_string(), |()| "fits".to_owned())
     }
 

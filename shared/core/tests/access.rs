@@ -33,10 +33,21 @@ fn right() -> impl Strategy<Value = Right> {
 /// A row of rules, for a namespace or a key, and what it says.
 fn rules() -> impl Strategy<Value = (String, Value)> {
     let place = prop::sample::select(vec![
-        "hosts", "lb", "dns", "facts", "schemas", "hosts/web1", "lb/web", "lb/gold", "dns/a", "facts/vm", "facts/dns",
+        "hosts",
+        "lb",
+        "dns",
+        "facts",
+        "schemas",
+        "hosts/web1",
+        "lb/web",
+        "lb/gold",
+        "dns/a",
+        "facts/vm",
+        "facts/dns",
     ]);
     let who = prop::sample::select(vec!["ann", "bob", "@web", "@net", "*", "agent dns"]);
-    let entry = (who, right(), right()).prop_map(|(who, data, members)| (who.to_owned(), json!({"data": data, "members": members})));
+    let entry = (who, right(), right())
+        .prop_map(|(who, data, members)| (who.to_owned(), json!({"data": data, "members": members})));
     let allow = prop::collection::vec(entry, 0..4).prop_map(|all| Value::Object(all.into_iter().collect()));
     (place, allow, prop::option::of(any::<bool>())).prop_map(|(place, allow, protected)| {
         (format!("access/rules/{place}"), json!({"allow": allow, "protected": protected}))
@@ -46,12 +57,14 @@ fn rules() -> impl Strategy<Value = (String, Value)> {
 fn scope() -> impl Strategy<Value = Scope> {
     let namespaces = prop::sample::subsequence(vec!["hosts", "lb", "dns", "facts", "access"], 0..5);
     let namespaces = namespaces.prop_map(|all| all.into_iter().map(str::to_owned).collect::<BTreeSet<_>>());
-    (prop::option::of(namespaces), right(), right(), any::<bool>()).prop_map(|(namespaces, data, members, none)| Scope {
-        namespaces,
-        data,
-        members,
-        writes: none.then(Manifest::default),
-    })
+    (prop::option::of(namespaces), right(), right(), any::<bool>()).prop_map(
+        |(namespaces, data, members, none)| Scope {
+            namespaces,
+            data,
+            members,
+            writes: none.then(Manifest::default),
+        },
+    )
 }
 
 fn principals() -> impl Strategy<Value = Principal> {
@@ -97,7 +110,9 @@ fn keys() -> Vec<Key> {
 
 /// A no says what refuses it, what was wanted, and what to do.
 fn whole(denied: &Denied) -> bool {
-    let named = denied.rule.starts_with("access/") || denied.rule.starts_with("built-in:") || denied.rule.starts_with("schemas/");
+    let named = denied.rule.starts_with("access/")
+        || denied.rule.starts_with("built-in:")
+        || denied.rule.starts_with("schemas/");
     named && !denied.wanted.is_empty() && !denied.hint.is_empty() && !denied.who.is_empty()
 }
 
@@ -200,22 +215,40 @@ fn the_nearest_row_that_names_somebody_decides() {
         }
     };
     // Her own entry goes before her group's; a stranger has only everybody's.
-    assert_eq!(may("ann", Verb::Write, "gold", Facet::Data), "no access/rules/lb: ann has data ro, members ro");
-    assert_eq!(may("bob", Verb::Write, "gold", Facet::Data), "yes access/rules/lb: @web has data rw, members rw");
-    assert_eq!(may("eve", Verb::Read, "gold", Facet::Data), "no access/rules/lb: * has data none, members none");
+    assert_eq!(
+        may("ann", Verb::Write, "gold", Facet::Data),
+        "no access/rules/lb: ann has data ro, members ro"
+    );
+    assert_eq!(
+        may("bob", Verb::Write, "gold", Facet::Data),
+        "yes access/rules/lb: @web has data rw, members rw"
+    );
+    assert_eq!(
+        may("eve", Verb::Read, "gold", Facet::Data),
+        "no access/rules/lb: * has data none, members none"
+    );
     // The key's row goes before the namespace's, also where it gives less; of two groups the more generous counts, each for itself.
-    assert_eq!(may("ann", Verb::Write, "web", Facet::Data), "no access/rules/lb/web: @web has data ro, members none");
+    assert_eq!(
+        may("ann", Verb::Write, "web", Facet::Data),
+        "no access/rules/lb/web: @web has data ro, members none"
+    );
     assert!(may("bob", Verb::Write, "web", Facet::Members).starts_with("yes access/rules/lb/web: @"));
     assert!(may("bob", Verb::Read, "web", Facet::Data).starts_with("yes access/rules/lb/web: @"));
     assert!(may("bob", Verb::Write, "web", Facet::Data).starts_with("no access/rules/lb/web: @"));
     // Who is not named by the key's row is asked about in the namespace's.
-    assert_eq!(may("eve", Verb::Read, "web", Facet::Data), "no access/rules/lb: * has data none, members none");
+    assert_eq!(
+        may("eve", Verb::Read, "web", Facet::Data),
+        "no access/rules/lb: * has data none, members none"
+    );
     assert!(may("root", Verb::Write, "web", Facet::Data).starts_with("yes access/groups/admins"));
 }
 
 #[test]
 fn rows_that_cannot_be_read_allow_nobody_anything() {
-    let view = database(&[("access/rules/lb".into(), json!({"allow": "everybody"})), ("access/users/ann".into(), json!([1]))]);
+    let view = database(&[
+        ("access/rules/lb".into(), json!({"allow": "everybody"})),
+        ("access/users/ann".into(), json!([1])),
+    ]);
     let index = Index::of(&view);
     let target = Target { namespace: "lb", key: Some("web"), facet: Facet::Data };
     assert!(index.may(&Principal::person("bob"), Verb::Read, target).is_err());
@@ -227,12 +260,21 @@ fn rows_that_cannot_be_read_allow_nobody_anything() {
 fn rows_are_checked_when_they_are_written() {
     let view = View::new();
     let write = |key: &str, value: Value| {
-        let edit = shoal_core::Edit::Write { key: key.parse().unwrap(), value: Document::from(value), expect: shoal_core::Expect::Any };
-        shoal_core::prepare(&view, &shoal_core::Proposal::new("a", "m", vec![edit]), &mut || unreachable!()).map(drop).map_err(|e| e.to_string())
+        let edit = shoal_core::Edit::Write {
+            key: key.parse().unwrap(),
+            value: Document::from(value),
+            expect: shoal_core::Expect::Any,
+        };
+        shoal_core::prepare(&view, &shoal_core::Proposal::new("a", "m", vec![edit]), &mut || unreachable!())
+            .map(drop)
+            .map_err(|e| e.to_string())
     };
     let hash = "0".repeat(64);
     for (key, value) in [
-        ("access/rules/lb", json!({"allow": {"ann": "RW", "@web": {"data": "ro"}, "*": "ro", "agent dns": "ro", "anonymous": "ro"}})),
+        (
+            "access/rules/lb",
+            json!({"allow": {"ann": "RW", "@web": {"data": "ro"}, "*": "ro", "agent dns": "ro", "anonymous": "ro"}}),
+        ),
         ("access/users/ann", json!({"password": "$argon2id$v=19$x"})),
         ("access/groups/web", json!({"members": ["ann"]})),
         ("access/tokens/1", json!({"owner": "agent dns", "hash": hash, "created": "2026-01-01T00:00:00Z"})),
@@ -260,12 +302,17 @@ fn rows_are_checked_when_they_are_written() {
 #[test]
 fn what_is_hidden_is_kept() {
     let hash = "ab".repeat(32);
-    let row = |hash: &str, owner: &str| json!({"owner": owner, "hash": hash, "created": "2026-01-01T00:00:00Z"});
+    let row =
+        |hash: &str, owner: &str| json!({"owner": owner, "hash": hash, "created": "2026-01-01T00:00:00Z"});
     let view = database(&[("access/tokens/1".into(), row(&hash, "ann"))]);
     let key: Key = "access/tokens/1".parse().unwrap();
     let shown = shoal_core::access::hidden(&key, &view.row(&key).unwrap()).unwrap();
     assert!(!shown.as_str().contains(&hash) && shown.as_str().contains("(hidden)"));
-    let edit = shoal_core::Edit::Write { key, value: Document::from(row("(hidden)", "bob")), expect: shoal_core::Expect::Any };
+    let edit = shoal_core::Edit::Write {
+        key,
+        value: Document::from(row("(hidden)", "bob")),
+        expect: shoal_core::Expect::Any,
+    };
     let proposal = shoal_core::Proposal::new("a", "m", vec![edit]);
     let prepared = shoal_core::prepare(&view, &proposal, &mut || unreachable!()).unwrap();
     assert_eq!(prepared.commit.changes[0].value.as_ref().unwrap().value(), row(&hash, "bob"));

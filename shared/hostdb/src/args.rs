@@ -137,7 +137,8 @@ async fn serve(url: &str, args: &ServeArgs) -> anyhow::Result<()> {
     // Signals first: one that comes while the database is read must end the program in order, too.
     let stop = CancellationToken::new();
     stop_on_signals(stop.clone())?;
-    if args.access == Access::On && ["http:", "https:", "unix:"].iter().any(|scheme| url.starts_with(scheme)) {
+    if args.access == Access::On && ["http:", "https:", "unix:"].iter().any(|scheme| url.starts_with(scheme))
+    {
         anyhow::bail!(
             "{url} is another server: it decides who may do what, and sees everybody who comes through this one as this one. \
              Run this one with --access off where only those reach it who may do what it may, or on the database itself"

@@ -70,7 +70,9 @@ pub fn hash_password(password: &str) -> Result<Secret, CredentialError> {
     let mut salt = [0; 16];
     random(&mut salt)?;
     let hashed = Argon2::default().hash_password_with_salt(password.as_bytes(), &salt);
-    hashed.map(|hash: PasswordHash| Secret(hash.to_string())).map_err(|error| CredentialError::Hash(error.to_string()))
+    hashed
+        .map(|hash: PasswordHash| Secret(hash.to_string()))
+        .map_err(|error| CredentialError::Hash(error.to_string()))
 }
 
 /// Whether this is the password of that hash.

@@ -92,7 +92,12 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 const MAX_RANGES: usize = 1000;
 
 /// `GET /api/v2/watch`
-async fn watch(State(app): State<Arc<App>>, Asker(caller): Asker, headers: HeaderMap, params: Params) -> Answer {
+async fn watch(
+    State(app): State<Arc<App>>,
+    Asker(caller): Asker,
+    headers: HeaderMap,
+    params: Params,
+) -> Answer {
     let params = params.only(&["after", "key", "prefix", "tag", "naming", "progress", "stop_after"])?;
     let ranges = ranges(&params)?;
     let mut filter = if ranges.is_empty() { Filter::all() } else { Filter::of(ranges) };
@@ -165,9 +170,12 @@ pub(crate) fn events(
             problem = lost => drop(said.set(problem)),
         }
     });
-    let last = futures::stream::once(async move { why.get().cloned() }).filter_map(|problem: Option<Problem>| async move {
-        problem.map(|problem| Ok::<_, Infallible>(Event::default().event("error").data(problem.to_string())))
-    });
+    let last = futures::stream::once(async move { why.get().cloned() }).filter_map(
+        |problem: Option<Problem>| async move {
+            problem
+                .map(|problem| Ok::<_, Infallible>(Event::default().event("error").data(problem.to_string())))
+        },
+    );
     let stream = stream.chain(last);
     let alive = KeepAlive::new().interval(app.limits.heartbeat).text("alive");
     Ok(Sse::new(stream).keep_alive(alive).into_response())

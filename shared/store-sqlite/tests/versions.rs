@@ -23,7 +23,16 @@ const KEYS: [&str; 8] = [
 
 fn commit(changes: Vec<Change>) -> Commit {
     let (author, message) = ("ann".to_owned(), "m".to_owned());
-    Commit { pre: vec![], changes, author, principal: None, origin: None, message, idempotency: None, intent: None }
+    Commit {
+        pre: vec![],
+        changes,
+        author,
+        principal: None,
+        origin: None,
+        message,
+        idempotency: None,
+        intent: None,
+    }
 }
 
 fn change(random: &mut StdRng, n: u64) -> Change {

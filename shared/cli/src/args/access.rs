@@ -64,7 +64,9 @@ impl FromStr for Ruled {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let place = text.strip_suffix('/').unwrap_or(text);
-        let key = format!("access/rules/{place}").parse::<shoal_core::Key>().map_err(|e| format!("write NAMESPACE/ or NAMESPACE/KEY: {e}"))?;
+        let key = format!("access/rules/{place}")
+            .parse::<shoal_core::Key>()
+            .map_err(|e| format!("write NAMESPACE/ or NAMESPACE/KEY: {e}"))?;
         Ok(Self(key.as_str().to_owned()))
     }
 }
@@ -80,7 +82,11 @@ impl FromStr for Entry {
         if let Some(who) = text.strip_suffix('-').filter(|who| !who.contains('=')) {
             return Ok(Self(who.to_owned(), None));
         }
-        let form = || format!("{text:?} is no entry: write ann=rw, @web=data:rw,members:ro, '*=ro', or ann- to take it out");
+        let form = || {
+            format!(
+                "{text:?} is no entry: write ann=rw, @web=data:rw,members:ro, '*=ro', or ann- to take it out"
+            )
+        };
         let (who, rights) = text.split_once('=').ok_or_else(form)?;
         if let Ok(right) = rights.parse::<Right>() {
             return Ok(Self(who.to_owned(), Some(Rights::both(right))));
@@ -184,7 +190,9 @@ fn when(text: &str) -> Result<When, String> {
     match (days, text.parse()) {
         (Some(days), _) => Ok(When::In(Duration::from_secs(u64::from(days) * 86_400))),
         (None, Ok(time)) => Ok(When::At(time)),
-        (None, Err(_)) => span(text).map(When::In).map_err(|e| format!("{e}; or write a time such as 2027-01-31T00:00:00Z")),
+        (None, Err(_)) => {
+            span(text).map(When::In).map_err(|e| format!("{e}; or write a time such as 2027-01-31T00:00:00Z"))
+        }
     }
 }
 

@@ -16,7 +16,8 @@ pub(super) async fn rows(session: &Session, prefix: &str) -> Outcome<Vec<Row>> {
     let mut query = Query::new(Range::Prefix(prefix.to_owned()));
     let mut all = Vec::new();
     loop {
-        let page = session.store.read(&query).await.map_err(Failure::reading(prefix.trim_end_matches('/')))?;
+        let page =
+            session.store.read(&query).await.map_err(Failure::reading(prefix.trim_end_matches('/')))?;
         all.extend(page.rows);
         query.at = Some(page.at);
         match page.next {
@@ -44,7 +45,8 @@ pub(super) fn key(what: &str, name: &str) -> Outcome<Key> {
 
 /// That this stands there from now on, if what stands there is still what was seen.
 pub(super) fn put<T: Serialize>(key: Key, value: &T, seen: Option<&Row>) -> Outcome<Edit> {
-    let value = Document::of(value).map_err(|e| Failure::Other(anyhow::anyhow!("cannot write {key}: {e}")))?;
+    let value =
+        Document::of(value).map_err(|e| Failure::Other(anyhow::anyhow!("cannot write {key}: {e}")))?;
     let expect = seen.map_or(Expect::Absent, |row| Expect::At(row.revision));
     Ok(Edit::Write { key, value, expect })
 }
@@ -63,7 +65,9 @@ pub(crate) async fn acl(session: &mut Session, args: Acl) -> Outcome {
         AclWork::Set(args) => set(session, args).await,
         AclWork::Remove { of: Ruled(key), sign } => {
             let key: Key = key.parse().map_err(|e: shoal_core::BadName| Failure::Usage(e.to_string()))?;
-            session.write(&sign, false, vec![Edit::Delete { key, follow: false, expect: Expect::Exists }]).await
+            session
+                .write(&sign, false, vec![Edit::Delete { key, follow: false, expect: Expect::Exists }])
+                .await
         }
     }
 }
@@ -71,7 +75,9 @@ pub(crate) async fn acl(session: &mut Session, args: Acl) -> Outcome {
 async fn show(session: &mut Session, of: Option<Ruled>) -> Outcome {
     let wanted = of.map(|Ruled(key)| key);
     let about = |key: &str| {
-        wanted.as_deref().is_none_or(|of| key == of || key.strip_prefix(of).is_some_and(|rest| rest.starts_with('/')))
+        wanted
+            .as_deref()
+            .is_none_or(|of| key == of || key.strip_prefix(of).is_some_and(|rest| rest.starts_with('/')))
     };
     let all: Vec<Shown> = rows(session, "access/rules/")
         .await?
@@ -112,7 +118,9 @@ async fn set(session: &mut Session, args: AclSet) -> Outcome {
             None if rules.allow.remove(&who).is_some() => {}
             None => {
                 let of = place(key.as_str());
-                return Err(Failure::Missing(format!("{of} has no entry of {who}; `shoal acl show {of}` shows what it has")));
+                return Err(Failure::Missing(format!(
+                    "{of} has no entry of {who}; `shoal acl show {of}` shows what it has"
+                )));
             }
         }
     }
@@ -158,7 +166,9 @@ pub(crate) async fn can(session: &mut Session, args: Can) -> Outcome {
         Ok(by) => {
             let rule = by.to_string();
             let also = protected.map(|rule| format!("; through a review alone ({rule})")).unwrap_or_default();
-            session.out.print(&May { may: true, rule: rule.clone(), hint: None }, |_| format!("yes: {rule}{also}\n"))
+            session
+                .out
+                .print(&May { may: true, rule: rule.clone(), hint: None }, |_| format!("yes: {rule}{also}\n"))
         }
         Err(Denied { rule, hint, .. }) => {
             let no = May { may: false, rule: rule.clone(), hint: Some(&hint) };

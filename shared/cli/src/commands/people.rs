@@ -49,7 +49,9 @@ async fn password(session: &mut Session, args: Password) -> Outcome {
     let key = key("users", &name)?;
     let seen = row(session, &key).await?;
     if seen.is_none() {
-        return Err(Failure::Missing(format!("there is no user {name}: make one with `shoal user add {name}`")));
+        return Err(Failure::Missing(format!(
+            "there is no user {name}: make one with `shoal user add {name}`"
+        )));
     }
     let said = first_line(&file)?;
     let hash = hash_password(&said).map_err(|e| Failure::Usage(format!("nothing was written: {e}")))?;
@@ -109,7 +111,8 @@ struct Listed {
 
 async fn list(session: &mut Session) -> Outcome {
     let groups = by_name(session, "groups").await?;
-    let groups: Vec<(String, Group)> = groups.into_iter().map(|(name, row)| (name, read(Some(&row)))).collect();
+    let groups: Vec<(String, Group)> =
+        groups.into_iter().map(|(name, row)| (name, read(Some(&row)))).collect();
     let tokens: Vec<Token> = by_name(session, "tokens")
         .await?
         .into_values()
@@ -138,7 +141,14 @@ async fn list(session: &mut Session) -> Outcome {
             let is = if user.disabled { "disabled" } else { "" };
             let by = if user.password { "password" } else { "" };
             let agent = user.agent.as_ref().map(|agent| format!("agent {agent}")).unwrap_or_default();
-            vec![user.name.clone(), user.groups.join(" "), by.to_owned(), user.tokens.to_string(), agent, is.to_owned()]
+            vec![
+                user.name.clone(),
+                user.groups.join(" "),
+                by.to_owned(),
+                user.tokens.to_string(),
+                agent,
+                is.to_owned(),
+            ]
         };
         let header = ["NAME", "GROUPS", "PASSWORD", "TOKENS", "AGENT", "STATE"];
         out.table(&header, all.iter().map(row).collect(), "no users: make one with `shoal user add`")
@@ -161,7 +171,9 @@ pub(crate) async fn group(session: &mut Session, args: GroupCommand) -> Outcome 
             let seen = row(session, &key).await?;
             let mut now: Group = read(seen.as_ref());
             if let Some(other) = users.iter().find(|user| !now.members.remove(*user)) {
-                return Err(Failure::Missing(format!("{other} is not in {group}; `shoal group list` shows who is")));
+                return Err(Failure::Missing(format!(
+                    "{other} is not in {group}; `shoal group list` shows who is"
+                )));
             }
             let edit = put(key, &now, seen.as_ref())?;
             session.write(&sign, false, vec![edit]).await

@@ -100,7 +100,11 @@ async fn list(session: &mut Session, all: bool) -> Outcome {
             let keys: Vec<Key> = changes.iter().map(|change| change.key.clone()).collect();
             vec![one.id.clone(), proposer.clone(), first, crate::session::some(&keys), state]
         };
-        out.table(&["ID", "BY", "WHY", "WHAT", "STATE"], list.iter().map(row).collect(), "nothing waits for a second person")
+        out.table(
+            &["ID", "BY", "WHY", "WHAT", "STATE"],
+            list.iter().map(row).collect(),
+            "nothing waits for a second person",
+        )
     })
 }
 
@@ -109,7 +113,9 @@ async fn find(session: &Session, id: &str) -> Outcome<(Key, Row, Review)> {
     let key = key("reviews", id)?;
     let found = row(session, &key).await?;
     let Some(found) = found else {
-        return Err(Failure::Missing(format!("there is no proposal {id}; `shoal review list --all` shows all")));
+        return Err(Failure::Missing(format!(
+            "there is no proposal {id}; `shoal review list --all` shows all"
+        )));
     };
     let review = found.value.as_ref().map(Document::to::<Review>);
     match review {
@@ -124,8 +130,12 @@ async fn open(session: &Session, id: &str) -> Outcome<(Key, Row, Review)> {
     let by = review.reviewer.as_deref().unwrap_or("somebody");
     match review.state {
         ReviewState::Open => Ok((key, row, review)),
-        ReviewState::Approved => Err(Failure::Held(format!("{id} was approved by {by} (revision {})", row.revision))),
-        ReviewState::Rejected => Err(Failure::Held(format!("{id} was rejected by {by} (revision {})", row.revision))),
+        ReviewState::Approved => {
+            Err(Failure::Held(format!("{id} was approved by {by} (revision {})", row.revision)))
+        }
+        ReviewState::Rejected => {
+            Err(Failure::Held(format!("{id} was rejected by {by} (revision {})", row.revision)))
+        }
     }
 }
 
@@ -144,7 +154,11 @@ async fn approve(session: &mut Session, id: &str, sign: &Sign) -> Outcome {
     let (author, message) = session.signed(sign, false)?;
     let mut pre = vec![Pre::At(seen.key.clone(), seen.revision)];
     for (key, revision) in &review.ground {
-        pre.push(if *revision == Revision(0) { Pre::Absent(key.clone()) } else { Pre::At(key.clone(), *revision) });
+        pre.push(if *revision == Revision(0) {
+            Pre::Absent(key.clone())
+        } else {
+            Pre::At(key.clone(), *revision)
+        });
     }
     let row = |change: &shoal_core::Change| Edit::Row {
         key: change.key.clone(),
@@ -178,7 +192,10 @@ async fn commit(
     if let Some(review) = approved {
         // Without a server nobody says who is who: the author is the proposer here, too.
         if review.reviewer.as_deref() == Some(review.proposer.as_str()) && !session.served {
-            return Err(Failure::Held(format!("{} proposed it: another person approves it", review.proposer)));
+            return Err(Failure::Held(format!(
+                "{} proposed it: another person approves it",
+                review.proposer
+            )));
         }
         proposal.author.clone_from(&review.proposer);
     }

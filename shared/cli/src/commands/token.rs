@@ -24,7 +24,9 @@ async fn create(session: &mut Session, args: NewToken) -> Outcome {
     let owner = match (&args.owner, &args.agent) {
         (Some(owner), _) => owner.clone(),
         (None, Some(agent)) => format!("agent {agent}"),
-        (None, None) => return Err(Failure::Usage("say whose it is: --owner NAME or --agent NAMESPACE".to_owned())),
+        (None, None) => {
+            return Err(Failure::Usage("say whose it is: --owner NAME or --agent NAMESPACE".to_owned()));
+        }
     };
     let expires = match &args.expires {
         None => None,
@@ -32,7 +34,9 @@ async fn create(session: &mut Session, args: NewToken) -> Outcome {
         Some(When::In(span)) => Some(now.saturating_add(*span).unwrap_or(Timestamp::MAX)),
     };
     if expires.is_some_and(|end| end <= now) {
-        return Err(Failure::Usage("the token would have expired already: --expires is in the past".to_owned()));
+        return Err(Failure::Usage(
+            "the token would have expired already: --expires is in the past".to_owned(),
+        ));
     }
     let new = new_token().map_err(|e| Failure::Other(e.into()))?;
     let token = Token {
@@ -50,7 +54,10 @@ async fn create(session: &mut Session, args: NewToken) -> Outcome {
     let value = serde_json::json!({"token": new.text, "id": new.id, "owner": token.owner, "expires": expires, "revision": revision});
     session.out.print(&value, |_| {
         let until = expires.map(|end| format!(", until {end}")).unwrap_or_default();
-        format!("{}\nthis is shown once: {} of {}{until} (revision {revision})\n", new.text, new.id, token.owner)
+        format!(
+            "{}\nthis is shown once: {} of {}{until} (revision {revision})\n",
+            new.text, new.id, token.owner
+        )
     })
 }
 
@@ -100,7 +107,15 @@ async fn list(session: &mut Session) -> Outcome {
                 (None, _) => String::new(),
             };
             let created = token.created.strftime("%Y-%m-%d %H:%M").to_string();
-            vec![token.id.clone(), token.owner.clone(), kind.to_owned(), narrow(&token.scope), created, end, token.description.clone()]
+            vec![
+                token.id.clone(),
+                token.owner.clone(),
+                kind.to_owned(),
+                narrow(&token.scope),
+                created,
+                end,
+                token.description.clone(),
+            ]
         };
         let header = ["ID", "OWNER", "KIND", "SCOPE", "CREATED", "ENDS", "FOR"];
         out.table(&header, all.iter().map(row).collect(), "no tokens: make one with `shoal token create`")

@@ -81,7 +81,11 @@ const ON_THE_FLEET: &[(&str, &[&str])] = &[
     ("shoal-acl-show", &["acl show", "acl show lb/ -o json", "acl show lb/a/b"]),
     (
         "shoal-acl-set",
-        &["acl set dns/ @net=rw *=ro -m x", "acl set dns/web ann=data:rw --protected -m x -o json", "acl set dns/web ann=all -m x"],
+        &[
+            "acl set dns/ @net=rw *=ro -m x",
+            "acl set dns/web ann=data:rw --protected -m x -o json",
+            "acl set dns/web ann=all -m x",
+        ],
     ),
     ("shoal-acl-remove", &["acl remove lb/gold -m x", "acl remove lb -m x -o json", "acl remove dns -m x"]),
     ("shoal-can", &["can root write lb/web/members", "can bob read lb/web -o json", "can bob write lb/web"]),
@@ -94,23 +98,66 @@ const ON_THE_FLEET: &[(&str, &[&str])] = &[
         ],
     ),
     ("shoal-token-list", &["token list", "token list -o json", "token list x"]),
-    ("shoal-token-revoke", &["token revoke shoal_0a1b_secret -m x", "token revoke 0c3d -m x -o json", "token revoke none -m x"]),
-    ("shoal-user-add", &["user add carl -m x", "user add dns1 --agent dns -m x -o json", "user add @carl -m x"]),
-    ("shoal-user-password", &["user password ann -f {password} -m x", "user password ann -f {password} -m x -o json", "user password nobody -f {password} -m x"]),
-    ("shoal-user-disable", &["user disable ann -m x", "user disable bob -m x -o json", "user disable @x -m x"]),
-    ("shoal-user-remove", &["user remove ann -m x", "user remove bob -m x -o json", "user remove nobody -m x"]),
+    (
+        "shoal-token-revoke",
+        &["token revoke shoal_0a1b_secret -m x", "token revoke 0c3d -m x -o json", "token revoke none -m x"],
+    ),
+    (
+        "shoal-user-add",
+        &["user add carl -m x", "user add dns1 --agent dns -m x -o json", "user add @carl -m x"],
+    ),
+    (
+        "shoal-user-password",
+        &[
+            "user password ann -f {password} -m x",
+            "user password ann -f {password} -m x -o json",
+            "user password nobody -f {password} -m x",
+        ],
+    ),
+    (
+        "shoal-user-disable",
+        &["user disable ann -m x", "user disable bob -m x -o json", "user disable @x -m x"],
+    ),
+    (
+        "shoal-user-remove",
+        &["user remove ann -m x", "user remove bob -m x -o json", "user remove nobody -m x"],
+    ),
     ("shoal-user-list", &["user list", "user list -o json", "user list x"]),
-    ("shoal-group-add", &["group add web ann -m x", "group add net ann bob -m x -o json", "group add web -m x"]),
-    ("shoal-group-remove", &["group remove web bob -m x", "group remove admins root -m x -o json", "group remove web nobody -m x"]),
+    (
+        "shoal-group-add",
+        &["group add web ann -m x", "group add net ann bob -m x -o json", "group add web -m x"],
+    ),
+    (
+        "shoal-group-remove",
+        &[
+            "group remove web bob -m x",
+            "group remove admins root -m x -o json",
+            "group remove web nobody -m x",
+        ],
+    ),
     ("shoal-group-list", &["group list", "group list -o json", "group list x"]),
     (
         "shoal-review-propose",
-        &["review propose -f {docs} -m x", "review propose -f {docs} -m x -o json", "review propose -f {bad} -m x"],
+        &[
+            "review propose -f {docs} -m x",
+            "review propose -f {docs} -m x -o json",
+            "review propose -f {bad} -m x",
+        ],
     ),
     ("shoal-review-list", &["review list", "review list --all -o json", "review list x"]),
     ("shoal-review-show", &["review show r1", "review show r1 -o json", "review show none"]),
-    ("shoal-review-approve", &["review approve r1 --author dora -m x", "review approve r2 --author dora -m x -o json", "review approve r3 -m x"]),
-    ("shoal-review-reject", &["review reject r1 -m x", "review reject r2 -m x -o json", "review reject r1 -m x"]),
+    (
+        "shoal-review-approve",
+        &[
+            "review approve r1 --author dora -m x",
+            "review approve r2 --author dora -m x -o json",
+            "review approve r3 -m x",
+        ],
+    ),
+    (
+        "shoal-review-reject",
+        &["review reject r1 -m x", "review reject r2 -m x -o json", "review reject r1 -m x"],
+    ),
     ("shoal-export", &["export dns/web", "export dns/web -o json", "export lb/"]),
     (
         "shoal-import-ansible",
@@ -205,17 +252,23 @@ async fn every_command_on_the_fleet() {
 
 /// Whether a command is about who may do what.
 fn is_access(page: &str) -> bool {
-    ["acl", "can", "token", "user", "group", "review"].iter().any(|word| page.starts_with(&format!("shoal-{word}")))
+    ["acl", "can", "token", "user", "group", "review"]
+        .iter()
+        .any(|word| page.starts_with(&format!("shoal-{word}")))
 }
 
 /// Some people, with rules and what waits for a second one.
 async fn people(fleet: &Fleet) {
     let hash = "00".repeat(32);
     let token = |id: &str, owner: &str, more: &str| {
-        format!("edit: write\nkey: access/tokens/{id}\nvalue: {{owner: {owner}, hash: \"{hash}\", created: 2026-01-01T00:00:00Z{more}}}\n---\n")
+        format!(
+            "edit: write\nkey: access/tokens/{id}\nvalue: {{owner: {owner}, hash: \"{hash}\", created: 2026-01-01T00:00:00Z{more}}}\n---\n"
+        )
     };
     let review = |id: &str, proposer: &str, host: &str| {
-        format!("edit: write\nkey: access/reviews/{id}\nvalue: {{proposer: {proposer}, message: more, at: 2026-01-01T00:00:00Z, changes: [{{key: dns/web/members/{host}, value: {{}}}}], ground: {{dns/web/members/{host}: 0}}}}\n---\n")
+        format!(
+            "edit: write\nkey: access/reviews/{id}\nvalue: {{proposer: {proposer}, message: more, at: 2026-01-01T00:00:00Z, changes: [{{key: dns/web/members/{host}, value: {{}}}}], ground: {{dns/web/members/{host}: 0}}}}\n---\n"
+        )
     };
     let text = [
         "edit: write\nkey: access/groups/admins\nvalue: {members: [root]}\n---\n",

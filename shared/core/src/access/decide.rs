@@ -163,7 +163,9 @@ impl fmt::Display for By {
                 let key = key.as_ref().map(|key| format!("/{key}")).unwrap_or_default();
                 write!(f, "access/rules/{namespace}{key}: {subject} has data {data}, members {members}")
             }
-            Self::Default => f.write_str("built-in: without a rule, who says who they are reads, and only administrators write"),
+            Self::Default => f.write_str(
+                "built-in: without a rule, who says who they are reads, and only administrators write",
+            ),
             Self::Scope(token) => write!(f, "access/tokens/{token}: the scope of the token"),
         }
     }
@@ -177,7 +179,9 @@ impl Index {
     pub fn may(&self, who: &Principal, verb: Verb, target: Target<'_>) -> Result<By, Denied> {
         let facts = matches!(who.sort, Sort::Agent(_)) && verb == Verb::Write;
         if facts {
-            let rule = format!("built-in: an agent writes its ledger, claims, reports, schema, and what its manifest declares");
+            let rule = format!(
+                "built-in: an agent writes its ledger, claims, reports, schema, and what its manifest declares"
+            );
             let hint = "an administrator may do it, or the agent's manifest may declare it".to_owned();
             return Err(self.denied(who, verb, target, rule, hint));
         }
@@ -293,7 +297,8 @@ impl Index {
     /// once and not for each row.
     #[must_use]
     pub fn reads_everything(&self, who: &Principal) -> bool {
-        self.areas.is_empty() && !who.is_anonymous() && who.scope.is_everything() || self.everything(who).is_ok()
+        self.areas.is_empty() && !who.is_anonymous() && who.scope.is_everything()
+            || self.everything(who).is_ok()
     }
 
     /// Whether somebody may read and write below `access/`.
@@ -378,7 +383,8 @@ impl Index {
 
     /// The entry of a row that is about somebody.
     fn entry<'r>(&self, rules: &'r Rules, who: &Principal) -> Option<(&'r str, Rights)> {
-        let find = |name: &str| rules.allow.get_key_value(name).map(|(name, rights)| (name.as_str(), *rights));
+        let find =
+            |name: &str| rules.allow.get_key_value(name).map(|(name, rights)| (name.as_str(), *rights));
         if who.is_anonymous() {
             return find(ANONYMOUS);
         }

@@ -135,16 +135,16 @@ impl Index {
     /// Who it is that shows the token of this id, whose secret was compared, at `now`.
     #[must_use]
     pub fn shows(&self, id: &str, now: Timestamp) -> Known {
-        let Some(token) = self.tokens.get(id) else { return Known::Not("there is no such token, or it was revoked") };
+        let Some(token) = self.tokens.get(id) else {
+            return Known::Not("there is no such token, or it was revoked");
+        };
         if token.expires.is_some_and(|end| end <= now) {
             return Known::Not("the token has expired");
         }
         match self.named(&token.owner) {
-            Known::Principal(who) => Known::Principal(Principal {
-                scope: token.scope.clone(),
-                token: Some(id.to_owned()),
-                ..who
-            }),
+            Known::Principal(who) => {
+                Known::Principal(Principal { scope: token.scope.clone(), token: Some(id.to_owned()), ..who })
+            }
             not => not,
         }
     }
@@ -177,7 +177,10 @@ fn nobody() -> Rules {
 
 impl Area {
     /// The rows that say something of a key, the nearest first.
-    pub(super) fn about<'a>(&'a self, key: Option<&'a str>) -> impl Iterator<Item = (Option<&'a str>, &'a Rules)> {
+    pub(super) fn about<'a>(
+        &'a self,
+        key: Option<&'a str>,
+    ) -> impl Iterator<Item = (Option<&'a str>, &'a Rules)> {
         let own = key.and_then(|key| Some((Some(key), self.keys.get(key)?)));
         own.into_iter().chain(self.default.as_ref().map(|rules| (None, rules)))
     }
@@ -202,7 +205,8 @@ pub(crate) fn check(key: &Key, row: &Document) -> Result<(), String> {
             let hash = |secret: &super::Secret| secret.0.starts_with("$argon2");
             match user.password.as_ref().is_none_or(hash) {
                 true => Ok(()),
-                false => Err("a password stands there as its argon2 hash: set it with `shoal user password`".to_owned()),
+                false => Err("a password stands there as its argon2 hash: set it with `shoal user password`"
+                    .to_owned()),
             }
         }
         Access::Group(_) => {
@@ -213,7 +217,10 @@ pub(crate) fn check(key: &Key, row: &Document) -> Result<(), String> {
             let token: Token = row.to().map_err(form)?;
             let hex = token.hash.0.len() == 64 && token.hash.0.bytes().all(|b| b.is_ascii_hexdigit());
             if !hex {
-                return Err("the hash of a token is 64 hexadecimal digits: make one with `shoal token create`".to_owned());
+                return Err(
+                    "the hash of a token is 64 hexadecimal digits: make one with `shoal token create`"
+                        .to_owned(),
+                );
             }
             match token.owner.strip_prefix("agent ") {
                 Some(namespace) => namespace.parse::<crate::Namespace>().map(drop).map_err(|e| e.to_string()),

@@ -32,8 +32,11 @@ impl Index {
     pub fn judge(&self, who: &Principal, view: &View, changes: &[Change]) -> Result<Judged, Denied> {
         if who.is_anonymous() {
             let rule = "built-in: who does not say who they are writes nothing".to_owned();
-            let target = changes.first().and_then(|c| Target::of(&c.key)).unwrap_or(Target::namespace(ACCESS));
-            let hint = "say who you are: with a token (`shoal token create`), or through the server's Unix socket".to_owned();
+            let target =
+                changes.first().and_then(|c| Target::of(&c.key)).unwrap_or(Target::namespace(ACCESS));
+            let hint =
+                "say who you are: with a token (`shoal token create`), or through the server's Unix socket"
+                    .to_owned();
             return Err(self.denied(who, Verb::Write, target, rule, hint));
         }
         let review = self.review(who, view, changes)?;
@@ -57,10 +60,10 @@ impl Index {
         let Some(target) = Target::of(&change.key) else {
             return match change.key.kind() {
                 Kind::Access(Access::Review(_)) => Ok(()),
-                _ => self.administers(who).map(drop).map_err(|denied| Denied {
-                    wanted: format!("write {}", change.key),
-                    ..denied
-                }),
+                _ => self
+                    .administers(who)
+                    .map(drop)
+                    .map_err(|denied| Denied { wanted: format!("write {}", change.key), ..denied }),
             };
         };
         if rows.follows(change) {
@@ -76,7 +79,8 @@ impl Index {
         if matches!(change.key.kind(), Kind::Host(_) | Kind::Tag(_) | Kind::Member(..)) {
             self.renamed(who, change, target)?;
             if let Some(rule) = self.protected(target).filter(|_| !reviewed) {
-                let hint = "propose it with `shoal review propose`, and let somebody else approve it".to_owned();
+                let hint =
+                    "propose it with `shoal review propose`, and let somebody else approve it".to_owned();
                 return Err(self.denied(who, Verb::Write, target, rule, hint));
             }
         }
@@ -86,7 +90,9 @@ impl Index {
     /// What has a rule of its own would leave it behind with its name.
     fn renamed(&self, who: &Principal, change: &Change, target: Target<'_>) -> Result<(), Denied> {
         let moves = change.value.is_none() && change.moved.is_some() && target.facet == Facet::Data;
-        let ruled = target.key.is_some_and(|key| self.areas.get(target.namespace).is_some_and(|a| a.keys.contains_key(key)));
+        let ruled = target
+            .key
+            .is_some_and(|key| self.areas.get(target.namespace).is_some_and(|a| a.keys.contains_key(key)));
         if !moves || !ruled || self.administers(who).is_ok() {
             return Ok(());
         }
@@ -116,12 +122,17 @@ impl Index {
             match (was, is) {
                 (None, Some(is)) => {
                     if is.proposer != who.name || is.state != ReviewState::Open || is.reviewer.is_some() {
-                        return Err(refuse("propose", "built-in: a proposal is open, and its proposer's own", "say so"));
+                        return Err(refuse(
+                            "propose",
+                            "built-in: a proposal is open, and its proposer's own",
+                            "say so",
+                        ));
                     }
                     self.proposes(who, view, &is.changes)?;
                 }
                 (Some(was), Some(is)) => {
-                    let same = Review { state: was.state, reviewer: was.reviewer.clone(), ..is.clone() } == was;
+                    let same =
+                        Review { state: was.state, reviewer: was.reviewer.clone(), ..is.clone() } == was;
                     let decided = was.state == ReviewState::Open && is.state != ReviewState::Open;
                     if !same || !decided || is.reviewer.as_deref() != Some(&who.name) {
                         let rule = "built-in: an open proposal is approved or rejected as it is, under one's own name";
@@ -129,10 +140,17 @@ impl Index {
                     }
                     if is.state == ReviewState::Approved {
                         if approves.is_some() {
-                            return Err(refuse("approve", "built-in: one proposal a commit", "approve one after the other"));
+                            return Err(refuse(
+                                "approve",
+                                "built-in: one proposal a commit",
+                                "approve one after the other",
+                            ));
                         }
                         if !matches!(who.sort, Sort::Person | Sort::Local) || was.proposer == who.name {
-                            let rule = format!("built-in: it is {}'s own proposal, or this is no person", was.proposer);
+                            let rule = format!(
+                                "built-in: it is {}'s own proposal, or this is no person",
+                                was.proposer
+                            );
                             return Err(refuse("approve", &rule, "let another person approve it"));
                         }
                         approves = Some((change.key.clone(), was, refuse("approve", "", "")));
@@ -141,7 +159,13 @@ impl Index {
                     }
                 }
                 (Some(_), None) if self.administers(who).is_ok() => {}
-                _ => return Err(refuse("delete", "built-in: what was proposed stays, for the record", "reject it")),
+                _ => {
+                    return Err(refuse(
+                        "delete",
+                        "built-in: what was proposed stays, for the record",
+                        "reject it",
+                    ));
+                }
             }
         }
         let Some((key, review, no)) = approves else { return Ok(None) };
@@ -164,7 +188,13 @@ impl Index {
 }
 
 /// The ground has not moved since, and the commit is what was proposed: neither more nor less.
-fn approved(view: &View, changes: &[Change], key: &Key, review: Review, no: Denied) -> Result<Judged, Denied> {
+fn approved(
+    view: &View,
+    changes: &[Change],
+    key: &Key,
+    review: Review,
+    no: Denied,
+) -> Result<Judged, Denied> {
     let mut moved: Vec<String> = Vec::new();
     for (key, seen) in &review.ground {
         let now = view.revision_of(key).unwrap_or_default();
@@ -180,7 +210,10 @@ fn approved(view: &View, changes: &[Change], key: &Key, review: Review, no: Deni
         let more = moved.len().saturating_sub(MOVED);
         moved.truncate(MOVED);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        let rule = format!("built-in: what it rests on has changed since it was proposed: {}{more}", moved.join(", "));
+        let rule = format!(
+            "built-in: what it rests on has changed since it was proposed: {}{more}",
+            moved.join(", ")
+        );
         let hint = "look at it again, reject it and propose it anew (`shoal review propose`)".to_owned();
         return Err(Denied { rule, hint, ..no });
     }
@@ -190,7 +223,8 @@ fn approved(view: &View, changes: &[Change], key: &Key, review: Review, no: Deni
     let done = |change: &Change| stands(change) || others().any(|one| one == change);
     if !others().all(proposed) || !review.changes.iter().all(done) {
         let rule = "built-in: what is approved is exactly what was proposed".to_owned();
-        let hint = "approve it with `shoal review approve`, and change other things in other commits".to_owned();
+        let hint =
+            "approve it with `shoal review approve`, and change other things in other commits".to_owned();
         return Err(Denied { rule, hint, ..no });
     }
     let pre = review.ground.iter().map(|(key, seen)| match *seen {
@@ -220,7 +254,9 @@ impl Rows<'_> {
             Kind::Fact(..) => change.value == self.came(change) && change.moved.is_some(),
             Kind::Pause(_) => match &change.moved {
                 Some(_) if change.value.is_some() => change.value == self.came(change),
-                Some(_) => change.key.as_str().splitn(3, '/').nth(2).is_some_and(|name| self.gone.contains(name)),
+                Some(_) => {
+                    change.key.as_str().splitn(3, '/').nth(2).is_some_and(|name| self.gone.contains(name))
+                }
                 None => false,
             },
             _ => false,
@@ -237,9 +273,13 @@ impl Rows<'_> {
     fn of_agent(&self, who: &Principal, namespace: &Namespace, change: &Change) -> Result<(), String> {
         let within = |area: &str| match who.scope.has(area) {
             true => Ok(()),
-            false => Err(format!("access/tokens/{}: the scope of the token", who.token.as_deref().unwrap_or_default())),
+            false => Err(format!(
+                "access/tokens/{}: the scope of the token",
+                who.token.as_deref().unwrap_or_default()
+            )),
         };
-        let own = "built-in: an agent writes its ledger, claims, reports, schema, and what its manifest declares";
+        let own =
+            "built-in: an agent writes its ledger, claims, reports, schema, and what its manifest declares";
         match change.key.kind() {
             Kind::Fact(of, _) if of == *namespace || self.own.facts.contains(&of) => within(FACTS),
             Kind::Schema(of) if of == *namespace => {
@@ -257,10 +297,14 @@ impl Rows<'_> {
                 within(HOSTS)?;
                 let was = self.view.row(&change.key);
                 let fields = was.as_ref().zip(change.value.as_ref()).and_then(|(was, is)| differing(was, is));
-                let Some(fields) = fields else { return Err(format!("{own}; {host} would be made or deleted")) };
+                let Some(fields) = fields else {
+                    return Err(format!("{own}; {host} would be made or deleted"));
+                };
                 match fields.iter().find(|field| !self.own.host_fields.contains(field.as_str())) {
                     None => Ok(()),
-                    Some(field) => Err(format!("schemas/{namespace}: its manifest does not declare the field {field:?} of hosts")),
+                    Some(field) => Err(format!(
+                        "schemas/{namespace}: its manifest does not declare the field {field:?} of hosts"
+                    )),
                 }
             }
             _ => Err(own.to_owned()),

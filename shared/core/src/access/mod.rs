@@ -36,8 +36,8 @@ pub(crate) use index::check;
 pub use index::{Index, Known};
 pub use judge::Judged;
 pub use rows::{
-    Group, HIDDEN, Manifest, Review, ReviewState, Right, Rights, Rules, Scope, Secret, Token, TokenKind, User,
-    hidden, kept,
+    Group, HIDDEN, Manifest, Review, ReviewState, Right, Rights, Rules, Scope, Secret, Token, TokenKind,
+    User, hidden, kept,
 };
 
 use crate::Namespace;

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{Change, Document, Key, Kind, Namespace, Revision};
 use crate::key::Access;
+use crate::{Change, Document, Key, Kind, Namespace, Revision};
 
 /// What stands where a secret does, for whoever reads it through a server. Written back, it keeps the secret that is there.
 pub const HIDDEN: &str = "(hidden)";
@@ -141,6 +141,7 @@ pub struct User {
 pub struct Group {
     /// Names of users.
     #[serde(default)]
+    #[schemars(with = "Vec<String>")]
     pub members: BTreeSet<String>,
 }
 
@@ -197,6 +198,7 @@ pub struct Token {
 pub struct Scope {
     /// These namespaces alone (`hosts`, `dns`, `facts`, `access`); `None`: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<String>>")]
     pub namespaces: Option<BTreeSet<String>>,
     /// At most this of data.
     #[serde(default = "most", skip_serializing_if = "is_most")]
@@ -244,9 +246,11 @@ impl Scope {
 pub struct Manifest {
     /// Facts of these namespaces, besides its own.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    #[schemars(with = "Vec<Namespace>")]
     pub facts: BTreeSet<Namespace>,
     /// These fields of hosts' documents; `state` is the host's state.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    #[schemars(with = "Vec<String>")]
     pub host_fields: BTreeSet<String>,
 }
 
@@ -320,7 +324,8 @@ pub fn kept(key: &Key, value: &Document, now: Option<&Document>) -> Result<Optio
     let Some(field) = secret(key).filter(|field| value.text(field).as_deref() == Some(HIDDEN)) else {
         return Ok(None);
     };
-    let have = now.and_then(|now| now.text(field)).ok_or("its secret is hidden, and none stands there to keep")?;
+    let have =
+        now.and_then(|now| now.text(field)).ok_or("its secret is hidden, and none stands there to keep")?;
     let mut all = value.value();
     if let Some(map) = all.as_object_mut() {
         map.insert(field.to_owned(), have.as_ref().into());

@@ -68,12 +68,18 @@ impl Caller {
 
     /// The right to read a host.
     pub(crate) fn reads_host(&self, host: &HostName) -> Answer<()> {
-        self.right(Verb::Read, Target { namespace: shoal_core::HOSTS, key: Some(host.as_str()), facet: Facet::Data })
+        self.right(
+            Verb::Read,
+            Target { namespace: shoal_core::HOSTS, key: Some(host.as_str()), facet: Facet::Data },
+        )
     }
 
     /// The right to read who is in a tag.
     pub(crate) fn reads_members(&self, tag: &TagName) -> Answer<()> {
-        self.right(Verb::Read, Target { namespace: tag.namespace(), key: Some(tag.key()), facet: Facet::Members })
+        self.right(
+            Verb::Read,
+            Target { namespace: tag.namespace(), key: Some(tag.key()), facet: Facet::Members },
+        )
     }
 
     fn right(&self, verb: Verb, target: Target<'_>) -> Answer<()> {
@@ -212,7 +218,10 @@ impl Caller {
                 continue;
             }
             for facet in facets {
-                self.right(Verb::Read, Target { namespace: tag.namespace(), key: Some(tag.key()), facet: *facet })?;
+                self.right(
+                    Verb::Read,
+                    Target { namespace: tag.namespace(), key: Some(tag.key()), facet: *facet },
+                )?;
             }
             if self.restricted() {
                 let members = view.direct_members(&tag).into_iter();

@@ -132,7 +132,8 @@ fn with_token(index: Arc<Index>, token: &str, peer: Option<&Peer>) -> Answer<Cal
         Known::Principal(who) => who,
         Known::Not(why) => return Err(bad(why)),
     };
-    let origin = Some(cut(format!("{}, token {id}", peer.map_or_else(|| "?".to_owned(), ToString::to_string))));
+    let origin =
+        Some(cut(format!("{}, token {id}", peer.map_or_else(|| "?".to_owned(), ToString::to_string))));
     let shown = Shown::Token(id.to_owned(), hash);
     Ok(Caller { who, index, origin, shown, until, asked: true })
 }
@@ -222,7 +223,8 @@ impl Names {
         {
             return name.clone();
         }
-        let ask = move || uzers::get_user_by_uid(uid).and_then(|user| user.name().to_str().map(str::to_owned));
+        let ask =
+            move || uzers::get_user_by_uid(uid).and_then(|user| user.name().to_str().map(str::to_owned));
         let name = tokio::task::spawn_blocking(ask).await.ok().flatten();
         let mut known = self.known();
         if known.len() >= MAX_NAMES {
@@ -249,7 +251,9 @@ mod tests {
             for value in values {
                 headers.append(AUTHORIZATION, HeaderValue::from_static(value));
             }
-            bearer(&headers).map(|token| token.map(str::to_owned)).map_err(|problem| problem.status().as_u16())
+            bearer(&headers)
+                .map(|token| token.map(str::to_owned))
+                .map_err(|problem| problem.status().as_u16())
         };
         assert_eq!(of(&[]), Ok(None));
         assert_eq!(of(&["Bearer shoal_a_b"]), Ok(Some("shoal_a_b".to_owned())));

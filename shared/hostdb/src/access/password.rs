@@ -25,7 +25,8 @@ const LASTS: Duration = Duration::from_secs(12 * 3600);
 const SWEPT: usize = 100;
 
 /// Compared where a user has no password, so that the answer takes as long: nobody has the password of it.
-const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$c2hvYWwtbm9ib2R5ISE$5Jp8KIAtn8mJ7bq5fkBnd3ssvCkKFhIfTpcoP7lzuXo";
+const NOBODY: &str =
+    "$argon2id$v=19$m=19456,t=2,p=1$c2hvYWwtbm9ib2R5ISE$5Jp8KIAtn8mJ7bq5fkBnd3ssvCkKFhIfTpcoP7lzuXo";
 
 /// A session that began.
 pub(crate) struct Session {
@@ -108,15 +109,20 @@ impl App {
         self.audit.line(|more| {
             tracing::warn!(target: "audit", user, origin, more, "a password was refused");
         });
-        Err(unknown("no user has this name and this password", "an administrator sets one: `shoal user password`"))
+        Err(unknown(
+            "no user has this name and this password",
+            "an administrator sets one: `shoal user password`",
+        ))
     }
 
-    /// Ends the session, or revokes the token, that somebody shows.
+    /// Ends the session that somebody shows. A token that was made is revoked by an administrator.
     ///
     /// # Errors
-    /// Nothing was shown that could end, or the store does not take it.
+    /// No session was shown, or the store does not take it.
     pub(crate) async fn logout(&self, who: &Principal, origin: Option<String>) -> Answer<()> {
-        let Some(id) = &who.token else {
+        let index = self.keeper.index(&self.db);
+        let session = |id: &&String| index.token(id).is_some_and(|token| token.kind == TokenKind::Session);
+        let Some(id) = who.token.as_ref().filter(session) else {
             return Err(Problem::not_found("no session is shown, so there is none to end: send its token"));
         };
         let key = format!("access/tokens/{id}").parse::<Key>()?;

@@ -27,7 +27,9 @@ impl Caller {
                 }
                 self.may_write(&Key::tag(tag))
             }
-            Edit::Patch { key, .. } | Edit::Delete { key, .. } | Edit::Write { key, .. } => self.may_write(key),
+            Edit::Patch { key, .. } | Edit::Delete { key, .. } | Edit::Write { key, .. } => {
+                self.may_write(key)
+            }
             Edit::Rename { from, to, .. } => self.may_write(from).and_then(|()| self.may_write(to)),
             Edit::AddMembers { tag, .. } | Edit::RemoveMembers { tag, .. } | Edit::SetMembers { tag, .. } => {
                 self.may_write_members(tag)
@@ -57,10 +59,11 @@ impl Caller {
         match Target::of(key) {
             Some(target) => self.index.may(&self.who, Verb::Write, target).map(drop),
             None if key.as_str().starts_with("access/reviews/") && !self.who.is_anonymous() => Ok(()),
-            None => self.index.administers(&self.who).map(drop).map_err(|denied| Denied {
-                wanted: format!("write {key}"),
-                ..denied
-            }),
+            None => self
+                .index
+                .administers(&self.who)
+                .map(drop)
+                .map_err(|denied| Denied { wanted: format!("write {key}"), ..denied }),
         }
     }
 

@@ -17,7 +17,7 @@ use crate::spec::{Routes, delete, get, post, query, text};
 /// The paths of this module.
 pub(super) fn routes(to: Routes) -> Routes {
     let verbs = schemars::json_schema!({"type": "string", "enum": ["read", "write"]});
-    let keys = schemars::json_schema!({"type": "string", "examples": ["lb/web/members"], "pattern": r"^[^\s/]+/\S*$"});
+    let keys = schemars::json_schema!({"type": "string", "examples": ["lb/web/members"], "pattern": r"^[a-z][a-z0-9-]{0,62}/\S*$"});
     let what = "`NAMESPACE/KEY`, `NAMESPACE/KEY/members`, `hosts/FQDN`, or `NAMESPACE/`.";
     to.at(
         "/api/v2/sessions",
@@ -27,7 +27,9 @@ pub(super) fn routes(to: Routes) -> Routes {
                 .body::<Login>()
                 .creates::<Began>("The token of the session, shown this once.")
                 .refuses(&[401, 403, 507]),
-            delete("Ends the session whose token is shown", logout).answers_nothing("It is ended."),
+            delete("Ends the session whose token is shown", logout)
+                .answers_nothing("It is ended.")
+                .refuses(&[404]),
         ],
     )
     .at("/api/v2/whoami", [get("Who asks, as the server sees it", whoami).answers::<Who>("Who.")])
@@ -39,7 +41,8 @@ pub(super) fn routes(to: Routes) -> Routes {
                 text("verb", verbs, "What they would do.").required(),
                 text("on", keys, what).required(),
             ])
-            .answers::<May>("Yes or no.")],
+            .answers::<May>("Yes or no.")
+            .refuses(&[404, 422])],
     )
 }
 
@@ -120,7 +123,10 @@ async fn can(ask: Ask) -> Answer {
     let verb = match ask.params.get("verb").ok_or_else(|| missing("verb"))? {
         "read" => Verb::Read,
         "write" => Verb::Write,
-        other => return Err(Problem::bad_request(format!("verb={other:?} is neither read nor write")).with("field", "verb")),
+        other => {
+            return Err(Problem::bad_request(format!("verb={other:?} is neither read nor write"))
+                .with("field", "verb"));
+        }
     };
     let on = ask.params.get("on").ok_or_else(|| missing("on"))?;
     let who = match ask.params.get("user").filter(|user| *user != caller.who.name) {
@@ -130,7 +136,8 @@ async fn can(ask: Ask) -> Answer {
             known(caller, user)?
         }
     };
-    let target = Target::read(on).map_err(|why| Problem::bad_request(why).with("field", "on"))?;
+    let hint = "write NAMESPACE/KEY, NAMESPACE/KEY/members, or NAMESPACE/";
+    let target = Target::read(on).map_err(|why| Problem::invalid(why, hint).with("field", "on"))?;
     let answer = match target {
         Some(target) => caller.index.may(&who, verb, target),
         None => caller.index.administers(&who),

@@ -151,7 +151,9 @@ async fn blame(ask: Ask, Named(key): Named<Key>) -> Answer {
     if key.namespace() == shoal_core::ACCESS {
         // It would show what is hidden, value by value.
         ask.caller.must_administer()?;
-        return Err(Problem::not_found(format!("{key} has no blame; its history has what was written: /api/v2/history/{key}")));
+        return Err(Problem::not_found(format!(
+            "{key} has no blame; its history has what was written: /api/v2/history/{key}"
+        )));
     }
     match history::blame(ask.store(), &key).await? {
         Some(values) => ask.shape.ok(&Blamed { key, values }),
@@ -194,7 +196,9 @@ async fn diff(ask: Ask) -> Answer {
     let _turn = app.db.large_reading().await;
     let mut items = history::between(&**app.db.store(), &watch::ranges(&params)?, from, to).await?;
     let all = items.len();
-    items.retain(|changed| changed.key.namespace() != shoal_core::ACCESS && caller.sees(&changed.key) || !caller.asked);
+    items.retain(|changed| {
+        changed.key.namespace() != shoal_core::ACCESS && caller.sees(&changed.key) || !caller.asked
+    });
     let hidden = all - items.len();
     items.retain(|changed| after.as_ref().is_none_or(|after| changed.key > *after));
     let more = items.len() > limit;

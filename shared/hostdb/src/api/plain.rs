@@ -102,7 +102,11 @@ async fn list(ask: Ask, uri: Uri) -> Answer {
     }
     let (mut items, mut hidden) = (Vec::with_capacity(page.rows.len()), 0);
     for row in page.rows {
-        let seen = if area == "access/" { caller.row(row).unwrap_or(None) } else { Some(row).filter(|row| caller.sees(&row.key)) };
+        let seen = if area == "access/" {
+            caller.row(row).unwrap_or(None)
+        } else {
+            Some(row).filter(|row| caller.sees(&row.key))
+        };
         match seen {
             Some(row) => items.push(Plain::from(row)),
             None => hidden += 1,

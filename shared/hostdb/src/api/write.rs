@@ -16,8 +16,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use shoal_core::{
-    Approval, Commit, Committed, Document, Edit, Expect, HostName, Key, Kind, Member, Pause, Pre, Proposal, Refusal,
-    Revision, Schema, Sort, TagName, View, Warning,
+    Approval, Commit, Committed, Document, Edit, Expect, HostName, Key, Kind, Member, Pause, Pre, Proposal,
+    Refusal, Revision, Schema, Sort, TagName, View, Warning,
 };
 use shoal_store::{Outcome, TransactError};
 

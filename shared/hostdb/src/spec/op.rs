@@ -333,7 +333,10 @@ pub(super) fn problems() -> Value {
     });
     let all = [
         (400, "The request cannot be understood, or is not signed."),
-        (401, "Nobody says who asks, or what was shown for it is not good. Send `Authorization: Bearer TOKEN`."),
+        (
+            401,
+            "Nobody says who asks, or what was shown for it is not good. Send `Authorization: Bearer TOKEN`.",
+        ),
         (403, "Who asks may not do this (`rule` says what refuses it); or this server only reads."),
         (404, "There is nothing here, or no such revision yet."),
         (409, "It contradicts what is there, or a claim was lost."),
@@ -350,7 +353,8 @@ pub(super) fn problems() -> Value {
         let mut entry = json!({"description": what, "content": {PROBLEM_JSON: {"schema": schema}}});
         if status == 401 {
             let what = "`Bearer`.";
-            entry["headers"] = json!({"WWW-Authenticate": {"description": what, "schema": {"type": "string"}}});
+            entry["headers"] =
+                json!({"WWW-Authenticate": {"description": what, "schema": {"type": "string"}}});
         }
         if status == 503 || status == 507 {
             let what = "When to come back, in seconds.";

@@ -68,7 +68,11 @@ pub(super) fn may_write(caller: &Caller, user: &str, of: &Resource) -> bool {
     match of {
         Resource::Object(object) | Resource::Inside(object, _) => may(&object.key()),
         Resource::Members(tag) => {
-            let of = Target { facet: shoal_core::access::Facet::Members, namespace: tag.namespace(), key: Some(tag.key()) };
+            let of = Target {
+                facet: shoal_core::access::Facet::Members,
+                namespace: tag.namespace(),
+                key: Some(tag.key()),
+            };
             caller.index.may(&who, Verb::Write, of).is_ok()
         }
         Resource::Member(tag, member) => may(&Key::member(tag, member)),

@@ -1,0 +1,241 @@
+//! Every route, with a token and without; ways to write a path; who says nothing of themselves; and HostDB's own interface.
+
+use super::*;
+
+/// Of every route of the document: nobody gets in without a token, and who has no rights gets a refusal, or nothing.
+#[tokio::test]
+async fn no_route_is_forgotten() {
+    let g = Guarded::new().await;
+    let document = g.server.get("/api/v2/openapi.json").await;
+    let open = ["GET /healthz", "GET /readyz", "GET /api/v2/openapi.json", "POST /api/v2/sessions"];
+    let (mut opened, mut asked, mut said) = (Vec::new(), 0, Vec::new());
+    for (method, path, entry) in operations(&document) {
+        let name = format!("{method} {path}");
+        let at = example(&document, path, entry);
+        let body = body(&name);
+        let request = |request: RequestBuilder| {
+            let request = request.header("shoal-author", "x").header("shoal-message", "m");
+            match (&body, method.as_str()) {
+                (Some(body), "PATCH") => {
+                    request.header("content-type", "application/merge-patch+json").body(body.to_string())
+                }
+                (Some(body), _) => request.json(body),
+                (None, _) => request,
+            }
+        };
+        if entry["security"] == json!([]) {
+            opened.push(name);
+            continue;
+        }
+        assert_eq!(entry.get("security"), None, "{name}");
+        for bad in [None, Some("Bearer nonsense"), Some("Bearer shoal_none_wrong"), Some("Basic x")] {
+            let mut asks = request(g.server.ask(&method, &at));
+            if let Some(bad) = bad {
+                asks = asks.header("authorization", bad);
+            }
+            let response = asks.send().await.unwrap();
+            assert_eq!(response.headers()["www-authenticate"], "Bearer realm=\"shoal\"", "{name}");
+            let refused = problem(response, 401, "unauthenticated", &[]).await;
+            assert!(refused["rule"].as_str().is_some_and(|rule| !rule.is_empty()), "{name}: {refused}");
+        }
+        let query = query(&name);
+        let response = request(g.ask("none", &method, &format!("{at}{query}"))).send().await.unwrap();
+        let (status, text) = (response.status().as_u16(), response.text().await.unwrap());
+        let harmless = ["GET /metrics", "GET /api/v2/store/head", "GET /api/v2/whoami", "GET /api/v2/can"];
+        match status {
+            403 => {
+                let refused: Value = serde_json::from_str(&text).unwrap();
+                assert!(refused["rule"].as_str().is_some_and(|rule| !rule.is_empty()), "{name}: {text}");
+            }
+            // Nothing of the database is in it.
+            200 if harmless.contains(&name.as_str()) => {}
+            // A token that was made is no session.
+            404 if name == "DELETE /api/v2/sessions" => {}
+            200 => {
+                let list: Value = serde_json::from_str(&text).unwrap();
+                assert_eq!(list["items"], json!([]), "{name}: {text}");
+                // It says that it left something out, where there is something.
+                let none = [
+                    "GET /api/v2/claims",
+                    "GET /api/v2/status",
+                    "GET /api/v2/store/claims",
+                    "GET /api/v2/store/reports",
+                ];
+                assert!(none.contains(&name.as_str()) || list["hidden"].as_u64() > Some(0), "{name}: {text}");
+                said.push(name.clone());
+            }
+            _ => panic!("{name}{query}: {status} {text}"),
+        }
+        assert!(!text.contains("planted"), "{name}: {text}");
+        asked += 1;
+    }
+    opened.sort();
+    let mut open: Vec<String> = open.map(str::to_owned).into();
+    open.sort();
+    assert_eq!(opened, open);
+    assert!(asked > 60, "{asked}");
+    assert!(said.len() > 5, "{said:?}");
+    g.server.stop().await;
+}
+
+/// A body that is well formed, for what has one.
+fn body(name: &str) -> Option<Value> {
+    let key = "hosts/web1.example.com";
+    let claim = json!({"name": "unit/dns/a", "slot": 0, "holder": "h", "number": 1, "ttl": null});
+    Some(match name {
+        "PUT /api/v2/hosts/{fqdn}" | "PUT /api/v2/tags/{ns}/{key}" => json!({"document": {}}),
+        "PUT /api/v2/tags/{ns}/{key}/members" => json!([]),
+        "POST /api/v2/commits" => json!({"edits": [{"edit": "delete", "key": key}]}),
+        "POST /api/v2/rollback" => json!({"to": 1, "keys": [key]}),
+        "POST /api/v2/store/read" => json!({"range": "all", "limit": 10}),
+        "POST /api/v2/store/log" => json!({"range": "all", "limit": 10}),
+        "POST /api/v2/store/watch" => json!({"ranges": ["all"], "after": {"epoch": 1, "revision": 0}}),
+        "POST /api/v2/store/commit" => {
+            json!({"changes": [{"key": key, "value": null}], "author": "x", "message": "m"})
+        }
+        "POST /api/v2/store/claim" => json!({"name": "unit/dns/a", "of": 1, "holder": "h", "ttl": null}),
+        "POST /api/v2/store/release" => claim,
+        "POST /api/v2/store/ledger/read" => json!({"prefix": "dns/", "limit": 1}),
+        "POST /api/v2/store/ledger/write" => {
+            json!({"rows": [{"key": "dns/a/0", "value": null}], "held": claim})
+        }
+        "POST /api/v2/store/report" => json!({"agent": "dns", "instance": "i", "epoch": 1, "seen": 1,
+            "at": "2026-01-01T00:00:00Z", "expires": null, "units": {}}),
+        "PUT /api/v2/access/{rest}" => json!({}),
+        "PUT /api/v2/pauses/{rest}" => json!({"why": "x"}),
+        "PUT /api/v2/schemas/{rest}" => json!({"tag": true}),
+        "PUT /api/v2/approvals/{rest}" => json!({"digest": "x"}),
+        _ if name.starts_with("PUT") || name.starts_with("PATCH") => json!({}),
+        _ => return None,
+    })
+}
+
+/// What a route cannot do without.
+fn query(name: &str) -> &'static str {
+    match name {
+        "GET /api/v2/diff" => "?from=1",
+        "GET /api/v2/search" => "?where=true",
+        "GET /api/v2/can" => "?verb=read&on=lb/web",
+        _ => "",
+    }
+}
+
+/// Other ways to write a key are the same key, or none.
+#[tokio::test]
+async fn tricks_in_paths_lead_nowhere() {
+    let g = Guarded::new().await;
+    for path in [
+        "/api/v2/tags/lb/%73ecret",
+        "/api/v2/tags/lb/secret?revision=11",
+        "/api/v2/hosts/../tags/lb/secret",
+        "/api/v2/tags/lb/x/../secret",
+        "/api/v2/tags/lb/x%2F..%2Fsecret",
+        "/api/v2/tags/lb%2Fsecret",
+        "/api/v2//tags/lb/secret",
+        "/api/v2/history/lb/secret/members/web1.example.com",
+        "/api/v2/history/lb//secret",
+        "/api/v2/facts/../access/tokens/ann",
+        "/api/v2/facts/..%2Faccess%2Ftokens%2Fann",
+        "/api/v2/facts/vm/..%2F..%2Faccess/tokens/ann",
+        "/api/v2/access/tokens/ann",
+        "/api/v2/access/tokens%2Fann",
+        "/api/v2/history/access/tokens/ann",
+        "/api/v2/facts?prefix=access/",
+        "/api/v2/schemas?prefix=schemas/../access/",
+        "/api/v2/tags/access",
+        "/api/v2/tags/access/tokens",
+        "/api/v2/watch?prefix=access/",
+        "/api/v2/watch?key=access/tokens/ann",
+        "/api/v2/commits?prefix=access/",
+    ] {
+        let response = g.ask("carl", "GET", path).send().await.unwrap();
+        let (status, text) = (response.status().as_u16(), response.text().await.unwrap());
+        assert!(!text.contains("planted") && !text.contains("hash"), "{path}: {text}");
+        let empty = status == 200 && text.contains("\"items\":[]");
+        assert!((400..500).contains(&status) || empty, "{path}: {status} {text}");
+    }
+    // A rule about a host is about it however it is written.
+    g.put(&[("access/rules/hosts/WEB1.example.com", json!({"allow": {"*": "none"}}))]).await;
+    for path in [
+        "/api/v2/hosts/web1.example.com",
+        "/api/v2/hosts/WEB1.Example.com.",
+        "/api/v2/history/hosts/WEB1.example.com",
+    ] {
+        let body = refused(g.ask("carl", "GET", path), 403, "denied", &[]).await;
+        assert!(
+            body["rule"].as_str().unwrap().starts_with("access/rules/hosts/web1.example.com"),
+            "{path}: {body}"
+        );
+    }
+    g.server.stop().await;
+}
+
+#[tokio::test]
+async fn anonymous_reads_what_a_rule_gives_them_and_no_more() {
+    let g = Guarded::new().await;
+    g.put(&[("access/rules/dns", json!({"allow": {"anonymous": {"data": "ro"}, "*": "ro"}}))]).await;
+    let status = async |method: &str, path: &str| {
+        g.server.write(method, path, &json!({"document": {}})).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(status("GET", "/api/v2/effective/dns/example.com").await, 200);
+    for (method, path) in [
+        ("GET", "/api/v2/tags/dns/example.com/members"),
+        ("GET", "/api/v2/hosts/web1.example.com"),
+        ("PUT", "/api/v2/tags/dns/example.com"),
+        ("GET", "/api/v2/access/tokens/ann"),
+        ("GET", "/api/v2/watch"),
+    ] {
+        assert_eq!(status(method, path).await, 401, "{method} {path}");
+    }
+    g.server.stop().await;
+}
+
+/// Below `/v1` reads need no session unless a rule forbids them, and writes need one that may.
+#[tokio::test]
+async fn hostdb_v1_has_the_same_rules() {
+    let mut g = Guarded::new().await;
+    let v1 = Running::guarded_v1(g.database.store().clone()).await;
+    std::mem::replace(&mut g.server, v1).stop().await;
+    let get = async |path: &str| {
+        let response = g.server.ask("GET", path).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    assert_eq!(get("/v1/hosts/web1.example.com").await.0, 200);
+    assert_eq!(get("/v1/dns/example.com/members?raw=true").await, (200, "web1.example.com".to_owned()));
+    for path in [
+        "/v1/lb/secret",
+        "/v1/lb/secret/key",
+        "/v1/lb/secret/members?raw=true",
+        "/v1/lb?meta=revisions",
+        "/v1/lb",
+        "/v1/lb/secret?meta=revisions",
+        "/v1/lb/secret?meta=blame",
+        "/v1/lb/*?foreach=lb",
+        "/v1/access?meta=revisions",
+        "/v1/hosts/web1.example.com?meta=derived&from=lb",
+        "/v1/access/tokens/ann",
+    ] {
+        let (status, text) = get(path).await;
+        assert!([401, 403, 404].contains(&status) && !text.contains("planted"), "{path}: {status} {text}");
+    }
+    let put = async |session: &str| {
+        let form = format!("log=why&value=port: 1&session={session}");
+        g.server
+            .ask("PUT", "/v1/lb/web")
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(form)
+            .send()
+            .await
+            .unwrap()
+    };
+    let status = async |session: &str| put(session).await.status().as_u16();
+    assert_eq!(
+        (status("").await, status("ann").await, status(&bearer("carl")).await, status(&bearer("ann")).await),
+        (401, 401, 403, 201)
+    );
+    let reason = put(&bearer("carl")).await.headers()["calltrace"].to_str().unwrap().to_owned();
+    assert!(reason.contains("access/rules/lb: * has data ro"), "{reason}");
+    assert_eq!(get("/v1/auth/can_modify?user=ann&id=lb/web").await.1, "1");
+    assert_eq!(get("/v1/auth/can_modify?user=carl&id=lb/web").await.1, "0");
+    g.server.stop().await;
+}

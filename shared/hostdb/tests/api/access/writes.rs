@@ -1,0 +1,200 @@
+//! Writes: rules, agents, and what a second person approves.
+
+use super::*;
+
+#[tokio::test]
+async fn a_write_is_refused_by_the_rule_that_is_named() {
+    let g = Guarded::new().await;
+    let done = g.write("ann", "PUT", "/api/v2/tags/lb/web", &json!({"document": {"port": 81}}));
+    assert_eq!(done.send().await.unwrap().status(), 200);
+    let says = ["carl may not write lb/web", "access/rules/lb: * has data ro", "shoal acl set lb/web"];
+    let body = refused(
+        g.write("carl", "PUT", "/api/v2/tags/lb/web", &json!({"document": {}})),
+        403,
+        "denied",
+        &says,
+    )
+    .await;
+    assert_eq!(body["rule"], "access/rules/lb: * has data ro, members ro");
+    assert_eq!((&body["attempted"], &body["principal"]), (&json!("write lb/web"), &json!("carl")));
+    // Where no row speaks, too.
+    let body =
+        refused(g.write("ann", "PUT", "/api/v2/tags/dns/x", &json!({"document": {}})), 403, "denied", &[])
+            .await;
+    assert!(body["rule"].as_str().unwrap().starts_with("built-in:"), "{body}");
+    // What follows counts: the host is in a tag that ann may not write.
+    let body =
+        refused(g.write("ann", "DELETE", "/api/v2/hosts/web1.example.com", &Value::Null), 403, "denied", &[])
+            .await;
+    assert_eq!(body["attempted"], "write the members of dns/example.com");
+    assert_eq!(
+        g.write("ann", "DELETE", "/api/v2/hosts/web2.example.com", &Value::Null)
+            .send()
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
+    // A dry run says the same.
+    let plan = json!({"edits": [{"edit": "set_state", "host": "web1.example.com", "state": "draining"}]});
+    assert_eq!(g.post("carl", "/api/v2/commits?plan", &plan).await.0, 403);
+    assert_eq!(g.post("ann", "/api/v2/commits?plan", &plan).await.0, 200);
+    g.server.stop().await;
+}
+
+#[tokio::test]
+async fn an_agent_writes_its_own_and_what_its_manifest_declares() {
+    let g = Guarded::new().await;
+    let commit = async |who: &str, key: &str, value: Value| {
+        let body = json!({"changes": [{"key": key, "value": value}], "author": "ann", "message": "m"});
+        g.post(who, "/api/v2/store/commit", &body).await
+    };
+    assert_eq!(commit("dns", "facts/dns/web1.example.com", json!({"served": 1})).await.0, 200);
+    assert_eq!(commit("dns", "schemas/dns", json!({"tag": {"type": "object"}})).await.0, 200);
+    for (who, key, value, rule) in [
+        ("dns", "facts/vm/web1.example.com", json!({}), "built-in: an agent"),
+        ("dns", "facts/power/web1.example.com", json!({}), "built-in: an agent"),
+        ("dns", "schemas/vm", json!({"tag": true}), "built-in: an agent"),
+        ("dns", "dns/example.com", json!({}), "built-in: an agent"),
+        (
+            "dns",
+            "schemas/dns",
+            json!({"tag": true, "writes": {"host_fields": ["address"]}}),
+            "schemas/dns: an agent does not widen",
+        ),
+        ("dns", "access/rules/dns", json!({}), "built-in: access/ is for administrators"),
+        ("dns", "pauses/host/web2.example.com", json!({"why": "x"}), "built-in: an agent"),
+    ] {
+        let (status, body) = commit(who, key, value).await;
+        assert_eq!(status, 403, "{key}: {body}");
+        assert!(body["rule"].as_str().unwrap().starts_with(rule), "{key}: {body}");
+    }
+    // Fields of hosts.
+    let host = |document: Value, state: &str| {
+        let rows = g.database.view().row(&"hosts/web1.example.com".parse().unwrap()).unwrap().value();
+        json!({"id": rows["id"], "state": state, "document": document})
+    };
+    let with = |place: &str, address: &str| json!({"address": address, "place": place});
+    assert_eq!(
+        commit("vm", "hosts/web1.example.com", host(with("box1", "192.0.2.1"), "draining")).await.0,
+        200
+    );
+    assert_eq!(commit("vm", "facts/power/web1.example.com", json!({"on": true})).await.0, 200);
+    let (status, body) =
+        commit("vm", "hosts/web1.example.com", host(with("box2", "192.0.2.9"), "draining")).await;
+    assert!(status == 403 && body["rule"].as_str().unwrap().contains("\"address\""), "{body}");
+    assert_eq!(commit("vm", "hosts/web2.example.com", Value::Null).await.0, 403);
+    assert_eq!(
+        commit("dns", "hosts/web1.example.com", host(with("box3", "192.0.2.1"), "active")).await.0,
+        403
+    );
+    // A token may be narrower than the manifest.
+    g.token("narrow", "agent vm", json!({"scope": {"writes": {"host_fields": ["state"]}}})).await;
+    assert_eq!(
+        commit("narrow", "hosts/web1.example.com", host(with("box9", "192.0.2.1"), "draining")).await.0,
+        403
+    );
+    assert_eq!(
+        commit("narrow", "hosts/web1.example.com", host(with("box1", "192.0.2.1"), "active")).await.0,
+        200
+    );
+    let log = g.get("root", "/api/v2/history/facts/dns/web1.example.com").await;
+    let by = |field: &str| log["items"][0][field].as_str().unwrap();
+    assert_eq!((by("author"), by("principal")), ("agent dns", "agent dns"));
+    assert!(by("origin").contains("token dns"), "{log}");
+    g.server.stop().await;
+}
+
+/// Claims, ledger and reports of its own alone.
+#[tokio::test]
+async fn an_agent_does_its_own_work_and_nobody_elses() {
+    let g = Guarded::new().await;
+    let claim = |name: &str| json!({"name": name, "of": 1, "holder": "h", "ttl": {"secs": 60, "nanos": 0}});
+    let (status, granted) = g.post("dns", "/api/v2/store/claim", &claim("unit/dns/a")).await;
+    assert_eq!(status, 200, "{granted}");
+    let held = granted["Granted"].clone();
+    for (who, path, body, good) in [
+        ("dns", "/api/v2/store/claim", claim("unit/vm/a"), false),
+        ("ann", "/api/v2/store/claim", claim("unit/lb/a"), false),
+        (
+            "dns",
+            "/api/v2/store/ledger/write",
+            json!({"rows": [{"key": "dns/a/0", "value": "eA=="}], "held": held}),
+            true,
+        ),
+        (
+            "dns",
+            "/api/v2/store/ledger/write",
+            json!({"rows": [{"key": "vm/a/0", "value": "eA=="}], "held": held}),
+            false,
+        ),
+        ("vm", "/api/v2/store/release", held.clone(), false),
+        ("dns", "/api/v2/store/release", held.clone(), true),
+    ] {
+        let (status, body) = g.post(who, path, &body).await;
+        assert_eq!(status < 300, good, "{who} {path}: {body}");
+        assert!(good || body["rule"].as_str().is_some(), "{body}");
+    }
+    g.server.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_protected_needs_a_second_person() {
+    let g = Guarded::new().await;
+    let put = |who: &'static str| {
+        g.write(who, "PUT", "/api/v2/tags/lb/gold/members/web1.example.com", &Value::Null)
+    };
+    for who in ["ann", "root"] {
+        let body = refused(put(who), 403, "denied", &["shoal review propose"]).await;
+        assert_eq!(body["rule"], "access/rules/lb/gold: protected", "{who}");
+    }
+    let change = json!({"key": "lb/gold/members/web1.example.com", "value": {}});
+    let now = |key: &str| g.database.view().revision_of(&key.parse().unwrap()).unwrap_or_default();
+    let review = |proposer: &str, state: &str, reviewer: Option<&str>| {
+        let mut row = json!({"proposer": proposer, "message": "more gold", "at": "2026-01-01T00:00:00Z", "changes": [change.clone()],
+            "ground": {"lb/gold": now("lb/gold"), "lb/gold/members/web1.example.com": 0}, "state": state});
+        if let Some(reviewer) = reviewer {
+            row["reviewer"] = reviewer.into();
+        }
+        row
+    };
+    let write = |value: Value| json!({"edit": "write", "key": "access/reviews/r1", "value": value});
+    let row = json!({"edit": "row", "key": change["key"], "value": {}});
+    let commit =
+        async |who: &str, edits: Value| g.post(who, "/api/v2/commits", &json!({"edits": edits})).await;
+    // Only what one may write oneself, and under one's own name.
+    assert_eq!(commit("carl", json!([write(review("carl", "open", None))])).await.0, 403);
+    let (status, body) = commit("ann", json!([write(review("dora", "open", None))])).await;
+    assert_eq!(status, 201, "{body}");
+    assert_eq!(g.get("dora", "/api/v2/access/reviews/r1").await["document"]["proposer"], "ann");
+    refused(g.ask("bob", "GET", "/api/v2/access/reviews/r1"), 403, "denied", &[]).await;
+    let approve = |who: &str| write(review("ann", "approved", Some(who)));
+    for (who, edits, why) in [
+        ("ann", json!([approve("ann"), row]), "own proposal"),
+        ("carl", json!([approve("carl"), row]), "access/rules/lb: *"),
+        ("dora", json!([approve("dora")]), "exactly what was proposed"),
+        (
+            "dora",
+            json!([approve("dora"), row, {"edit": "set_state", "host": "web2.example.com", "state": "draining"}]),
+            "exactly",
+        ),
+    ] {
+        let (status, body) = commit(who, edits).await;
+        assert_eq!(status, 403, "{who} {body}");
+        assert!(body["rule"].as_str().unwrap().contains(why), "{who} {why}: {body}");
+    }
+    let (status, body) = commit("dora", json!([approve("dora"), row])).await;
+    assert_eq!(status, 201, "{body}");
+    let log = g.get("root", "/api/v2/history/lb/gold").await;
+    assert_eq!((&log["items"][0]["author"], &log["items"][0]["principal"]), (&json!("ann"), &json!("dora")));
+    // One whose ground has moved.
+    let mut second = review("ann", "open", None);
+    second["ground"]["lb/gold"] = json!(1);
+    let write = |value: Value| json!({"edit": "write", "key": "access/reviews/r2", "value": value});
+    assert_eq!(commit("ann", json!([write(second.clone())])).await.0, 201);
+    (second["state"], second["reviewer"]) = (json!("approved"), json!("dora"));
+    let (status, body) = commit("dora", json!([write(second), row])).await;
+    assert_eq!(status, 403);
+    assert!(body["rule"].as_str().unwrap().contains("lb/gold was at revision 1 and is at"), "{body}");
+    g.server.stop().await;
+}
