@@ -219,7 +219,7 @@ fn classify(text: &str) -> Result<Kind, BadName> {
             Some((agent, unit)) => Ok(Kind::Approval(agent.parse()?, Some(unit::unescape(unit)))),
             None => Ok(Kind::Approval(rest.parse()?, None)),
         },
-        ACCESS => access(rest).map(Kind::Access).map_err(|e| bad(e)),
+        ACCESS => access(rest).map(Kind::Access).map_err(bad),
         _ => match rest.split_once("/members/") {
             Some((key, member)) => Ok(Kind::Member(format!("{first}/{key}").parse()?, member.parse()?)),
             None => text.parse().map(Kind::Tag),

@@ -171,19 +171,19 @@ impl fmt::Display for By {
     }
 }
 
+/// What an agent writes, whatever the rules say.
+pub(super) const OWN: &str =
+    "built-in: an agent writes its ledger, claims, reports, schema and facts, and what its manifest declares";
+
 impl Index {
     /// Whether somebody may, and what decided it.
     ///
     /// # Errors
     /// The no, with what decided it.
     pub fn may(&self, who: &Principal, verb: Verb, target: Target<'_>) -> Result<By, Denied> {
-        let facts = matches!(who.sort, Sort::Agent(_)) && verb == Verb::Write;
-        if facts {
-            let rule = format!(
-                "built-in: an agent writes its ledger, claims, reports, schema, and what its manifest declares"
-            );
+        if matches!(who.sort, Sort::Agent(_)) && verb == Verb::Write {
             let hint = "an administrator may do it, or the agent's manifest may declare it".to_owned();
-            return Err(self.denied(who, verb, target, rule, hint));
+            return Err(self.denied(who, verb, target, OWN.to_owned(), hint));
         }
         let (right, by) = self.right(who, target);
         let narrow = narrowed(&who.scope, target.namespace, target.facet == Facet::Data, right);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::decide::OWN;
 use super::rows::{Manifest, Review, ReviewState, Scope};
 use super::{Denied, Facet, Index, Principal, Sort, Target, Verb};
 use crate::key::Access;
@@ -278,8 +279,7 @@ impl Rows<'_> {
                 who.token.as_deref().unwrap_or_default()
             )),
         };
-        let own =
-            "built-in: an agent writes its ledger, claims, reports, schema, and what its manifest declares";
+        let own = OWN;
         match change.key.kind() {
             Kind::Fact(of, _) if of == *namespace || self.own.facts.contains(&of) => within(FACTS),
             Kind::Schema(of) if of == *namespace => {
