@@ -86,7 +86,7 @@ impl Session {
         match Database::open(self.store.clone()).await {
             Ok(database) => self.write_to(&database, sign, plan, edits).await,
             // Who may not read all of it still may write some: the server works it out.
-            Err(StoreError::Denied(why)) if !plan && !sign.review => {
+            Err(denied @ StoreError::Denied { .. }) if !plan && !sign.review => {
                 let proposal = self.proposal(sign, plan, edits)?;
                 let proposed = self.store.propose(&proposal).await;
                 match proposed.map_err(|error| not_done(TransactError::Store(error)))? {
@@ -94,7 +94,7 @@ impl Session {
                         let done = Done { committed, warnings, touched: shoal_core::Touched::default() };
                         self.done(&proposal.author, &done, &[])
                     }
-                    None => Err(Failure::reading("the database")(StoreError::Denied(why))),
+                    None => Err(Failure::reading("the database")(denied)),
                 }
             }
             Err(error) => Err(Failure::reading("the database")(error)),
@@ -293,7 +293,7 @@ pub(crate) fn not_done(error: TransactError) -> Failure {
         TransactError::Busy { .. } => Failure::Busy(error),
         // Only a server judges, and it says so in its store's words.
         TransactError::Denied(denied) => {
-            let error = StoreError::Denied(denied.to_string());
+            let error = StoreError::Denied { place: "the database".to_owned(), why: denied.to_string() };
             Failure::Store { what: "nothing was written".to_owned(), error }
         }
     }

@@ -270,9 +270,11 @@ impl From<StoreError> for Problem {
             StoreError::Future { .. } => {
                 (StatusCode::NOT_FOUND, "no-such-revision", "There is no such revision yet")
             }
-            StoreError::Denied(_) => (StatusCode::FORBIDDEN, "denied", "You may not do this"),
             StoreError::ReadOnly(_) => {
                 (StatusCode::FORBIDDEN, "read-only", "This server does not take writes")
+            }
+            StoreError::Denied { .. } => {
+                (StatusCode::FORBIDDEN, "denied", "The database behind this server refuses")
             }
             StoreError::Full { .. } => {
                 (StatusCode::INSUFFICIENT_STORAGE, "full", "The database has no room left")
@@ -318,7 +320,7 @@ mod tests {
             (StoreError::Invalid("no".into()), 422, "invalid", false),
             (StoreError::Future { asked: Revision(2), newest: Revision(1) }, 404, "no-such-revision", false),
             (StoreError::ReadOnly("x.db".into()), 403, "read-only", false),
-            (StoreError::Denied("no".into()), 403, "denied", false),
+            (StoreError::Denied { place: place.clone(), why: why.clone() }, 403, "denied", false),
             (StoreError::Full { place: place.clone(), why: why.clone() }, 507, "full", true),
             (StoreError::Corrupt { place: place.clone(), why: why.clone() }, 500, "corrupt", false),
             (StoreError::Unavailable { place, why }, 503, "unavailable", true),

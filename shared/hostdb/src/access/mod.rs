@@ -26,7 +26,6 @@ pub(crate) use password::Sessions;
 
 use http::StatusCode;
 use shoal_core::access::Denied;
-use shoal_store::StoreError;
 
 use crate::problem::Problem;
 
@@ -37,22 +36,18 @@ impl From<Denied> for Problem {
             true => (StatusCode::UNAUTHORIZED, "unauthenticated", "Say who you are"),
             false => (StatusCode::FORBIDDEN, "denied", "You may not do this"),
         };
-        let error = serde_json::to_value(StoreError::Denied(detail.clone())).unwrap_or_default();
         Self::new(status, kind, title, detail)
             .with("rule", denied.rule)
             .with("attempted", denied.wanted)
             .with("principal", denied.who)
             .with("hint", denied.hint)
-            .with("store_error", error)
     }
 }
 
 /// Credentials that are shown and not good.
 pub(crate) fn unknown(why: &str, hint: &str) -> Problem {
     let detail = format!("the request was not looked at: {why}; {hint}");
-    let error = serde_json::to_value(StoreError::Denied(detail.clone())).unwrap_or_default();
     Problem::new(StatusCode::UNAUTHORIZED, "unauthenticated", "Say who you are", detail)
         .with("rule", "built-in: credentials that are shown have to be good")
         .with("hint", hint)
-        .with("store_error", error)
 }

@@ -3,6 +3,7 @@
 
 mod access;
 mod codings;
+mod faults;
 mod harness;
 mod hostdb_v1;
 mod mistaken;
@@ -12,4 +13,5 @@ mod protocol;
 mod reads;
 mod recipes;
 mod rows;
+mod tls;
 mod writes;

@@ -9,13 +9,15 @@ use tokio::process::{Child, ChildStderr, Command};
 
 use crate::harness::{Events, PATIENCE};
 
-struct Program {
-    child: Child,
-    url: String,
+/// A server process that answers.
+pub(crate) struct Program {
+    pub(crate) child: Child,
+    pub(crate) url: String,
     log: Lines<BufReader<ChildStderr>>,
 }
 
-fn command(store: &str, more: &[&str]) -> Command {
+/// The program on this store, with more on its command line.
+pub(crate) fn command(store: &str, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_shoal-hostdb"));
     command.args(["--store", store, "--log-format", "json", "--access", "off"]).args(more);
     // The name that every program of Shoal has in common counts.
@@ -25,8 +27,13 @@ fn command(store: &str, more: &[&str]) -> Command {
 }
 
 impl Program {
-    async fn start(store: &str) -> Self {
-        let mut child = command(store, &["--listen", "127.0.0.1:0"]).spawn().unwrap();
+    pub(crate) async fn start(store: &str) -> Self {
+        Self::of(command(store, &["--listen", "127.0.0.1:0"])).await
+    }
+
+    /// What this command becomes.
+    pub(crate) async fn of(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
         let url = loop {
             let line = tokio::time::timeout(PATIENCE, log.next_line()).await.unwrap().unwrap().unwrap();
@@ -151,7 +158,12 @@ async fn refuses(code: i32, store: &str, more: &[&str], says: &[&str]) {
 async fn it_does_not_start_where_it_should_not() {
     let dir = tempfile::tempdir().unwrap();
     let good = format!("sqlite:{}", dir.path().join("shoal.db").display());
-    refuses(2, &good, &["--listen", "0.0.0.0:0"], &["0.0.0.0:0", "only loopback"]).await;
+    refuses(2, &good, &["--listen", "0.0.0.0:0"], &["plain HTTP on 0.0.0.0:0", "--allow-plain-http"]).await;
+    refuses(2, &good, &["--listen", "https://127.0.0.1:0"], &["--tls-cert FILE --tls-key FILE"]).await;
+    refuses(2, &good, &["--tls-cert", "x", "--tls-key", "x"], &["https://ADDRESS:PORT"]).await;
+    refuses(2, &good, &["--client-cert", "required"], &["--client-ca FILE"]).await;
+    let tls = ["--listen", "https://127.0.0.1:0", "--tls-cert", "/nonexistent.pem", "--tls-key", "x"];
+    refuses(1, &good, &tls, &["cannot set up TLS", "/nonexistent.pem"]).await;
     refuses(2, &good, &["--listen", "nonsense"], &["nonsense", "127.0.0.1:PORT"]).await;
     refuses(1, "sqlite:/nonexistent/dir/x.db", &[], &["/nonexistent/dir"]).await;
     let broken = dir.path().join("broken.db");
