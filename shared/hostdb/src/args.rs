@@ -226,7 +226,7 @@ async fn serve(url: &str, access: &Access, args: &ServeArgs) -> anyhow::Result<(
     match args.access {
         AccessMode::On => server = server.with_access(),
         AccessMode::Off => {
-            tracing::warn!("--access off: everybody who reaches this server may do everything")
+            tracing::warn!("--access off: everybody who reaches this server may do everything");
         }
     }
     for listener in &listeners {
