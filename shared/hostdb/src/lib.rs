@@ -26,6 +26,7 @@ mod etag;
 mod guard;
 mod health;
 pub mod history;
+pub mod inventory;
 mod limits;
 mod listen;
 mod metrics;

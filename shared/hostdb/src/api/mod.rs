@@ -2,6 +2,7 @@
 
 mod history;
 mod hosts;
+mod inventory;
 mod live;
 mod plain;
 mod search;
@@ -95,7 +96,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     {
         routes = add(routes);
     }
-    for add in [live::routes, watch::routes, store::routes, health::routes] {
+    for add in [live::routes, watch::routes, store::routes, inventory::routes, health::routes] {
         routes = add(routes);
     }
     if app.hostdb_v1 {
