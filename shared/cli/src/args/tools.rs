@@ -82,10 +82,9 @@ pub(crate) struct Upload {
 
 /// `inventory`
 #[derive(Args, Debug)]
-#[group(id = "what", required = true, multiple = false, args = ["list", "host"])]
 pub(crate) struct Inventory {
     /// All groups and hosts
-    #[arg(long)]
+    #[arg(long, required_unless_present = "host", conflicts_with = "host")]
     pub(crate) list: bool,
     /// The variables of one host
     #[arg(long, value_name = "NAME")]

@@ -86,8 +86,10 @@ async fn ask(store: &str, args: &Enc, host: &HostName) -> Outcome<Asked> {
     }
     let open = match shoal_hostdb::open_existing(store).await {
         Ok(open) => open,
+        Err(error @ OpenError::Store { .. }) => {
+            return Ok(Asked::Silent(report(&error.into()).unwrap_or_default()));
+        }
         // A wrong address will not come right by waiting.
-        Err(OpenError::Store { error, .. }) => return silent(error),
         Err(error) => return Err(error.into()),
     };
     let view: View = match reading::around(&*open, host, None).await {
