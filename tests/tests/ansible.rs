@@ -7,8 +7,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
-use shoal_tests::binaries::system;
+use shoal_tests::binaries::{binary, system};
 use shoal_tests::hostdb::Hostdb;
+use shoal_tests::pages;
 use shoal_tests::process::output;
 use shoal_tests::swarm::repository;
 
@@ -187,6 +188,26 @@ fn ansible_reads_the_plugin() -> Result<()> {
         let dead = command.args(["-i", file, "--list"]).output()?;
         ensure!(!dead.status.success(), "{file} gave something although nobody was there");
     }
+    Ok(())
+}
+
+/// The examples of the page as they stand.
+#[test]
+fn the_page_says_what_is_so() -> Result<()> {
+    let page = repository().join("docs/ansible.md");
+    let dir = tempfile::tempdir()?;
+    let ours = binary("shoal")?;
+    let ours = ours.parent().context("the folder of our programs")?.display().to_string();
+    let env = [("PATH", format!("{ours}:{}", std::env::var("PATH").unwrap_or_default()))];
+    pages::run(&pages::blocks(&page)?.join("\n"), dir.path(), &env)?;
+    if system("ansible-inventory").is_none() {
+        return skipped("the_page_says_what_is_so (the plugin's file)", "ansible is not installed");
+    }
+    let hostdb = fleet()?;
+    let file = pages::first(&page, "yaml")?.replace("http://127.0.0.1:8053", &hostdb.url());
+    let file = file.replace("~/.cache", &hostdb.dir().display().to_string());
+    let file = hostdb.write("shoal.yml", &file)?.display().to_string();
+    ensure!(hosts(&listed(&hostdb, &file, &[])?, "site_rdu3") == ["web1.example.com"]);
     Ok(())
 }
 

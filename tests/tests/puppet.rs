@@ -10,7 +10,8 @@ use serde_json::Value;
 use shoal_tests::binaries::{binary, system};
 use shoal_tests::hostdb::Hostdb;
 use shoal_tests::process::{Process, output};
-use shoal_tests::{ports, wait};
+use shoal_tests::swarm::repository;
+use shoal_tests::{pages, ports, wait};
 
 const FLEET: &str = "\
 host: web1.example.com
@@ -247,4 +248,22 @@ fn an_agent_gets_what_the_tags_say_from_a_server() -> Result<()> {
     run()?;
     ensure!(std::fs::read_to_string(&greeting)?.starts_with("again from"), "not answered from what was kept");
     Ok(())
+}
+
+/// The examples of the page as they stand, and the answer that it shows.
+#[test]
+fn the_page_says_what_is_so() -> Result<()> {
+    let page = repository().join("docs/puppet.md");
+    let blocks = pages::blocks(&page)?;
+    let dir = tempfile::tempdir()?;
+    let ours = binary("shoal")?;
+    let ours = ours.parent().context("the folder of our programs")?.display().to_string();
+    let env = [("PATH", format!("{ours}:{}", std::env::var("PATH").unwrap_or_default()))];
+    pages::run(&blocks[0], dir.path(), &env)?;
+    let mut enc = Command::new(binary("shoal")?);
+    enc.args(["enc", "web1.example.com"]).env("SHOAL_STORE", "sqlite:shoal.db").current_dir(dir.path());
+    let said = output(enc.env("SHOAL_ENC_CACHE", dir.path().join("enc")), &[0])?;
+    ensure!(said == pages::first(&page, "yaml")?, "it prints\n{said}");
+    let dir = tempfile::tempdir()?;
+    pages::run(&blocks.join("\n"), dir.path(), &env)
 }
