@@ -19,6 +19,7 @@
 //! How the tables are laid out and why stands in `docs/decisions/0002-sqlite-store.md`.
 
 mod ahead;
+mod around;
 mod bell;
 mod boot;
 mod claims;
@@ -44,7 +45,7 @@ mod writer;
 use std::path::Path;
 use std::sync::Arc;
 
-use shoal_core::{Commit, Committed, Epoch, LogEntry, Range, Revision, Status};
+use shoal_core::{Commit, Committed, Epoch, HostName, LogEntry, Range, Revision, Status};
 use shoal_store::parts::{History, validate, validate_claim, validate_ledger, validate_query};
 use shoal_store::{
     Claim, ClaimAnswer, ClaimRequest, Feed, Filter, Flow, Fut, Head, LedgerPage, LedgerWrite, Page, Position,
@@ -211,6 +212,11 @@ impl Store for SqliteStore {
 
     fn reports(&self) -> Fut<'_, Result<Vec<Status>>> {
         Box::pin(self.reading(ledger::reports))
+    }
+
+    fn around(&self, host: &HostName, at: Option<Revision>) -> Fut<'_, Result<Option<Page>>> {
+        let host = host.clone();
+        Box::pin(self.reading(move |c| around::around(c, &host, at).map(Some)))
     }
 }
 

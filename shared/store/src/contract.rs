@@ -99,7 +99,8 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// The rows around a host ([`View::around`](shoal_core::View::around)) as of `at` (`None`: now), whole, where the store has a view
-    /// to pick them from; `None`: it has none, and who asks loads one. No rows: there is no such host.
+    /// or an index to pick them by; `None`: it has none, and who asks loads one. There may be more rows than those; no rows: there is no
+    /// such host. What rules cannot say of it ([`View::doubt`](shoal_core::View::doubt)) shows for now alone.
     ///
     /// # Errors
     /// [`StoreError::Future`](crate::StoreError::Future).
