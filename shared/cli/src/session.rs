@@ -49,7 +49,7 @@ impl Session {
         reading::view(&*self.store, at.map(Revision)).await.map_err(Failure::reading("the database"))
     }
 
-    /// What the database says of one host as of `at`, in memory: of a server that is all that is read.
+    /// What the database says of one host as of `at`, in memory: where the store can pick that, it is all that is read.
     pub(crate) async fn around(&self, host: &HostName, at: Option<u64>) -> Outcome<View> {
         let view = reading::around(&*self.store, host, at.map(Revision)).await;
         view.map_err(Failure::reading(format!("host {host}")))

@@ -197,8 +197,8 @@ pub async fn view(store: &dyn Store, at: Option<Revision>) -> Result<View, Store
     }
 }
 
-/// A view that answers about one host as the whole one would, as of `at`. Costs what a server says of the host, and where there is no
-/// server a reading of everything.
+/// A view that answers about one host as the whole one would, as of `at`. Costs what a server or a file's indexes say of the host, and in
+/// other stores a reading of everything.
 ///
 /// # Errors
 /// What the store says.
