@@ -30,7 +30,7 @@ pub(super) struct Node {
 pub(super) fn node(view: &View, host: &HostName, namespace: &str) -> Result<Node, String> {
     let effective =
         view.effective_in(namespace, host, shape).ok_or_else(|| format!("there is no host {host}"))?;
-    let mut notes: Vec<String> = effective.conflicts.iter().map(|conflict| said(conflict)).collect();
+    let mut notes: Vec<String> = effective.conflicts.iter().map(said).collect();
     let contradicts = !notes.is_empty();
     let mut said = match &effective.value {
         Value::Object(map) => map.clone(),
