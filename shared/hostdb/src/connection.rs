@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -18,10 +20,12 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 
 use crate::limits::Limits;
 use crate::listen::{Listener, Socket};
 use crate::metrics::Metrics;
+use crate::peer::Peer;
 
 /// Enough for the longest rule in a path, and far too little to hurt.
 const MAX_HEAD: usize = 64 << 10;
@@ -77,7 +81,7 @@ impl Loop {
                 () = self.stop.cancelled() => break,
                 Some(_) = open.join_next(), if !open.is_empty() => {}
                 accepted = accept(&listener.socket) => match accepted {
-                    Ok(stream) => self.start(stream, &mut open),
+                    Ok((stream, peer)) => self.start(stream, peer, &mut open),
                     Err(error) => {
                         tracing::warn!(at = %listener.at(), %error, "cannot accept a connection");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -93,7 +97,7 @@ impl Loop {
         }
     }
 
-    fn start(&self, stream: Stream, open: &mut JoinSet<()>) {
+    fn start(&self, stream: Stream, peer: Peer, open: &mut JoinSet<()>) {
         // The gauge counts across listeners; only this task raises it, so the bound can be passed by at most the
         // number of listeners.
         if self.metrics.connections.get() >= i64::try_from(self.limits.connections).unwrap_or(i64::MAX) {
@@ -112,13 +116,13 @@ impl Loop {
             Stream::Tcp(s) => {
                 // Answers are written whole; waiting for more to send would only delay them.
                 let _ = s.set_nodelay(true);
-                self.connection(s, held, open);
+                self.connection(s, peer, held, open);
             }
-            Stream::Unix(s) => self.connection(s, held, open),
+            Stream::Unix(s) => self.connection(s, peer, held, open),
         }
     }
 
-    fn connection<S>(&self, stream: S, held: Held, open: &mut JoinSet<()>)
+    fn connection<S>(&self, stream: S, peer: Peer, held: Held, open: &mut JoinSet<()>)
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
@@ -126,11 +130,16 @@ impl Loop {
         // Runs while something is to be written and nobody takes it.
         stream.set_write_timeout(Some(self.limits.write_timeout));
         let stream = Box::pin(stream);
+        let from = peer.clone();
+        let service = self.router.clone().map_request(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(from.clone());
+            request
+        });
         let serving = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.header_timeout)
             .max_buf_size(MAX_HEAD)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(self.router.clone()));
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
         let stop = self.stop.clone();
         open.spawn(async move {
             let _held = held;
@@ -143,7 +152,7 @@ impl Loop {
                 }
             };
             if let Err(error) = ended {
-                tracing::debug!(%error, "connection ended");
+                tracing::debug!(%peer, %error, "connection ended");
             }
         });
     }
@@ -170,11 +179,18 @@ enum Stream {
     Unix(tokio::net::UnixStream),
 }
 
-async fn accept(socket: &Socket) -> io::Result<Stream> {
-    match socket {
-        Socket::Tcp(s) => s.accept().await.map(|(stream, _)| Stream::Tcp(stream)),
-        Socket::Unix(s) => s.accept().await.map(|(stream, _)| Stream::Unix(stream)),
-    }
+async fn accept(socket: &Socket) -> io::Result<(Stream, Peer)> {
+    Ok(match socket {
+        Socket::Tcp(socket) => {
+            let (stream, address) = socket.accept().await?;
+            (Stream::Tcp(stream), Peer::tcp(address))
+        }
+        Socket::Unix(socket) => {
+            let (stream, _) = socket.accept().await?;
+            let peer = Peer::unix(&stream);
+            (Stream::Unix(stream), peer)
+        }
+    })
 }
 
 fn refuse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(mut stream: S, open: &mut JoinSet<()>) {
@@ -193,12 +209,54 @@ fn refuse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(mut stream: S, ope
 
 #[cfg(test)]
 mod tests {
-    use super::FULL;
+    use super::*;
+    use axum::Extension;
+    use axum::routing::get;
+
+    use crate::listen::Listen;
 
     #[test]
     fn the_canned_refusal_has_the_length_it_says() {
         let (head, body) = FULL.split_once("\r\n\r\n").unwrap();
         assert!(head.contains(&format!("content-length: {}", body.len())), "{}", body.len());
         serde_json::from_str::<serde_json::Value>(body).unwrap();
+    }
+    /// What requests on this listener say of who sends them: (by the client's own knowledge, by the server).
+    async fn told(listen: &Listen) -> (String, String) {
+        let listener = Listener::bind(listen).await.unwrap();
+        let at = listener.at().clone();
+        let router =
+            Router::new().route("/", get(|Extension(peer): Extension<Peer>| async move { peer.to_string() }));
+        let stop = CancellationToken::new();
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let serving = tokio::spawn(serve(vec![listener], router, Limits::default(), metrics, stop.clone()));
+        let request = b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        let mut answer = String::new();
+        let own = match &at {
+            Listen::Tcp(address) => {
+                let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+                stream.write_all(request).await.unwrap();
+                stream.read_to_string(&mut answer).await.unwrap();
+                stream.local_addr().unwrap().to_string()
+            }
+            Listen::Unix(path) => {
+                let mut stream = tokio::net::UnixStream::connect(path).await.unwrap();
+                stream.write_all(request).await.unwrap();
+                stream.read_to_string(&mut answer).await.unwrap();
+                format!("uid {}", std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(path).unwrap()))
+            }
+        };
+        stop.cancel();
+        serving.await.unwrap();
+        (own, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+    }
+
+    #[tokio::test]
+    async fn requests_say_who_sent_them() {
+        let dir = tempfile::tempdir().unwrap();
+        for listen in [Listen::Tcp("127.0.0.1:0".parse().unwrap()), Listen::Unix(dir.path().join("s"))] {
+            let (own, told) = told(&listen).await;
+            assert_eq!(told, own);
+        }
     }
 }

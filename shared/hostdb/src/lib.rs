@@ -31,6 +31,7 @@ mod limits;
 mod listen;
 mod metrics;
 mod open;
+mod peer;
 mod problem;
 pub mod reading;
 mod request;
