@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
+use shoal_client::Access;
 use shoal_engine::MaxChange;
 
 /// The command line of every agent. Without a mode it runs as a daemon.
@@ -29,9 +30,11 @@ pub(crate) struct Args {
     /// How --plan and --preview print
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,
-    /// The host database: sqlite:PATH, http://HOST:PORT or unix:/PATH of a server (several with commas), memory:
+    /// The host database: sqlite:PATH, https://HOST:PORT, http://HOST:PORT or unix:/PATH of a server (several with commas), memory:
     #[arg(long, value_name = "URL", env = "SHOAL_STORE")]
     pub(crate) store: Option<String>,
+    #[command(flatten)]
+    pub(crate) access: Access,
     /// Only units that this tag feeds; may be repeated
     #[arg(long, value_name = "TAG")]
     pub(crate) tag: Vec<String>,

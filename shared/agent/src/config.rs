@@ -4,7 +4,9 @@
 //! agent; the table `[agent]` is the agent's own:
 //!
 //! ```toml
-//! store = "sqlite:/var/lib/shoal/shoal.db"
+//! store = "https://hostdb.example.com:8443"
+//! ca = "/etc/shoal/ca.pem"     # and `cert` and `key`, or
+//! token_file = "/run/credentials/shoal-dns.service/token"
 //! listen = "127.0.0.1:9101"
 //! max_change = "30%"
 //! drift = "correct"            # or "report"
@@ -24,6 +26,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
+use shoal_client::Access;
 use shoal_core::TagName;
 use shoal_engine::{MaxChange, OnDrift};
 
@@ -38,6 +41,11 @@ const DEFAULT_STORE: &str = "sqlite:/var/lib/shoal/shoal.db";
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Common {
     pub(crate) store: Option<String>,
+    /// What is shown to the servers, and whom they must have their certificates from: see [`Access`].
+    ca: Option<PathBuf>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+    token_file: Option<PathBuf>,
     pub(crate) listen: Option<std::net::SocketAddr>,
     pub(crate) name: Option<String>,
     pub(crate) max_change: Option<MaxChange>,
@@ -141,6 +149,12 @@ impl<C: DeserializeOwned> Config<C> {
     pub(crate) fn store(&self, args: &Args) -> String {
         let chosen = args.store.clone().or_else(|| self.common.store.clone());
         chosen.unwrap_or_else(|| DEFAULT_STORE.to_owned())
+    }
+
+    /// What to show to it.
+    pub(crate) fn access(&self, args: &Args) -> Access {
+        let Common { ca, cert, key, token_file, .. } = self.common.clone();
+        args.access.clone().or(Access { ca, cert, key, token_file })
     }
 }
 

@@ -234,15 +234,15 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
 
     fn hear(&mut self, news: News) {
         if !matches!(news, News::Down(_)) {
-            self.board.set_connected(true);
+            self.board.set_down(None);
         }
         match news {
             News::All(snapshot) => self.engine.load(*snapshot),
             News::Commit(entry) => self.engine.apply(entry.info.revision, &entry.changes),
             News::Upto(revision) => self.engine.upto(revision),
             News::Down(why) => {
-                self.board.set_connected(false);
                 tracing::warn!("the database is out of reach, trying again: {why}");
+                self.board.set_down(Some(why));
             }
         }
     }

@@ -11,7 +11,8 @@ use shoal_engine::{Agent, Counters, Engine, Sizes, Verdict};
 pub(crate) struct Board {
     agent: Mutex<String>,
     now: Mutex<Now>,
-    connected: AtomicBool,
+    /// Why the database is out of reach.
+    down: Mutex<Option<String>>,
     config_ok: AtomicBool,
 }
 
@@ -39,7 +40,7 @@ impl Board {
         Self {
             agent: Mutex::default(),
             now: Mutex::new(now),
-            connected: AtomicBool::new(true),
+            down: Mutex::default(),
             config_ok: AtomicBool::new(true),
         }
     }
@@ -62,8 +63,13 @@ impl Board {
         *self.now.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
 
-    pub(crate) fn set_connected(&self, connected: bool) {
-        self.connected.store(connected, Ordering::Relaxed);
+    /// The database is within reach, or why it is not.
+    pub(crate) fn set_down(&self, why: Option<String>) {
+        *self.down.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    fn down(&self) -> Option<String> {
+        self.down.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether what stands in the configuration is what runs.
@@ -72,12 +78,13 @@ impl Board {
     }
 
     /// Whether the database was read and is within reach; if not, why.
-    pub(crate) fn ready(&self) -> Result<(), &'static str> {
+    pub(crate) fn ready(&self) -> Result<(), String> {
         let loaded = self.now.lock().unwrap_or_else(PoisonError::into_inner).loaded;
-        match (loaded, self.connected.load(Ordering::Relaxed)) {
-            (true, true) => Ok(()),
-            (false, _) => Err("the database has not been read yet"),
-            (true, false) => Err("the database is out of reach"),
+        match (loaded, self.down()) {
+            (true, None) => Ok(()),
+            (true, Some(why)) => Err(format!("the database is out of reach: {why}")),
+            (false, Some(why)) => Err(format!("the database has not been read yet: {why}")),
+            (false, None) => Err("the database has not been read yet".to_owned()),
         }
     }
 
@@ -112,11 +119,7 @@ impl Board {
             u64::from(now.verdict == Verdict::Converged),
         )?;
         gauge("held", "1 when something waits for a person.", u64::from(now.verdict == Verdict::Held))?;
-        gauge(
-            "connected",
-            "1 when the database is within reach.",
-            u64::from(self.connected.load(Ordering::Relaxed)),
-        )?;
+        gauge("connected", "1 when the database is within reach.", u64::from(self.down().is_none()))?;
         gauge(
             "agent_config_ok",
             "1 when the configuration was taken over; 0 when it is refused and an older one runs.",

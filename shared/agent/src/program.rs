@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
+use shoal_client::Access;
 use shoal_engine::{Agent, Fault, Nature, Target};
 use shoal_store::Store;
 
@@ -182,13 +183,13 @@ where
         config: Config<C>,
         open: Option<&Opened>,
     ) -> Result<Part<A, T>, Failure> {
-        let url = config.store(args);
+        let (url, access) = (config.store(args), config.access(args));
         let (agent, target) = (self.build)(config.agent)?;
-        let store = match open.filter(|open| open.url == url) {
+        let store = match open.filter(|open| open.url == url && open.access == access) {
             Some(open) => open.clone(),
             None => {
                 let missing = if args.is_daemon() { Missing::Make } else { Missing::Refuse };
-                Opened { store: self.stores.open(&url, missing).await?, url }
+                Opened { store: self.stores.open(&url, missing, &access).await?, url, access }
             }
         };
         let part = Part {
@@ -209,6 +210,7 @@ where
 #[derive(Clone)]
 struct Opened {
     url: String,
+    access: Access,
     store: Arc<dyn Store>,
 }
 

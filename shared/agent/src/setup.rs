@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use shoal_core::{Epoch, HostName, Key, TagName, View};
 use shoal_engine::{Agent, Engine, Fault, Options, Snapshot, Target, Verdict};
-use shoal_store::{Head, Store};
+use shoal_store::{Head, Store, StoreError};
 use tokio::time::Instant;
 
 use crate::cli::{Args, Output};
@@ -165,7 +165,8 @@ impl<A: Agent> Setup<'_, A> {
         Ok(stop)
     }
 
-    /// Publishes the schema and reads the database. One that is out of reach is waited for; anything else is an error.
+    /// Publishes the schema and reads the database. One that is out of reach, or lets nobody in, is waited for; anything else is
+    /// an error.
     async fn begin(&self) -> Result<(Head, Snapshot), Failure> {
         let start = Instant::now();
         loop {
@@ -291,10 +292,13 @@ impl<A: Agent> Setup<'_, A> {
     }
 }
 
-/// Waits a little after a failure that may pass; gives any other back.
+/// Waits a little after a failure that may pass; gives any other back. A right may be given, and a token or a certificate be
+/// renewed, while it waits.
 async fn transient(failure: Failure, start: Instant) -> Result<(), Failure> {
     match &failure {
-        Failure::Store { source, .. } if source.is_transient() => {
+        Failure::Store { source, .. }
+            if source.is_transient() || matches!(source, StoreError::Denied { .. }) =>
+        {
             tracing::warn!("{failure}; trying again");
             let wait = (start.elapsed() / 2).clamp(Duration::from_millis(100), Duration::from_secs(10));
             tokio::time::sleep(wait).await;

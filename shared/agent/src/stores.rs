@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use shoal_client::HttpStore;
+use shoal_client::{Access, HttpStore, Options as Http};
 use shoal_engine::Fault;
 use shoal_store::{MemoryStore, Store};
 use shoal_store_sqlite::{Options, SqliteStore};
@@ -11,7 +11,7 @@ use shoal_store_sqlite::{Options, SqliteStore};
 use crate::exit::Failure;
 
 type Opening = futures::future::BoxFuture<'static, Result<Arc<dyn Store>, Fault>>;
-type Opener = Arc<dyn Fn(String, Missing) -> Opening + Send + Sync>;
+type Opener = Arc<dyn Fn(String, Missing, Access) -> Opening + Send + Sync>;
 
 /// What to do where there is no database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,21 +27,19 @@ pub(crate) enum Missing {
 pub(crate) struct Stores(BTreeMap<String, Opener>);
 
 impl Stores {
-    /// `sqlite:PATH`, `http://HOST:PORT` and `unix:/PATH` of a server, `etcd://HOST,HOST` where it is built in, and `memory:`
+    /// `sqlite:PATH`, `https://HOST:PORT`, `http://HOST:PORT` and `unix:/PATH` of a server, `etcd://HOST,HOST` where it is built in, and `memory:`
     /// for trying things out.
     pub(crate) fn new() -> Self {
         let mut stores = Self(BTreeMap::new());
-        stores.0.insert("sqlite".to_owned(), Arc::new(|path, missing| Box::pin(sqlite(path, missing))));
+        stores.0.insert("sqlite".to_owned(), Arc::new(|path, missing, _| Box::pin(sqlite(path, missing))));
         for scheme in ["http", "https", "unix"] {
-            stores.add(scheme, move |rest| async move {
-                let store = HttpStore::new(&format!("{scheme}:{rest}"));
-                store
-                    .map(|store| Arc::new(store) as Arc<dyn Store>)
-                    .map_err(|e| Fault::new("open the host database", e))
-            });
+            let open = move |rest: String, _, access| -> Opening {
+                Box::pin(async move { served(&format!("{scheme}:{rest}"), access) })
+            };
+            stores.0.insert(scheme.to_owned(), Arc::new(open));
         }
         #[cfg(feature = "etcd")]
-        stores.0.insert("etcd".to_owned(), Arc::new(|rest, missing| Box::pin(etcd(rest, missing))));
+        stores.0.insert("etcd".to_owned(), Arc::new(|rest, missing, _| Box::pin(etcd(rest, missing))));
         stores.add("memory", |_| async { Ok(Arc::new(MemoryStore::new()) as Arc<dyn Store>) });
         stores
     }
@@ -52,17 +50,21 @@ impl Stores {
         F: Fn(String) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Arc<dyn Store>, Fault>> + Send + 'static,
     {
-        self.0.insert(scheme.to_owned(), Arc::new(move |rest, _| Box::pin(open(rest))));
+        self.0.insert(scheme.to_owned(), Arc::new(move |rest, _, _| Box::pin(open(rest))));
     }
 
-    pub(crate) async fn open(&self, url: &str, missing: Missing) -> Result<Arc<dyn Store>, Failure> {
+    /// The store of this URL; where it is behind a server, that is shown what `access` says.
+    pub(crate) async fn open(
+        &self,
+        url: &str,
+        missing: Missing,
+        access: &Access,
+    ) -> Result<Arc<dyn Store>, Failure> {
         let opener = url.split_once(':').and_then(|(scheme, rest)| Some((self.0.get(scheme)?, rest)));
         if let Some((opener, rest)) = opener {
-            return opener(rest.to_owned(), missing).await.map_err(Failure::from);
+            return opener(rest.to_owned(), missing, access.clone()).await.map_err(Failure::from);
         }
-        // It is known only to be refused with a reason.
-        let known = self.0.keys().filter(|scheme| *scheme != "https").map(|scheme| format!("{scheme}:"));
-        let known = known.collect::<Vec<_>>().join(", ");
+        let known = self.0.keys().map(|scheme| format!("{scheme}:")).collect::<Vec<_>>().join(", ");
         Err(Failure::Usage(if url.starts_with("etcd:") {
             format!(
                 "{url}: this program was built without etcd; build it with `cargo build --features etcd` (which needs \
@@ -72,6 +74,11 @@ impl Stores {
             format!("the store {url:?} is of no known kind; known are {known}")
         }))
     }
+}
+
+fn served(addresses: &str, access: Access) -> Result<Arc<dyn Store>, Fault> {
+    let store = HttpStore::with(addresses, Http { access, ..Http::default() });
+    store.map(|store| Arc::new(store) as Arc<dyn Store>).map_err(|e| Fault::new("open the host database", e))
 }
 
 async fn sqlite(path: String, missing: Missing) -> Result<Arc<dyn Store>, Fault> {
@@ -123,13 +130,17 @@ mod tests {
     #[tokio::test]
     async fn what_cannot_be_opened_is_called_what_it_is() {
         let stores = Stores::new();
-        let why = async |url| stores.open(url, Missing::Refuse).await.map(drop).unwrap_err().to_string();
+        let access = Access::default();
+        let why =
+            async |url| stores.open(url, Missing::Refuse, &access).await.map(drop).unwrap_err().to_string();
         let etcd = why("etcd://h1,,h2").await;
         let expected = if cfg!(feature = "etcd") { "open the database" } else { "build it with" };
         assert!(etcd.contains(expected), "{etcd}");
         let unknown = why("shoal.db").await;
         assert!(unknown.contains("no known kind") && unknown.contains("sqlite:"), "{unknown}");
-        assert!(!unknown.contains("https:") && !etcd.contains("https:"), "it would be refused: {unknown}");
-        assert!(why("https://hostdb.example").await.contains("no TLS yet"));
+        assert!(
+            unknown.contains("https:") && why("https:x").await.contains("https://HOST:PORT"),
+            "{unknown}"
+        );
     }
 }

@@ -10,7 +10,7 @@ mod write;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
-use shoal_hostdb::{DEFAULT_STORE, ServeArgs};
+use shoal_hostdb::{Access, DEFAULT_STORE, ServeArgs};
 
 pub(crate) use self::agents::{Adopt, Approve, Pause, Status, Wait};
 pub(crate) use self::database::{Database, Work};
@@ -34,7 +34,7 @@ pub(crate) use self::write::{
     disable_help_subcommand = true
 )]
 pub(crate) struct Cli {
-    /// The database: sqlite:PATH, http://HOST:PORT or unix:/PATH of a server (several with commas), or memory: to try things out
+    /// The database: sqlite:PATH, https://HOST:PORT, http://HOST:PORT or unix:/PATH of a server (several with commas), or memory: to try things out
     #[arg(
         long,
         global = true,
@@ -44,6 +44,8 @@ pub(crate) struct Cli {
         default_value = DEFAULT_STORE
     )]
     pub(crate) store: String,
+    #[command(flatten)]
+    pub(crate) access: Access,
     /// How to print
     #[arg(long, short = 'o', global = true, help_heading = "Everywhere", value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,

@@ -34,7 +34,8 @@ pub fn main() -> ExitCode {
 fn real(cli: Cli) -> Outcome {
     if let Command::Serve(args) = &cli.command {
         // A server wants more threads than a command.
-        return shoal_hostdb::run(&cli.store, args).map_err(Failure::Other);
+        args.check().map_err(|wrong| Failure::Usage(wrong.to_string()))?;
+        return shoal_hostdb::run(&cli.store, &cli.access, args).map_err(Failure::Other);
     }
     if let Command::Database(args) = &cli.command {
         return commands::database::run(&mut Out::stdout(cli.output), &cli.store, args);
@@ -58,8 +59,8 @@ fn real(cli: Cli) -> Outcome {
     }
     runtime.block_on(async {
         let store = match begins(&cli.command) {
-            true => shoal_hostdb::open_store(&cli.store).await?,
-            false => shoal_hostdb::open_existing(&cli.store).await?,
+            true => shoal_hostdb::open_store(&cli.store, &cli.access).await?,
+            false => shoal_hostdb::open_existing(&cli.store, &cli.access).await?,
         };
         let mut session = Session { store, out: Out::stdout(cli.output), env: Env::real() };
         commands::run(&mut session, cli.command).await

@@ -1,33 +1,34 @@
-//! Where a server is: `http://HOST:PORT`, `unix:/PATH`, or several of them with commas between.
+//! Where a server is: `https://HOST:PORT`, `http://HOST:PORT`, `unix:/PATH`, or several of them with commas between.
+//! Every program of Shoal reads the addresses of servers here and nowhere else.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use reqwest::Url;
+use http::Uri;
+use rustls::pki_types::ServerName;
+use url::{Host, Url};
+
+use crate::access::BadAccess;
 
 /// What is not the address of a server.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadAddress {
     /// Not an address.
     #[error(
-        "{0:?} is not the address of a server: write http://HOST:PORT or unix:/PATH, and a comma between several"
+        "{0:?} is not the address of a server: write https://HOST:PORT, http://HOST:PORT or unix:/PATH, and a comma \
+         between several"
     )]
     Unreadable(String),
-    /// It asks for TLS.
-    #[error(
-        "{0}: this program speaks no TLS yet, and servers listen on loopback and Unix sockets only; write \
-         http://127.0.0.1:PORT or unix:/PATH, and come from other machines through an SSH tunnel"
-    )]
-    Tls(String),
     /// It says who is asking. The text is left out: it may hold a password.
     #[error(
-        "the address of the server {0} has a user or a password in it, which servers do not ask for: leave them out"
+        "the address of the server {0} has a user or a password in it, where others see them: leave them out; a token is \
+         given with --token-file FILE"
     )]
     User(String),
-    /// No client for it could be set up.
-    #[error("cannot set up a client for {0}: {1}")]
-    Unusable(String, String),
+    /// What is to be shown to it cannot be.
+    #[error(transparent)]
+    Access(#[from] BadAccess),
 }
 
 /// The address of one server.
@@ -37,8 +38,21 @@ pub(crate) struct Address {
     shown: String,
     /// What paths are appended to; without a slash at its end.
     base: String,
-    /// The socket that is connected to instead of the host.
-    pub(crate) socket: Option<PathBuf>,
+    /// How it is reached.
+    pub(crate) way: Way,
+}
+
+/// How a server is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// A Unix socket, whatever host stands in the URL.
+    Socket(PathBuf),
+    /// Plain, to this machine.
+    Loopback,
+    /// Plain, to anywhere: readable on the way.
+    Plain,
+    /// TLS, with whom.
+    Tls(ServerName<'static>),
 }
 
 impl Address {
@@ -47,9 +61,24 @@ impl Address {
         text.split(',').map(|one| one.trim().parse()).collect()
     }
 
-    /// The URL of a path of the API, such as `/store/head`.
-    pub(crate) fn url(&self, path: &str) -> Option<Url> {
-        Url::parse(&format!("{}/api/v2{path}", self.base)).ok()
+    /// The URL of a path of the API, such as `/store/head`, with these words of a query.
+    pub(crate) fn url(&self, path: &str, query: &[(&'static str, String)]) -> Option<Uri> {
+        let mut url = Url::parse(&format!("{}/api/v2{path}", self.base)).ok()?;
+        // Without a pair it would still leave a question mark.
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        url.as_str().parse().ok()
+    }
+
+    /// Whether others on the way can read what is sent there.
+    pub(crate) fn is_readable(&self) -> bool {
+        self.way == Way::Plain
+    }
+
+    /// Whether TLS is spoken with it.
+    pub(crate) fn is_tls(&self) -> bool {
+        matches!(self.way, Way::Tls(_))
     }
 }
 
@@ -72,25 +101,45 @@ impl FromStr for Address {
             return Ok(Self {
                 shown: text.to_owned(),
                 base: "http://localhost".to_owned(),
-                socket: Some(path.into()),
+                way: Way::Socket(path.into()),
             });
         }
         if !text.contains("://") {
             return Err(unreadable());
         }
         let url = Url::parse(text).map_err(|_| unreadable())?;
-        let host = url.host_str().filter(|host| !host.is_empty());
-        match (url.scheme(), host) {
-            (_, Some(host)) if !url.username().is_empty() || url.password().is_some() => {
-                Err(BadAddress::User(host.to_owned()))
-            }
-            ("https", Some(_)) => Err(BadAddress::Tls(text.to_owned())),
-            ("http", Some(_)) if url.query().is_none() && url.fragment().is_none() => {
-                let shown = text.trim_end_matches('/').to_owned();
-                Ok(Self { base: url.as_str().trim_end_matches('/').to_owned(), shown, socket: None })
-            }
-            _ => Err(unreadable()),
+        let host = url.host().filter(|host| *host != Host::Domain("")).ok_or_else(unreadable)?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(BadAddress::User(host.to_string()));
         }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(unreadable());
+        }
+        let way = match url.scheme() {
+            "https" => Way::Tls(name(&host).ok_or_else(unreadable)?),
+            "http" if is_loopback(&host) => Way::Loopback,
+            "http" => Way::Plain,
+            _ => return Err(unreadable()),
+        };
+        let shown = text.trim_end_matches('/').to_owned();
+        Ok(Self { base: url.as_str().trim_end_matches('/').to_owned(), shown, way })
+    }
+}
+
+/// What a certificate is to be for.
+fn name(host: &Host<&str>) -> Option<ServerName<'static>> {
+    match host {
+        Host::Domain(name) => ServerName::try_from((*name).to_owned()).ok(),
+        Host::Ipv4(address) => Some(ServerName::from(std::net::IpAddr::V4(*address))),
+        Host::Ipv6(address) => Some(ServerName::from(std::net::IpAddr::V6(*address))),
+    }
+}
+
+fn is_loopback(host: &Host<&str>) -> bool {
+    match host {
+        Host::Domain(name) => *name == "localhost",
+        Host::Ipv4(address) => address.is_loopback(),
+        Host::Ipv6(address) => address.is_loopback(),
     }
 }
 
@@ -104,14 +153,32 @@ mod tests {
             ("http://127.0.0.1:8053", "http://127.0.0.1:8053/api/v2/store/head"),
             ("http://[::1]:8053/", "http://[::1]:8053/api/v2/store/head"),
             ("http://hostdb/shoal/", "http://hostdb/shoal/api/v2/store/head"),
+            ("https://hostdb.example", "https://hostdb.example/api/v2/store/head"),
+            ("https://[2001:db8::1]:8443/", "https://[2001:db8::1]:8443/api/v2/store/head"),
             ("unix:/run/shoal/hostdb.sock", "http://localhost/api/v2/store/head"),
         ] {
             let address: Address = text.parse().unwrap();
-            assert_eq!(address.url("/store/head").unwrap().as_str(), url);
+            assert_eq!(address.url("/store/head", &[]).unwrap().to_string(), url);
             assert_eq!(address.to_string(), text.trim_end_matches('/'));
         }
         let both = Address::all("http://a:1, unix:/b").unwrap();
-        assert_eq!((both.len(), both[1].socket.as_deref()), (2, Some("/b".as_ref())));
+        assert_eq!((both.len(), &both[1].way), (2, &Way::Socket("/b".into())));
+        let query = both[0].url("/search", &[("where", "a == 'ü&'".to_owned())]).unwrap();
+        assert_eq!(query.to_string(), "http://a:1/api/v2/search?where=a+%3D%3D+%27%C3%BC%26%27");
+    }
+
+    #[test]
+    fn it_is_known_who_can_read_on_the_way() {
+        let way = |text: &str| text.parse::<Address>().unwrap().way;
+        for near in ["http://127.0.0.1:1", "http://127.9.9.9", "http://localhost:1", "http://[::1]"] {
+            assert_eq!(way(near), Way::Loopback, "{near}");
+        }
+        // Whoever owns the name decides where it leads.
+        for far in ["http://a", "http://localhost.example", "http://192.0.2.1", "http://[2001:db8::1]"] {
+            assert_eq!(way(far), Way::Plain, "{far}");
+        }
+        assert_eq!(way("https://a.example:1"), Way::Tls("a.example".try_into().unwrap()));
+        assert_eq!(way("https://192.0.2.1"), Way::Tls("192.0.2.1".try_into().unwrap()));
     }
 
     #[test]
@@ -126,12 +193,16 @@ mod tests {
             "unix:/x/",
             "http://a/?q",
             "http://a,",
+            "https://",
+            "https://a/#b",
         ] {
             let error = Address::all(bad).unwrap_err();
             assert!(matches!(error, BadAddress::Unreadable(_)), "{bad}: {error}");
-            assert!(error.to_string().contains("http://HOST:PORT or unix:/PATH"), "{error}");
+            assert!(
+                error.to_string().contains("https://HOST:PORT, http://HOST:PORT or unix:/PATH"),
+                "{error}"
+            );
         }
-        assert!(Address::all("https://hostdb.example").unwrap_err().to_string().contains("no TLS yet"));
         for secret in ["http://ann:hunter2@a:1", "https://ann:hunter2@a:1"] {
             let said = Address::all(secret).unwrap_err().to_string();
             assert!(said.contains("password") && !said.contains("hunter2"), "{said}");

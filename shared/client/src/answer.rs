@@ -3,12 +3,18 @@
 use std::error::Error;
 use std::time::Duration;
 
-use reqwest::header::RETRY_AFTER;
-use reqwest::{Response, StatusCode};
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::RETRY_AFTER;
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
+use hyper_util::client::legacy;
+use rustls::CertificateError;
 use serde::Deserialize;
 use shoal_store::StoreError;
 
 use crate::address::Address;
+use crate::tls;
 
 /// The largest problem that is read.
 const MAX_PROBLEM: usize = 1 << 20;
@@ -16,6 +22,20 @@ const MAX_PROBLEM: usize = 1 << 20;
 const MAX_QUOTE: usize = 200;
 /// The longest pause that a server can ask for.
 const MAX_AFTER: Duration = Duration::from_secs(5);
+
+/// The head of an answer, and its body as it comes.
+pub(crate) type Response = http::Response<Incoming>;
+
+/// The next octets of a body; `None` at its end.
+pub(crate) async fn piece(response: &mut Response) -> Result<Option<Bytes>, hyper::Error> {
+    while let Some(frame) = response.body_mut().frame().await {
+        // Anything else is what stands after a body.
+        if let Ok(octets) = frame?.into_data() {
+            return Ok(Some(octets));
+        }
+    }
+    Ok(None)
+}
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -61,13 +81,51 @@ impl Problem {
 }
 
 /// A failure of the connection.
-pub(crate) fn broken(error: &reqwest::Error, connect: Duration) -> Trouble {
+pub(crate) fn broken(error: &legacy::Error, at: &Address, what: &str) -> Trouble {
     let unsent = error.is_connect();
-    let why = match (unsent, error.is_timeout()) {
-        (true, true) => format!("no connection within {connect:?}"),
-        _ => root(error),
+    if let Some(error) = of_tls(error)
+        // Who is not let in is not listened to, whatever was already said.
+        && (unsent || tls::is_about_us(error))
+    {
+        return Trouble::Elsewhere(untrusted(error, at, what));
+    }
+    Trouble::Lost(Loss { why: root(error), sent: !unsent, after: None })
+}
+
+/// What TLS said, if it did.
+fn of_tls<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        // An error of the system keeps what it is about to itself, and says only that one's source.
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let inner = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        if let Some(found) = inner.or_else(|| error.downcast_ref()) {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// The error that one end is not believed to be who it says.
+fn untrusted(error: &rustls::Error, at: &Address, what: &str) -> StoreError {
+    let next = match error {
+        rustls::Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) => {
+            "; if it should be, name the authority that signed it with --ca FILE (SHOAL_CA, or `ca` in a configuration)"
+        }
+        rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext { .. }) => {
+            "; write a name that it is for in the address, or have it issued for this one"
+        }
+        rustls::Error::InvalidMessage(_) => "; is its address http://HOST:PORT?",
+        error if tls::is_about_us(error) => {
+            "; see --cert FILE and --key FILE (SHOAL_CERT and SHOAL_KEY, or `cert` and `key` in a configuration)"
+        }
+        _ => "",
     };
-    Trouble::Lost(Loss { why, sent: !unsent, after: None })
+    let why = format!("cannot {what}: {}{next}", tls::explain(error));
+    StoreError::Denied { place: format!("the server {at}"), why }
 }
 
 /// The innermost reason: the outer ones say only that a request failed.
@@ -85,10 +143,11 @@ pub(crate) async fn body(
     most: usize,
     silence: Duration,
 ) -> Result<Vec<u8>, Trouble> {
-    let announced = usize::try_from(response.content_length().unwrap_or(0)).unwrap_or(usize::MAX);
+    let announced = response.body().size_hint().exact().unwrap_or(0);
+    let announced = usize::try_from(announced).unwrap_or(usize::MAX);
     let mut body = Vec::with_capacity(announced.min(1 << 20));
     loop {
-        match tokio::time::timeout(silence, response.chunk()).await {
+        match tokio::time::timeout(silence, piece(response)).await {
             Ok(Ok(Some(piece))) if body.len() + piece.len() > most => {
                 return Err(Loss::sent(format!("its answer has more than {most} octets")));
             }
@@ -136,6 +195,12 @@ pub(crate) fn meaning(
         None if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
             lost(problem.detail, true)
         }
+        None if !problem.kind.is_empty()
+            && matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) =>
+        {
+            let why = format!("it refuses: {}", problem.detail);
+            Trouble::Said(StoreError::Denied { place: format!("the server {at}"), why })
+        }
         None if problem.kind.is_empty() => Trouble::Said(StoreError::Invalid(format!(
             "{at} is no server of Shoal, or of another version: it answered {}",
             problem.detail
@@ -178,6 +243,11 @@ mod tests {
         assert!(
             matches!(only, Trouble::Elsewhere(StoreError::ReadOnly(place)) if place.contains("http://a:1"))
         );
+        for status in [401, 403] {
+            let denied = means(status, json!({"type": "urn:shoal:problem:x", "detail": "the rule r"}));
+            let Trouble::Said(StoreError::Denied { place, why }) = denied else { panic!("{status}") };
+            assert!(place.contains("http://a:1") && why.contains("the rule r"), "{place} {why}");
+        }
         for (status, body, says) in [
             (
                 413,

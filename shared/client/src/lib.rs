@@ -18,16 +18,27 @@
 //! that a mistyped address is told at once. After the first contact a failure is tried again for [`Options::patience`],
 //! at growing intervals that differ by chance between clients, so that a restarted server meets no stampede.
 //!
-//! Caveats: several addresses must be servers of one database; this is not checked before a write. There is no TLS: servers
-//! listen on loopback and Unix sockets only. Dropping a future closes its connection; what it asked for may still be done.
+//! Who is asking ([`Access`]) is shown by a client certificate (`https:` only) or a token, which is never sent where others
+//! could read it. Both are read again when their files change. A server that refuses who asks, or what, and one that is not who
+//! it should be, are [`StoreError::Denied`](shoal_store::StoreError::Denied): said at once, not tried again as if nobody
+//! had answered.
+//!
+//! Caveats: several addresses must be servers of one database; this is not checked before a write. Dropping a future
+//! closes its connection; what it asked for may still be done. Certificates are not checked for having been revoked.
 
+mod access;
 mod address;
 mod answer;
+#[cfg(feature = "certificates")]
+pub mod certificates;
+mod connect;
 mod events;
 mod link;
 mod store;
+pub mod tls;
 mod watch;
 
+pub use access::{Access, BadAccess};
 pub use address::BadAddress;
 pub use link::Options;
 pub use store::HttpStore;

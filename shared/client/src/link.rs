@@ -3,31 +3,30 @@
 use std::fmt;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, StatusCode};
+use http_body_util::Full;
 use rand::Rng;
-use reqwest::header::{CONTENT_TYPE, HeaderValue};
-use reqwest::{Client, Method, Request, Response, redirect};
 use serde::Serialize;
 use shoal_store::{MAX_COMMIT, Result, StoreError};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::access::{Access, Credentials};
 use crate::address::{Address, BadAddress};
-use crate::answer::{self, Loss, Trouble};
+use crate::answer::{self, Loss, Response, Trouble};
+use crate::connect::{Client, client};
 
-/// How many connections without work are kept to each server.
-const IDLE: usize = 64;
-/// How long one is kept: less than servers keep theirs (30 s), or a request would meet a closed one.
-const IDLE_FOR: Duration = Duration::from_secs(20);
-/// How soon a machine that is gone without a word is noticed.
-const PROBE: Duration = Duration::from_secs(15);
-
-/// How long things may take. The defaults fit a server on the same machine or in the same building.
+/// Who is asking, and how long things may take. The defaults fit a server on the same machine or in the same building.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Until a connection stands.
+    /// What is shown to servers, and whom they must have their certificates from.
+    pub access: Access,
+    /// Until a connection stands, and TLS on it.
     pub connect: Duration,
     /// Until an answer begins. Longer than the server's own bound, so that the server can say what was wrong.
     pub answer: Duration,
@@ -49,6 +48,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            access: Access::default(),
             connect: Duration::from_secs(3),
             answer: Duration::from_secs(75),
             hung: Duration::from_secs(3),
@@ -105,31 +105,36 @@ impl Call {
         Ok(Self { what, path, query: Vec::new(), body: Some(body.into()), again })
     }
 
-    fn request(&self, at: &Address) -> Result<Request, Trouble> {
+    fn request(&self, at: &Address, token: Option<HeaderValue>) -> Result<Request<Full<Bytes>>, Trouble> {
         let bad = || Trouble::Said(StoreError::Invalid(format!("{at} has no path {}", self.path)));
-        let mut url = at.url(self.path).ok_or_else(bad)?;
-        // Without a pair it would still leave a question mark.
-        if !self.query.is_empty() {
-            url.query_pairs_mut().extend_pairs(&self.query);
+        let mut request = Request::new(Full::new(self.body.clone().unwrap_or_default()));
+        *request.uri_mut() = at.url(self.path, &self.query).ok_or_else(bad)?;
+        if self.body.is_some() {
+            *request.method_mut() = Method::POST;
+            request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
-        let Some(body) = &self.body else { return Ok(Request::new(Method::GET, url)) };
-        let mut request = Request::new(Method::POST, url);
-        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        *request.body_mut() = Some(body.clone().into());
+        request.headers_mut().extend(token.map(|token| (AUTHORIZATION, token)));
         Ok(request)
     }
 }
 
 struct Server {
     address: Address,
-    client: Client,
+    client: RwLock<Client>,
     /// Tells watches that it answers nothing.
     hung: Notify,
+}
+
+impl Server {
+    fn client(&self) -> Client {
+        self.client.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// The servers of one database.
 pub(crate) struct Link {
     servers: Vec<Server>,
+    credentials: Credentials,
     /// Who is asked first: who answered last.
     first: AtomicUsize,
     /// Whether anybody ever was there.
@@ -139,24 +144,25 @@ pub(crate) struct Link {
 
 impl Link {
     pub(crate) fn new(addresses: Vec<Address>, options: Options) -> Result<Self, BadAddress> {
+        let credentials = Credentials::new(options.access.clone(), &addresses)?;
+        let tls = credentials.papers().tls;
         let server = |address: Address| {
-            let mut builder = Client::builder()
-                .no_proxy()
-                .redirect(redirect::Policy::none())
-                .connect_timeout(options.connect)
-                .pool_max_idle_per_host(IDLE)
-                .pool_idle_timeout(IDLE_FOR)
-                .tcp_keepalive(PROBE)
-                .tcp_user_timeout(PROBE * 2);
-            if let Some(path) = &address.socket {
-                builder = builder.unix_socket(path.clone());
-            }
-            let unusable = |e| BadAddress::Unusable(address.to_string(), answer::root(&e));
-            let client = builder.build().map_err(unusable)?;
-            Ok(Server { address, client, hung: Notify::new() })
+            let client = RwLock::new(client(&address, tls.as_ref(), options.connect));
+            Server { address, client, hung: Notify::new() }
         };
-        let servers = addresses.into_iter().map(server).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { servers, first: AtomicUsize::new(0), met: AtomicBool::new(false), options })
+        let servers = addresses.into_iter().map(server).collect();
+        let (first, met) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Ok(Self { servers, credentials, first, met, options })
+    }
+
+    /// Takes over a token and certificates that changed; whether there were any. What is under way goes on with the old ones.
+    fn renew(&self, urgent: bool) -> bool {
+        let Some(papers) = self.credentials.renewed(urgent) else { return false };
+        for server in self.servers.iter().filter(|server| server.address.is_tls()) {
+            let new = client(&server.address, papers.tls.as_ref(), self.options.connect);
+            *server.client.write().unwrap_or_else(PoisonError::into_inner) = new;
+        }
+        true
     }
 
     /// The answer of the first server that has one.
@@ -184,12 +190,16 @@ impl Link {
                 }
             }
             // All who are there say no.
-            if let (Some(error), true) = (elsewhere, failures.is_empty()) {
+            if let Some(error) = elsewhere.take_if(|_| failures.is_empty()) {
                 return Err(error);
             }
             let wait = after.unwrap_or_default() + pauses.next();
             if !self.met() || begun.elapsed() + wait > self.options.patience {
-                return Err(self.dead(call.what, &failures));
+                return Err(match elsewhere {
+                    // That one is there, and what is wrong with it can be mended.
+                    Some(denied @ StoreError::Denied { .. }) => denied,
+                    _ => self.dead(call.what, &failures),
+                });
             }
             tokio::time::sleep(wait).await;
         }
@@ -218,17 +228,30 @@ impl Link {
         answer::body(&mut response, self.options.largest, self.options.silence).await
     }
 
-    /// One attempt at one server, up to where the body begins.
+    /// One attempt at one server, up to where the body begins; a second one with a token or a certificate that changed
+    /// just now.
     async fn head(&self, at: usize, call: &Call) -> Result<Response, Trouble> {
-        let Server { address, client, .. } = &self.servers[at];
-        let request = call.request(address)?;
-        let patient = self.unless_hung(at, client.execute(request));
+        self.renew(false);
+        match self.attempt(at, call).await {
+            Err(Trouble::Said(StoreError::Denied { .. }) | Trouble::Elsewhere(StoreError::Denied { .. }))
+                if self.renew(true) =>
+            {
+                self.attempt(at, call).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn attempt(&self, at: usize, call: &Call) -> Result<Response, Trouble> {
+        let address = &self.servers[at].address;
+        let request = call.request(address, self.credentials.papers().token)?;
+        let patient = self.unless_hung(at, self.servers[at].client().request(request));
         let answer = match tokio::time::timeout(self.options.answer, patient).await {
             Err(_) => Err(Loss::sent(format!("no answer within {:?}", self.options.answer))),
             Ok(None) => Err(Loss::sent(format!("no answer, to nothing, within {:?}", self.options.hung))),
-            Ok(Some(Err(error))) => Err(answer::broken(&error, self.options.connect)),
+            Ok(Some(Err(error))) => Err(answer::broken(&error, address, call.what)),
             Ok(Some(Ok(response))) if response.status().is_success() => Ok(response),
-            Ok(Some(Ok(response))) => Err(answer::refusal(response, address, self.options.silence).await),
+            Ok(Some(Ok(response))) => Err(self.refused(response, address, call.what).await),
         };
         if !matches!(&answer, Err(Trouble::Lost(Loss { sent: false, after: None, .. }))) {
             self.met.store(true, Ordering::Relaxed);
@@ -239,16 +262,40 @@ impl Link {
         answer
     }
 
+    /// What an answer that is no success means; of who may not, also what to do about it.
+    async fn refused(&self, response: Response, at: &Address, what: &str) -> Trouble {
+        let unknown = response.status() == StatusCode::UNAUTHORIZED;
+        let Access { token_file, cert, .. } = &self.credentials.access;
+        let next = match (token_file, cert) {
+            _ if !unknown => String::new(),
+            (Some(path), _) => format!("; the token is the one in {}: put another there", path.display()),
+            (None, Some(path)) => {
+                format!("; it was shown the certificate in {} and no token", path.display())
+            }
+            (None, None) => {
+                "; show a token with --token-file FILE (SHOAL_TOKEN_FILE, or `token_file` in a configuration)"
+                    .to_owned()
+            }
+        };
+        match answer::refusal(response, at, self.options.silence).await {
+            Trouble::Said(StoreError::Denied { place, why }) => {
+                Trouble::Said(StoreError::Denied { place, why: format!("cannot {what}: {why}{next}") })
+            }
+            trouble => trouble,
+        }
+    }
+
     /// The answer to what was asked of a server, for as long as it takes, unless the server does not even say how far it is.
     async fn unless_hung<T>(&self, at: usize, answer: impl Future<Output = T>) -> Option<T> {
-        let Server { address, client, hung } = &self.servers[at];
+        let Server { address, hung, .. } = &self.servers[at];
         let mut answer = pin!(answer);
         loop {
             if let Ok(answer) = tokio::time::timeout(self.options.hung, &mut answer).await {
                 return Some(answer);
             }
-            let url = address.url("/store/head")?;
-            let lives = tokio::time::timeout(self.options.hung, client.get(url).send());
+            let asking = Call::get("ask whether it lives", "/store/head", Vec::new());
+            let asking = asking.request(address, self.credentials.papers().token).ok()?;
+            let lives = tokio::time::timeout(self.options.hung, self.servers[at].client().request(asking));
             tokio::select! {
                 answer = &mut answer => return Some(answer),
                 // Whatever it says.

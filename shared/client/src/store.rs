@@ -22,7 +22,7 @@ pub struct HttpStore {
 }
 
 impl HttpStore {
-    /// The database behind `http://HOST:PORT`, `unix:/PATH`, or several of them with commas between: servers of one
+    /// The database behind `https://HOST:PORT`, `http://HOST:PORT`, `unix:/PATH`, or several of them with commas between: servers of one
     /// database, of which the first that answers is asked. Connects when it is first used.
     ///
     /// # Errors
@@ -31,10 +31,10 @@ impl HttpStore {
         Self::with(addresses, Options::default())
     }
 
-    /// The same with other bounds.
+    /// The same with other bounds, or showing who is asking.
     ///
     /// # Errors
-    /// What is not an address.
+    /// What is not an address, or a file of [`Options::access`] that is not what it should be.
     pub fn with(addresses: &str, options: Options) -> Result<Self, BadAddress> {
         let all = Address::all(addresses)?;
         Ok(Self { link: Arc::new(Link::new(all, options)?) })

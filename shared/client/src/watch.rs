@@ -8,13 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream;
-use reqwest::Response;
 use serde::{Deserialize, Serialize};
 use shoal_core::{LogEntry, Range, Revision};
 use shoal_store::{Feed, Filter, Flow, Head, Position, Result, StoreError};
 use tokio::time::Instant;
 
-use crate::answer::{Loss, Problem, Trouble, root};
+use crate::answer::{Loss, Problem, Response, Trouble, piece, root};
 use crate::events::{Event, Events};
 use crate::link::{Again, Call, Link, Pauses};
 
@@ -200,7 +199,7 @@ impl Open {
             if let Some(event) = self.events.next().map_err(|e| e.to_string())? {
                 return Ok(event);
             }
-            match tokio::time::timeout(heartbeat, self.response.chunk()).await {
+            match tokio::time::timeout(heartbeat, piece(&mut self.response)).await {
                 Ok(Ok(Some(piece))) => self.events.feed(&piece).map_err(|e| e.to_string())?,
                 Ok(Ok(None)) => return Err("the server ended it".to_owned()),
                 Ok(Err(error)) => return Err(format!("the connection broke: {}", root(&error))),

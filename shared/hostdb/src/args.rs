@@ -1,16 +1,20 @@
 //! The program: what `shoal-hostdb` and `shoal serve` take, and how they run.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use clap::{Args, Parser, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory as _, Parser, ValueEnum};
+use shoal_client::Access;
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::Limits;
-use crate::listen::{Listen, Listener};
+use crate::listen::{Listen, ListenError, Listener};
 use crate::open::open_store;
 use crate::server::Server;
+use crate::tls::{Tls, TlsFiles};
 
 /// The store when none is named.
 pub const DEFAULT_STORE: &str = "sqlite:/var/lib/shoal/shoal.db";
@@ -18,9 +22,11 @@ pub const DEFAULT_STORE: &str = "sqlite:/var/lib/shoal/shoal.db";
 #[derive(Parser)]
 #[command(name = "shoal-hostdb", version, about = "The host database server", after_help = EXAMPLES)]
 struct Cli {
-    /// The database: sqlite:PATH, http://HOST:PORT or unix:/PATH of another server, or memory: to try things out
+    /// The database: sqlite:PATH, https://HOST:PORT, http://HOST:PORT or unix:/PATH of another server, or memory: to try things out
     #[arg(long, value_name = "URL", env = "SHOAL_STORE", default_value = DEFAULT_STORE)]
     store: String,
+    #[command(flatten)]
+    access: Access,
     #[command(flatten)]
     serve: ServeArgs,
 }
@@ -29,6 +35,7 @@ const EXAMPLES: &str = "\
 Examples:
   shoal-hostdb --store sqlite:/var/lib/shoal/shoal.db
   shoal-hostdb --listen unix:/run/shoal/hostdb.sock --listen 127.0.0.1:8053
+  shoal-hostdb --listen https://0.0.0.0:8443 --tls-cert hostdb.pem --tls-key hostdb.key --client-ca agents.pem
   curl http://127.0.0.1:8053/api/v2/hosts";
 
 /// What a server can be told.
@@ -38,9 +45,24 @@ Examples:
 )]
 #[derive(Args, Clone, Debug)]
 pub struct ServeArgs {
-    /// Where to listen: 127.0.0.1:PORT, [::1]:PORT or unix:/PATH; may be given more than once
+    /// Where to listen: https://ADDRESS:PORT, 127.0.0.1:PORT, [::1]:PORT or unix:/PATH; may be given more than once
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8053")]
     pub listen: Vec<Listen>,
+    /// The certificate for https://, with those that lead to its authority, as a PEM file; a renewed one is taken over
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// The key of that certificate, as a PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// The authority of clients' certificates, as a PEM file; without it, clients are asked for none
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub client_ca: Option<PathBuf>,
+    /// Whether clients may come without a certificate
+    #[arg(long, value_enum, default_value_t = ClientCert::Optional)]
+    pub client_cert: ClientCert,
+    /// Listen without TLS also where others on the way can read everything, tokens too
+    #[arg(long)]
+    pub allow_plain_http: bool,
     /// Take no writes
     #[arg(long)]
     pub read_only: bool,
@@ -61,6 +83,15 @@ pub struct ServeArgs {
     pub log_format: LogFormat,
 }
 
+/// Whether clients may come without a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ClientCert {
+    /// They are asked for one, and may show another thing.
+    Optional,
+    /// Who has none is turned away.
+    Required,
+}
+
 /// How logs are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -71,6 +102,36 @@ pub enum LogFormat {
 }
 
 impl ServeArgs {
+    /// That all of it can be meant together.
+    ///
+    /// # Errors
+    /// What contradicts itself, or would show to others what nobody said they may see.
+    pub fn check(&self) -> Result<(), ListenError> {
+        for listen in &self.listen {
+            match (listen, listen.readable()) {
+                (_, Some(open)) if !self.allow_plain_http => return Err(ListenError::Open(open)),
+                (Listen::Tls(addr), _) if self.tls_cert.is_none() => {
+                    return Err(ListenError::NoCertificate(*addr));
+                }
+                _ => {}
+            }
+        }
+        if self.tls_cert.is_some() && !self.listen.iter().any(|l| matches!(l, Listen::Tls(_))) {
+            return Err(ListenError::NoTls);
+        }
+        if self.client_cert == ClientCert::Required && self.client_ca.is_none() {
+            return Err(ListenError::NoAuthority);
+        }
+        Ok(())
+    }
+
+    fn tls(&self) -> anyhow::Result<Option<Tls>> {
+        let (Some(cert), Some(key)) = (self.tls_cert.clone(), self.tls_key.clone()) else { return Ok(None) };
+        let demand = self.client_cert == ClientCert::Required;
+        let files = TlsFiles { cert, key, client_ca: self.client_ca.clone(), demand };
+        Ok(Some(Tls::load(files).context("cannot set up TLS")?))
+    }
+
     fn limits(&self) -> Limits {
         Limits {
             connections: self.max_connections,
@@ -99,7 +160,11 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    match run(&cli.store, &cli.serve) {
+    if let Err(wrong) = cli.serve.check() {
+        let _ = Cli::command().error(ErrorKind::ValueValidation, wrong).print();
+        return ExitCode::from(2);
+    }
+    match run(&cli.store, &cli.access, &cli.serve) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -111,24 +176,30 @@ pub fn main() -> ExitCode {
 /// Runs a server on the store of this URL until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// The store cannot be opened, or an address cannot be listened on.
-pub fn run(store: &str, args: &ServeArgs) -> anyhow::Result<()> {
+/// The store cannot be opened, an address cannot be listened on, or TLS cannot be set up.
+pub fn run(store: &str, access: &Access, args: &ServeArgs) -> anyhow::Result<()> {
     start_logs(args.log_format);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(serve(store, args))
+    runtime.block_on(serve(store, access, args))
 }
 
-async fn serve(url: &str, args: &ServeArgs) -> anyhow::Result<()> {
+async fn serve(url: &str, access: &Access, args: &ServeArgs) -> anyhow::Result<()> {
+    args.check()?;
     // Signals first: one that comes while the database is read must end the program in order, too.
     let stop = CancellationToken::new();
     stop_on_signals(stop.clone())?;
-    let store = open_store(url).await?;
+    raise_open_files();
+    let tls = args.tls()?;
+    let store = open_store(url, access).await?;
     let mut listeners = Vec::new();
     for address in &args.listen {
-        listeners.push(Listener::bind(address).await?);
+        listeners.push(Listener::with(address, tls.as_ref()).await?);
+    }
+    if let Some(tls) = tls {
+        tokio::spawn(tls.follow(stop.clone()));
     }
     let server = Server::start(Arc::clone(&store), args.limits(), args.read_only, stop.clone()).await?;
     let server = server.with_hostdb_v1(args.hostdb_v1);
@@ -147,6 +218,16 @@ async fn serve(url: &str, args: &ServeArgs) -> anyhow::Result<()> {
     server.serve(listeners).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// As many files may be open as the system lets this process have: each connection is one.
+fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!("no more files can be open than before: {error}");
+    }
 }
 
 /// Tells systemd's watchdog that the server lives, twice in the time that it has. On the threads that answer requests, so that it

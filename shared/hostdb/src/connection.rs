@@ -1,12 +1,13 @@
 //! Accepting and serving connections, within bounds and until told to stop.
 //!
-//! One loop per listener accepts; each connection is a task of its own. At the bound a connection is answered
+//! One loop per listener accepts; each connection is a task of its own, its handshake included ([`crate::handshake`]). At the bound a connection is answered
 //! with 503 at once, so that a client knows, instead of waiting in a queue of the kernel. A client that asks and does not
 //! read what it gets is cut, or it would hold its connection and what is left of the answer for ever. When `stop` fires, the
 //! listeners close, watches end, requests under way finish within the grace time, and what is still there after
 //! it is cut.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,15 +18,18 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
+use crate::handshake::Handshakes;
 use crate::limits::Limits;
 use crate::listen::{Listener, Socket};
 use crate::metrics::Metrics;
-use crate::peer::Peer;
+use crate::peer::{Door, Peer};
+use crate::tls::Tls;
 
 /// Enough for the longest rule in a path, and far too little to hurt.
 const MAX_HEAD: usize = 64 << 10;
@@ -52,25 +56,27 @@ pub(crate) async fn serve(
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) {
-    let limits = Arc::new(limits);
+    let handshakes = Handshakes::new(limits.handshakes);
+    let common = Arc::new(Common { router, limits, handshakes, stop });
     let mut loops = JoinSet::new();
     for listener in listeners {
-        let each = Loop {
-            router: router.clone(),
-            limits: limits.clone(),
-            metrics: metrics.clone(),
-            stop: stop.clone(),
-        };
+        let each = Loop { common: common.clone(), metrics: metrics.clone() };
         loops.spawn(each.run(listener));
     }
     while loops.join_next().await.is_some() {}
 }
 
-struct Loop {
+/// What all connections share.
+struct Common {
     router: Router,
-    limits: Arc<Limits>,
-    metrics: Arc<Metrics>,
+    limits: Limits,
+    handshakes: Handshakes,
     stop: CancellationToken,
+}
+
+struct Loop {
+    common: Arc<Common>,
+    metrics: Arc<Metrics>,
 }
 
 impl Loop {
@@ -78,10 +84,10 @@ impl Loop {
         let mut open = JoinSet::new();
         loop {
             tokio::select! {
-                () = self.stop.cancelled() => break,
+                () = self.common.stop.cancelled() => break,
                 Some(_) = open.join_next(), if !open.is_empty() => {}
                 accepted = accept(&listener.socket) => match accepted {
-                    Ok((stream, peer)) => self.start(stream, peer, &mut open),
+                    Ok((stream, peer)) => self.start(stream, peer, &listener, &mut open),
                     Err(error) => {
                         tracing::warn!(at = %listener.at(), %error, "cannot accept a connection");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -91,48 +97,75 @@ impl Loop {
         }
         drop(listener);
         let finish = async { while open.join_next().await.is_some() {} };
-        if tokio::time::timeout(self.limits.grace, finish).await.is_err() {
+        if tokio::time::timeout(self.common.limits.grace, finish).await.is_err() {
             tracing::warn!(connections = open.len(), "cut connections that did not finish in time");
             open.shutdown().await;
         }
     }
 
-    fn start(&self, stream: Stream, peer: Peer, open: &mut JoinSet<()>) {
+    fn start(&self, stream: Stream, peer: Peer, listener: &Listener, open: &mut JoinSet<()>) {
         // The gauge counts across listeners; only this task raises it, so the bound can be passed by at most the
         // number of listeners.
-        if self.metrics.connections.get() >= i64::try_from(self.limits.connections).unwrap_or(i64::MAX) {
+        let most = self.common.limits.connections;
+        let full = self.metrics.connections.get() >= i64::try_from(most).unwrap_or(i64::MAX);
+        let held = if full {
             self.metrics.refused_connections.inc();
-            if open.len() > self.limits.connections + MAX_REFUSALS {
+            if open.len() > most + MAX_REFUSALS {
                 return;
             }
-            match stream {
-                Stream::Tcp(s) => refuse(s, open),
-                Stream::Unix(s) => refuse(s, open),
-            }
-            return;
-        }
-        let held = Held::new(self.metrics.clone());
-        match stream {
-            Stream::Tcp(s) => {
+            None
+        } else {
+            Some(Held::new(self.metrics.clone()))
+        };
+        let (common, door) = (self.common.clone(), listener.door());
+        match (stream, listener.tls.clone()) {
+            (Stream::Tcp(stream), tls) => {
                 // Answers are written whole; waiting for more to send would only delay them.
-                let _ = s.set_nodelay(true);
-                self.connection(s, peer, held, open);
+                let _ = stream.set_nodelay(true);
+                open.spawn(async move {
+                    match tls {
+                        None => common.serve(common.timed(stream), peer, door, held).await,
+                        Some(tls) => common.serve_tls(stream, peer, &tls, held).await,
+                    }
+                });
             }
-            Stream::Unix(s) => self.connection(s, peer, held, open),
+            (Stream::Unix(stream), _) => {
+                open.spawn(async move { common.serve(common.timed(stream), peer, door, held).await });
+            }
+        }
+    }
+}
+
+impl Common {
+    /// One that is cut when nobody reads what is written to it.
+    fn timed<S: AsyncRead + AsyncWrite>(&self, stream: S) -> Pin<Box<TimeoutStream<S>>> {
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(self.limits.write_timeout));
+        Box::pin(stream)
+    }
+
+    async fn serve_tls(&self, stream: TcpStream, mut peer: Peer, tls: &Tls, held: Option<Held>) {
+        let agreed = tokio::select! {
+            agreed = self.handshakes.accept(stream, tls, &self.limits, &mut peer) => agreed,
+            () = self.stop.cancelled() => None,
+        };
+        if let Some(stream) = agreed {
+            self.serve(stream, peer, Door::Tls, held).await;
         }
     }
 
-    fn connection<S>(&self, stream: S, peer: Peer, held: Held, open: &mut JoinSet<()>)
+    /// Answers the requests of one connection; without a place for it (`held`) only that there is none.
+    async fn serve<S>(&self, stream: S, peer: Peer, door: Door, held: Option<Held>)
     where
-        S: AsyncRead + AsyncWrite + Send + 'static,
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let mut stream = TimeoutStream::new(stream);
-        // Runs while something is to be written and nobody takes it.
-        stream.set_write_timeout(Some(self.limits.write_timeout));
-        let stream = Box::pin(stream);
+        if held.is_none() {
+            return refuse(stream).await;
+        }
         let from = peer.clone();
         let service = self.router.clone().map_request(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(from.clone());
+            request.extensions_mut().insert(door);
             request
         });
         let serving = http1::Builder::new()
@@ -140,21 +173,17 @@ impl Loop {
             .header_read_timeout(self.limits.header_timeout)
             .max_buf_size(MAX_HEAD)
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
-        let stop = self.stop.clone();
-        open.spawn(async move {
-            let _held = held;
-            let mut serving = std::pin::pin!(serving);
-            let ended = tokio::select! {
-                ended = serving.as_mut() => ended,
-                () = stop.cancelled() => {
-                    serving.as_mut().graceful_shutdown();
-                    serving.await
-                }
-            };
-            if let Err(error) = ended {
-                tracing::debug!(%peer, %error, "connection ended");
+        let mut serving = std::pin::pin!(serving);
+        let ended = tokio::select! {
+            ended = serving.as_mut() => ended,
+            () = self.stop.cancelled() => {
+                serving.as_mut().graceful_shutdown();
+                serving.await
             }
-        });
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%peer, %error, "connection ended");
+        }
     }
 }
 
@@ -175,8 +204,8 @@ impl Drop for Held {
 }
 
 enum Stream {
-    Tcp(tokio::net::TcpStream),
-    Unix(tokio::net::UnixStream),
+    Tcp(TcpStream),
+    Unix(UnixStream),
 }
 
 async fn accept(socket: &Socket) -> io::Result<(Stream, Peer)> {
@@ -193,7 +222,8 @@ async fn accept(socket: &Socket) -> io::Result<(Stream, Peer)> {
     })
 }
 
-fn refuse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(mut stream: S, open: &mut JoinSet<()>) {
+/// Says that there is no place.
+async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
     let answer = async move {
         // Clients take an answer to a request that they have not sent yet for a broken connection.
         let mut head = [0; 1024];
@@ -202,16 +232,13 @@ fn refuse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(mut stream: S, ope
         stream.write_all(FULL.as_bytes()).await?;
         stream.shutdown().await
     };
-    open.spawn(async move {
-        let _ = tokio::time::timeout(REFUSAL, answer).await;
-    });
+    let _: Result<io::Result<()>, _> = tokio::time::timeout(REFUSAL, answer).await;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::Extension;
-    use axum::routing::get;
+    use axum::response::IntoResponse as _;
 
     use crate::listen::Listen;
 
@@ -221,42 +248,79 @@ mod tests {
         assert!(head.contains(&format!("content-length: {}", body.len())), "{}", body.len());
         serde_json::from_str::<serde_json::Value>(body).unwrap();
     }
-    /// What requests on this listener say of who sends them: (by the client's own knowledge, by the server).
-    async fn told(listen: &Listen) -> (String, String) {
-        let listener = Listener::bind(listen).await.unwrap();
+    /// A server that answers every request with who sent it, on this listener; and what stops it.
+    async fn telling(listener: Listener) -> (Listen, impl AsyncFnOnce()) {
         let at = listener.at().clone();
-        let router =
-            Router::new().route("/", get(|Extension(peer): Extension<Peer>| async move { peer.to_string() }));
+        let tell = |request: axum::extract::Request, _: axum::middleware::Next| async move {
+            let extensions = request.extensions();
+            format!("{} {:?}", extensions.get::<Peer>().unwrap(), extensions.get::<Door>().unwrap())
+                .into_response()
+        };
+        let router = Router::new().layer(axum::middleware::from_fn(tell));
         let stop = CancellationToken::new();
         let metrics = Arc::new(Metrics::new().unwrap());
         let serving = tokio::spawn(serve(vec![listener], router, Limits::default(), metrics, stop.clone()));
-        let request = b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        (at, async move || {
+            stop.cancel();
+            serving.await.unwrap();
+        })
+    }
+
+    async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> String {
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.unwrap();
         let mut answer = String::new();
-        let own = match &at {
-            Listen::Tcp(address) => {
-                let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-                stream.write_all(request).await.unwrap();
-                stream.read_to_string(&mut answer).await.unwrap();
-                stream.local_addr().unwrap().to_string()
-            }
-            Listen::Unix(path) => {
-                let mut stream = tokio::net::UnixStream::connect(path).await.unwrap();
-                stream.write_all(request).await.unwrap();
-                stream.read_to_string(&mut answer).await.unwrap();
-                format!("uid {}", std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(path).unwrap()))
-            }
-        };
-        stop.cancel();
-        serving.await.unwrap();
-        (own, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
     }
 
     #[tokio::test]
     async fn requests_say_who_sent_them() {
         let dir = tempfile::tempdir().unwrap();
-        for listen in [Listen::Tcp("127.0.0.1:0".parse().unwrap()), Listen::Unix(dir.path().join("s"))] {
-            let (own, told) = told(&listen).await;
-            assert_eq!(told, own);
+        let (at, stop) = telling(Listener::bind(&"127.0.0.1:0".parse().unwrap()).await.unwrap()).await;
+        let Listen::Tcp(address) = at else { panic!() };
+        let stream = TcpStream::connect(address).await.unwrap();
+        let own = stream.local_addr().unwrap();
+        assert_eq!(ask(stream).await, format!("{own} Loopback"));
+        stop().await;
+        let path = dir.path().join("s");
+        let (_, stop) = telling(Listener::bind(&Listen::Unix(path.clone())).await.unwrap()).await;
+        let uid = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&path).unwrap());
+        assert_eq!(ask(UnixStream::connect(path).await.unwrap()).await, format!("uid {uid} Unix"));
+        stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_client_certificate_says_who_sent_a_request() {
+        use rustls::ClientConfig;
+        use shoal_client::certificates::Authority;
+        use shoal_client::tls;
+
+        let (dir, authority) = (tempfile::tempdir().unwrap(), Authority::new().unwrap());
+        let ca = dir.path().join("ca.pem");
+        std::fs::write(&ca, &authority.pem).unwrap();
+        let (cert, key) = authority.server(&["localhost"]).unwrap().write(dir.path(), "server").unwrap();
+        let files = crate::tls::TlsFiles { cert, key, client_ca: Some(ca.clone()), demand: false };
+        let own = Tls::load(files).unwrap();
+        let listener = Listener::with(&"https://127.0.0.1:0".parse().unwrap(), Some(&own)).await.unwrap();
+        let (Listen::Tls(address), stop) = telling(listener).await else { panic!() };
+        let pair = authority.client("agent-dns").unwrap().write(dir.path(), "client").unwrap();
+        let config = || {
+            let builder = ClientConfig::builder_with_provider(tls::provider());
+            let builder = builder.with_safe_default_protocol_versions().unwrap();
+            builder.with_root_certificates(tls::authorities(&ca).unwrap())
+        };
+        let shown =
+            config().with_client_auth_cert(tls::certificates(&pair.0).unwrap(), tls::key(&pair.1).unwrap());
+        for (config, says) in [
+            (shown.unwrap(), " with the certificate of \"agent-dns\" Tls"),
+            (config().with_no_client_auth(), " Tls"),
+        ] {
+            let stream = TcpStream::connect(address).await.unwrap();
+            let own = stream.local_addr().unwrap();
+            let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+            let stream = connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
+            assert_eq!(ask(stream).await, format!("{own}{says}"));
         }
+        stop().await;
     }
 }

@@ -1,9 +1,13 @@
 //! What every request passes on its way in and every answer on its way out.
 //!
-//! In: the `Host` header must be a name of this machine's loopback, so that a web page that points its own name
-//! at 127.0.0.1 cannot make a visitor's browser write here. The time of a request is bounded. Out: requests are
+//! In: the `Host` header must be a name of this machine where no certificate vouches for it ([`Door`]), so that a web page
+//! that points its own name here cannot make a visitor's browser write. On loopback and Unix sockets those are the names of
+//! loopback. Plain HTTP from anywhere also takes addresses, which nobody can point elsewhere, and this machine's own name. By
+//! TLS every name is served: a browser that asked for another has been refused by the certificate. The time of a request
+//! is bounded. Out: requests are
 //! counted and timed by route, and an answer of axum or hyper that is not a problem yet becomes one.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,6 +19,7 @@ use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 
 use crate::app::App;
+use crate::peer::Door;
 use crate::problem::{PROBLEM_JSON, Problem};
 use crate::squeeze::squeezed;
 use crate::v1::Said;
@@ -29,13 +34,15 @@ pub(crate) async fn around(State(app): State<Arc<App>>, request: Request, next: 
     let route = request.extensions().get::<MatchedPath>().cloned();
     let uri = request.uri().clone();
     let coding = request.headers().get(ACCEPT_ENCODING).cloned();
-    let answer = if is_local(request.headers(), &uri) {
+    // Who came through no door at all is treated as through the narrowest.
+    let door = request.extensions().get::<Door>().copied().unwrap_or(Door::Loopback);
+    let answer = if is_ours(door, request.headers(), &uri) {
         match tokio::time::timeout(app.limits.request_timeout, next.run(request)).await {
             Ok(response) => response,
             Err(_) => late(&app).into_response(),
         }
     } else {
-        misdirected().into_response()
+        misdirected(door).into_response()
     };
     let answer = if answer.status().as_u16() >= 400 && answer.extensions().get::<Said>().is_none() {
         as_problem(answer, &method, &uri).await
@@ -74,16 +81,32 @@ fn late(app: &App) -> Problem {
     .retry_after(1)
 }
 
-fn misdirected() -> Problem {
-    Problem::new(
-        StatusCode::MISDIRECTED_REQUEST,
-        "misdirected",
-        "This server answers only for this machine's loopback names",
-        "the Host header names another machine: use localhost, 127.0.0.1 or [::1]".to_owned(),
-    )
+fn misdirected(door: Door) -> Problem {
+    let (title, detail) = match door {
+        Door::Plain => (
+            "This server answers plain HTTP only for addresses and this machine's own name",
+            format!(
+                "the Host header names another machine: use an address or {}, or have the server listen on https://",
+                node_name()
+            ),
+        ),
+        _ => (
+            "This server answers only for this machine's loopback names",
+            "the Host header names another machine: use localhost, 127.0.0.1 or [::1]".to_owned(),
+        ),
+    };
+    Problem::new(StatusCode::MISDIRECTED_REQUEST, "misdirected", title, detail)
 }
 
-fn is_local(headers: &HeaderMap, uri: &Uri) -> bool {
+fn node_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().to_lowercase()
+}
+
+/// Whether a request that came through this door may carry the name it does.
+fn is_ours(door: Door, headers: &HeaderMap, uri: &Uri) -> bool {
+    if door == Door::Tls {
+        return true;
+    }
     let named = match uri.host() {
         Some(host) => Some(host),
         None => headers.get(HOST).map(|h| h.to_str().unwrap_or("?")),
@@ -94,8 +117,16 @@ fn is_local(headers: &HeaderMap, uri: &Uri) -> bool {
     } else {
         named.split(':').next().unwrap_or(named)
     };
-    matches!(host, "" | "localhost" | "[::1]")
-        || host.parse::<std::net::Ipv4Addr>().is_ok_and(|a| a.is_loopback())
+    let v4 = host.parse::<Ipv4Addr>().ok();
+    if matches!(host, "" | "localhost" | "[::1]") || v4.is_some_and(|a| a.is_loopback()) {
+        return true;
+    }
+    let v6 = || host.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok();
+    let own = || {
+        let own = node_name();
+        host.eq_ignore_ascii_case(&own) || own.split('.').next().is_some_and(|o| host.eq_ignore_ascii_case(o))
+    };
+    door == Door::Plain && (v4.is_some() || v6().is_some() || own())
 }
 
 async fn as_problem(answer: Response, method: &http::Method, uri: &Uri) -> Response {
@@ -142,16 +173,40 @@ async fn as_problem(answer: Response, method: &http::Method, uri: &Uri) -> Respo
 mod tests {
     use super::*;
 
+    fn served(door: Door, host: &str) -> bool {
+        let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_str(host).unwrap())]);
+        is_ours(door, &headers, &Uri::from_static("/healthz"))
+    }
+
     #[test]
     fn only_names_of_loopback_are_served() {
-        let uri = Uri::from_static("/healthz");
-        let with = |host: &'static str| HeaderMap::from_iter([(HOST, HeaderValue::from_static(host))]);
-        for good in ["localhost", "localhost:80", "127.0.0.1:8053", "127.1.2.3", "[::1]:80", "[::1]", ""] {
-            assert!(is_local(&with(good), &uri), "{good}");
+        for door in [Door::Loopback, Door::Unix] {
+            for good in ["localhost", "localhost:80", "127.0.0.1:8053", "127.1.2.3", "[::1]:80", "[::1]", ""]
+            {
+                assert!(served(door, good), "{good}");
+            }
+            for bad in ["example.com", "127.0.0.1.example.com", "192.0.2.1:80", "[::2]", "localhost.example"]
+            {
+                assert!(!served(door, bad), "{bad}");
+            }
+            assert!(is_ours(door, &HeaderMap::new(), &Uri::from_static("/healthz")));
+            let elsewhere = Uri::from_static("http://evil.example/healthz");
+            assert!(
+                !is_ours(door, &HeaderMap::new(), &elsewhere),
+                "the whole URL counts more than the header"
+            );
         }
-        for bad in ["example.com", "127.0.0.1.example.com", "192.0.2.1:80", "[::2]", "localhost.example"] {
-            assert!(!is_local(&with(bad), &uri), "{bad}");
+    }
+
+    #[test]
+    fn elsewhere_the_certificate_vouches_for_names_or_nobody_can_point_them_here() {
+        let own = node_name();
+        for good in ["192.0.2.1:80", "[2001:db8::1]:80", "localhost", &own, &format!("{own}:8053")] {
+            assert!(served(Door::Plain, good), "{good}");
         }
-        assert!(is_local(&HeaderMap::new(), &uri));
+        for bad in ["evil.example", "192.0.2.1.evil.example", "[evil]", &format!("{own}.evil.example")] {
+            assert!(!served(Door::Plain, bad), "{bad}");
+            assert!(served(Door::Tls, bad), "{bad}");
+        }
     }
 }

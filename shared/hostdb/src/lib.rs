@@ -11,7 +11,8 @@
 //! * Every error is a problem document ([RFC 9457]) that says what was attempted, on what, why it failed and
 //!   what to do next.
 //! * Bodies, pages, connections, watches, writes under way and times are bounded ([`Limits`]).
-//! * It listens on loopback or a Unix socket only ([`Listen`]), until it can tell who is asking.
+//! * What others on the way could read is not said: plain HTTP is for loopback and Unix sockets, TLS for everybody else
+//!   ([`Listen`], [`Tls`]), unless whoever runs it says otherwise.
 //!
 //! [`run`] is the program; [`Server`] is the same as a part of another program or test.
 //!
@@ -24,6 +25,7 @@ mod connection;
 mod db;
 mod etag;
 mod guard;
+mod handshake;
 mod health;
 pub mod history;
 pub mod inventory;
@@ -38,11 +40,14 @@ mod request;
 mod server;
 mod spec;
 mod squeeze;
+mod tls;
 mod v1;
 mod watch;
 
-pub use args::{DEFAULT_STORE, ServeArgs, command, main, run};
+pub use args::{ClientCert, DEFAULT_STORE, ServeArgs, command, main, run};
 pub use limits::Limits;
 pub use listen::{Listen, ListenError, Listener};
 pub use open::{OpenError, open_existing, open_store};
 pub use server::{Server, ServerError};
+pub use shoal_client::Access;
+pub use tls::{Tls, TlsError, TlsFiles};

@@ -7,6 +7,8 @@ use std::time::Duration;
 pub struct Limits {
     /// Connections at once; one more is answered with 503 and closed.
     pub connections: usize,
+    /// Handshakes of TLS at once; with one more, the oldest is cut.
+    pub handshakes: usize,
     /// Watches at once; one more is answered with 503.
     pub watchers: usize,
     /// Writes under way at once; one more is answered with 503.
@@ -21,6 +23,8 @@ pub struct Limits {
     pub page: usize,
     /// The most rows of one page.
     pub max_page: usize,
+    /// How long a handshake of TLS may take.
+    pub handshake_timeout: Duration,
     /// How long a client may take for the head of a request, and a kept connection may be idle.
     pub header_timeout: Duration,
     /// How long a request may take, its body included; a watch may stay.
@@ -37,6 +41,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 1024,
+            handshakes: 256,
             watchers: 512,
             writes: 256,
             document: 2 << 20,
@@ -44,6 +49,7 @@ impl Default for Limits {
             large_bodies: 4,
             page: 100,
             max_page: shoal_store::MAX_PAGE,
+            handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(30),

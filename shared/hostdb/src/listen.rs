@@ -1,8 +1,8 @@
-//! Where the server listens: loopback or a Unix socket, and nothing else.
+//! Where the server listens: a Unix socket, TLS anywhere, or plain HTTP, on loopback unless somebody says otherwise.
 //!
-//! The server cannot yet tell who is asking, so it must not be reachable from other machines. A Unix socket is
-//! open to its owner and group only. On loopback any user of the machine can write; the `Host` check in
-//! [`crate::guard`] keeps web pages of other names from doing so through a browser.
+//! A Unix socket is open to its owner and group only. Plain HTTP that leaves the machine shows tokens and documents to
+//! everybody on the way, so it takes a word of its own (`--allow-plain-http`). Which names requests may carry depends on
+//! the [`Door`] through which they come: see [`crate::guard`].
 
 use std::fmt;
 use std::io;
@@ -13,12 +13,17 @@ use std::str::FromStr;
 
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 
-/// An address that the server may listen on. Parsed from `127.0.0.1:8053`, `[::1]:8053`, `localhost:8053` or
-/// `unix:/run/shoal/hostdb.sock`. Port 0 takes any free port.
+use crate::peer::Door;
+use crate::tls::Tls;
+
+/// An address that the server may listen on. Parsed from `https://0.0.0.0:8443`, `127.0.0.1:8053` (also with `http://`
+/// before it), `[::1]:8053`, `localhost:8053` or `unix:/run/shoal/hostdb.sock`. Port 0 takes any free port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listen {
-    /// A loopback address.
+    /// Plain HTTP.
     Tcp(SocketAddr),
+    /// HTTP over TLS.
+    Tls(SocketAddr),
     /// A Unix socket.
     Unix(PathBuf),
 }
@@ -27,14 +32,25 @@ pub enum Listen {
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     /// Not an address.
-    #[error("{0:?} is not an address to listen on: write 127.0.0.1:PORT, [::1]:PORT or unix:/PATH")]
-    Unreadable(String),
-    /// Reachable from other machines.
     #[error(
-        "the server does not listen on {0}: it cannot yet tell who is asking, so only loopback (127.0.0.1:PORT, \
-         [::1]:PORT) and Unix sockets (unix:/PATH) are allowed; to reach it from elsewhere use an SSH tunnel"
+        "{0:?} is not an address to listen on: write https://ADDRESS:PORT, 127.0.0.1:PORT, [::1]:PORT or unix:/PATH"
+    )]
+    Unreadable(String),
+    /// Everybody on the way could read it.
+    #[error(
+        "plain HTTP on {0} could be read by everybody on the way, tokens too: listen on https://{0} (with --tls-cert and \
+         --tls-key), on loopback (127.0.0.1:PORT, [::1]:PORT) or on a Unix socket (unix:/PATH); or say --allow-plain-http"
     )]
     Open(SocketAddr),
+    /// TLS without a certificate.
+    #[error("https://{0} needs a certificate and its key: --tls-cert FILE --tls-key FILE")]
+    NoCertificate(SocketAddr),
+    /// A certificate without TLS.
+    #[error("--tls-cert is for nothing: no --listen https://ADDRESS:PORT is given")]
+    NoTls,
+    /// Certificates are demanded that nobody could have signed.
+    #[error("--client-cert required needs --client-ca FILE: whose certificates are to be believed?")]
+    NoAuthority,
     /// Another server is there.
     #[error("{0} already has a server that answers: stop it, or choose another path")]
     InUse(PathBuf),
@@ -56,14 +72,27 @@ impl FromStr for Listen {
             }
             return Ok(Self::Unix(path.into()));
         }
-        let addr = match text.strip_prefix("localhost:").map(str::parse) {
-            Some(Ok(port)) => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port),
-            _ => text.parse().map_err(|_| ListenError::Unreadable(text.to_owned()))?,
+        let (tls, rest) = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
+            (Some(rest), _) => (true, rest),
+            (_, Some(rest)) => (false, rest),
+            _ => (false, text),
         };
-        if !addr.ip().is_loopback() {
-            return Err(ListenError::Open(addr));
+        let addr = match rest.strip_prefix("localhost:").map(str::parse) {
+            Some(Ok(port)) => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port),
+            _ => rest.parse().map_err(|_| ListenError::Unreadable(text.to_owned()))?,
+        };
+        Ok(if tls { Self::Tls(addr) } else { Self::Tcp(addr) })
+    }
+}
+
+impl Listen {
+    /// The address, if others on the way could read what is said there.
+    #[must_use]
+    pub fn readable(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(addr) if !addr.ip().is_loopback() => Some(*addr),
+            _ => None,
         }
-        Ok(Self::Tcp(addr))
     }
 }
 
@@ -71,15 +100,17 @@ impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(addr) => write!(f, "http://{addr}"),
+            Self::Tls(addr) => write!(f, "https://{addr}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
 
 /// A bound address.
-#[derive(Debug)]
 pub struct Listener {
     pub(crate) socket: Socket,
+    /// What is spoken there, if TLS is.
+    pub(crate) tls: Option<Tls>,
     at: Listen,
 }
 
@@ -90,23 +121,37 @@ pub(crate) enum Socket {
 }
 
 impl Listener {
-    /// Binds the address. A socket file that nobody answers on is replaced.
+    /// Binds the address, if it is none of TLS. A socket file that nobody answers on is replaced.
     ///
     /// # Errors
-    /// The address is taken, or the system refuses.
+    /// The address is taken, the system refuses, or it is one of TLS.
     pub async fn bind(listen: &Listen) -> Result<Self, ListenError> {
+        Self::with(listen, None).await
+    }
+
+    /// The same; `tls` is for an address of TLS.
+    ///
+    /// # Errors
+    /// The address is taken, the system refuses, or TLS has no certificate.
+    pub async fn with(listen: &Listen, tls: Option<&Tls>) -> Result<Self, ListenError> {
         let failed = |e| ListenError::Bind(listen.to_string(), e);
-        match listen {
-            Listen::Tcp(addr) => {
+        match (listen, tls) {
+            (Listen::Tcp(addr), _) => {
                 let socket = TcpListener::bind(addr).await.map_err(failed)?;
                 let at = Listen::Tcp(socket.local_addr().map_err(failed)?);
-                Ok(Self { socket: Socket::Tcp(socket), at })
+                Ok(Self { socket: Socket::Tcp(socket), tls: None, at })
             }
-            Listen::Unix(path) => {
+            (Listen::Tls(addr), None) => Err(ListenError::NoCertificate(*addr)),
+            (Listen::Tls(addr), Some(tls)) => {
+                let socket = TcpListener::bind(addr).await.map_err(failed)?;
+                let at = Listen::Tls(socket.local_addr().map_err(failed)?);
+                Ok(Self { socket: Socket::Tcp(socket), tls: Some(tls.clone()), at })
+            }
+            (Listen::Unix(path), _) => {
                 clear(path).await?;
                 let socket = UnixListener::bind(path).map_err(failed)?;
                 std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
-                Ok(Self { socket: Socket::Unix(socket), at: listen.clone() })
+                Ok(Self { socket: Socket::Unix(socket), tls: None, at: listen.clone() })
             }
         }
     }
@@ -115,6 +160,16 @@ impl Listener {
     #[must_use]
     pub fn at(&self) -> &Listen {
         &self.at
+    }
+
+    /// Which door it is.
+    pub(crate) fn door(&self) -> Door {
+        match &self.at {
+            Listen::Unix(_) => Door::Unix,
+            Listen::Tls(_) => Door::Tls,
+            Listen::Tcp(addr) if addr.ip().is_loopback() => Door::Loopback,
+            Listen::Tcp(_) => Door::Plain,
+        }
     }
 }
 
@@ -144,16 +199,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_loopback_and_unix_sockets() {
-        for good in ["127.0.0.1:0", "127.8.8.8:80", "[::1]:9000", "localhost:8053", "unix:/run/x.sock"] {
-            good.parse::<Listen>().unwrap();
+    fn addresses_say_who_can_read_on_the_way() {
+        let listen = |text: &str| text.parse::<Listen>().unwrap();
+        for good in ["127.0.0.1:0", "127.8.8.8:80", "[::1]:9000", "localhost:8053", "http://127.0.0.1:80"] {
+            assert!(matches!(listen(good), Listen::Tcp(_)) && listen(good).readable().is_none(), "{good}");
         }
-        for bad in ["0.0.0.0:80", "192.0.2.1:80", "[::]:80", "[::ffff:127.0.0.1]:80"] {
-            assert!(matches!(bad.parse::<Listen>(), Err(ListenError::Open(_))), "{bad}");
+        for open in ["0.0.0.0:80", "192.0.2.1:80", "[::]:80", "[::ffff:127.0.0.1]:80", "http://0.0.0.0:80"] {
+            assert!(listen(open).readable().is_some(), "{open}");
         }
-        for bad in ["", "80", "unix:relative", "example.com:80", "localhost:x"] {
+        for tls in ["https://0.0.0.0:443", "https://[::]:443", "https://localhost:443"] {
+            assert!(matches!(listen(tls), Listen::Tls(_)) && listen(tls).readable().is_none(), "{tls}");
+            assert_eq!(listen(&listen(tls).to_string()), listen(tls));
+        }
+        assert!(listen("unix:/run/x.sock").readable().is_none());
+        for bad in
+            ["", "80", "unix:relative", "example.com:80", "localhost:x", "https://", "https://example.com:80"]
+        {
             assert!(matches!(bad.parse::<Listen>(), Err(ListenError::Unreadable(_))), "{bad}");
         }
+    }
+
+    #[tokio::test]
+    async fn there_is_no_tls_without_a_certificate() {
+        let bound = Listener::bind(&"https://127.0.0.1:0".parse().unwrap()).await;
+        assert!(matches!(bound, Err(ListenError::NoCertificate(_))));
     }
 
     #[tokio::test]

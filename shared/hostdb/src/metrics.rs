@@ -65,6 +65,14 @@ impl Metrics {
         })
     }
 
+    /// Shows one more.
+    ///
+    /// # Errors
+    /// There is one of that name.
+    pub(crate) fn add(&self, one: Box<dyn prometheus::core::Collector>) -> prometheus::Result<()> {
+        self.registry.register(one)
+    }
+
     /// All of it in the Prometheus text format.
     pub(crate) fn text(&self) -> prometheus::Result<Vec<u8>> {
         let mut text = Vec::new();

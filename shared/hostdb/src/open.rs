@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use shoal_client::{BadAddress, HttpStore};
+use shoal_client::{Access, BadAddress, HttpStore, Options};
 use shoal_store::{MemoryStore, Store, StoreError};
 use shoal_store_sqlite::SqliteStore;
 
@@ -12,8 +12,8 @@ use shoal_store_sqlite::SqliteStore;
 pub enum OpenError {
     /// Not a store's URL.
     #[error(
-        "{0:?} is not a store: write sqlite:PATH (such as sqlite:/var/lib/shoal/shoal.db), http://HOST:PORT or unix:/PATH \
-         of a server, etcd://HOST:PORT where that is built in, or memory: to try things out"
+        "{0:?} is not a store: write sqlite:PATH (such as sqlite:/var/lib/shoal/shoal.db), https://HOST:PORT, \
+         http://HOST:PORT or unix:/PATH of a server, etcd://HOST:PORT where that is built in, or memory: to try things out"
     )]
     Unknown(String),
     /// Not the address of a server.
@@ -22,8 +22,8 @@ pub enum OpenError {
     /// A store that this program was built without.
     #[error(
         "{0}: this program was built without etcd; build it with `cargo build --features etcd` (which needs protoc: \
-         apt install protobuf-compiler libprotobuf-dev), or write sqlite:PATH, or http://HOST:PORT or unix:/PATH of a \
-         server"
+         apt install protobuf-compiler libprotobuf-dev), or write sqlite:PATH, or https://HOST:PORT, \
+         http://HOST:PORT or unix:/PATH of a server"
     )]
     Without(String),
     /// The store refused.
@@ -38,31 +38,35 @@ pub enum OpenError {
 }
 
 /// Opens the store of this URL: `sqlite:PATH`, `memory:`, or the addresses of servers of one database with commas between,
-/// each `http://HOST:PORT` or `unix:/PATH`. A server is connected to when it is first asked. With the cargo feature `etcd` also
+/// each `https://HOST:PORT`, `http://HOST:PORT` or `unix:/PATH`. A server is connected to when it is first asked, and is shown what
+/// `access` says. With the cargo feature `etcd` also
 /// `etcd://HOST:PORT[,HOST:PORT…][/NAME]`.
 ///
 /// A file or a database in etcd is made where there is none.
 ///
 /// # Errors
 /// Not a URL of a store, a store that is not there yet, or what the store says.
-pub async fn open_store(url: &str) -> Result<Arc<dyn Store>, OpenError> {
-    open(url, true).await
+pub async fn open_store(url: &str, access: &Access) -> Result<Arc<dyn Store>, OpenError> {
+    open(url, access, true).await
 }
 
 /// [`open_store`], but that no database is made in etcd where there is none: a mistyped address is told, not filled.
 ///
 /// # Errors
 /// As there.
-pub async fn open_existing(url: &str) -> Result<Arc<dyn Store>, OpenError> {
-    open(url, false).await
+pub async fn open_existing(url: &str, access: &Access) -> Result<Arc<dyn Store>, OpenError> {
+    open(url, access, false).await
 }
 
-async fn open(url: &str, make: bool) -> Result<Arc<dyn Store>, OpenError> {
+async fn open(url: &str, access: &Access, make: bool) -> Result<Arc<dyn Store>, OpenError> {
     let (scheme, rest) = url.split_once(':').ok_or_else(|| OpenError::Unknown(url.to_owned()))?;
     match (scheme, rest) {
         ("memory", "") => Ok(Arc::new(MemoryStore::new())),
         ("sqlite", path) if !path.is_empty() => open_sqlite(url, path.into()).await,
-        ("http" | "https" | "unix", _) => Ok(Arc::new(HttpStore::new(url)?)),
+        ("http" | "https" | "unix", _) => {
+            let options = Options { access: access.clone(), ..Options::default() };
+            Ok(Arc::new(HttpStore::with(url, options)?))
+        }
         ("etcd", _) => open_etcd(url, make).await,
         _ => Err(OpenError::Unknown(url.to_owned())),
     }
@@ -96,13 +100,13 @@ mod tests {
 
     #[tokio::test]
     async fn urls_say_what_they_are() {
-        open_store("memory:").await.unwrap();
-        let why = async |url| open_store(url).await.map(|_| ()).unwrap_err().to_string();
+        let access = Access::default();
+        open_store("memory:", &access).await.unwrap();
+        let why = async |url| open_store(url, &access).await.map(|_| ()).unwrap_err().to_string();
         assert!(why("shoal.db").await.contains("sqlite:PATH"));
         assert!(why("sqlite:").await.contains("sqlite:PATH"));
-        assert!(why("nonsense:x").await.contains("http://HOST:PORT"));
-        open_store("http://127.0.0.1:1,unix:/nowhere").await.unwrap();
-        assert!(why("https://hostdb.example").await.contains("no TLS yet"));
+        assert!(why("nonsense:x").await.contains("https://HOST:PORT"));
+        open_store("http://127.0.0.1:1,unix:/nowhere", &access).await.unwrap();
         assert!(why("http://127.0.0.1:1,x").await.contains("\"x\""));
         let etcd = why("etcd://h1,,h2").await;
         assert!(

@@ -1,12 +1,25 @@
-//! Who is at the other end of a connection, as far as the connection itself says.
+//! Who is at the other end of a connection, as far as the connection itself says, and through which door it came.
 //!
-//! It is put into the extensions of every request. None of it is a right: who may do what is decided from it, and
+//! Both are put into the extensions of every request. None of it is a right: who may do what is decided from it, and
 //! from what the request brings, elsewhere.
 
 use std::fmt;
 use std::net::SocketAddr;
 
 use tokio::net::UnixStream;
+
+/// Through which door a request came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// Plain HTTP that does not leave the machine.
+    Loopback,
+    /// A Unix socket.
+    Unix,
+    /// Plain HTTP from anywhere, because somebody said so.
+    Plain,
+    /// TLS from anywhere.
+    Tls,
+}
 
 /// The other end of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -261,6 +261,9 @@ impl From<StoreError> for Problem {
             StoreError::ReadOnly(_) => {
                 (StatusCode::FORBIDDEN, "read-only", "This server does not take writes")
             }
+            StoreError::Denied { .. } => {
+                (StatusCode::FORBIDDEN, "denied", "The database behind this server refuses")
+            }
             StoreError::Full { .. } => {
                 (StatusCode::INSUFFICIENT_STORAGE, "full", "The database has no room left")
             }
@@ -305,6 +308,7 @@ mod tests {
             (StoreError::Invalid("no".into()), 422, "invalid", false),
             (StoreError::Future { asked: Revision(2), newest: Revision(1) }, 404, "no-such-revision", false),
             (StoreError::ReadOnly("x.db".into()), 403, "read-only", false),
+            (StoreError::Denied { place: place.clone(), why: why.clone() }, 403, "denied", false),
             (StoreError::Full { place: place.clone(), why: why.clone() }, 507, "full", true),
             (StoreError::Corrupt { place: place.clone(), why: why.clone() }, 500, "corrupt", false),
             (StoreError::Unavailable { place, why }, 503, "unavailable", true),

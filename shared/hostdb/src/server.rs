@@ -68,6 +68,12 @@ impl Server {
     pub async fn serve(self, listeners: Vec<Listener>) {
         let (limits, metrics, stop) =
             (self.app.limits.clone(), self.app.metrics.clone(), self.app.stop.clone());
+        // All listeners of one program have one certificate.
+        if let Some(tls) = listeners.iter().find_map(|listener| listener.tls.as_ref())
+            && let Err(error) = tls.register(&metrics)
+        {
+            tracing::warn!("the certificate is not among the metrics: {error}");
+        }
         connection::serve(listeners, api::router(Arc::new(self.app)), limits, metrics, stop).await;
     }
 }

@@ -47,6 +47,15 @@ pub enum StoreError {
     /// This database can only be read here.
     #[error("{0} can only be read")]
     ReadOnly(String),
+    /// Who asks may not, or is not known; or who was asked is not who it should be. Nothing was written. It helps only that
+    /// somebody changes a right, a token or a certificate.
+    #[error("{place}: {why}")]
+    Denied {
+        /// Who refuses, or is refused.
+        place: String,
+        /// Why, and what helps.
+        why: String,
+    },
     /// There is no room left. Nothing was written.
     #[error("no room left in {place}: {why}; nothing was written, free some space and try again")]
     Full {

@@ -2,6 +2,9 @@
 
 use std::ffi::OsString;
 
+/// What may stand anywhere and is followed by its value.
+const VALUED: [&str; 7] = ["--store", "--output", "-o", "--ca", "--cert", "--key", "--token-file"];
+
 /// Rewrites `+MEMBER` and `-MEMBER` of `shoal tag` into `--add` and `--remove`, which clap can tell from options.
 /// For `tag`, short options stand alone (`-m TEXT`), so that `-mail1` takes out mail1.
 pub(crate) fn rewrite(args: Vec<OsString>) -> Vec<OsString> {
@@ -9,7 +12,7 @@ pub(crate) fn rewrite(args: Vec<OsString>) -> Vec<OsString> {
         let mut rest = args.iter().skip(1).filter_map(|a| a.to_str());
         loop {
             match rest.next() {
-                Some("--store" | "--output" | "-o") => {
+                Some(option) if VALUED.contains(&option) => {
                     rest.next();
                 }
                 Some(option) if option.starts_with('-') => {}
@@ -24,7 +27,7 @@ pub(crate) fn rewrite(args: Vec<OsString>) -> Vec<OsString> {
     let mut rest = args.into_iter();
     while let Some(arg) = rest.next() {
         match arg.to_str() {
-            Some("-m" | "--message" | "--author" | "--store" | "-o" | "--output") => {
+            Some(option) if VALUED.contains(&option) || ["-m", "--message", "--author"].contains(&option) => {
                 out.push(arg);
                 out.extend(rest.next());
             }
@@ -62,6 +65,14 @@ mod tests {
         assert_eq!(tag.add, ["web4".parse().unwrap(), "@b".parse().unwrap()]);
         assert_eq!(tag.remove, ["mail1".parse().unwrap(), "select: a == 1".parse().unwrap()]);
         assert_eq!(tag.sign.message.as_deref(), Some("-x"));
+        // Options that stand before the command, or after it, keep their values.
+        for line in [
+            ["shoal", "--token-file", "f", "tag", "dns/a", "+web4", "-m", "x"],
+            ["shoal", "tag", "dns/a", "+web4", "--ca", "-f", "-m", "x"],
+        ] {
+            let Command::Tag(tag) = parse(&line).unwrap().command else { panic!() };
+            assert_eq!((tag.add.len(), tag.remove.len()), (1, 0));
+        }
         assert!(parse(&["shoal", "tag", "dns/a", "-m", "x"]).is_err());
         // Elsewhere a minus is an option.
         assert!(parse(&["shoal", "get", "-web1"]).is_err());

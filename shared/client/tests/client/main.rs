@@ -11,6 +11,7 @@ mod dead;
 mod harness;
 mod lost;
 mod many;
+mod papers;
 mod proxy;
 mod watches;
 

@@ -11,4 +11,5 @@ mod protocol;
 mod reads;
 mod recipes;
 mod rows;
+mod tls;
 mod writes;

@@ -151,7 +151,12 @@ async fn refuses(code: i32, store: &str, more: &[&str], says: &[&str]) {
 async fn it_does_not_start_where_it_should_not() {
     let dir = tempfile::tempdir().unwrap();
     let good = format!("sqlite:{}", dir.path().join("shoal.db").display());
-    refuses(2, &good, &["--listen", "0.0.0.0:0"], &["0.0.0.0:0", "only loopback"]).await;
+    refuses(2, &good, &["--listen", "0.0.0.0:0"], &["plain HTTP on 0.0.0.0:0", "--allow-plain-http"]).await;
+    refuses(2, &good, &["--listen", "https://127.0.0.1:0"], &["--tls-cert FILE --tls-key FILE"]).await;
+    refuses(2, &good, &["--tls-cert", "x", "--tls-key", "x"], &["https://ADDRESS:PORT"]).await;
+    refuses(2, &good, &["--client-cert", "required"], &["--client-ca FILE"]).await;
+    let tls = ["--listen", "https://127.0.0.1:0", "--tls-cert", "/nonexistent.pem", "--tls-key", "x"];
+    refuses(1, &good, &tls, &["cannot set up TLS", "/nonexistent.pem"]).await;
     refuses(2, &good, &["--listen", "nonsense"], &["nonsense", "127.0.0.1:PORT"]).await;
     refuses(1, "sqlite:/nonexistent/dir/x.db", &[], &["/nonexistent/dir"]).await;
     let broken = dir.path().join("broken.db");
