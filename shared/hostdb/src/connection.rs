@@ -122,12 +122,13 @@ impl Loop {
             (Stream::Tcp(stream), tls) => {
                 // Answers are written whole; waiting for more to send would only delay them.
                 let _ = stream.set_nodelay(true);
-                open.spawn(async move {
-                    match tls {
-                        None => common.serve(common.timed(stream), peer, door, held).await,
-                        Some(tls) => common.serve_tls(stream, peer, &tls, held).await,
-                    }
-                });
+                // Apart, so that a plain connection needs no room for what TLS needs.
+                match tls {
+                    None => open.spawn(async move {
+                        common.serve(common.timed(stream), peer, door, held).await;
+                    }),
+                    Some(tls) => open.spawn(async move { common.serve_tls(stream, peer, &tls, held).await }),
+                };
             }
             (Stream::Unix(stream), _) => {
                 open.spawn(async move { common.serve(common.timed(stream), peer, door, held).await });

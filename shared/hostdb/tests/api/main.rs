@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by them")]
 
 mod codings;
+mod faults;
 mod harness;
 mod hostdb_v1;
 mod mistaken;

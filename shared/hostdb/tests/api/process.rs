@@ -9,13 +9,15 @@ use tokio::process::{Child, ChildStderr, Command};
 
 use crate::harness::{Events, PATIENCE};
 
-struct Program {
-    child: Child,
-    url: String,
+/// A server process that answers.
+pub(crate) struct Program {
+    pub(crate) child: Child,
+    pub(crate) url: String,
     log: Lines<BufReader<ChildStderr>>,
 }
 
-fn command(store: &str, more: &[&str]) -> Command {
+/// The program on this store, with more on its command line.
+pub(crate) fn command(store: &str, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_shoal-hostdb"));
     command.args(["--store", store, "--log-format", "json"]).args(more);
     // The name that every program of Shoal has in common counts.
@@ -25,8 +27,13 @@ fn command(store: &str, more: &[&str]) -> Command {
 }
 
 impl Program {
-    async fn start(store: &str) -> Self {
-        let mut child = command(store, &["--listen", "127.0.0.1:0"]).spawn().unwrap();
+    pub(crate) async fn start(store: &str) -> Self {
+        Self::of(command(store, &["--listen", "127.0.0.1:0"])).await
+    }
+
+    /// What this command becomes.
+    pub(crate) async fn of(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
         let url = loop {
             let line = tokio::time::timeout(PATIENCE, log.next_line()).await.unwrap().unwrap().unwrap();
