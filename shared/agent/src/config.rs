@@ -32,6 +32,7 @@ use shoal_engine::{MaxChange, OnDrift};
 
 use crate::cli::Args;
 use crate::exit::Failure;
+use crate::secrets::Secrets;
 
 /// The store when nothing says another.
 const DEFAULT_STORE: &str = "sqlite:/var/lib/shoal/shoal.db";
@@ -67,6 +68,8 @@ pub(crate) struct Common {
     /// The most changes of one batch.
     pub(crate) max_batch: Option<usize>,
     pub(crate) log: LogForm,
+    /// Where the secrets are that documents name.
+    pub(crate) secrets: Secrets,
     agent: Option<toml::Table>,
 }
 

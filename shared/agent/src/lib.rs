@@ -32,6 +32,7 @@ pub mod pattern;
 mod preview;
 mod program;
 mod publish;
+pub mod secrets;
 mod setup;
 mod stores;
 mod text;

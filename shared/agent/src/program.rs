@@ -1,6 +1,5 @@
 //! The program that every agent is.
 
-use std::marker::PhantomData;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -17,6 +16,7 @@ use crate::daemon::{self, Ears, Preparing, Stop};
 use crate::exit::{self, End, Failure};
 use crate::http::Http;
 use crate::metrics::Board;
+use crate::secrets::Secrets;
 use crate::setup::{Limit, Setup, print};
 use crate::stores::{Missing, Stores};
 use crate::{logs, manual};
@@ -36,23 +36,29 @@ where
     Program::new(build).main()
 }
 
-/// A program before it runs: for agents that know more kinds of stores than the usual.
-pub struct Program<C, A, T, F> {
-    build: F,
+type Build<C, A, T> = Box<dyn Fn(C, Secrets) -> Result<(A, T), Fault> + Send + Sync>;
+
+/// A program before it runs: for agents that know more kinds of stores than the usual, or whose targets need secrets that
+/// documents name.
+pub struct Program<C, A, T> {
+    build: Build<C, A, T>,
     stores: Stores,
-    of: PhantomData<fn(C) -> (A, T)>,
 }
 
-impl<C, A, T, F> Program<C, A, T, F>
+impl<C, A, T> Program<C, A, T>
 where
     C: DeserializeOwned + Send + 'static,
     A: Agent,
     T: Target<A>,
-    F: Fn(C) -> Result<(A, T), Fault> + Send + Sync + 'static,
 {
-    /// A program that knows the stores `sqlite:`, `http:`, `unix:` and `memory:`.
-    pub fn new(build: F) -> Self {
-        Self { build, stores: Stores::new(), of: PhantomData }
+    /// A program that knows the stores `sqlite:`, `https:`, `http:`, `unix:` and `memory:`.
+    pub fn new(build: impl Fn(C) -> Result<(A, T), Fault> + Send + Sync + 'static) -> Self {
+        Self::with_secrets(move |config, _| build(config))
+    }
+
+    /// The same, and `build` gets the node's `[secrets]` too, for its target.
+    pub fn with_secrets(build: impl Fn(C, Secrets) -> Result<(A, T), Fault> + Send + Sync + 'static) -> Self {
+        Self { build: Box::new(build), stores: Stores::new() }
     }
 
     /// Makes `--store scheme:…` known. The opener gets what follows the colon.
@@ -184,7 +190,7 @@ where
         open: Option<&Opened>,
     ) -> Result<Part<A, T>, Failure> {
         let (url, access) = (config.store(args), config.access(args));
-        let (agent, target) = (self.build)(config.agent)?;
+        let (agent, target) = (self.build)(config.agent, config.common.secrets.clone())?;
         let store = match open.filter(|open| open.url == url && open.access == access) {
             Some(open) => open.clone(),
             None => {

@@ -145,3 +145,15 @@ fn the_page_has_every_setting_and_its_default() {
     assert_eq!(span("max_change_within"), options.max_change_within);
     assert_eq!(default.len(), 12, "a default that nobody checks: {default:?}");
 }
+
+#[test]
+fn a_secret_in_the_place_of_where_it_is_stays_untold() {
+    const PLANTED: &str = "correct-horse-battery-staple";
+    for place in
+        [format!("\"{PLANTED}\""), format!("{{ value = \"{PLANTED}\" }}"), format!("[\"{PLANTED}\"]")]
+    {
+        let text = format!("[secrets]\npager = {place}\n[agent]\n");
+        let said = Config::<toml::Table>::parse(text, Path::new("x.toml")).unwrap_err().to_string();
+        assert!(said.contains("x.toml, line 2") && !said.contains(PLANTED), "{said}");
+    }
+}
