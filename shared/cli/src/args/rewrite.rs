@@ -68,7 +68,7 @@ mod tests {
         // Options that stand before the command, or after it, keep their values.
         for line in [
             ["shoal", "--token-file", "f", "tag", "dns/a", "+web4", "-m", "x"],
-            ["shoal", "tag", "dns/a", "+web4", "--ca", "-f", "-m", "x"],
+            ["shoal", "tag", "dns/a", "+web4", "--ca", "+f", "-m", "x"],
         ] {
             let Command::Tag(tag) = parse(&line).unwrap().command else { panic!() };
             assert_eq!((tag.add.len(), tag.remove.len()), (1, 0));
