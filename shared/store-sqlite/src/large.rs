@@ -6,7 +6,8 @@
 //! change anything any more, or would now, it is begun anew. The last slice makes it a commit, so it
 //! is decided as of that moment, like any other.
 //!
-//! After each slice the lock is given away for as long as the slice took, within bounds: other processes look again and again
+//! A slice takes some milliseconds, on a slower machine it is made smaller. After each the lock is given away for as long as
+//! the slice took, within bounds: other processes look again and again
 //! whether it is free, and would find it taken for ever. A slice is synced like a commit, so that the last one has no more to sync
 //! than any other.
 //!
@@ -37,9 +38,12 @@ use crate::writer::{Answer, Desk, Job, Task, lock, thread};
 
 /// How many changes of a large commit are written at a time, if nothing else is said.
 const CHANGES: u32 = 1000;
-/// How long the lock is given away after a slice, at least and at most. The most is the longest that another process waits before it
-/// looks again.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(5));
+/// How long the lock is given away after a slice, at least and at most. The most is twice what another process waits before it looks
+/// again.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(10));
+/// How long the work of one slice may take, its sync apart, until the next ones are made smaller; and how much smaller they get.
+const WORK: Duration = Duration::from_millis(6);
+const SMALLEST: usize = 8;
 /// How many revisions are left, for each slice, for those that commit meanwhile: more than the fastest need.
 const ROOM: u64 = 256;
 /// How many are left for all slices together at most.
@@ -131,6 +135,18 @@ enum Slice {
     Done(Committed),
     /// It would change other rows by now.
     Other,
+}
+
+impl Size {
+    /// The size of the next slice, after the work of one of this size took so long.
+    fn after(self, worked: Duration, most: usize) -> Self {
+        let next = match worked {
+            long if long > WORK => self.most / 2,
+            short if short < WORK / 2 => self.most + self.most / 4,
+            _ => self.most,
+        };
+        Self { most: next.clamp((most / SMALLEST).max(1), most), ..self }
+    }
 }
 
 impl Worker {
@@ -232,7 +248,7 @@ impl Worker {
         while !enough() {
             let begun = Instant::now();
             let cleared = lock(&self.desk).transactor.within(|tx| match tx.staged {
-                Some(staged) => clear(tx.connection, staged, self.size.most),
+                Some(staged) => clear(tx.connection, staged, self.size.most.div_ceil(2)),
                 None => Ok(false),
             });
             if !cleared.map_err(|stop| self.at(stop))? {
@@ -267,9 +283,16 @@ impl Worker {
 
     /// Writes it; `None`: it would change other rows by now.
     fn slices(&self, plan: &mut Plan) -> Result<Option<Committed>> {
+        let mut size = self.size;
         loop {
-            let begun = Instant::now();
-            let slice = lock(&self.desk).transactor.within(|tx| plan.slice(tx, self.size));
+            let (begun, mut worked) = (Instant::now(), Duration::ZERO);
+            let slice = lock(&self.desk).transactor.within(|tx| {
+                let begun = Instant::now();
+                let slice = plan.slice(tx, size);
+                worked = begun.elapsed();
+                slice
+            });
+            size = size.after(worked, self.size.most);
             match slice.map_err(|stop| self.at(stop))? {
                 Slice::More => pause(begun),
                 Slice::Done(done) => return Ok(Some(done)),
@@ -387,5 +410,25 @@ impl Plan {
         }
         self.seen = tx.head.revision;
         Ok(same)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_are_as_large_as_time_allows() {
+        let mut size = Size { most: 1000, room: None };
+        for _ in 0..9 {
+            size = size.after(WORK * 2, 1000);
+        }
+        assert_eq!(size.most, 125);
+        assert_eq!(size.after(WORK, 1000).most, 125);
+        for _ in 0..20 {
+            size = size.after(WORK / 4, 1000);
+        }
+        assert_eq!(size.most, 1000);
+        assert_eq!(Size { most: 1, room: None }.after(WORK * 2, 1).most, 1);
     }
 }
