@@ -37,8 +37,9 @@ const GROUP: usize = 512;
 const PATIENCE: u32 = 4;
 /// The most that is waited, however slow the disk; and the longest that a commit may take which is done at once.
 const LONGEST: Duration = Duration::from_millis(1);
-/// The most octets of all tasks that wait, in KiB: two of the largest commits.
-const ROOM: usize = 2 * (MAX_COMMIT >> 10);
+/// The most octets of all tasks that wait, in KiB, and again of the large commits among them: one of the largest each. Apart, so that no
+/// task waits for a large commit to be done.
+const ROOM: usize = MAX_COMMIT >> 10;
 /// The most octets of a task that is done at once, about.
 const SMALL: usize = 64 << 10;
 /// A task of more octets than this has a transaction of its own, or several where it is a commit.
@@ -103,6 +104,7 @@ impl Job {
 pub(crate) struct Writer {
     queue: Option<mpsc::Sender<Job>>,
     room: Arc<Semaphore>,
+    large_room: Arc<Semaphore>,
     files: Arc<Files>,
     thread: Option<JoinHandle<()>>,
     desk: Arc<Mutex<Desk>>,
@@ -129,8 +131,19 @@ impl Writer {
         let (large, most) = (Large::start(shared, &desk, orders)?, large::most(&shared.options));
         let (work, files) = (Arc::clone(&desk), Arc::clone(&shared.files));
         let thread = thread("shoal-writer", &shared.files.place, move || run(&work, &files.place, jobs))?;
-        let (room, files) = (Arc::new(Semaphore::new(ROOM)), Arc::clone(&shared.files));
-        Ok(Self { queue: Some(queue), room, files, thread: Some(thread), desk, most, large, _keeper: keeper })
+        let [room, large_room] = [(); 2].map(|()| Arc::new(Semaphore::new(ROOM)));
+        let files = Arc::clone(&shared.files);
+        Ok(Self {
+            queue: Some(queue),
+            room,
+            large_room,
+            files,
+            thread: Some(thread),
+            desk,
+            most,
+            large,
+            _keeper: keeper,
+        })
     }
 
     /// Does the task, at once or when its turn comes. If the caller goes away, it is done all the same.
@@ -143,10 +156,10 @@ impl Writer {
             why: "its writer has stopped; open it again".into(),
         };
         let need = u32::try_from((size(&task) >> 10) + 1).unwrap_or(u32::MAX).min(ROOM as u32);
-        let room =
-            Arc::clone(&self.room).acquire_many_owned(need).await.map_err(|e| closed(e.to_string()))?;
-        let (answer, answered) = oneshot::channel();
         let large = self.is_large(&task);
+        let room = Arc::clone(if large { &self.large_room } else { &self.room });
+        let room = room.acquire_many_owned(need).await.map_err(|e| closed(e.to_string()))?;
+        let (answer, answered) = oneshot::channel();
         let job = Job { task, answer: Asker { answer, _room: room } };
         let sent = match (&self.queue, &self.large.orders) {
             (_, Some(orders)) if large => orders.send(Order::Commit(job)).await.map_err(|e| e.to_string()),

@@ -336,6 +336,23 @@ async fn large_commits_of_two_processes_take_turns() {
     assert_sound(&path);
 }
 
+/// The same large commit asked for twice at once, as by who did not hear the answer: done once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_commit_that_is_asked_for_twice_is_done_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("shoal.db");
+    let (store, second) = (open(&path).await, open(&path).await);
+    let (one, two) = tokio::join!(store.commit(large(0)), second.commit(large(0)));
+    let (one, two) = (one.unwrap(), two.unwrap());
+    assert_eq!((one.revision, one.changed), (two.revision, two.changed));
+    assert!(one.replayed != two.replayed, "{one:?}, {two:?}");
+    assert_eq!(log(&store).await.len(), 1);
+    // The same key for something else.
+    let other = Commit { message: "another".into(), ..large(0) };
+    assert!(matches!(store.commit(other).await, Err(StoreError::Reused { .. })));
+    assert_sound(&path);
+}
+
 /// Whatever comes between the slices, the end is as if all that was done had been done one after the other, in the order of the
 /// revisions: held against the store in memory.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
