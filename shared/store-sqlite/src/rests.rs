@@ -43,7 +43,7 @@ impl Rests {
         for (place, one) in (0..).zip(pre) {
             match one {
                 Pre::At(..) | Pre::Exists(_) | Pre::Absent(_) | Pre::Unchanged(Range::Key(_), _) => {
-                    rests.keys.push(place)
+                    rests.keys.push(place);
                 }
                 Pre::Unchanged(Range::Prefix(prefix), _) => {
                     rests.prefixes.push(place);

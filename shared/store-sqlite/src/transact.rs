@@ -138,7 +138,9 @@ impl Transactor {
         if self.asked.is_none_or(|asked| asked.elapsed() > LOOK_AGAIN) {
             self.asked = Some(Instant::now());
             // One that finds no room is not the last.
-            let _ = self.large.upgrade().map(|large| large.try_send(Order::Look));
+            if let Some(large) = self.large.upgrade() {
+                let _ = large.try_send(Order::Look);
+            }
         }
     }
 

@@ -20,8 +20,8 @@ use crate::MAX_SKIP;
 const KEPT: usize = 4096;
 /// How many of those are applied when another one comes.
 const AT_ONCE: usize = 16;
-/// By how many revisions it is put off, so that those that come meanwhile have numbers: while it is worked out, and, where the store
-/// writes it beside others, while each some of its edits are written.
+/// By how many revisions it is put off, so that those that come meanwhile have numbers: so many while it is worked out, and one for so
+/// many of its edits while the store writes it.
 const LATER: u64 = 4096;
 const EACH: u64 = 4;
 
