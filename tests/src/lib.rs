@@ -9,6 +9,7 @@ pub mod bind;
 pub mod dns;
 pub mod figure;
 pub mod fuzz;
+pub mod hostdb;
 pub mod pages;
 pub mod ports;
 pub mod process;

@@ -23,6 +23,16 @@ pub fn blocks(page: &Path) -> anyhow::Result<Vec<String>> {
     Ok(all)
 }
 
+/// The first block of a page that is written in this language.
+///
+/// # Errors
+/// The page cannot be read, or has none.
+pub fn first(page: &Path, language: &str) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(page).with_context(|| page.display().to_string())?;
+    let block = text.split_once(&format!("\n```{language}\n")).and_then(|(_, rest)| rest.split_once("```"));
+    Ok(block.with_context(|| format!("{} has no block of {language}", page.display()))?.0.to_owned())
+}
+
 /// Runs a block in `dir` with this environment. What stands after `# prints: ` must have been printed since the last such line;
 /// a block without one fails, because it shows nothing. What it leaves running is ended.
 ///

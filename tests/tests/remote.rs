@@ -143,7 +143,7 @@ fn a_server_that_is_not_there_is_told_with_what_to_do() -> Result<()> {
             ensure!(began.elapsed() < Duration::from_secs(9), "who was never there is not waited for");
         }
     }
-    for (store, says) in [("https://hostdb.example", "no TLS yet"), ("http://", "http://HOST:PORT")] {
+    for (store, says) in [("https://", "https://HOST:PORT"), ("http://", "http://HOST:PORT")] {
         for mut command in [world.command(store, &["get"])?, world.example(store, &["--once"])?] {
             let out = command.output().context("cannot run it")?;
             let said = String::from_utf8_lossy(&out.stderr);

@@ -6,6 +6,7 @@ mod database;
 mod manual;
 mod read;
 mod rewrite;
+mod tools;
 mod write;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -23,6 +24,7 @@ pub(crate) use self::read::{
     Blame, Diff, Effective, Explain, Export, Get, Log, Members, Parents, Search, Show,
 };
 pub(crate) use self::rewrite::rewrite;
+pub(crate) use self::tools::{Enc, Facts, FactsWork, Inventory, Upload};
 pub(crate) use self::write::{
     Apply, EditKey, Import, ImportAnsible, ImportFrom, ImportZone, Mv, Put, Rm, Rollback, TagCommand,
 };
@@ -291,6 +293,29 @@ Examples:
     Export(Export),
     /// Bring in what another system knows
     Import(Import),
+    /// Say what Puppet is to do with a node: the command that `external_nodes` names
+    #[command(after_help = "\
+The tags of the namespace that hold the node say `classes`, `parameters` and `environment`, and the host under the namespace's name. A
+database that does not answer is answered for by what it said last, for as long as --max-age allows; how old that is, is said on
+standard error. A node that the database does not know is an error, with nothing on standard output.
+Examples:
+  shoal put puppet/web 'classes={nginx: {workers: 4}}' --member web1.example.com -m 'web servers run nginx'
+  shoal enc web1.example.com
+In puppet.conf:
+  node_terminus = exec
+  external_nodes = /usr/local/bin/shoal enc")]
+    Enc(Enc),
+    /// Work on what machines say of themselves
+    Facts(Facts),
+    /// Give Ansible its inventory: groups from tags, variables from documents
+    #[command(after_help = "\
+Examples:
+  shoal inventory --list | jq ._meta.hostvars
+  shoal inventory --list --where 'site == \"rdu3\"'
+  shoal inventory --host web1.example.com
+Ansible calls a program without options of its own: deploy/ansible has one, and a plugin. SHOAL_STORE, SHOAL_INVENTORY_NAMESPACE and
+SHOAL_INVENTORY_WHERE say to both what the options say.")]
+    Inventory(Inventory),
     /// Back up the database's file, check it, and restore it
     #[command(after_help = "\
 They work on the file itself (--store sqlite:PATH), on the machine where it is.

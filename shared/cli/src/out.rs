@@ -22,6 +22,8 @@ pub(crate) struct Out {
     sink: Box<dyn Write + Send>,
     /// Whether what is printed and what is said meanwhile are seen on one terminal.
     shared: bool,
+    /// Whether it is standard output.
+    stdout: bool,
     progress: Option<Progress>,
 }
 
@@ -33,12 +35,12 @@ impl Out {
         let width = if std::io::IsTerminal::is_terminal(&stdout) { Table::new().width() } else { None };
         let shared = std::io::IsTerminal::is_terminal(&stdout);
         let sink = Box::new(anstream::AutoStream::auto(stdout));
-        Self { format, width, colours, sink, shared, progress: None }
+        Self { format, width, colours, sink, shared, stdout: true, progress: None }
     }
 
     /// Somewhere else, without colours.
     pub(crate) fn to(format: Output, width: Option<u16>, sink: Box<dyn Write + Send>) -> Self {
-        Self { format, width, colours: false, sink, shared: true, progress: None }
+        Self { format, width, colours: false, sink, shared: true, stdout: false, progress: None }
     }
 
     /// Prints a result: `text` for people, `value` for programs.
@@ -104,6 +106,20 @@ impl Out {
             self.progress = None;
         }
         self.sink.write_all(text.as_bytes()).and_then(|()| self.sink.flush()).map_err(Failure::printing)
+    }
+
+    /// Writes what programs read, with a line end: JSON, in which nothing means a colour, so that nobody has to look for one.
+    pub(crate) fn json(&mut self, text: &[u8]) -> Outcome {
+        if self.shared {
+            self.progress = None;
+        }
+        let write = |sink: &mut dyn Write| {
+            sink.write_all(text)?;
+            sink.write_all(b"\n")?;
+            sink.flush()
+        };
+        let written = if self.stdout { write(&mut std::io::stdout().lock()) } else { write(&mut self.sink) };
+        written.map_err(Failure::printing)
     }
 
     fn encode<T: Serialize + ?Sized>(&self, value: &T, format: Format) -> Outcome<String> {

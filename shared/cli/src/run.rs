@@ -46,13 +46,17 @@ fn real(cli: Cli) -> Outcome {
             return commands::manual::completions(&mut Out::stdout(cli.output), args);
         }
         Command::Man(args) => return commands::manual::manual(&mut Out::stdout(cli.output), args),
+        // It has an answer also where there is no database to open.
+        Command::Enc(args) => return commands::enc::run(&mut Out::stdout(cli.output), &cli.store, args),
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    there(&cli)?;
+    if !begins(&cli.command) {
+        there(&cli.store)?;
+    }
     runtime.block_on(async {
         let store = match begins(&cli.command) {
             true => shoal_hostdb::open_store(&cli.store, &cli.access).await?,
@@ -85,11 +89,8 @@ fn begins(command: &Command) -> bool {
 }
 
 /// Refuses to make a database for a command that cannot mean to: a mistyped path is told, not filled.
-fn there(cli: &Cli) -> Outcome {
-    if begins(&cli.command) {
-        return Ok(());
-    }
-    match cli.store.strip_prefix("sqlite:").map(Path::new) {
+pub(crate) fn there(store: &str) -> Outcome {
+    match store.strip_prefix("sqlite:").map(Path::new) {
         // Nothing was ever written to it, or somebody cut it to nothing: either way it answers no question.
         Some(path) if path.metadata().is_ok_and(|found| found.is_file() && found.len() == 0) => {
             Err(Failure::Missing(format!(

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use shoal_core::{Committed, Edit, Key, Proposal, Range, Revision, View, Warning};
+use shoal_core::{Committed, Edit, HostName, Key, Proposal, Range, Revision, View, Warning};
 use shoal_hostdb::history::Changed;
 use shoal_hostdb::reading;
 use shoal_store::{Database, Outcome as Done, Proposed, Query, Store, StoreError, TransactError};
@@ -49,6 +49,12 @@ impl Session {
     /// The database as of `at`, in memory. Costs a reading of all of it.
     pub(crate) async fn view(&self, at: Option<u64>) -> Outcome<View> {
         reading::view(&*self.store, at.map(Revision)).await.map_err(Failure::reading("the database"))
+    }
+
+    /// What the database says of one host as of `at`, in memory: where the store can pick that, it is all that is read.
+    pub(crate) async fn around(&self, host: &HostName, at: Option<u64>) -> Outcome<View> {
+        let view = reading::around(&*self.store, host, at.map(Revision)).await;
+        view.map_err(Failure::reading(format!("host {host}")))
     }
 
     /// Who writes, and why.

@@ -19,28 +19,30 @@ use crate::tls::{self, BadFile};
 
 /// The largest file that is read as a token.
 const MAX_TOKEN: usize = 8 << 10;
+/// Under which these options stand in a help.
+const HEADING: &str = "To be let in by a server";
 /// How often the files are looked at, at most.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The files that a client needs to be let in. What is not said is not used; without an authority those of the system are
 /// believed.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
-#[command(next_help_heading = "To be let in by a server")]
 pub struct Access {
     /// The authority that signed the servers' certificates, as a PEM file [default: the system's authorities]
-    #[arg(id = "access_ca", long = "ca", global = true, value_name = "FILE", env = "SHOAL_CA")]
+    #[arg(id = "access_ca", long = "ca", global = true, help_heading = HEADING, value_name = "FILE", env = "SHOAL_CA")]
     pub ca: Option<PathBuf>,
     /// The certificate to show to servers, as a PEM file
-    #[arg(id = "access_cert", long = "cert", global = true, value_name = "FILE", env = "SHOAL_CERT")]
+    #[arg(id = "access_cert", long = "cert", global = true, help_heading = HEADING, value_name = "FILE", env = "SHOAL_CERT")]
     pub cert: Option<PathBuf>,
     /// The key of that certificate, as a PEM file
-    #[arg(id = "access_key", long = "key", global = true, value_name = "FILE", env = "SHOAL_KEY")]
+    #[arg(id = "access_key", long = "key", global = true, help_heading = HEADING, value_name = "FILE", env = "SHOAL_KEY")]
     pub key: Option<PathBuf>,
     /// The file with the token to show to servers; read again when it changes
     #[arg(
         id = "access_token",
         long = "token-file",
         global = true,
+        help_heading = HEADING,
         value_name = "FILE",
         env = "SHOAL_TOKEN_FILE"
     )]

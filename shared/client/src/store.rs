@@ -5,10 +5,10 @@ use std::sync::Arc;
 use data_encoding::BASE64;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use shoal_core::{Commit, Committed, Hits, Key, LogEntry, Proposal, Range, Revision, Status};
+use shoal_core::{Commit, Committed, Hits, HostName, Key, LogEntry, Proposal, Range, Revision, Status};
 use shoal_store::{
-    Claim, ClaimAnswer, ClaimRequest, Feed, Filter, Flow, Fut, Head, LedgerPage, LedgerWrite, Page, Position,
-    Proposed, Query, Result, Search, Store, StoreError,
+    Claim, ClaimAnswer, ClaimRequest, Feed, Filter, Flow, Fut, Head, Inventory, LedgerPage, LedgerWrite,
+    Page, Position, Proposed, Query, Result, Search, Store, StoreError,
 };
 
 use crate::address::{Address, BadAddress};
@@ -231,6 +231,20 @@ impl Store for HttpStore {
         query.extend(at.map(|at| ("revision", at.to_string())));
         query.extend(after.map(|after| ("after", after.to_string())));
         Box::pin(async move { self.ask(Call::get("search", "/search", query)).await.map(Some) })
+    }
+
+    fn around(&self, host: &HostName, at: Option<Revision>) -> Fut<'_, Result<Option<Page>>> {
+        let mut query = vec![("host", host.to_string())];
+        query.extend(at.map(|at| ("revision", at.to_string())));
+        Box::pin(async move { self.ask(Call::get("read a host", "/store/around", query)).await.map(Some) })
+    }
+
+    fn inventory(&self, of: &Inventory) -> Fut<'_, Result<Option<Vec<u8>>>> {
+        let mut query = vec![("namespace", of.namespace.to_string())];
+        query.extend(of.expression.clone().map(|expression| ("where", expression)));
+        Box::pin(async move {
+            self.link.ask(Call::get("read the inventory", "/inventory", query)).await.map(Some)
+        })
     }
 
     fn propose(&self, proposal: &Proposal) -> Fut<'_, Result<Option<Proposed>>> {

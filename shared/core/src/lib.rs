@@ -48,6 +48,6 @@ pub use status::{
     UnitStatus,
 };
 pub use view::{
-    Broken, Conflict, Counters, Doubt, Effective, EffectiveDocument, Excerpt, Excerpting, Fact, Hits, Host,
-    Origin, Plain, Said, Stood, Tag, Tombstone, Touched, Unsure, Via, View,
+    Broken, Conflict, Contents, Counters, Doubt, Effective, EffectiveDocument, Excerpt, Excerpting, Fact,
+    Hits, Host, Origin, Plain, Said, Stood, Tag, Tombstone, Touched, Unsure, Via, View,
 };

@@ -83,7 +83,7 @@ impl Handshakes {
         let turn = self.begin();
         let agreed = tokio::select! {
             agreed = tokio::time::timeout(limits.handshake_timeout, agree(stream, tls, limits)) => agreed,
-            () = turn.cut.cancelled() => Ok(Err("too many others began a handshake after it".to_owned())),
+            () = turn.cut.cancelled() => Ok(Err(Some("too many others began a handshake after it".to_owned()))),
         };
         let why = match agreed {
             Ok(Ok(agreed)) => {
@@ -92,10 +92,14 @@ impl Handshakes {
                 return Some(agreed);
             }
             Ok(Err(why)) => why,
-            Err(_) => format!("no handshake within {:?}", limits.handshake_timeout),
+            Err(_) => Some(format!("no handshake within {:?}", limits.handshake_timeout)),
         };
         tls.count_failure();
-        tracing::info!(%peer, "no TLS connection: {why}");
+        match why {
+            // Nobody said anything: those who look whether a port is open do so all the time.
+            None => tracing::debug!(%peer, "closed before it began"),
+            Some(why) => tracing::info!(%peer, "no TLS connection: {why}"),
+        }
         None
     }
 }
@@ -112,16 +116,17 @@ impl Drop for Turn<'_> {
     }
 }
 
-async fn agree(mut stream: TcpStream, tls: &Tls, limits: &Limits) -> Result<Stream, String> {
+/// TLS with who connected; else why not, if it said anything at all.
+async fn agree(mut stream: TcpStream, tls: &Tls, limits: &Limits) -> Result<Stream, Option<String>> {
     let mut first = [0];
     match stream.peek(&mut first).await {
-        Ok(0) => return Err("it was closed before it began".to_owned()),
+        Ok(0) => return Err(None),
         Ok(_) if first[0] == HANDSHAKE => {}
         Ok(_) => {
             last_word(&mut stream, PLAIN).await;
-            return Err("it speaks no TLS; is its address http://…?".to_owned());
+            return Err(Some("it speaks no TLS; is its address http://…?".to_owned()));
         }
-        Err(error) => return Err(error.to_string()),
+        Err(error) => return Err(Some(error.to_string())),
     }
     let mut stream = TimeoutStream::new(stream);
     // Runs while something is to be written and nobody takes it.
@@ -132,7 +137,7 @@ async fn agree(mut stream: TcpStream, tls: &Tls, limits: &Limits) -> Result<Stre
         Err((error, mut stream)) => {
             last_word(&mut stream, "").await;
             let known = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-            Err(known.map_or_else(|| error.to_string(), shoal_client::tls::explain))
+            Err(Some(known.map_or_else(|| error.to_string(), shoal_client::tls::explain)))
         }
     }
 }

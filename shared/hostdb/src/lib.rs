@@ -30,6 +30,7 @@ mod guard;
 mod handshake;
 mod health;
 pub mod history;
+pub mod inventory;
 mod limits;
 mod listen;
 mod metrics;

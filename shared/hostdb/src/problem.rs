@@ -60,12 +60,14 @@ impl Problem {
 
     /// The answer is there and cannot be written down.
     pub(crate) fn unwritable(error: &serde_json::Error) -> Self {
-        Self::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "internal",
-            "The server failed",
-            format!("the answer cannot be written: {error}; the database holds something that is not JSON"),
-        )
+        Self::broken(format!(
+            "the answer cannot be written: {error}; the database holds something that is not JSON"
+        ))
+    }
+
+    /// What was asked for stopped inside.
+    pub(crate) fn broken(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The server failed", detail.into())
     }
 
     /// There is nothing at `what`.

@@ -3,7 +3,9 @@
 //! The server and the command line share this. A reading that takes several pages is of one revision: the first
 //! page's.
 
-use shoal_core::{HostName, HostRecord, Key, Kind, Range, Revision, Row, TagName, TagRecord, View};
+use shoal_core::{
+    HostName, HostRecord, Key, Kind, Namespace, Range, Revision, Row, TagName, TagRecord, View,
+};
 use shoal_store::{Page, Query, Store, StoreError};
 
 use shoal_core::docs::{HostDoc, TagDoc};
@@ -193,6 +195,50 @@ pub async fn view(store: &dyn Store, at: Option<Revision>) -> Result<View, Store
             }
         }
     }
+}
+
+/// A view that answers about one host as the whole one would, as of `at`. Costs what a server or a file's indexes say of the host, and in
+/// other stores a reading of everything.
+///
+/// # Errors
+/// What the store says.
+pub async fn around(store: &dyn Store, host: &HostName, at: Option<Revision>) -> Result<View, StoreError> {
+    let Some(Page { at, rows, .. }) = store.around(host, at).await? else { return view(store, at).await };
+    let mut view = View::new();
+    rows.into_iter().for_each(|row| view.load(row));
+    view.loaded(at);
+    Ok(view)
+}
+
+/// The hosts and the tags of one namespace, as far as they stand by themselves: without what rules select, what tags of other namespaces
+/// contain, and facts. `None`: there are such rules or tags, and the whole view has to be read.
+///
+/// # Errors
+/// What the store says.
+pub async fn plain(store: &dyn Store, namespace: &Namespace) -> Result<Option<View>, StoreError> {
+    let mut view = View::new();
+    let mut at = None;
+    for range in [Range::Key(Key::schema(namespace)), Range::namespace(namespace.as_str()), Range::hosts()] {
+        let mut query = Query { at, ..Query::new(range) };
+        loop {
+            let page = store.read(&query).await?;
+            (at, query.at) = (Some(page.at), Some(page.at));
+            for row in page.rows {
+                let member = row.key.as_member().map(|(_, member)| member);
+                if member.is_some_and(|m| m.starts_with("select:") || (m.starts_with('@') && m.contains('/')))
+                {
+                    return Ok(None);
+                }
+                view.load(row);
+            }
+            match page.next {
+                Some(next) => query.after = Some(next),
+                None => break,
+            }
+        }
+    }
+    view.loaded(at.unwrap_or_default());
+    Ok(Some(view))
 }
 
 fn record<T: serde::de::DeserializeOwned>(row: &Row) -> Result<T, StoreError> {

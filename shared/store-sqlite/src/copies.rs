@@ -16,6 +16,7 @@ use shoal_store::{Head, Result, StoreError};
 
 use crate::fault::{Stop, damaged, fault};
 use crate::open::{absolute, check, look, marks, random_epoch, recognise};
+use crate::stage::clear;
 use crate::{read, schema};
 
 /// How far the fencing numbers go on after what is known to have been given out: more than ever were since the backup.
@@ -140,12 +141,25 @@ fn copy(from: &Path, new: &Path) -> Result<Head> {
             }
         })?;
         drop(source);
+        unstage(new)?;
         let copy = open(new, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         sound(&copy)?;
         check(&copy, new)?;
         Ok(read::head(&copy)?)
     };
     copied().map_err(reading)
+}
+
+/// Takes away what the copy has of a large commit that was being written.
+fn unstage(new: &Path) -> Result<(), Stop> {
+    let mut copy = open(new, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let Some(staged) = read::stand(&copy)?.staged else { return Ok(()) };
+    let tx = copy.transaction()?;
+    while clear(&tx, staged, usize::MAX)? {}
+    tx.commit()?;
+    // So that it is no larger than what it holds.
+    copy.execute_batch("VACUUM")?;
+    Ok(())
 }
 
 fn sound(connection: &Connection) -> Result<(), Stop> {

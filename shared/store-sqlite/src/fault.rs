@@ -15,6 +15,8 @@ pub(crate) enum Stop {
     Refused(StoreError),
     /// The whole transaction is lost.
     Sql(rusqlite::Error),
+    /// The next revision is that of a large commit, which is being written: to be tried again.
+    Waits,
 }
 
 impl From<rusqlite::Error> for Stop {
@@ -41,6 +43,14 @@ impl Stop {
         match self {
             Self::Refused(error) => error,
             Self::Sql(error) => fault(place, attempted, &error),
+            Self::Waits => StoreError::Unavailable {
+                place: place.display().to_string(),
+                why: format!(
+                    "{attempted}: a large commit has the next revision, and has not been done for {} s; try again, and see \
+                     whether what writes it is stuck",
+                    crate::open::BUSY.as_secs()
+                ),
+            },
         }
     }
 }

@@ -24,6 +24,10 @@ use crate::writer::thread;
 
 /// A page with the head of its frame, in octets.
 const FRAME: u64 = 4096 + 24;
+/// So many pages are copied while commits of this process wait: some milliseconds.
+const LITTLE: i64 = 256;
+/// How often more than that is copied beside commits: a slower disk than that never gets there.
+const PASSES: u32 = 6;
 /// By which part of its limit the log has to grow until a copy is tried again that did not lead to its end.
 const AGAIN: u32 = 8;
 
@@ -140,12 +144,24 @@ impl<T> Keeping<T> {
         copied.unwrap_or(Ok(())).map_err(|error| fault(&self.files.place, "copying its log into it", &error))
     }
 
-    /// Copies the log while commits go on, and then what they added.
+    /// Copies the log while commits go on, again until they add little meanwhile, and then what they added.
     fn copy(&self, connection: &Connection) -> rusqlite::Result<()> {
-        let copy = || connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
-        copy()?;
+        // How many pages the log has, and how many of them are copied then.
+        let copy = || {
+            connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+                Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+            })
+        };
+        let (_, mut done) = copy()?;
+        for _ in 0..PASSES {
+            let (pages, now) = copy()?;
+            if pages - done <= LITTLE {
+                break;
+            }
+            done = now;
+        }
         let _held = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
-        copy()
+        copy().map(drop)
     }
 }
 

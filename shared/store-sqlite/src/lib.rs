@@ -6,6 +6,7 @@
 //!   only after the sync. Shown by tests that kill writers and that drop every write not yet synced.
 //! * Commits that arrive together share one transaction and one sync (see `writer`), each with its own
 //!   answer.
+//! * A large commit is whole like any other, and holds others up for no longer than a slice of it takes (see `large` and `stage`).
 //! * Several processes of one machine may open the same file, through any mix of commits, claims and watches.
 //!   A commit of another process wakes watchers through `inotify` (see `bell`); nothing is polled.
 //! * Claims expire by the time since boot, so neither a wall clock that is set nor a suspended laptop makes two
@@ -19,6 +20,7 @@
 //! How the tables are laid out and why stands in `docs/decisions/0002-sqlite-store.md`.
 
 mod ahead;
+mod around;
 mod bell;
 mod boot;
 mod claims;
@@ -26,25 +28,28 @@ mod commit;
 mod copies;
 mod fault;
 mod files;
-
 mod keeper;
+mod large;
 mod ledger;
 mod log;
 mod open;
 mod pre;
 mod read;
 mod readers;
+mod rests;
 mod schema;
 mod scopes;
 mod shared;
+mod stage;
 mod transact;
+mod turn;
 mod verify;
 mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use shoal_core::{Commit, Committed, Epoch, LogEntry, Range, Revision, Status};
+use shoal_core::{Commit, Committed, Epoch, HostName, LogEntry, Range, Revision, Status};
 use shoal_store::parts::{History, validate, validate_claim, validate_ledger, validate_query};
 use shoal_store::{
     Claim, ClaimAnswer, ClaimRequest, Feed, Filter, Flow, Fut, Head, LedgerPage, LedgerWrite, Page, Position,
@@ -212,6 +217,11 @@ impl Store for SqliteStore {
     fn reports(&self) -> Fut<'_, Result<Vec<Status>>> {
         Box::pin(self.reading(ledger::reports))
     }
+
+    fn around(&self, host: &HostName, at: Option<Revision>) -> Fut<'_, Result<Option<Page>>> {
+        let host = host.clone();
+        Box::pin(self.reading(move |c| around::around(c, &host, at).map(Some)))
+    }
 }
 
 #[cfg(test)]
@@ -219,6 +229,19 @@ mod suite {
     async fn store() -> shoal_store::conformance::Made {
         let folder = tempfile::tempdir().unwrap();
         let store = super::SqliteStore::open(folder.path().join("shoal.db")).await.unwrap();
+        shoal_store::conformance::Made::new(store, folder)
+    }
+    shoal_store::conformance!(store);
+}
+
+/// The same, with every commit of more than one change written in slices, and few revisions for those that come between.
+#[cfg(test)]
+mod sliced {
+    async fn store() -> shoal_store::conformance::Made {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("shoal.db");
+        let options = super::Options { room: Some(3), ..super::Options::default().slices_of(1) };
+        let store = super::SqliteStore::open_with(path, options).await.unwrap();
         shoal_store::conformance::Made::new(store, folder)
     }
     shoal_store::conformance!(store);

@@ -11,7 +11,7 @@ use shoal_store::{Filter, MAX_PAGE, MAX_PAGE_BYTES};
 
 use crate::fault::{Stop, damaged};
 use crate::read::{self, bounds, int, key, written};
-use crate::schema::{first, revision_of};
+use crate::schema::{UNSEEN, first, revision_of};
 use crate::scopes;
 
 /// The most commits that a watcher reads at once, and about the most octets.
@@ -73,7 +73,8 @@ pub(crate) fn log(
 ) -> Result<Vec<LogEntry>, Stop> {
     let (mut log, mut bytes) = (Vec::new(), 0);
     let limit = limit.min(MAX_PAGE);
-    each_revision(connection, range, before.map_or(i64::MAX, int), |number| {
+    let newest = int(read::head(connection)?.revision);
+    each_revision(connection, range, before.map_or(i64::MAX, int).min(newest + 1), |number| {
         if log.len() == limit {
             return Ok(false);
         }
@@ -100,7 +101,7 @@ fn numbered(connection: &Connection, number: i64) -> Result<Head, Stop> {
 }
 
 /// Calls `f` with the revisions below `before` that may have written in the range, newest first, for as long as it
-/// answers yes.
+/// answers yes. What is newer than the head is not for anybody: `before` leaves it out.
 pub(crate) fn each_revision(
     connection: &Connection,
     range: &Range,
@@ -135,11 +136,15 @@ pub(crate) fn each_revision(
     }
 }
 
-/// The newest revision that wrote in the range.
-pub(crate) fn last_write(connection: &Connection, range: &Range) -> Result<Option<Revision>, Stop> {
+/// The newest revision below `before` that wrote in the range.
+pub(crate) fn last_write(
+    connection: &Connection,
+    range: &Range,
+    before: i64,
+) -> Result<Option<Revision>, Stop> {
     let mut last = None;
     let exact = !matches!(Where::of(range), Where::Within(_));
-    each_revision(connection, range, i64::MAX, |number| {
+    each_revision(connection, range, before, |number| {
         let mut wrote = exact;
         if !wrote {
             let (from, to) = bounds(range, None);
@@ -217,7 +222,7 @@ pub(crate) fn passing(
     upto: Revision,
 ) -> Result<Option<Found>, Stop> {
     // What is newer than that the scopes do not say.
-    let mut looked = int(upto).min(read::newest(connection)?.1);
+    let mut looked = int(upto).min(read::stand(connection)?.scoped);
     if looked <= int(after) {
         return Ok(None);
     }
@@ -267,7 +272,9 @@ fn few_versions(connection: &Connection, key: &Key, from: i64, upto: i64) -> Res
 
 /// Whole commits after `after`, in order: some, at least one if there is one.
 pub(crate) fn after(connection: &Connection, after: Revision) -> Result<Vec<Arc<LogEntry>>, Stop> {
-    let sql = format!("SELECT {COMMIT}, key, value, moved FROM changes WHERE id >= ?1 ORDER BY id");
+    let sql = format!(
+        "SELECT {COMMIT}, key, value, moved FROM changes WHERE id >= ?1 AND id < {UNSEEN} ORDER BY id"
+    );
     let mut sql = connection.prepare_cached(&sql)?;
     let mut rows = sql.query([first(int(after).saturating_add(1))])?;
     let (mut entries, mut bytes) = (Vec::new(), 0);

@@ -37,8 +37,13 @@ pub struct Options {
     /// After how many pages (of 4 KiB) the write-ahead log is copied into the file; `None`: 4096. Fewer keep
     /// the log small, more make commits under load cheaper.
     pub checkpoint: Option<u32>,
+    /// How many changes of a large commit are written at a time, others' commits going in between; `None`: 1000. A commit of
+    /// more than so many changes is a large one.
+    pub slice: Option<u32>,
     /// Whether the file must be there already. Otherwise a database is made where there is none.
     pub existing: bool,
+    /// How many revisions a large commit leaves for others: for tests in which they come to the end of them.
+    pub(crate) room: Option<u64>,
 }
 
 impl Options {
@@ -52,6 +57,12 @@ impl Options {
     #[must_use]
     pub fn checkpoint_after(self, pages: u32) -> Self {
         Self { checkpoint: Some(pages), ..self }
+    }
+
+    /// The same, but writing so many changes of a large commit at a time.
+    #[must_use]
+    pub fn slices_of(self, changes: u32) -> Self {
+        Self { slice: Some(changes), ..self }
     }
 
     /// The default, but only for a file that is there: a mistyped path is told, not filled.
@@ -327,11 +338,12 @@ pub(crate) fn check(connection: &Connection, place: &Path) -> Result<(), Stop> {
     if head.revision == Revision(0) {
         return Ok(());
     }
-    let sql =
-        "SELECT (SELECT count FROM changes WHERE id = ?1), (SELECT count(*) FROM changes WHERE id >= ?1)";
-    let first = schema::first(read::int(head.revision));
+    let sql = "SELECT (SELECT count FROM changes WHERE id = ?1),
+        (SELECT count(*) FROM changes WHERE id >= ?1 AND id < ?2)";
+    let revision = read::int(head.revision);
+    let ids = [schema::first(revision), schema::first(revision + 1)];
     let (count, there): (Option<i64>, i64) =
-        moment.query_row(sql, [first], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        moment.query_row(sql, ids, |row| Ok((row.get(0)?, row.get(1)?)))?;
     match count {
         None => Err(damaged(format!("revision {} has no commit", head.revision))),
         Some(count) if there != count => {

@@ -7,7 +7,8 @@ use shoal_store::StoreError;
 use crate::claims;
 use crate::fault::Stop;
 use crate::log::last_write;
-use crate::read::{version, written};
+use crate::read::{int, version, written};
+use crate::schema::first;
 use crate::transact::Tx;
 
 /// What stands at a key: when it was written, whether it lives, and where its value is.
@@ -20,12 +21,12 @@ pub(crate) struct Standing {
 impl Tx<'_> {
     /// What stands at `key`, if anything ever did.
     pub(crate) fn standing(&self, key: &Key) -> Result<Option<Standing>, Stop> {
-        let now = version(self.connection, key.as_str(), i64::MAX)?;
+        let now = version(self.connection, key.as_str(), first(int(self.head.revision) + 1))?;
         Ok(now.map(|(change, live)| Standing { revision: written(change), live, change }))
     }
 
     /// Whether all of it is so.
-    pub(crate) fn check(&self, pre: &[Pre]) -> Result<(), Stop> {
+    pub(crate) fn check<'p>(&self, pre: impl IntoIterator<Item = &'p Pre>) -> Result<(), Stop> {
         for pre in pre {
             let (holds, actual) = match pre {
                 Pre::At(key, seen) => {
@@ -62,7 +63,7 @@ impl Tx<'_> {
         if *range == Range::All {
             return Ok(Some(self.head.revision).filter(|r| r.0 > 0));
         }
-        last_write(self.connection, range)
+        last_write(self.connection, range, int(self.head.revision) + 1)
     }
 
     /// The value of the change `id`.

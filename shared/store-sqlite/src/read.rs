@@ -25,18 +25,29 @@ pub(crate) fn written(id: i64) -> Revision {
     Revision(revision_of(id).unsigned_abs())
 }
 
-/// The database's identity and newest revision.
-pub(crate) fn head(connection: &Connection) -> rusqlite::Result<Head> {
-    newest(connection).map(|(head, _)| head)
+/// How the database stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stand {
+    pub(crate) head: Head,
+    /// Up to which revision the scopes are filed.
+    pub(crate) scoped: i64,
+    /// The revision of the large commit that is being written, if one is.
+    pub(crate) staged: Option<i64>,
 }
 
-/// The head, and up to which revision the scopes are filed.
-pub(crate) fn newest(connection: &Connection) -> rusqlite::Result<(Head, i64)> {
-    let sql = "SELECT epoch, scoped, (SELECT max(id) FROM changes) FROM meta";
+/// The database's identity and newest revision.
+pub(crate) fn head(connection: &Connection) -> rusqlite::Result<Head> {
+    stand(connection).map(|stand| stand.head)
+}
+
+/// How the database stands: one look-up behind another, as every transaction begins with it.
+pub(crate) fn stand(connection: &Connection) -> rusqlite::Result<Stand> {
+    let sql = "SELECT epoch, scoped, staged,
+        (SELECT max(id) FROM changes WHERE id < ifnull(staged << 20, 9223372036854775807)) FROM meta";
     connection.prepare_cached(sql)?.query_row([], |row| {
         let epoch = Epoch(row.get::<_, i64>(0)?.cast_unsigned());
-        let revision = written(row.get::<_, Option<i64>>(2)?.unwrap_or(0));
-        Ok((Head { epoch, revision }, row.get(1)?))
+        let revision = written(row.get::<_, Option<i64>>(3)?.unwrap_or(0));
+        Ok(Stand { head: Head { epoch, revision }, scoped: row.get(1)?, staged: row.get(2)? })
     })
 }
 

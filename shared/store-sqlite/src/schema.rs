@@ -3,7 +3,7 @@
 /// Marks the file as Shoal's: `Shol` in ASCII.
 pub(crate) const APPLICATION: i32 = 0x5368_6f6c;
 /// The version of the tables that this program reads and writes. Nothing older was ever released.
-pub(crate) const VERSION: i32 = 3;
+pub(crate) const VERSION: i32 = 4;
 
 /// By how many bits the id of a change stands above its place in its commit: the rest is the commit's revision.
 const PLACES: u32 = 20;
@@ -19,14 +19,20 @@ pub(crate) fn revision_of(id: i64) -> i64 {
     id >> PLACES
 }
 
+/// The first id, and the first revision, that nobody sees: those of the large commit that is being written.
+pub(crate) const UNSEEN: &str = "(SELECT ifnull(staged << 20, 9223372036854775807) FROM meta)";
+pub(crate) const UNSEEN_REVISION: &str = "(SELECT ifnull(staged, 9223372036854775807) FROM meta)";
+
 /// Makes the tables in an empty file.
 pub(crate) const CREATE: &str = "
--- One row: the epoch, the last fencing number that was given out, and up to which revision `scopes` is filled.
+-- One row: the epoch, the last fencing number that was given out, up to which revision `scopes` is filled, and the revision of
+-- the large commit that is being written, if one is: nobody sees its rows, and nobody commits beyond it.
 CREATE TABLE meta (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     epoch INTEGER NOT NULL,
     claimed INTEGER NOT NULL,
-    scoped INTEGER NOT NULL
+    scoped INTEGER NOT NULL,
+    staged INTEGER
 );
 -- Every value that ever was, once. The id is the revision times 2^20 and the place in the commit, in key order; the first
 -- change of each commit says what the commit is. Not WITHOUT ROWID: values are large.
@@ -94,3 +100,22 @@ CREATE TABLE reports (
     PRIMARY KEY (agent, instance)
 );
 ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_staged_begins_with_the_first_id_of_its_revision() {
+        let connection = rusqlite::Connection::open_in_memory().unwrap();
+        connection.execute_batch(CREATE).unwrap();
+        let ask = || -> (i64, i64) {
+            let sql = format!("SELECT {UNSEEN}, {UNSEEN_REVISION}");
+            connection.query_row(&sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
+        };
+        connection.execute("INSERT INTO meta (id, epoch, claimed, scoped) VALUES (1, 1, 0, 0)", []).unwrap();
+        assert_eq!(ask(), (i64::MAX, i64::MAX));
+        connection.execute("UPDATE meta SET staged = 77", []).unwrap();
+        assert_eq!(ask(), (first(77), 77));
+    }
+}

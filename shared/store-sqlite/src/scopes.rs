@@ -11,7 +11,7 @@ use shoal_store::parts::scopes;
 
 use crate::fault::Stop;
 use crate::read;
-use crate::schema::{first, revision_of};
+use crate::schema::{UNSEEN, first, revision_of};
 use crate::transact::Tx;
 
 /// So many commits are filed at once.
@@ -21,10 +21,15 @@ const CHANGES: usize = 16;
 
 /// Called after the commit of `changes` changes was written: files what is not filed yet, if that has become much.
 pub(crate) fn file(tx: &mut Tx<'_>, changes: usize) -> Result<(), Stop> {
-    let newest = read::int(tx.head.revision);
-    if changes <= CHANGES && newest - tx.scoped < COMMITS {
+    if changes <= CHANGES && read::int(tx.head.revision) - tx.scoped < COMMITS {
         return Ok(());
     }
+    file_all(tx)
+}
+
+/// Files what is not filed yet.
+pub(crate) fn file_all(tx: &mut Tx<'_>) -> Result<(), Stop> {
+    let newest = read::int(tx.head.revision);
     let mut touched = BTreeSet::new();
     newer(tx.connection, tx.scoped, |revision, key| {
         touched.extend(scopes(&read::key(key)?).map(|scope| (scope, revision)));
@@ -46,7 +51,7 @@ pub(crate) fn each(
     before: i64,
     mut f: impl FnMut(i64) -> Result<bool, Stop>,
 ) -> Result<(), Stop> {
-    let (_, scoped) = read::newest(connection)?;
+    let scoped = read::stand(connection)?.scoped;
     let mut late = BTreeSet::new();
     newer(connection, scoped, |revision, key| {
         if revision < before && scopes(&read::key(key)?).any(|one| one == scope) {
@@ -85,13 +90,15 @@ pub(crate) fn few(
     Ok(found.collect::<Result<_, _>>()?)
 }
 
-/// Calls `f` with the revision and the key of every change after the revision `after`.
-fn newer(
+/// Calls `f` with the revision and the key of every change after the revision `after`, those of a large commit that is being
+/// written left out.
+pub(crate) fn newer(
     connection: &Connection,
     after: i64,
     mut f: impl FnMut(i64, &str) -> Result<(), Stop>,
 ) -> Result<(), Stop> {
-    let mut sql = connection.prepare_cached("SELECT id, key FROM changes WHERE id >= ?1 ORDER BY id")?;
+    let sql = format!("SELECT id, key FROM changes WHERE id >= ?1 AND id < {UNSEEN} ORDER BY id");
+    let mut sql = connection.prepare_cached(&sql)?;
     let mut rows = sql.query([first(after + 1)])?;
     while let Some(row) = rows.next()? {
         f(revision_of(row.get(0)?), row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?)?;

@@ -21,7 +21,7 @@ use crate::copies::{exists, look_at, open};
 use crate::fault::Stop;
 use crate::open::{absolute, marks, recognise};
 use crate::read;
-use crate::schema::{first, revision_of};
+use crate::schema::{UNSEEN, UNSEEN_REVISION, first, revision_of};
 
 /// How many faults are named.
 const NAMED: usize = 100;
@@ -119,6 +119,7 @@ fn said(stop: Stop) -> String {
     match stop {
         Stop::Refused(error) => error.to_string(),
         Stop::Sql(error) => error.to_string(),
+        Stop::Waits => "a large commit is being written".to_owned(),
     }
 }
 
@@ -136,7 +137,16 @@ fn file(connection: &Connection, verified: &mut Verified, _: &mut dyn FnMut(u64,
 }
 
 fn head(connection: &Connection, verified: &mut Verified, _: &mut dyn FnMut(u64, u64)) -> Result<(), Stop> {
-    verified.head = Some(read::head(connection)?);
+    let stand = read::stand(connection)?;
+    verified.head = Some(stand.head);
+    if let Some(staged) = stand.staged {
+        let sql = "SELECT count(*) FROM changes WHERE id >= ?1";
+        let beyond: i64 = connection.query_row(sql, [first(staged + 1)], |row| row.get(0))?;
+        if beyond > 0 {
+            let what = format!("{beyond} changes are newer than the large commit that is being written");
+            verified.found(format!("revision {staged}"), what);
+        }
+    }
     Ok(())
 }
 
@@ -146,12 +156,12 @@ fn history(
     verified: &mut Verified,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(), Stop> {
-    let of = count(connection, "changes")?;
-    let (_, last) = read::newest(connection)?;
-    let mut all = connection.prepare(
+    let of = count(connection, &format!("changes WHERE id < {UNSEEN}"))?;
+    let last = read::stand(connection)?.scoped;
+    let mut all = connection.prepare(&format!(
         "SELECT c.id, c.key, c.value, c.moved, v.live FROM changes c
-         LEFT JOIN versions v ON v.key = c.key AND v.change = c.id ORDER BY c.id",
-    )?;
+         LEFT JOIN versions v ON v.key = c.key AND v.change = c.id WHERE c.id < {UNSEEN} ORDER BY c.id"
+    ))?;
     let mut filed =
         connection.prepare("SELECT EXISTS (SELECT 1 FROM scopes WHERE scope = ?1 AND revision = ?2)")?;
     let mut changes = all.query([])?;
@@ -202,7 +212,7 @@ fn history(
         }
     }
     scoped += touched.len() as u64;
-    let there = count(connection, "scopes")?;
+    let there = count(connection, &format!("scopes WHERE revision < {UNSEEN_REVISION}"))?;
     if there > scoped {
         verified
             .found("the index `scopes`", format!("{} of its entries belong to no change", there - scoped));
@@ -234,9 +244,10 @@ fn commits(
     verified: &mut Verified,
     _: &mut dyn FnMut(u64, u64),
 ) -> Result<(), Stop> {
-    let mut all = connection.prepare(
-        "SELECT id, count, author IS NOT NULL AND message IS NOT NULL AND time IS NOT NULL FROM changes ORDER BY id",
-    )?;
+    let mut all = connection.prepare(&format!(
+        "SELECT id, count, author IS NOT NULL AND message IS NOT NULL AND time IS NOT NULL FROM changes
+         WHERE id < {UNSEEN} ORDER BY id"
+    ))?;
     let mut found = all.query([])?;
     let mut now: Option<Counted> = None;
     while let Some(row) = found.next()? {
@@ -289,7 +300,8 @@ fn standing(
     verified: &mut Verified,
     _: &mut dyn FnMut(u64, u64),
 ) -> Result<(), Stop> {
-    verified.rows = count(connection, "(SELECT DISTINCT key FROM versions)")?;
+    verified.rows =
+        count(connection, &format!("(SELECT DISTINCT key FROM versions WHERE change < {UNSEEN})"))?;
     let mut wrong = connection.prepare(
         "SELECT v.key, v.change, c.key IS NULL FROM versions v LEFT JOIN changes c ON c.id = v.change
          WHERE c.key IS NOT v.key",
@@ -303,7 +315,8 @@ fn standing(
     Ok(())
 }
 
-/// The member rows are filed by the member they name, and each is of a tag that is there.
+/// The member rows are filed by the member they name, also those that are not to be seen yet, and each that stands is of a tag
+/// that is there.
 fn indexes(
     connection: &Connection,
     verified: &mut Verified,
@@ -313,6 +326,7 @@ fn indexes(
     let mut filed =
         connection.prepare("SELECT EXISTS (SELECT 1 FROM naming WHERE member = ?1 AND key = ?2)")?;
     let mut found = all.query([])?;
+    let bound = read::stand(connection)?.staged.map_or(i64::MAX, first);
     let (mut members, mut known): (u64, Option<(String, bool)>) = (0, None);
     while let Some(row) = found.next()? {
         let text: String = row.get(0)?;
@@ -324,8 +338,7 @@ fn indexes(
         if !there {
             verified.found(&text, "the index `naming` does not have it");
         }
-        let live =
-            |key: &str| read::version(connection, key, i64::MAX).map(|v| v.is_some_and(|(_, live)| live));
+        let live = |key: &str| read::version(connection, key, bound).map(|v| v.is_some_and(|(_, live)| live));
         if !live(&text)? {
             continue;
         }

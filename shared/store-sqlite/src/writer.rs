@@ -6,8 +6,9 @@
 //! process, nor for one of another, nor for the log to be copied.
 //!
 //! Everything else goes through a bounded queue to one thread. It takes all that is waiting, does it in
-//! one transaction, syncs once and then answers each: with many writers the price of a sync is shared. A large commit is done
-//! by itself, after the small ones that came with it. If SQLite itself stops (a full disk, a damaged page), the whole group is
+//! one transaction, syncs once and then answers each: with many writers the price of a sync is shared. A large task is done
+//! by itself, after the small ones that came with it; a large commit by another thread, in slices between which this one goes on (see
+//! `large`). If SQLite itself stops (a full disk, a damaged page), the whole group is
 //! undone and each of its tasks is tried again alone: only those that cannot be done fail.
 
 use std::path::Path;
@@ -20,12 +21,13 @@ use shoal_core::{Commit, Committed, Epoch, Revision, Status};
 use shoal_store::{Claim, ClaimAnswer, ClaimRequest, LedgerWrite, MAX_COMMIT, Result, StoreError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use crate::fault::fault;
+use crate::fault::{Stop, fault};
 use crate::files::Files;
 use crate::keeper::{Idle, Keeper};
-use crate::open;
+use crate::large::{self, Large, Order};
 use crate::shared::Shared;
 use crate::transact::Transactor;
+use crate::{open, read};
 
 /// The most tasks that wait; who comes later waits for room.
 const QUEUE: usize = 1024;
@@ -35,12 +37,15 @@ const GROUP: usize = 512;
 const PATIENCE: u32 = 4;
 /// The most that is waited, however slow the disk; and the longest that a commit may take which is done at once.
 const LONGEST: Duration = Duration::from_millis(1);
-/// The most octets of all tasks that wait, in KiB: two of the largest commits.
-const ROOM: usize = 2 * (MAX_COMMIT >> 10);
+/// The most octets of all tasks that wait, in KiB, and again of the large commits among them: one of the largest each. Apart, so that no
+/// task waits for a large commit to be done.
+const ROOM: usize = MAX_COMMIT >> 10;
 /// The most octets of a task that is done at once, about.
 const SMALL: usize = 64 << 10;
-/// A task of more octets than this has a transaction of its own.
+/// A task of more octets than this has a transaction of its own, or several where it is a commit.
 const LARGE: usize = 1 << 20;
+/// How long a task waits at a time for a large commit that has the next revision.
+const NEXT: Duration = Duration::from_millis(1);
 
 /// Starts a thread of this store.
 pub(crate) fn thread(name: &str, place: &Path, f: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
@@ -71,20 +76,42 @@ pub(crate) enum Answer {
     Done,
 }
 
-struct Job {
+pub(crate) struct Job {
     task: Task,
+    answer: Asker,
+}
+
+/// Who waits for an answer, and the room that the task takes until then.
+pub(crate) struct Asker {
     answer: oneshot::Sender<Result<Answer>>,
     _room: OwnedSemaphorePermit,
+}
+
+impl Asker {
+    pub(crate) fn send(self, answer: Result<Answer>) {
+        // Whoever asked may have gone.
+        let _ = self.answer.send(answer);
+    }
+}
+
+impl Job {
+    pub(crate) fn apart(self) -> (Task, Asker) {
+        (self.task, self.answer)
+    }
 }
 
 /// The thread and its queue. Dropping it finishes what waits.
 pub(crate) struct Writer {
     queue: Option<mpsc::Sender<Job>>,
     room: Arc<Semaphore>,
+    large_room: Arc<Semaphore>,
     files: Arc<Files>,
     thread: Option<JoinHandle<()>>,
     desk: Arc<Mutex<Desk>>,
-    // Goes after the thread.
+    /// Commits of more changes than this are large.
+    most: usize,
+    large: Large,
+    // Goes after the threads.
     _keeper: Keeper,
 }
 
@@ -93,13 +120,30 @@ impl Writer {
         let failed = |error| fault(&shared.files.place, "opening the database", &error);
         let (queue, jobs) = mpsc::channel(QUEUE);
         let (keeper, wake) = Idle::new(&shared.options);
-        let transactor = Transactor::new(connection, shared, wake).map_err(failed)?;
+        let orders = mpsc::channel(QUEUE);
+        if read::stand(&connection).map_err(&failed)?.staged.is_some() {
+            // There is room for one.
+            let _ = orders.0.try_send(Order::Look);
+        }
+        let transactor = Transactor::new(connection, shared, wake, orders.0.downgrade()).map_err(failed)?;
         let desk = Arc::new(Mutex::new(Desk { transactor, pace: Pace::default() }));
         let keeper = keeper.start(shared, desk.clone())?;
+        let (large, most) = (Large::start(shared, &desk, orders)?, large::most(&shared.options));
         let (work, files) = (Arc::clone(&desk), Arc::clone(&shared.files));
         let thread = thread("shoal-writer", &shared.files.place, move || run(&work, &files.place, jobs))?;
-        let (room, files) = (Arc::new(Semaphore::new(ROOM)), Arc::clone(&shared.files));
-        Ok(Self { queue: Some(queue), room, files, thread: Some(thread), desk, _keeper: keeper })
+        let [room, large_room] = [(); 2].map(|()| Arc::new(Semaphore::new(ROOM)));
+        let files = Arc::clone(&shared.files);
+        Ok(Self {
+            queue: Some(queue),
+            room,
+            large_room,
+            files,
+            thread: Some(thread),
+            desk,
+            most,
+            large,
+            _keeper: keeper,
+        })
     }
 
     /// Does the task, at once or when its turn comes. If the caller goes away, it is done all the same.
@@ -112,18 +156,30 @@ impl Writer {
             why: "its writer has stopped; open it again".into(),
         };
         let need = u32::try_from((size(&task) >> 10) + 1).unwrap_or(u32::MAX).min(ROOM as u32);
-        let room =
-            Arc::clone(&self.room).acquire_many_owned(need).await.map_err(|e| closed(e.to_string()))?;
+        let large = self.is_large(&task);
+        let room = Arc::clone(if large { &self.large_room } else { &self.room });
+        let room = room.acquire_many_owned(need).await.map_err(|e| closed(e.to_string()))?;
         let (answer, answered) = oneshot::channel();
-        let queue = self.queue.as_ref().ok_or_else(|| closed(String::new()))?;
-        queue.send(Job { task, answer, _room: room }).await.map_err(|e| closed(e.to_string()))?;
+        let job = Job { task, answer: Asker { answer, _room: room } };
+        let sent = match (&self.queue, &self.large.orders) {
+            (_, Some(orders)) if large => orders.send(Order::Commit(job)).await.map_err(|e| e.to_string()),
+            (Some(queue), _) => queue.send(job).await.map_err(|e| e.to_string()),
+            (None, _) => Err(String::new()),
+        };
+        sent.map_err(closed)?;
         answered.await.map_err(|e| closed(e.to_string()))?
+    }
+
+    /// Whether it is written in slices.
+    fn is_large(&self, task: &Task) -> bool {
+        let Task::Commit(commit, _) = task else { return false };
+        commit.changes.len() > self.most || commit.pre.len() > self.most || size(task) > LARGE
     }
 
     /// Does the task now, on this thread, if it is small, nobody else writes, and the disk is fast.
     fn at_once(&self, task: &Task) -> Option<Result<Answer>> {
         let waiting = self.queue.as_ref().is_none_or(|queue| queue.capacity() < queue.max_capacity());
-        if waiting || size(task) > SMALL {
+        if waiting || size(task) > SMALL || self.is_large(task) {
             return None;
         }
         let mut desk = match self.desk.try_lock() {
@@ -139,8 +195,8 @@ impl Writer {
         desk.pace.last(1, begun.elapsed());
         match done {
             Ok(mut answers) => Some(answers.swap_remove(0)),
-            // Another process writes: that is waited for elsewhere.
-            Err(stop) if stop.is_busy() => None,
+            // Another process writes, or has the next revision: that is waited for elsewhere.
+            Err(stop) if stop.is_busy() || matches!(stop, Stop::Waits) => None,
             Err(stop) => Some(Err(stop.at(&self.files.place, "writing"))),
         }
     }
@@ -200,12 +256,12 @@ impl Pace {
 }
 
 /// Who may write now, and how long it took lately.
-struct Desk {
-    transactor: Transactor,
+pub(crate) struct Desk {
+    pub(crate) transactor: Transactor,
     pace: Pace,
 }
 
-fn lock(desk: &Mutex<Desk>) -> MutexGuard<'_, Desk> {
+pub(crate) fn lock(desk: &Mutex<Desk>) -> MutexGuard<'_, Desk> {
     desk.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -222,38 +278,54 @@ fn run(desk: &Mutex<Desk>, place: &Path, mut jobs: mpsc::Receiver<Job>) {
             if part.is_empty() {
                 continue;
             }
-            let mut desk = lock(desk);
-            let (size, begun) = (part.len(), Instant::now());
-            desk.transactor.group(place, &mut part);
-            desk.pace.last(size, begun.elapsed());
+            let first = Instant::now();
+            loop {
+                let mut desk = lock(desk);
+                let (size, begun) = (part.len(), Instant::now());
+                let done = desk.transactor.group(place, &mut part);
+                desk.pace.last(size, begun.elapsed());
+                drop(desk);
+                match done {
+                    Ok(()) => break,
+                    Err(_) if first.elapsed() < open::BUSY => std::thread::sleep(NEXT),
+                    Err(stop) => {
+                        refuse(&mut part, &stop.at(place, "writing"));
+                        break;
+                    }
+                }
+            }
         }
     }
 }
 
+fn refuse(group: &mut Vec<Job>, why: &StoreError) {
+    for job in group.drain(..) {
+        job.answer.send(Err(why.clone()));
+    }
+}
+
 impl Transactor {
-    fn group(&mut self, place: &Path, group: &mut Vec<Job>) {
+    /// Does them and answers each. An error: they are to be tried again.
+    fn group(&mut self, place: &Path, group: &mut Vec<Job>) -> Result<(), Stop> {
         match self.attempt(group.iter().map(|job| &job.task)) {
             Ok(answers) => {
                 for (job, answer) in group.drain(..).zip(answers) {
-                    // Whoever asked may have gone.
-                    let _ = job.answer.send(answer);
+                    job.answer.send(answer);
                 }
             }
+            Err(stop @ Stop::Waits) => return Err(stop),
             // Nobody got in for long: trying each would take as long again and again.
             Err(stop) if group.len() == 1 || stop.is_busy() => {
-                let why = stop.at(place, "writing");
-                for job in group.drain(..) {
-                    let _ = job.answer.send(Err(why.clone()));
-                }
+                refuse(group, &stop.at(place, "writing"));
             }
             Err(_) => {
                 for job in group.drain(..) {
                     let alone = self.attempt(std::iter::once(&job.task));
                     let answer = alone.map(|mut answers| answers.swap_remove(0));
-                    let answer = answer.unwrap_or_else(|stop| Err(stop.at(place, "writing")));
-                    let _ = job.answer.send(answer);
+                    job.answer.send(answer.unwrap_or_else(|stop| Err(stop.at(place, "writing"))));
                 }
             }
         }
+        Ok(())
     }
 }

@@ -16,7 +16,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use shoal_core::Revision;
 use shoal_store::Store;
-use shoal_store_sqlite::SqliteStore;
+use shoal_store_sqlite::{Options, SqliteStore};
 use support::{Acknowledged, check, commit, integrity};
 
 const KILLS: usize = 210;
@@ -28,7 +28,9 @@ const TASKS: usize = 4;
 fn writer(path: &str, name: &str) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async move {
-        let store = Arc::new(SqliteStore::open(path).await.unwrap());
+        // Every third one cuts its commits into slices.
+        let options = Options::default().slices_of(if name.ends_with("p0") { 2 } else { 1000 });
+        let store = Arc::new(SqliteStore::open_with(path, options).await.unwrap());
         let tasks = (0..TASKS).map(|task| {
             let (store, writer) = (Arc::clone(&store), format!("{name}t{task}"));
             async move {

@@ -38,8 +38,8 @@ fn want(holder: &str) -> ClaimRequest {
 /// Writers of commits, claims and ledger rows, all at once; the store is closed and opened again in the middle.
 async fn work(shim: &'static Shim, path: &std::path::Path, vfs: &str) {
     for half in 0..2 {
-        // A small log, so that it is copied into the file and begun anew again and again.
-        let options = Options::vfs(vfs).checkpoint_after(40);
+        // A small log, so that it is copied into the file and begun anew again and again. The second half is cut into slices.
+        let options = Options::vfs(vfs).checkpoint_after(40).slices_of(if half == 0 { 1000 } else { 2 });
         let store = Arc::new(SqliteStore::open_with(path, options).await.unwrap());
         let tasks: Vec<_> = (0..WRITERS)
             .map(|writer| {

@@ -3,11 +3,11 @@
 //! The conformance suite holds every store to what is written here. What a store cannot promise does not
 //! stand here.
 
-use shoal_core::{Commit, Committed, Hits, LogEntry, Proposal, Range, Revision, Status};
+use shoal_core::{Commit, Committed, Hits, HostName, LogEntry, Proposal, Range, Revision, Status};
 
 use crate::{
-    Claim, ClaimAnswer, ClaimRequest, Feed, Filter, Flow, Fut, Head, LedgerPage, LedgerWrite, Page, Position,
-    Proposed, Query, Result, Search,
+    Claim, ClaimAnswer, ClaimRequest, Feed, Filter, Flow, Fut, Head, Inventory, LedgerPage, LedgerWrite,
+    Page, Position, Proposed, Query, Result, Search,
 };
 
 /// Hosts, tags and all the rest, in one versioned place. Object-safe: it is chosen at run time.
@@ -95,6 +95,25 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Invalid`](crate::StoreError::Invalid) for what is no expression, [`StoreError::Future`](crate::StoreError::Future).
     fn search(&self, _: &Search) -> Fut<'_, Result<Option<Hits>>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    /// The rows around a host ([`View::around`](shoal_core::View::around)) as of `at` (`None`: now), whole, where the store has a view
+    /// or an index to pick them by; `None`: it has none, and who asks loads one. There may be more rows than those; no rows: there is no
+    /// such host. What rules cannot say of it ([`View::doubt`](shoal_core::View::doubt)) shows for now alone.
+    ///
+    /// # Errors
+    /// [`StoreError::Future`](crate::StoreError::Future).
+    fn around(&self, _: &HostName, _at: Option<Revision>) -> Fut<'_, Result<Option<Page>>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    /// The hosts as an Ansible inventory, as JSON, where the store has a server that writes it; `None`: it has none, and who asks
+    /// writes it.
+    ///
+    /// # Errors
+    /// As for [`Store::search`].
+    fn inventory(&self, _: &Inventory) -> Fut<'_, Result<Option<Vec<u8>>>> {
         Box::pin(async { Ok(None) })
     }
 

@@ -210,7 +210,8 @@ impl Database {
         let proposal = Arc::new(proposal);
         let mut last = None;
         for attempt in 0..ATTEMPTS {
-            let expected = (proposal.edits.len() >= LARGE).then(|| self.0.shared.expect()).flatten();
+            let edits = proposal.edits.len();
+            let expected = (edits >= LARGE).then(|| self.0.shared.expect(edits)).flatten();
             let view = expected.as_ref().map_or_else(|| self.view(), |e| e.view.clone());
             let least = expected.as_ref().map_or(Revision(0), |e| e.revision);
             let mut prepared = match self.prepare_as(view.clone(), proposal.clone(), least).await {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use shoal_core::{Committed, Epoch, HostName, Key, LogEntry, Pre, Range, Revision, Row, Warning};
+use shoal_core::{Committed, Epoch, HostName, Key, LogEntry, Namespace, Pre, Range, Revision, Row, Warning};
 
 use crate::MAX_PAGE;
 
@@ -182,6 +182,15 @@ pub struct Search {
     pub after: Option<HostName>,
     /// At most so many.
     pub limit: usize,
+}
+
+/// Which hosts and groups an inventory has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inventory {
+    /// The namespace whose tags are the groups.
+    pub namespace: Namespace,
+    /// Only hosts that this CEL expression selects; `None`: all.
+    pub expression: Option<String>,
 }
 
 /// What became of a proposal that was prepared elsewhere.

@@ -1,3 +1,5 @@
+//! References, places, and that nothing printed shows what was planted.
+
 use super::*;
 
 const PLANTED: &str = "correct-horse-battery-staple";

@@ -84,9 +84,9 @@ pub(crate) fn tags_of(view: &View, host: &HostName) -> Vec<TagOf> {
 pub(crate) async fn parents(session: &mut Session, args: Parents) -> Outcome {
     let key = args.name.0;
     session.exists(&key, args.revision).await?;
-    let view = session.view(args.revision).await?;
     match key.kind() {
         Kind::Host(host) => {
+            let view = session.around(&host, args.revision).await?;
             let all = tags_of(&view, &host);
             session.out.print(&all, |out| {
                 let row = |t: &TagOf| vec![t.tag.to_string(), t.way.text(), t.way.revision.to_string()];
@@ -95,6 +95,7 @@ pub(crate) async fn parents(session: &mut Session, args: Parents) -> Outcome {
             })
         }
         Kind::Tag(tag) => {
+            let view = session.view(args.revision).await?;
             let all = view.tag_parents(&tag);
             session.out.print(&all, |out| {
                 let rows = all.iter().map(|t| vec![t.to_string()]).collect();
@@ -111,7 +112,10 @@ pub(crate) async fn effective(session: &mut Session, args: Effective) -> Outcome
     if let Some(host) = &host {
         session.exists(&Key::host(host), revision).await?;
     }
-    let view = session.view(revision).await?;
+    let view = match &host {
+        Some(host) => session.around(host, revision).await?,
+        None => session.view(revision).await?,
+    };
     let Some(effective) = view.effective(&tag, host.as_ref()) else {
         let host = host.map(|h| h.to_string()).unwrap_or_default();
         return Err(Failure::Missing(format!(

@@ -5,11 +5,14 @@ mod adopt;
 mod approve;
 pub(crate) mod database;
 mod edit;
+pub(crate) mod enc;
 mod explain;
 mod export;
+mod facts;
 mod get;
 mod history;
 mod import;
+mod inventory;
 pub(crate) mod manual;
 mod members;
 mod pause;
@@ -63,6 +66,9 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> Outcome {
         Command::Review(args) => review::run(session, args).await,
         Command::Export(args) => export::run(session, args).await,
         Command::Import(args) => import::run(session, args).await,
+        Command::Facts(args) => facts::run(session, args).await,
+        Command::Inventory(args) => inventory::run(session, args).await,
+        Command::Enc(_) => Err(Failure::Usage("the database is opened by the program itself".to_owned())),
         Command::Database(_) => Err(Failure::Usage("the file is worked on by the program itself".to_owned())),
         Command::Completions(args) => manual::completions(&mut session.out, &args),
         Command::Man(args) => manual::manual(&mut session.out, &args),

@@ -167,12 +167,36 @@ const ON_THE_FLEET: &[(&str, &[&str])] = &[
             "import ansible {docs} --mapping {mapping} -m x",
         ],
     ),
+    (
+        "shoal-facts-upload",
+        &[
+            "facts upload web1.example.com -f {facts} --plan",
+            "facts upload web1.example.com -f {facts} -o json",
+            "facts upload web9.example.com -f {facts}",
+        ],
+    ),
+    (
+        "shoal-inventory",
+        &[
+            "inventory --list --namespace dns",
+            "inventory --host web2.example.com --namespace dns",
+            "inventory --list --where site=",
+        ],
+    ),
     ("shoal-import-zone", &["import zone DIR/none.example -m x"]),
 ];
 
 /// The same of what runs as a process.
 const AS_A_PROCESS: &[(&str, &[&str])] = &[
     ("shoal-edit", &["edit web1.example.com -m x"]),
+    (
+        "shoal-enc",
+        &[
+            "enc web1.example.com --cache {dir}/enc",
+            "enc web1.example.com --cache {dir}/enc --strict",
+            "enc web9.example.com --cache {dir}/enc",
+        ],
+    ),
     (
         "shoal-database-backup",
         &["database backup {dir}/a.db", "database backup {dir}/b.db -o json", "database backup {dir}/a.db"],
@@ -195,10 +219,11 @@ const AS_A_PROCESS: &[(&str, &[&str])] = &[
 ];
 
 /// Commands that only hold others, and the server's own page.
-const NO_COMMANDS: [&str; 9] = [
+const NO_COMMANDS: [&str; 10] = [
     "shoal",
     "shoal-acl",
     "shoal-database",
+    "shoal-facts",
     "shoal-group",
     "shoal-hostdb",
     "shoal-import",
@@ -235,6 +260,7 @@ async fn every_command_on_the_fleet() {
             ("{inventory}", fleet.file("inventory.json", r#"{"_meta": {"hostvars": {"n1.example.com": {"rack": 4}}}, "all": {"children": ["web"]}, "web": {"hosts": ["n1.example.com"]}}"#)),
             ("{password}", fleet.file("password", "correct horse battery\n")),
             ("{mapping}", fleet.file("mapping.yaml", "name: lab\n")),
+            ("{facts}", fleet.file("facts.json", r#"{"os": {"name": "Debian"}, "uptime": "3 days"}"#)),
         ];
         let (mut seen, mut codes) = (String::new(), Vec::new());
         for line in *lines {

@@ -12,3 +12,4 @@ mod program;
 mod progress;
 mod served;
 mod terminal;
+mod tools;

@@ -152,6 +152,71 @@ impl View {
         Some(EffectiveDocument { document: Document::from(value), conflicts, revision })
     }
 
+    /// What all tags of a namespace that contain the host say of it together, as if one more tag nested them all: those that no
+    /// other of them nests are of equal depth. The host's override comes last. `shape` brings each document into the form in
+    /// which they are merged. `None`: there is no such host; one that is in no tag of the namespace has its override alone.
+    #[must_use]
+    pub fn effective_in(
+        &self,
+        namespace: &str,
+        host: &HostName,
+        shape: impl Fn(&mut Value),
+    ) -> Option<Effective> {
+        let sym = self.host_sym(host.as_str())?;
+        let slot = self.host_slot(sym)?;
+        let row = slot.host.as_deref()?;
+        let mut tags: Vec<(u32, &Tag)> = self
+            .depths_in(namespace, sym)
+            .into_iter()
+            .filter_map(|(tag, depth)| Some((depth, self.tag_slot(tag)?.tag.as_deref()?)))
+            .collect();
+        tags.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.name.cmp(&b.1.name)));
+        let said = tags.iter().map(|(_, tag)| tag.revision);
+        let revision = said.chain([row.revision]).max().unwrap_or_default();
+        let mut effective = Effective {
+            value: Value::Object(Map::new()),
+            origins: BTreeMap::new(),
+            conflicts: Vec::new(),
+            revision,
+        };
+        let shaped = |mut value: Value| {
+            shape(&mut value);
+            value
+        };
+        for group in tags.chunk_by(|a, b| a.0 == b.0) {
+            let origin = |tag: &Tag| Origin { key: Key::tag(&tag.name), revision: tag.revision };
+            let group = group.iter().map(|(_, tag)| (origin(tag), shaped(tag.document.value())));
+            effective.layer(group.collect());
+        }
+        if let Some(raw) = self.override_of(row, namespace) {
+            let origin = Origin { key: Key::host(&row.name), revision: row.revision };
+            effective.layer(vec![(origin, shaped(serde_json::from_str(raw).unwrap_or_default()))]);
+        }
+        Some(effective)
+    }
+
+    /// The tags of a namespace that contain the host, and how far each is below one that no other of them nests, by the longest way.
+    fn depths_in(&self, namespace: &str, host: HostSym) -> BTreeMap<TagSym, u32> {
+        let own = |tag: &TagSym| self.tag_slot(*tag).is_some_and(|s| s.name.namespace() == namespace);
+        let around: Vec<TagSym> = self.containing(host).into_iter().filter(own).collect();
+        let mut depths: BTreeMap<TagSym, u32> = around.iter().map(|tag| (*tag, 0)).collect();
+        // As long as ways grow; a cycle, which no checked commit makes, ends it too.
+        for _ in 0..around.len() {
+            let mut moved = false;
+            for below in &around {
+                let parents = self.tag_slot(*below).into_iter().flat_map(|slot| slot.parents.iter());
+                let deepest = parents.filter_map(|parent| depths.get(&parent)).max().map_or(0, |d| d + 1);
+                if let Some(depth) = depths.get_mut(below).filter(|depth| **depth < deepest) {
+                    (*depth, moved) = (deepest, true);
+                }
+            }
+            if !moved {
+                break;
+            }
+        }
+        depths
+    }
+
     fn merged(&self, tags: &[(u32, &Tag)]) -> Arc<Merged> {
         let key: MadeOf = tags.iter().map(|(depth, tag)| (tag.document.address(), *depth)).collect();
         let mut cache = self.cache.0.lock().unwrap_or_else(PoisonError::into_inner);

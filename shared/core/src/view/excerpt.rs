@@ -56,6 +56,12 @@ impl Excerpt {
         self.view.host(self.host.as_ref()?.as_str())
     }
 
+    /// The rows around the host: see [`View::around`].
+    #[must_use]
+    pub fn around(&self) -> Vec<Row> {
+        self.host.as_ref().map_or_else(Vec::new, |host| self.view.around(host))
+    }
+
     /// The tag's own row, if it exists.
     #[must_use]
     pub fn tag(&self) -> Option<&Tag> {

@@ -15,10 +15,12 @@
 //! survived: a row that cannot be read leaves the last good one in force and is listed by [`View::broken`]; a
 //! cycle of tags is walked once around; a tag without a row of its own has no members and contains nobody.
 
+mod around;
 mod doubt;
 mod effective;
 mod excerpt;
 mod fields;
+mod groups;
 mod host;
 mod names;
 mod nest;
@@ -40,6 +42,7 @@ pub use doubt::Doubt;
 pub use effective::{Conflict, Effective, EffectiveDocument, Origin, Said};
 pub(crate) use effective::{escape, leaves};
 pub use excerpt::{Excerpt, Excerpting};
+pub use groups::Contents;
 pub use host::{Broken, Fact, Host, Plain, Tag, Tombstone};
 pub use nest::Via;
 pub use search::{Hits, Unsure};

@@ -1,6 +1,7 @@
 //! The laws of the view, held against a model that recomputes everything from the rows each time.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "it is a test")]
 
+mod around;
 mod cost;
 mod excerpt;
 mod generate;

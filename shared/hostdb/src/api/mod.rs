@@ -3,6 +3,7 @@
 mod access;
 mod history;
 mod hosts;
+mod inventory;
 mod live;
 mod plain;
 mod search;
@@ -117,7 +118,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     {
         routes = add(routes);
     }
-    for add in [access::routes, live::routes, watch::routes, store::routes, health::routes] {
+    for add in [access::routes, live::routes, watch::routes, store::routes, inventory::routes, health::routes] {
         routes = add(routes);
     }
     if app.hostdb_v1 {

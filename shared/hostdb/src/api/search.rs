@@ -1,6 +1,5 @@
 //! `/api/v2/search`: hosts by an expression.
 
-use http::StatusCode;
 use shoal_core::{BadRule, Hits, HostName, Range, Rule};
 
 use crate::problem::{Answer, Problem};
@@ -40,14 +39,7 @@ async fn search(ask: Ask) -> Answer {
     let view = ask.app.db.as_of(ask.params.revision()?).await?;
     // A page may cost some million steps of an expression: not on a thread that answers others.
     let found = tokio::task::spawn_blocking(move || view.search(&rule, after.as_ref(), limit)).await;
-    let hits = found.map_err(|error| {
-        Problem::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "internal",
-            "The server failed",
-            format!("the search stopped inside: {error}"),
-        )
-    })?;
+    let hits = found.map_err(|error| Problem::broken(format!("the search stopped inside: {error}")))?;
     ask.shape.ok(&hits)
 }
 

@@ -15,7 +15,9 @@ use http::StatusCode;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use shoal_core::{Change, Commit, Committed, Edit, Key, LogEntry, Proposal, Range, Revision, Status};
+use shoal_core::{
+    Change, Commit, Committed, Edit, HostName, Key, LogEntry, Proposal, Range, Revision, Status,
+};
 use shoal_store::{
     Claim, ClaimAnswer, ClaimRequest, Filter, Head, LedgerWrite, Page, Position, Query, StoreError,
     TransactError,
@@ -24,7 +26,7 @@ use shoal_store::{
 use super::live::whose;
 use crate::problem::{Answer, Problem};
 use crate::request::{Accepts, Ask, Text};
-use crate::spec::{Routes, get, post};
+use crate::spec::{Routes, get, post, query, shared};
 use crate::watch;
 
 /// The routes of this module.
@@ -36,6 +38,14 @@ pub(super) fn routes(to: Routes) -> Routes {
             [post("Rows of a range", read)
                 .body::<WireQuery>()
                 .answers::<Page>("A page of rows.")
+                .refuses(&[404])],
+        )
+        .at(
+            "/api/v2/store/around",
+            [get("The rows around a host: itself, its facts, and how it comes to be in which tags", around)
+                .takes([query::<HostName>("host", "Which host.").required()])
+                .takes([shared("revision")])
+                .answers::<Page>("All of them; none for a host that does not exist.")
                 .refuses(&[404])],
         )
         .at(
@@ -122,6 +132,17 @@ async fn read(ask: Ask, body: Body) -> Answer {
     let mut page = ask.store().read(&Query { range, at, after, limit, tombstones }).await?;
     page.rows = ask.caller.rows(page.rows)?;
     ask.shape.ok(&page)
+}
+
+/// Answered from the view: costs no call of the store, but for an old revision.
+async fn around(ask: Ask) -> Answer {
+    let ask = ask.only(&["host", "revision"])?;
+    let host = ask.params.get("host").ok_or_else(|| {
+        Problem::bad_request("say which host, such as ?host=web1.example.com").with("field", "host")
+    })?;
+    let host: HostName = host.parse()?;
+    let excerpt = ask.app.db.excerpt(ask.params.revision()?, Some(&host), None).await?;
+    ask.shape.ok(&Page { at: excerpt.revision(), rows: excerpt.around(), next: None })
 }
 
 async fn commit(ask: Ask, body: Body) -> Answer {

@@ -1,3 +1,5 @@
+//! Renewals that are whole, half, or too late, and whom a certificate names.
+
 use super::*;
 use shoal_client::certificates::{Authority, Wish};
 

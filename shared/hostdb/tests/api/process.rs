@@ -45,6 +45,11 @@ impl Program {
         Self { child, url, log }
     }
 
+    /// The next line of its log.
+    pub(crate) async fn line(&mut self) -> String {
+        self.log.next_line().await.unwrap().expect("it lives")
+    }
+
     async fn put(&self, host: &str) {
         let put =
             reqwest::Client::new().put(format!("{}/api/v2/hosts/{host}?author=ann&message=m", self.url));

@@ -336,3 +336,51 @@ async fn a_watch_goes_on_where_it_was_after_the_server_was_restarted() {
     refused(server.ask("GET", "/api/v2/watch?after=x"), 400, "bad-request", &["<epoch>-<revision>"]).await;
     server.stop().await;
 }
+
+#[tokio::test]
+async fn an_inventory_is_written_and_mistakes_are_refused() {
+    let server = fleet().await;
+    let all = server.get("/api/v2/inventory?namespace=dns").await;
+    assert_eq!(all["inner"], json!({"hosts": ["web2.example.com"], "vars": {"ttl": 60, "mail": true}}));
+    assert_eq!(all["ungrouped"]["hosts"], json!(["web1.example.com"]));
+    assert_eq!(all["_meta"]["hostvars"]["web2.example.com"], json!({"site": "b", "ttl": 9}));
+    let some = server.get("/api/v2/inventory?where=site%20%3D%3D%20%27a%27").await;
+    assert_eq!(some["_meta"]["hostvars"].as_object().unwrap().len(), 1);
+    let path = "/api/v2/inventory";
+    refused(server.ask("GET", &format!("{path}?where=a%20%3E")), 422, "invalid", &["column"]).await;
+    refused(server.ask("GET", &format!("{path}?namespace=-")), 400, "bad-request", &["namespace"]).await;
+    refused(server.ask("GET", &format!("{path}?limit=1")), 400, "bad-request", &["namespace, where"]).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_rows_around_a_host_are_picked() {
+    let server = fleet().await;
+    let keys = |page: Value| -> Vec<String> {
+        let rows = page["rows"].as_array().unwrap().iter();
+        rows.map(|row| row["key"].as_str().unwrap().to_owned()).collect()
+    };
+    let path = "/api/v2/store/around";
+    let web2 = keys(server.get(&format!("{path}?host=web2.example.com")).await);
+    let expected = [
+        "dns/example.com",
+        "dns/example.com/members/@inner",
+        "dns/inner",
+        "dns/inner/members/select: site == 'b'",
+        "hosts/web2.example.com",
+    ];
+    assert_eq!(web2, expected);
+    let web1 = keys(server.get(&format!("{path}?host=web1.example.com&revision=1")).await);
+    let expected = [
+        "dns/example.com",
+        "dns/example.com/members/web1.example.com",
+        "facts/vm/web1.example.com",
+        "hosts/web1.example.com",
+    ];
+    assert_eq!(web1, expected);
+    assert_eq!(keys(server.get(&format!("{path}?host=web3.example.com")).await), [""; 0]);
+    refused(server.ask("GET", path), 400, "bad-request", &["?host="]).await;
+    let late = format!("{path}?host=web1.example.com&revision=99");
+    refused(server.ask("GET", &late), 404, "no-such-revision", &["99"]).await;
+    server.stop().await;
+}

@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::harness::PATIENCE;
+use crate::process::{Program, command};
 
 struct Secure {
     dir: tempfile::TempDir,
@@ -113,4 +114,27 @@ async fn one_too_many_is_told_by_tls_too() {
     assert!(said.contains("too many connections"), "{said}");
     drop(first);
     assert!(server.dir.path().exists());
+}
+
+/// SIGHUP ends a program that does not listen for it.
+#[tokio::test]
+async fn a_process_looks_at_its_files_when_it_is_told_to() {
+    let (dir, authority) = (tempfile::tempdir().unwrap(), Authority::new().unwrap());
+    let ca = dir.path().join("ca.pem");
+    std::fs::write(&ca, &authority.pem).unwrap();
+    let (cert, key) = authority.server(&["127.0.0.1"]).unwrap().write(dir.path(), "server").unwrap();
+    let (cert, key) = (cert.display().to_string(), key.display().to_string());
+    let listen = ["--listen", "https://127.0.0.1:0", "--tls-cert", &cert, "--tls-key", &key];
+    let mut server = Program::of(command("memory:", &listen)).await;
+    let pid = server.child.id().unwrap().to_string();
+    tokio::process::Command::new("kill").args(["-HUP", &pid]).status().await.unwrap();
+    // It is told, and half of a renewal is not used.
+    std::fs::write(&key, "").unwrap();
+    tokio::process::Command::new("kill").args(["-HUP", &pid]).status().await.unwrap();
+    let told = async { while !server.line().await.contains("the one before it stays") {} };
+    tokio::time::timeout(PATIENCE, told).await.expect("it is logged");
+    let access = Access { ca: Some(ca), ..Access::default() };
+    let store = HttpStore::with(&server.url, Options { access, ..Options::default() }).unwrap();
+    store.head().await.unwrap();
+    assert!(server.child.try_wait().unwrap().is_none());
 }

@@ -48,6 +48,11 @@ pub(crate) struct Shim {
     room: AtomicI64,
     lies: AtomicBool,
     forgets: AtomicBool,
+    /// How many more writes to a log pass before the process dies.
+    life: AtomicI64,
+    /// What was written to a log since somebody took the lock for writers, and the most of all times, in octets.
+    held: AtomicI64,
+    longest: AtomicI64,
 }
 
 // SAFETY: `real` points to SQLite's default VFS, which is made for use by any thread and lives for ever.
@@ -84,6 +89,9 @@ impl Shim {
             room: AtomicI64::new(i64::MAX),
             lies: AtomicBool::new(false),
             forgets: AtomicBool::new(false),
+            life: AtomicI64::new(i64::MAX),
+            held: AtomicI64::new(0),
+            longest: AtomicI64::new(0),
         }));
         // SAFETY: the default VFS is a plain table of functions and may be copied. All functions but the two that
         // are replaced work on names alone and take any VFS. What is registered lives for ever.
@@ -114,6 +122,21 @@ impl Shim {
     /// Writes nothing down: the shim is then a VFS without syncs, for looking at what is left without waiting.
     pub(crate) fn forget(&self) {
         self.forgets.store(true, Ordering::SeqCst);
+    }
+
+    /// Kills this process, as `kill -9` does, before the next write to a log but so many.
+    pub(crate) fn live_for(&self, writes: i64) {
+        self.life.store(writes, Ordering::SeqCst);
+    }
+
+    /// How many writes are left of those.
+    pub(crate) fn life(&self) -> i64 {
+        self.life.load(Ordering::SeqCst)
+    }
+
+    /// The most octets that were written to the log while somebody held the lock for writers, since this was asked last.
+    pub(crate) fn longest_hold(&self) -> i64 {
+        self.longest.swap(0, Ordering::SeqCst)
     }
 
     /// Notes that something was acknowledged.
@@ -187,9 +210,20 @@ forward!(control, xFileControl, (op: c_int, arg: *mut c_void) -> c_int);
 forward!(sector_size, xSectorSize, () -> c_int);
 forward!(characteristics, xDeviceCharacteristics, () -> c_int);
 forward!(shm_map, xShmMap, (page: c_int, size: c_int, extend: c_int, out: *mut *mut c_void) -> c_int);
-forward!(shm_lock, xShmLock, (offset: c_int, n: c_int, flags: c_int) -> c_int);
 forward!(shm_barrier, xShmBarrier, () -> ());
 forward!(shm_unmap, xShmUnmap, (delete: c_int) -> c_int);
+
+/// The lock for writers is the first of those in the shared memory.
+unsafe extern "C" fn shm_lock(file: *mut ffi::sqlite3_file, offset: c_int, n: c_int, flags: c_int) -> c_int {
+    let (shim, _) = opened(file);
+    // SAFETY: as in `forward!`.
+    let code = unsafe { ((*(*real(file)).pMethods).xShmLock.unwrap())(real(file), offset, n, flags) };
+    if offset == 0 && code == ffi::SQLITE_OK {
+        let held = shim.held.swap(0, Ordering::SeqCst);
+        shim.longest.fetch_max(held, Ordering::SeqCst);
+    }
+    code
+}
 
 fn opened(file: *mut ffi::sqlite3_file) -> (&'static Shim, String) {
     // SAFETY: `file` was opened by `open`, which filled in both; the shim is leaked, the name lives until `close`.
@@ -221,6 +255,12 @@ unsafe extern "C" fn write(
     if shim.room.fetch_sub(grows, Ordering::SeqCst) < grows {
         shim.room.fetch_add(grows, Ordering::SeqCst);
         return ffi::SQLITE_FULL;
+    }
+    if name.ends_with("-wal") {
+        if shim.life.fetch_sub(1, Ordering::SeqCst) <= 0 {
+            std::process::abort();
+        }
+        shim.held.fetch_add(i64::from(amount), Ordering::SeqCst);
     }
     // SAFETY: SQLite hands `amount` octets at `data`.
     let octets = unsafe { std::slice::from_raw_parts(data.cast::<u8>(), usize::try_from(amount).unwrap()) };

@@ -100,12 +100,15 @@ pub async fn excerpts_equal_the_whole(new: Factory) {
         followed.wait_for(Revision(last.revision.0 + 1)).await;
         let later = Database::open(store.handle()).await.unwrap();
         assert!(followed.view().hosts().count() + followed.view().tags().count() > 0);
+        let now = whole(&*store, store.head().await.unwrap().revision).await;
+        compare_around(&*store, &now, None).await;
         for at in (0..=last.revision.0).map(Revision) {
             let whole = Arc::new(whole(&*store, at).await);
             for database in [&followed, &later] {
                 compare(database, &whole, at).await;
                 compare_all(&database.view_at(at).await.unwrap(), &whole);
             }
+            compare_around(&*store, &whole, Some(at)).await;
         }
     }
     assert!(refused < CASES * STEPS * 3 / 4, "{refused} were refused");
@@ -141,6 +144,39 @@ fn compare_all(view: &View, whole: &View) {
         assert_eq!(view.tombstone(&Key::tag(&tag)), whole.tombstone(&Key::tag(&tag)));
         for host in whole.members(&tag) {
             assert_eq!(view.effective(&tag, Some(&host)), whole.effective(&tag, Some(&host)));
+        }
+    }
+}
+
+/// Of the rows around a host, where the store picks them, a view says of it what the whole one says.
+async fn compare_around(store: &dyn Store, whole: &View, at: Option<Revision>) {
+    for host in HOSTS.map(|name| name.parse::<HostName>().unwrap()) {
+        let Some(page) = store.around(&host, at).await.unwrap() else { return };
+        assert_eq!((page.at, page.next), (whole.revision(), None));
+        assert!(page.rows.is_sorted_by(|a, b| a.key < b.key));
+        let (mut view, name) = (View::new(), host.as_str());
+        page.rows.into_iter().for_each(|row| view.load(row));
+        view.loaded(page.at);
+        assert_eq!(view.host(name), whole.host(name), "at revision {}", page.at);
+        if whole.host(name).is_none() {
+            assert_eq!(view.tags().count(), 0);
+            continue;
+        }
+        assert_eq!(view.facts(name), whole.facts(name));
+        let ways = |view: &View| -> Vec<(TagName, usize, bool)> {
+            let all = view.memberships(name).into_iter();
+            all.map(|(tag, via)| (tag, via.through.len(), via.rule.is_some())).collect()
+        };
+        assert_eq!(ways(&view), ways(whole), "{host} at revision {}", page.at);
+        for tag in TAGS.map(|name| name.parse::<TagName>().unwrap()) {
+            assert_eq!(
+                view.effective(&tag, Some(&host)),
+                whole.effective(&tag, Some(&host)),
+                "{tag} of {host}"
+            );
+            if at.is_none() {
+                assert_eq!(view.doubt(&tag, name), whole.doubt(&tag, name));
+            }
         }
     }
 }

@@ -102,14 +102,14 @@ pub async fn naming_finds_members(new: Factory) {
         "lb/y/members/@tags/web1",
         "lb/web1",
     ];
-    store.commit(commit(names.map(|k| put(k, 0)))).await.unwrap();
+    let first = store.commit(commit(names.map(|k| put(k, 0)))).await.unwrap();
     store.commit(commit([put("lb/z/members/web1", 0), delete("dns/x/members/web1")])).await.unwrap();
     let naming = Range::Naming("web1".parse().unwrap());
     let found: Vec<_> = now(&*store, naming.clone()).await.into_iter().map(|(k, _)| k).collect();
     assert_eq!(found, ["lb/y/members/web1", "lb/z/members/web1"]);
     let page = store.read(&Query { limit: 1, ..Query::new(naming.clone()) }).await.unwrap();
     assert_eq!(page.next, Some(key("lb/y/members/web1")));
-    let past = rows(&*store, Query { at: Some(Revision(1)), ..Query::new(naming.clone()) }).await;
+    let past = rows(&*store, Query { at: Some(first.revision), ..Query::new(naming.clone()) }).await;
     assert_eq!(past.len(), 2);
     assert_eq!(store.log(&naming, None, 10).await.unwrap().len(), 2);
     let nested = Range::Naming("@tags/web1".parse().unwrap());

@@ -2,22 +2,28 @@
 //!
 //! What a commit of 100,000 hosts does to the view takes most of a second, and everybody who waits for the view to hold his
 //! own commit would wait for that too. But whoever proposes it has just worked it out, to check it: on an older view,
-//! beside what others do. So that is kept, with the commits that come meanwhile; when the large one comes, those are applied to
-//! what was worked out, which is little, and that takes the place of the view.
+//! beside what others do. So that is kept, and the commits that come meanwhile are applied to it as well as to the view; when
+//! the large one comes it takes the place of the view.
 //!
 //! It is the same view: they write other rows (which is looked at), and a view is what its rows say, in whatever order they
 //! were written. Whatever does not fit makes the commit one like any other.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
 
 use shoal_core::{Change, Epoch, LogEntry, Revision, View};
 
 use super::Shared;
+use crate::MAX_SKIP;
 
-/// The most commits, and about the most changes, that are kept for it.
+/// The most commits that are kept until they can be applied to it; of changes, some times as many.
 const KEPT: usize = 4096;
-/// By how many revisions it is put off, so that those that come meanwhile have numbers.
-const LATER: u64 = KEPT as u64;
+/// How many of those are applied when another one comes.
+const AT_ONCE: usize = 16;
+/// By how many revisions it is put off, so that those that come meanwhile have numbers: so many while it is worked out, and one for so
+/// many of its edits while the store writes it.
+const LATER: u64 = 4096;
+const EACH: u64 = 4;
 
 /// One that is expected.
 pub(super) struct Coming {
@@ -26,8 +32,8 @@ pub(super) struct Coming {
     revision: Revision,
     /// What it writes, in key order, and the view then; `None` while that is worked out.
     known: Option<(Vec<Change>, View)>,
-    /// What came since.
-    since: Vec<Arc<LogEntry>>,
+    /// What came since and is not applied to it yet, and how many changes that are.
+    since: VecDeque<Arc<LogEntry>>,
     changes: usize,
 }
 
@@ -40,16 +46,17 @@ pub(super) struct Expected<'a> {
 }
 
 impl Shared {
-    /// Keeps what comes from now on, unless that is done for another commit already.
-    pub(super) fn expect(&self) -> Option<Expected<'_>> {
+    /// Keeps what comes from now on, for a proposal of so many edits, unless that is done for another one already.
+    pub(super) fn expect(&self, edits: usize) -> Option<Expected<'_>> {
         let mut coming = self.coming.lock().unwrap_or_else(PoisonError::into_inner);
         if coming.is_some() {
             return None;
         }
         // Nobody else changes the view while `coming` is locked.
         let (view, epoch) = (self.view(), self.reached.borrow().epoch);
-        let revision = Revision(view.revision().0 + 1 + LATER);
-        *coming = Some(Coming { epoch, revision, known: None, since: Vec::new(), changes: 0 });
+        let later = LATER.saturating_add(edits as u64 / EACH).min(MAX_SKIP / 2);
+        let revision = Revision(view.revision().0 + 1 + later);
+        *coming = Some(Coming { epoch, revision, known: None, since: VecDeque::new(), changes: 0 });
         Some(Expected { shared: self, view, revision })
     }
 }
@@ -79,24 +86,37 @@ impl Coming {
         let coming = this.as_mut()?;
         if entry.info.revision < coming.revision && epoch == coming.epoch {
             coming.changes += entry.changes.len();
-            coming.since.push(entry.clone());
-            if coming.since.len() > KEPT || coming.changes > 16 * KEPT {
+            coming.since.push_back(entry.clone());
+            let fits = coming.apply(AT_ONCE);
+            if !fits || coming.since.len() > KEPT || coming.changes > 16 * KEPT {
                 *this = None;
             }
             return None;
         }
-        let Self { epoch: of, revision, known, since, .. } = this.take()?;
-        let (changes, mut after) = known?;
-        let others = || since.iter().flat_map(|entry| &entry.changes);
-        let beside = |change: &Change| changes.binary_search_by(|c| c.key.cmp(&change.key)).is_err();
-        if of != epoch || entry.info.revision != revision || entry.changes != changes || !others().all(beside)
-        {
+        let mut coming = this.take()?;
+        if !coming.apply(usize::MAX) {
             return None;
         }
-        for entry in &since {
-            after.apply(entry.info.revision, &entry.changes);
+        let Self { epoch: of, revision, known, .. } = coming;
+        let (changes, mut after) = known?;
+        if of != epoch || entry.info.revision != revision || entry.changes != changes {
+            return None;
         }
         after.skip(revision);
         Some(after)
+    }
+
+    /// Applies some of what came since, if the view is worked out. Whether that fits: they write other rows.
+    fn apply(&mut self, most: usize) -> bool {
+        let Some((changes, after)) = &mut self.known else { return true };
+        for entry in self.since.drain(..most.min(self.since.len())) {
+            self.changes -= entry.changes.len();
+            let beside = |change: &Change| changes.binary_search_by(|c| c.key.cmp(&change.key)).is_err();
+            if !entry.changes.iter().all(beside) {
+                return false;
+            }
+            after.apply(entry.info.revision, &entry.changes);
+        }
+        true
     }
 }

@@ -168,6 +168,16 @@ fn names(value: Option<Value>) -> Result<BTreeSet<String>, &'static str> {
         .collect()
 }
 
+/// Whether a vaulted value stands anywhere in it.
+pub(super) fn is_vaulted(value: &Value) -> bool {
+    match value {
+        Value::Object(map) => map.contains_key("__ansible_vault") || map.values().any(is_vaulted),
+        Value::Array(list) => list.iter().any(is_vaulted),
+        Value::String(text) => text.trim_start().starts_with("$ANSIBLE_VAULT"),
+        _ => false,
+    }
+}
+
 /// A variable as it can be kept: `__ansible_unsafe` unwrapped. `Err` says why it cannot.
 pub(super) fn plain(value: &Value) -> Result<Value, &'static str> {
     match value {

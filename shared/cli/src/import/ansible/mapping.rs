@@ -13,6 +13,7 @@
 //!   state: {var: status, values: {live: active, leaving: draining}}   # only when the host is made
 //!   owner: team                    # a variable; or {var: …} as for fields
 //!   environment: {var: env}
+//!   variables: all                 # also kept as they are, in the field `variables`, for `shoal inventory`: none, all, or a list of names
 //!   fields:                        # field of the host's document: where it comes from
 //!     site: datacenter             # short for {var: datacenter, as: any}
 //!     address: {var: [ip, ansible_host], as: ipv4}       # the first of them that the host has
@@ -104,9 +105,54 @@ pub struct Hosts {
     /// What it belongs to.
     #[serde(deserialize_with = "short")]
     pub environment: Option<From>,
+    /// Which variables are kept as they are.
+    pub variables: Keep,
     /// The document's fields.
     #[serde(deserialize_with = "shorts")]
     pub fields: BTreeMap<String, From>,
+}
+
+/// The field in which variables are kept as they are.
+pub(super) const VARIABLES: &str = "variables";
+
+/// Which variables are kept as they are, in the field `variables` of the host's document: `shoal inventory` gives those back, and
+/// nothing else of the document.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Keep {
+    /// None.
+    #[default]
+    None,
+    /// Every one whose name does not say that it is a secret.
+    All,
+    /// These.
+    These(Vec<String>),
+}
+
+impl<'de> Deserialize<'de> for Keep {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Words;
+        impl<'de> Visitor<'de> for Words {
+            type Value = Keep;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("none, all, or a list of variables")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<Keep, E> {
+                match word {
+                    "none" => Ok(Keep::None),
+                    "all" => Ok(Keep::All),
+                    _ => Err(E::invalid_value(serde::de::Unexpected::Str(word), &self)),
+                }
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Keep, A::Error> {
+                let names = serde::de::value::SeqAccessDeserializer::new(list);
+                Vec::deserialize(names).map(Keep::These)
+            }
+        }
+        from.deserialize_any(Words)
+    }
 }
 
 /// One rule for names: of the two conditions, those that stand there must fit.
@@ -301,6 +347,10 @@ impl Mapping {
                 return Err(ImportError::Mapping(format!("tags: {} stands there twice", tag.tag)));
             }
         }
+        if mapping.hosts.variables != Keep::None && mapping.hosts.fields.contains_key(VARIABLES) {
+            let why = format!("hosts.variables: a field is called {VARIABLES}, too: give it another name");
+            return Err(ImportError::Mapping(why));
+        }
         Ok(mapping)
     }
 }
@@ -325,6 +375,10 @@ tags: [{tag: dns/example.com, document: {ttl: 300}, members: ['@tags/web', 'sele
 ",
         )
         .unwrap();
+        let keep = |text: &str| {
+            Mapping::parse(&format!("name: x\nhosts: {{variables: {text}}}")).unwrap().hosts.variables
+        };
+        assert_eq!((keep("all"), keep("[a]")), (Keep::All, Keep::These(vec!["a".to_owned()])));
         let memory = &full.hosts.fields["memory"];
         assert_eq!((memory.kind, memory.unit.octets(), memory.vars.len()), (Kind::Size, 1 << 30, 2));
         assert_eq!(full.tags[0].members.len(), 2);
@@ -339,6 +393,8 @@ tags: [{tag: dns/example.com, document: {ttl: 300}, members: ['@tags/web', 'sele
             ("name: x\nhosts: {fields: {a: {vra: b}}}", "vra"),
             ("name: x\nhosts: {owner: {var: b, as: tetx}}", "tetx"),
             ("name: x\nhosts: {fields: {'@owner': b}}", "@owner"),
+            ("name: x\nhosts: {variables: some}", "none, all, or a list"),
+            ("name: x\nhosts: {variables: all, fields: {variables: b}}", "another name"),
         ] {
             let error = Mapping::parse(bad).unwrap_err().to_string();
             assert!(error.contains(word), "{bad}: {error}");

@@ -219,3 +219,28 @@ fn every_row_has_its_precondition() {
     assert_eq!(second.pre, [Pre::At("hosts/web1.example.com".parse().unwrap(), Revision(1))]);
     assert_eq!(second.report.changes[0].detail, "site: \"north\" -> \"south\"");
 }
+
+#[test]
+fn variables_are_kept_as_they_are_but_for_secrets() {
+    let inventory = json!({
+        "_meta": {"hostvars": {"web1": {
+            "mem": "4g", "motd": "{{ greeting }}", "db_password": "hunter2", "key": {"__ansible_vault": "x"}, "note": null,
+        }}},
+        "all": {"hosts": ["web1"]},
+    });
+    let mapping = |keep: &str| {
+        format!("name: fleet\nhosts: {{variables: {keep}, fields: {{memory: {{var: mem, as: size}}}}}}\n")
+    };
+    let kept = |keep: &str| {
+        let mut db = Db::default();
+        let import = db.import(&inventory, &mapping(keep), false);
+        assert!(db.import(&inventory, &mapping(keep), false).changes.is_empty(), "again");
+        (db.record("web1").unwrap().document.value(), import.report.notes.len())
+    };
+    let memory = 4_294_967_296_u64;
+    let all = json!({"memory": memory, "variables": {"mem": "4g", "motd": "{{ greeting }}", "note": null}});
+    assert_eq!(kept("all"), (all, 2));
+    let named = json!({"memory": memory, "variables": {"mem": "4g", "db_password": "hunter2"}});
+    assert_eq!(kept("[mem, db_password, key, other]"), (named, 1));
+    assert_eq!(kept("none"), (json!({"memory": memory}), 0));
+}

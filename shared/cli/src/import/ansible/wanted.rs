@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 use shoal_core::{HostName, Lifecycle, Member, TagName};
 
 use super::Note;
-use super::inventory::{Inventory, plain};
-use super::mapping::{Absent, From, Kind, Mapping, Rename};
+use super::inventory::{Inventory, is_vaulted, plain};
+use super::mapping::{Absent, From, Keep, Kind, Mapping, Rename, VARIABLES};
 use super::value::convert;
 
 /// The name under which a host's owner is kept among its fields; no document field starts with `@`.
@@ -188,6 +188,9 @@ fn host_of(
             }
         }
     }
+    if let Some(kept) = kept(host, vars, &hosts.variables, notes) {
+        out.fields.insert(VARIABLES.to_owned(), Value::Object(kept));
+    }
     match hosts.state.as_ref().map(|from| value(from, vars, mapping, true)) {
         None | Some(Ok(None)) => {}
         Some(Ok(Some(state))) => match state.as_str().unwrap_or_default().parse() {
@@ -201,6 +204,40 @@ fn host_of(
         }
     }
     out
+}
+
+/// What a variable's name has that holds a secret.
+const SECRET: [&str; 6] = ["password", "passwd", "secret", "token", "private_key", "_pass"];
+
+/// The variables that are kept as they are.
+fn kept(
+    host: &HostName,
+    vars: &Map<String, Value>,
+    keep: &Keep,
+    notes: &mut Vec<Note>,
+) -> Option<Map<String, Value>> {
+    let named = |name: &str| match keep {
+        Keep::None => false,
+        Keep::All => true,
+        Keep::These(names) => names.iter().any(|one| one == name),
+    };
+    if *keep == Keep::None {
+        return None;
+    }
+    let mut kept = Map::new();
+    for (name, value) in vars.iter().filter(|(name, _)| named(name)) {
+        let lower = name.to_ascii_lowercase();
+        let why = if is_vaulted(value) {
+            "it is vaulted: secrets are not imported"
+        } else if *keep == Keep::All && SECRET.iter().any(|word| lower.contains(word)) {
+            "its name says that it is a secret: hosts.variables keeps it where it is named"
+        } else {
+            kept.insert(name.clone(), value.clone());
+            continue;
+        };
+        notes.push(Note::new(host.to_string(), format!("variables: {name}: {why}; left out")));
+    }
+    Some(kept)
 }
 
 fn value(
