@@ -63,7 +63,7 @@ async fn a_draining_host_has_a_downtime_and_a_retired_one_leaves() {
     nagios.goes_on();
     scratch.converge();
     assert_eq!(nagios.all("host").len(), 4);
-    nagios.tell("DEL_DOWNTIME_BY_HOST_NAME;web1.example.com;;;draining (Shoal)");
+    nagios.tell("DEL_DOWNTIME_BY_HOST_NAME;web1.example.com;;;draining or paused (Shoal)");
     until("no downtime of Shoal's", || !nagios.downtimes().contains("web1.example.com/a"));
     nagios.goes_on();
     scratch.converge();

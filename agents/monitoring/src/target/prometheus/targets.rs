@@ -102,11 +102,16 @@ impl Targets {
         }
     }
 
-    /// Makes the changes of hosts; what became of each.
-    pub(super) fn change(&self, batch: &Batch<Monitoring>, fence: &Fence) -> Vec<(Key, Outcome)> {
+    /// Makes the changes of hosts, but of those that stay; what became of each.
+    pub(super) fn change(
+        &self,
+        batch: &Batch<Monitoring>,
+        stays: &BTreeSet<&HostName>,
+        fence: &Fence,
+    ) -> Vec<(Key, Outcome)> {
         let mut by_file: BTreeMap<u8, Vec<(&Edit<Monitoring>, &HostName)>> = BTreeMap::new();
         for edit in &batch.changes {
-            if let Some(name) = host(&edit.key) {
+            if let Some(name) = host(&edit.key).filter(|name| !stays.contains(name)) {
                 by_file.entry(file_of(name)).or_default().push((edit, name));
             }
         }
@@ -129,7 +134,8 @@ impl Targets {
         edits: &[(&Edit<Monitoring>, &HostName)],
         fence: &Fence,
     ) -> Result<bool, Fault> {
-        let (mut hosts, _) = self.read(file)?;
+        let (mut hosts, intact) = self.read(file)?;
+        let before = hosts.clone();
         for (edit, name) in edits {
             let from = edit.from.as_ref().and_then(|have| have.item.targets());
             if hosts.get(*name) != from {
@@ -141,6 +147,10 @@ impl Targets {
                 Some(jobs) => hosts.insert((*name).clone(), jobs.clone()),
                 None => hosts.remove(*name),
             };
+        }
+        if intact && hosts == before && self.path(file).exists() {
+            // What differs is a silence alone.
+            return Ok(true);
         }
         fence.check()?;
         // An empty file stays: that it goes is an event that Prometheus 2 does not always hear.

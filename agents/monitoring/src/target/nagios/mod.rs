@@ -1,0 +1,132 @@
+//! Nagios 4: object files, `nagios -v`, and the command file.
+//!
+//! The server is told through its command file, and asked through the files that it writes: which generation it has read stands in
+//! its cache of objects, as the alias of a time period of Shoal's, and downtimes stand in its status file. See [`super::objects`] for
+//! what becomes of the files.
+
+mod blame;
+mod live;
+mod render;
+mod settings;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use shoal_agent::{Fault, HostName, command};
+
+use live::Untold;
+use settings::MainConfig;
+pub use settings::NagiosSettings;
+
+use crate::item::Host;
+use crate::name::Name;
+use crate::target::Server;
+use crate::target::objects::{Around, Blame, Dialect, Downtimes, Objects, SETTLES, Tree};
+
+/// How Nagios is given its hosts.
+#[derive(Debug)]
+pub(super) struct Nagios {
+    settings: NagiosSettings,
+}
+
+impl Nagios {
+    /// The target of these settings. Touches nothing yet.
+    ///
+    /// # Errors
+    /// Settings that cannot work.
+    pub(super) fn open(settings: NagiosSettings) -> Result<Objects<Self>, Fault> {
+        settings.verify()?;
+        Ok(Objects::new(Self { settings }))
+    }
+
+    async fn tell(&self, main: &MainConfig, commands: &[String], what: &str) -> Result<(), Fault> {
+        let path = &main.commands;
+        live::tell(path, commands).await.map_err(|untold| match untold {
+            Untold::Down => Fault::new(what, format!("it does not run: nobody reads {}", path.display()))
+                .next("start it; it reads what is there, which was checked, and this is tried again"),
+            Untold::Failed(error) => Fault::new(what, format!("{}: {error}", path.display()))
+                .next("see that the agent's user is in the group that may write there"),
+        })
+    }
+}
+
+impl Dialect for Nagios {
+    const SERVER: Server = Server::Nagios;
+    const NAME: &'static str = "Nagios";
+    const ENDING: &'static str = "cfg";
+    const MARK: &'static str = render::MARK;
+    type Link = MainConfig;
+
+    fn folder(&self) -> &Path {
+        &self.settings.directory
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_secs(self.settings.within)
+    }
+
+    fn tells(&self) -> bool {
+        self.settings.tell
+    }
+
+    fn link(&self) -> Result<MainConfig, Fault> {
+        MainConfig::read(&self.settings.config, self.settings.tell)
+    }
+
+    fn unit(main: &MainConfig) -> u32 {
+        main.unit
+    }
+
+    fn objects(out: &mut String, name: &HostName, host: &Host, around: &Around<'_>) {
+        render::objects(out, name, host, around);
+    }
+
+    fn server_file(mark: Option<&str>, host_groups: &[&Name], service_groups: &[&Name]) -> String {
+        render::server_file(mark, host_groups, service_groups)
+    }
+
+    fn blame(complaint: &str, candidate: &Path) -> BTreeMap<Blame, String> {
+        blame::blame(complaint, candidate)
+    }
+
+    async fn check(
+        &self,
+        main: &MainConfig,
+        tree: &Tree,
+        candidate: &Path,
+    ) -> Result<Result<(), String>, Fault> {
+        let text = main.with(&tree.current(), candidate)?;
+        let file = tree.check_file();
+        let what = || format!("write the file to check, {}", file.display());
+        tree.write_check_file(&text).map_err(|e| Fault::new(what(), e))?;
+        let places = [("{config}", &*file.to_string_lossy())];
+        Ok(command::run(&self.settings.check, &places, self.patience()).await)
+    }
+
+    async fn has_read(&self, main: &MainConfig) -> Result<Option<String>, Fault> {
+        Ok(live::mark(&main.cache))
+    }
+
+    async fn downtimes(&self, main: &MainConfig) -> Option<Downtimes> {
+        live::downtimes(&main.status)
+    }
+
+    async fn reload(&self, main: &MainConfig, leaving: &[&HostName]) -> Result<(), Fault> {
+        let mut commands: Vec<String> = leaving.iter().map(|name| live::no_downtime(name)).collect();
+        commands.push(live::restart());
+        self.tell(main, &commands, "have Nagios read what is new").await
+    }
+
+    async fn rest(
+        &self,
+        main: &MainConfig,
+        begin: &[&HostName],
+        end: &[&HostName],
+    ) -> Result<Option<Duration>, Fault> {
+        let begin = begin.iter().flat_map(|name| live::downtime(name));
+        let commands: Vec<String> = begin.chain(end.iter().map(|name| live::no_downtime(name))).collect();
+        self.tell(main, &commands, "tell Nagios of downtimes").await?;
+        Ok(Some(main.says + SETTLES))
+    }
+}
