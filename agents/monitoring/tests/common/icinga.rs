@@ -209,9 +209,11 @@ impl Icinga {
 
     /// Gives a host a downtime, as an operator would.
     pub(crate) fn give_downtime(&self, host: &str) {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
         let body = json!({"type": "Host", "filter": format!("host.name == \"{host}\""), "author": "ann", "comment": "mine",
-            "start_time": 0, "end_time": 4_000_000_000_u64, "fixed": true});
-        assert_eq!(self.ask("/v1/actions/schedule-downtime", &body).unwrap().len(), 1);
+            "start_time": now, "end_time": now + 3600, "fixed": true});
+        let done = self.ask("/v1/actions/schedule-downtime", &body).unwrap();
+        assert_eq!((done.len(), &done[0]["code"]), (1, &json!(200)), "{done:?}");
     }
 
     /// Every file that `current` leads to, with its text.
