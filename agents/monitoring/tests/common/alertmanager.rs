@@ -51,8 +51,13 @@ impl Alertmanager {
         }
     }
 
+    /// Where it answers.
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
     pub(crate) fn table(&self) -> String {
-        format!("[agent.prometheus.alertmanager]\nserver = 'http://127.0.0.1:{}'\n", self.port)
+        format!("[agent.prometheus.alertmanager]\nserver = '{}'\n", self.url())
     }
 
     fn ask(&self, path: &str, body: Option<Value>) -> Option<Value> {
