@@ -60,12 +60,14 @@ fn monitoring_servers_show_what_the_inventory_says() -> Result<()> {
         Ok(())
     };
     let named = std::env::var_os("SHOAL_FLEET").map(PathBuf::from);
-    let inventory = named.unwrap_or_else(|| repository().join("../shared/data/fedora")).join("inventory.json");
+    let inventory =
+        named.unwrap_or_else(|| repository().join("../shared/data/fedora")).join("inventory.json");
     if !inventory.exists() {
         return skipped("no inventory (SHOAL_FLEET names its folder)");
     }
-    if let Some(missing) =
-        ["nagios4", "icinga2", "prometheus", "promtool"].iter().find(|program| binaries::system(program).is_none())
+    if let Some(missing) = ["nagios4", "icinga2", "prometheus", "promtool"]
+        .iter()
+        .find(|program| binaries::system(program).is_none())
     {
         return skipped(&format!("{missing} is not installed"));
     }
@@ -94,7 +96,8 @@ fn blocks(path: &Path, kind: &str) -> Vec<BTreeMap<String, String>> {
         if line.trim_start_matches("define ") == format!("{kind} {{") {
             let fields = lines.by_ref().take_while(|line| *line != "}");
             let pair = |line: &str| {
-                line.split_once(['\t', '=']).map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
+                line.split_once(['\t', '='])
+                    .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
             };
             found.push(fields.filter_map(pair).collect());
         }
@@ -121,8 +124,16 @@ fn nagios(out: &Path, dir: &Path, expected: &BTreeMap<String, Expected>) -> Resu
     wait::until("what Nagios shows", PATIENCE, || {
         server.alive()?;
         let (is_hosts, is_services) = (shown("hoststatus"), shown("servicestatus"));
-        let differ: Vec<_> = is_hosts.symmetric_difference(&hosts).chain(is_services.symmetric_difference(&services)).collect();
-        ensure!(differ.is_empty(), "{} differ: {:?}", differ.len(), differ.iter().take(5).collect::<Vec<_>>());
+        let differ: Vec<_> = is_hosts
+            .symmetric_difference(&hosts)
+            .chain(is_services.symmetric_difference(&services))
+            .collect();
+        ensure!(
+            differ.is_empty(),
+            "{} differ: {:?}",
+            differ.len(),
+            differ.iter().take(5).collect::<Vec<_>>()
+        );
         Ok(())
     })?;
     // Thresholds are each host's own.
@@ -134,7 +145,11 @@ fn nagios(out: &Path, dir: &Path, expected: &BTreeMap<String, Expected>) -> Resu
         .collect();
     for (host, Expected { processes: (warn, critical), .. }) in expected {
         let command = format!("check_procs!{warn}!{critical}");
-        ensure!(procs.get(host.as_str()) == Some(&&*command), "{host}: {:?}, not {command}", procs.get(host.as_str()));
+        ensure!(
+            procs.get(host.as_str()) == Some(&&*command),
+            "{host}: {:?}, not {command}",
+            procs.get(host.as_str())
+        );
     }
     Ok(())
 }
@@ -144,11 +159,14 @@ fn icinga(out: &Path, expected: &BTreeMap<String, Expected>) -> Result<()> {
     let config: toml::Table = config.parse()?;
     let check = config["agent"]["icinga2"]["check"].as_array().context("check")?;
     let current = out.join("icinga2/shoal/current").display().to_string();
-    let mut words = check.iter().filter_map(toml::Value::as_str).map(|word| word.replace("{candidate}", &current));
+    let mut words =
+        check.iter().filter_map(toml::Value::as_str).map(|word| word.replace("{candidate}", &current));
     let mut command = Command::new(words.next().context("check")?);
     let said = output(command.args(words), &[0])?;
     let services: usize = expected.values().map(|host| host.checks.len()).sum();
-    for line in [format!("Instantiated {} Hosts.", expected.len()), format!("Instantiated {services} Services.")] {
+    for line in
+        [format!("Instantiated {} Hosts.", expected.len()), format!("Instantiated {services} Services.")]
+    {
         ensure!(said.contains(&line), "{line} is not in {said}");
     }
     // What it would check of each, by name.
@@ -176,7 +194,8 @@ fn prometheus(out: &Path, dir: &Path, expected: &BTreeMap<String, Expected>) -> 
     // What it scrapes is other people's: it asks a proxy that nobody runs, and not before an hour.
     let (port, nobody) = (ports::free()?, ports::free()?);
     let text = std::fs::read_to_string(&config)?;
-    let safe = text.replace("  - job_name: ", &format!("  - proxy_url: http://127.0.0.1:{nobody}\n    job_name: "));
+    let safe =
+        text.replace("  - job_name: ", &format!("  - proxy_url: http://127.0.0.1:{nobody}\n    job_name: "));
     ensure!(safe.matches("proxy_url").count() == 2, "{safe}");
     let config = dir.join("prometheus.yml");
     std::fs::write(&config, format!("global: {{scrape_interval: 1h}}\n{safe}"))?;
@@ -198,9 +217,16 @@ fn prometheus(out: &Path, dir: &Path, expected: &BTreeMap<String, Expected>) -> 
         let all = said["data"]["activeTargets"].as_array().context("activeTargets")?;
         let shown: BTreeSet<String> = all
             .iter()
-            .map(|target| format!("{} {}", text(&target["labels"]["job"]), text(&target["labels"]["instance"])))
+            .map(|target| {
+                format!("{} {}", text(&target["labels"]["job"]), text(&target["labels"]["instance"]))
+            })
             .collect();
-        ensure!(shown == targets && all.len() == targets.len(), "{} of {} are there", shown.len(), targets.len());
+        ensure!(
+            shown == targets && all.len() == targets.len(),
+            "{} of {} are there",
+            shown.len(),
+            targets.len()
+        );
         Ok(())
     })?;
     let rules = get(port, "/api/v1/rules")?;

@@ -18,4 +18,4 @@ pub use agent::{Commands, Monitoring};
 pub use item::{Call, Have, Host, Item, Key, Rule, Scrape, Service, Subject, Timing};
 pub use name::{Label, Name, Word};
 pub use spec::{CheckSpec, RuleSpec, Scalar, Scheme, ScrapeSpec, Spec};
-pub use target::{Server, Servers, Settings};
+pub use target::{Server, Servers, Settings, text};

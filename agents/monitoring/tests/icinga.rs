@@ -87,7 +87,10 @@ async fn icinga_checks_what_the_tags_say() {
     assert_eq!(procs["groups"], json!(["system"]));
     let depends = icinga.objects("dependencies");
     let box1 = &depends["web1.example.com!parent-box1.example.com"];
-    assert_eq!((&box1["parent_host_name"], &box1["disable_notifications"]), (&json!("box1.example.com"), &json!(true)));
+    assert_eq!(
+        (&box1["parent_host_name"], &box1["disable_notifications"]),
+        (&json!("box1.example.com"), &json!(true))
+    );
     let load = &depends["web1.example.com!load!needs-procs"];
     assert_eq!((&load["parent_service_name"], &load["states"]), (&json!("procs"), &json!(["OK"])));
     assert_eq!(depends.len(), 3);
@@ -96,11 +99,14 @@ async fn icinga_checks_what_the_tags_say() {
     assert_eq!(told["web1.example.com!load!shoal"]["users"], json!(["ann"]));
     // A change writes one file of hosts, and the mark.
     let before = icinga.files();
-    scratch.apply("{host: web1.example.com, document: {address: 192.0.2.77, site: ams, box: box1.example.com}}").await;
+    scratch
+        .apply("{host: web1.example.com, document: {address: 192.0.2.77, site: ams, box: box1.example.com}}")
+        .await;
     scratch.converge();
     assert_eq!(icinga.objects("hosts")["web1.example.com"]["address"], "192.0.2.77");
     let after = icinga.files();
-    let text = |files: &std::collections::BTreeMap<_, String>| files.values().cloned().collect::<BTreeSet<_>>();
+    let text =
+        |files: &std::collections::BTreeMap<_, String>| files.values().cloned().collect::<BTreeSet<_>>();
     assert_eq!(text(&after).difference(&text(&before)).count(), 2);
     // An edit by hand is undone.
     let (path, made) = after.iter().find(|(_, text)| text.contains("192.0.2.77")).unwrap();
@@ -213,6 +219,27 @@ async fn a_draining_or_paused_host_has_a_downtime_and_a_retired_one_leaves() {
     scratch.converge();
     assert!(!icinga.hosts().contains("web1.example.com"));
     assert!(icinga.files().values().all(|text| !text.contains("web1.")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_password_is_said_and_not_shown() {
+    if !icinga_here("a_refused_password_is_said_and_not_shown") {
+        return;
+    }
+    let (icinga, scratch) = running().await;
+    fs::write(icinga.path("password"), "hunter2\n").unwrap();
+    let before = icinga.objects("hosts");
+    scratch.apply("{host: web2.example.com, document: {address: 192.0.2.99}}").await;
+    let (code, said) = scratch.run(&["--once"]);
+    assert!(code == 1 && said.contains("401") && said.contains("ApiUser"), "{code} {said}");
+    let status = scratch.status().await;
+    for secret in ["hunter2", &data_encoding::BASE64.encode(b"shoal:hunter2")] {
+        assert!(!said.contains(secret) && !status.contains(secret), "{secret}");
+    }
+    assert_eq!(icinga.objects("hosts").keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
+    fs::write(icinga.path("password"), "let me in\n").unwrap();
+    scratch.converge();
+    assert_eq!(icinga.objects("hosts")["web2.example.com"]["address"], "192.0.2.99");
 }
 
 #[tokio::test(flavor = "multi_thread")]

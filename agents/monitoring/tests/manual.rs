@@ -73,9 +73,11 @@ async fn the_examples_for_icinga_run() {
     // The lines of the manual instead of those that it has.
     let user = "object ApiUser \"shoal\"";
     let own = std::fs::read_to_string(icinga.path("icinga2.conf")).unwrap();
-    let own = own.split("if (!globals.contains").next().unwrap().lines().filter(|line| !line.starts_with(user));
+    let own =
+        own.split("if (!globals.contains").next().unwrap().lines().filter(|line| !line.starts_with(user));
     let own: String = own.map(|line| format!("{line}\n")).collect();
-    std::fs::write(icinga.path("icinga2.conf"), own + &block("icinga2.conf").replace(place, &folder)).unwrap();
+    std::fs::write(icinga.path("icinga2.conf"), own + &block("icinga2.conf").replace(place, &folder))
+        .unwrap();
     // Where things are, the manual cannot know; what is called what, it has to.
     let manual = block_with("toml", "[agent.icinga2]");
     let places = ["directory", "url", "ca", "password_file", "check", "[agent.icinga2]"];

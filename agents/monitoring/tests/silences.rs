@@ -63,7 +63,12 @@ async fn nobody_is_told_of_a_host_that_drains_or_is_paused() {
     state(&scratch, "web1", "draining").await;
     scratch.pause(hosts[1], true).await;
     scratch.converge();
-    let all = ["web1.example.com by ann", "web1.example.com by shoal", "web2.example.com by shoal", "web3.example.com by ann"];
+    let all = [
+        "web1.example.com by ann",
+        "web1.example.com by shoal",
+        "web2.example.com by shoal",
+        "web3.example.com by ann",
+    ];
     assert_eq!(alertmanager.silenced(), all);
     assert_eq!(alertmanager.fires(&hosts), [].into());
     assert!(written(&scratch, "web1").contains("\"state\":\"draining\""));
@@ -83,7 +88,9 @@ async fn nobody_is_told_of_a_host_that_drains_or_is_paused() {
     scratch.converge();
     assert_eq!(alertmanager.silenced(), ["web1.example.com by ann", "web3.example.com by ann"]);
     assert_eq!(alertmanager.fires(&hosts), ["web2.example.com".to_owned()].into());
-    assert!(!written(&scratch, "web1").contains("state") && written(&scratch, "web2").contains("192.0.2.22:9100"));
+    assert!(
+        !written(&scratch, "web1").contains("state") && written(&scratch, "web2").contains("192.0.2.22:9100")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -105,13 +112,17 @@ async fn an_alertmanager_that_does_not_answer_is_not_one_without_silences() {
     scratch.apply(&format!("{more}{tag}")).await;
     let (code, said) = scratch.run(&["--once"]);
     assert!(code == 1 && said.contains("does not answer"), "{code} {said}");
-    assert!(written(&scratch, "web1").contains("draining") && !written(&scratch, "web3").contains("draining"));
+    assert!(
+        written(&scratch, "web1").contains("draining") && !written(&scratch, "web3").contains("draining")
+    );
     assert!(written(&scratch, "web2").is_empty() && written(&scratch, "web4").contains("192.0.2.4"));
     alertmanager.again();
     scratch.converge();
     // Of the one that left nothing fires; its silence ends by itself.
     assert_eq!(alertmanager.silenced(), ["web2.example.com by shoal", "web3.example.com by shoal"]);
-    assert!(!written(&scratch, "web1").contains("draining") && written(&scratch, "web3").contains("draining"));
+    assert!(
+        !written(&scratch, "web1").contains("draining") && written(&scratch, "web3").contains("draining")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,7 +136,8 @@ async fn a_silence_is_renewed_before_it_ends_and_made_good() {
     let id = alertmanager.silences()[0]["id"].clone();
     state(&scratch, "web1", "draining").await;
     scratch.converge();
-    let ends = |silence: &serde_json::Value| silence["endsAt"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    let ends =
+        |silence: &serde_json::Value| silence["endsAt"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
     let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(48);
     let [silence] = &alertmanager.silences()[..] else { panic!("{:?}", alertmanager.silences()) };
     assert!(ends(silence) > soon && silence["id"] == id, "{silence}");

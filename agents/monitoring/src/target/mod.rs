@@ -6,6 +6,7 @@ mod nagios;
 mod objects;
 mod prometheus;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -20,7 +21,7 @@ use prometheus::Prometheus;
 pub use prometheus::{AlertmanagerSettings, PrometheusSettings, RulesSettings};
 
 use crate::agent::{Commands, Monitoring};
-use crate::item::Key;
+use crate::item::{Item, Key};
 
 /// A kind of monitoring server. An agent works for one of each at most, and each is a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -198,6 +199,22 @@ impl Servers {
             let why = format!("the configuration of this agent has no table [agent.{unit}]");
             Fault::new(format!("work on {unit}"), why).permanent()
         })
+    }
+}
+
+/// What stands in a server's files of these hosts, as one text: to look at, and to measure. Writes nothing; proportional to them.
+#[must_use]
+pub fn text(server: Server, items: &BTreeMap<HostName, Item>) -> String {
+    let knows = |name: &HostName| items.contains_key(name);
+    let hosts = items.iter().filter_map(|(name, item)| Some((name, &**item.host()?, None)));
+    match server {
+        Server::Nagios => objects::file::<Nagios>(hosts, &objects::Around { unit: 60, knows: &knows }),
+        Server::Icinga2 => objects::file::<Icinga>(hosts, &objects::Around { unit: 1, knows: &knows }),
+        Server::Prometheus => {
+            let targets =
+                items.iter().filter_map(|(name, item)| Some((name.clone(), item.targets()?.clone())));
+            prometheus::text(&targets.collect())
+        }
     }
 }
 

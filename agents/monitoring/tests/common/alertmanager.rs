@@ -79,7 +79,8 @@ impl Alertmanager {
     /// `host by whom` of them.
     pub(crate) fn silenced(&self) -> Vec<String> {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
-        let of = |one: &Value| format!("{} by {}", text(&one["matchers"][0]["value"]), text(&one["createdBy"]));
+        let of =
+            |one: &Value| format!("{} by {}", text(&one["matchers"][0]["value"]), text(&one["createdBy"]));
         let mut all: Vec<String> = self.silences().iter().map(of).collect();
         all.sort();
         all
@@ -87,9 +88,8 @@ impl Alertmanager {
 
     /// Makes a silence, as somebody else would.
     pub(crate) fn silence(&self, host: &str, by: &str, comment: &str, minutes: i64) {
-        let at = |minutes: i64| {
-            (jiff::Timestamp::now() + jiff::SignedDuration::from_mins(minutes)).to_string()
-        };
+        let at =
+            |minutes: i64| (jiff::Timestamp::now() + jiff::SignedDuration::from_mins(minutes)).to_string();
         let body = json!({"matchers": [{"name": "host", "value": host, "isRegex": false}],
             "startsAt": at(0), "endsAt": at(minutes), "createdBy": by, "comment": comment});
         self.ask("silences", Some(body)).unwrap();

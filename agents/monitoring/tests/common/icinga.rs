@@ -70,11 +70,13 @@ impl Icinga {
     pub(crate) fn new() -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let icinga = Self { dir: TempDir::new().unwrap(), child: None, port };
-        for folder in ["lib/certs", "lib/ca", "lib/api/packages", "log", "cache", "run", "spool/tmp", "shoal"] {
+        for folder in ["lib/certs", "lib/ca", "lib/api/packages", "log", "cache", "run", "spool/tmp", "shoal"]
+        {
             fs::create_dir_all(icinga.path(folder)).unwrap();
         }
         let path = |name: &str| icinga.path(name).display().to_string();
-        let (key, csr, cert) = (path("lib/certs/localhost.key"), path("csr"), path("lib/certs/localhost.crt"));
+        let (key, csr, cert) =
+            (path("lib/certs/localhost.key"), path("csr"), path("lib/certs/localhost.crt"));
         icinga.run(&["pki", "new-ca"]);
         icinga.run(&["pki", "new-cert", "--cn", "localhost", "--key", &key, "--csr", &csr]);
         icinga.run(&["pki", "sign-csr", "--csr", &csr, "--cert", &cert]);
@@ -114,7 +116,10 @@ impl Icinga {
             ("PidPath", at("run/pid")),
             ("Concurrency", "2".to_owned()),
         ];
-        places.iter().flat_map(|(name, value)| ["-D".to_owned(), format!("Configuration.{name}={value}")]).collect()
+        places
+            .iter()
+            .flat_map(|(name, value)| ["-D".to_owned(), format!("Configuration.{name}={value}")])
+            .collect()
     }
 
     fn run(&self, args: &[&str]) {
@@ -167,7 +172,16 @@ impl Icinga {
     /// Asks its API, as somebody who may do everything.
     pub(crate) fn ask(&self, path: &str, body: &Value) -> Option<Vec<Value>> {
         let mut command = Command::new("curl");
-        command.args(["-sS", "--max-time", "10", "-u", "test:test", "-H", "Accept: application/json", "--cacert"]);
+        command.args([
+            "-sS",
+            "--max-time",
+            "10",
+            "-u",
+            "test:test",
+            "-H",
+            "Accept: application/json",
+            "--cacert",
+        ]);
         command.arg(self.path("lib/ca/ca.crt"));
         if !body.is_null() {
             command.args(["-X", "POST", "-d", &body.to_string()]);

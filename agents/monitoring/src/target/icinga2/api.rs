@@ -45,7 +45,8 @@ impl Api {
         // What is asked with a body is sent as the API wants it.
         let (sent, over) = if body.is_null() { (method, None) } else { (Method::POST, Some(method)) };
         let text = if body.is_null() { String::new() } else { body.to_string() };
-        let (status, text) = self.https.ask(sent, path, over.as_ref(), text).await.map_err(|no| down(what, no))?;
+        let (status, text) =
+            self.https.ask(sent, path, over.as_ref(), text).await.map_err(|no| down(what, no))?;
         let url = format!("{}{path}", self.https);
         let mut said: Value = serde_json::from_slice(&text).unwrap_or_default();
         // An action that found nothing to do it to is an error of the server's, with an empty list of what it did.

@@ -52,11 +52,12 @@ impl Https {
         for one in CertificateDer::pem_file_iter(ca).map_err(|e| bad(&e))? {
             roots.add(one.map_err(|e| bad(&e))?).map_err(|e| bad(&e))?;
         }
-        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|e| bad(&e))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let tls =
+            rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .map_err(|e| bad(&e))?
+                .with_root_certificates(roots)
+                .with_no_client_auth();
         let wrong = || {
             let why = format!("url {url:?} is not https://HOST:PORT");
             Fault::new("read [agent.icinga2] of the configuration", why).permanent()

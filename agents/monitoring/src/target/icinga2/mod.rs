@@ -85,12 +85,7 @@ impl Dialect for Icinga {
         blame::blame(complaint, candidate)
     }
 
-    async fn check(
-        &self,
-        _: &Option<Api>,
-        _: &Tree,
-        candidate: &Path,
-    ) -> Result<Result<(), String>, Fault> {
+    async fn check(&self, _: &Option<Api>, _: &Tree, candidate: &Path) -> Result<Result<(), String>, Fault> {
         let places = [("{candidate}", &*candidate.to_string_lossy())];
         Ok(command::run(&self.settings.check, &places, self.patience()).await)
     }

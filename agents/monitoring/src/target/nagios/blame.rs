@@ -10,9 +10,8 @@ use crate::target::objects::{Blame, Kind};
 
 /// What a complaint blames, with the line that says so. `candidate` is the folder that was read.
 pub(super) fn blame(complaint: &str, candidate: &Path) -> BTreeMap<Blame, String> {
-    let errors = complaint
-        .lines()
-        .filter(|line| line.starts_with("Error") || line.contains("Duplicate definition"));
+    let errors =
+        complaint.lines().filter(|line| line.starts_with("Error") || line.contains("Duplicate definition"));
     let mut blames = BTreeMap::new();
     for line in errors {
         if let Some(blame) = unknown(line).or_else(|| place(line, candidate)).or_else(|| named(line)) {

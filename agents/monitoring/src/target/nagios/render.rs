@@ -160,4 +160,3 @@ impl AsText for Word {
         self.as_str()
     }
 }
-

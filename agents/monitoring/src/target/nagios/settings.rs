@@ -59,7 +59,6 @@ impl NagiosSettings {
         }
         Ok(())
     }
-
 }
 
 /// What Shoal needs to know of the server's main configuration.
@@ -104,8 +103,7 @@ impl MainConfig {
             ("check_external_commands", "Shoal cannot have it read what is new"),
             ("retain_state_information", "it forgets every downtime when it reads what is new"),
         ];
-        if let Some((name, so)) = needed.into_iter().find(|(name, _)| tell && value(name) != Some("1"))
-        {
+        if let Some((name, so)) = needed.into_iter().find(|(name, _)| tell && value(name) != Some("1")) {
             return Err(Fault::new(what(), format!("{name} is not 1, so {so}"))
                 .next(format!("write {name}=1 there, and start Nagios anew"))
                 .permanent());
@@ -181,6 +179,11 @@ mod tests {
         let why = config.with(Path::new("/other"), Path::new("/next")).unwrap_err().to_string();
         assert!(why.contains("no line cfg_dir=/other"), "{why}");
         fs::write(&path, text.replace("commands=1", "commands=0")).unwrap();
-        assert!(MainConfig::read(&path, true).unwrap_err().to_string().contains("write check_external_commands=1"));
+        assert!(
+            MainConfig::read(&path, true)
+                .unwrap_err()
+                .to_string()
+                .contains("write check_external_commands=1")
+        );
     }
 }

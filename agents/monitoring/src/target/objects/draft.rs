@@ -10,8 +10,8 @@ use std::sync::Arc;
 use shoal_agent::{Fault, HostName};
 
 use super::Dialect;
-use super::known::{Entry, Known};
 use super::file::{self, Around};
+use super::known::{Entry, Known};
 use super::tree::Shard;
 use crate::item::{Host, Timing};
 use crate::name::Name;

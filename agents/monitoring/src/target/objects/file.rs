@@ -53,7 +53,7 @@ impl<'a> Around<'a> {
 }
 
 /// A file of these hosts. What is given as text stands there as it is.
-pub(super) fn file<'a, D: Dialect>(
+pub(in crate::target) fn file<'a, D: Dialect>(
     hosts: impl Iterator<Item = (&'a HostName, &'a Host, Option<&'a str>)>,
     around: &Around<'_>,
 ) -> String {

@@ -30,7 +30,7 @@ use shoal_agent::{Applied, Batch, Edit, Fault, Fence, HostName, Observed, Outcom
 use tokio::sync::Mutex;
 
 pub(super) use draft::{Blame, Kind};
-pub(super) use file::{Around, HEAD};
+pub(super) use file::{Around, HEAD, file};
 use known::Known;
 pub(super) use known::SETTLES;
 pub(super) use tree::Tree;
@@ -144,7 +144,8 @@ impl<D: Dialect> Objects<D> {
 
     /// Whether the server is known to have read this generation, or nobody would tell it to.
     async fn shows(&self, link: &D::Link, generation: &str) -> bool {
-        !self.dialect.tells() || self.dialect.has_read(link).await.is_ok_and(|mark| mark.as_deref() == Some(generation))
+        !self.dialect.tells()
+            || self.dialect.has_read(link).await.is_ok_and(|mark| mark.as_deref() == Some(generation))
     }
 
     pub(super) async fn look(&self) -> Result<Observed<Monitoring>, Fault> {

@@ -41,7 +41,6 @@ impl Shard {
     fn set(self) -> u8 {
         self.0 / SIXTEEN
     }
-
 }
 
 /// Tells one version of a file from another without reading it.

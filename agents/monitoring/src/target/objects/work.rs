@@ -209,4 +209,3 @@ impl<D: Dialect> Work<'_, D> {
 fn millis(span: Duration) -> shoal_agent::Millis {
     span.as_millis().try_into().unwrap_or(shoal_agent::Millis::MAX / 4)
 }
-

@@ -28,6 +28,7 @@ pub use rules::RulesSettings;
 pub use silences::AlertmanagerSettings;
 use silences::Silences;
 use targets::Targets;
+pub(super) use targets::render as text;
 
 use crate::agent::Monitoring;
 use crate::item::{Have, Item, Key, Subject};
@@ -138,7 +139,8 @@ impl Prometheus {
             let Subject::Host(host) = &edit.key.subject else { continue };
             if edit.to.as_ref().is_some_and(Item::rests) {
                 begin.insert(host);
-            } else if edit.from.as_ref().is_some_and(|have| have.downtime == Some(true) || have.item.rests()) {
+            } else if edit.from.as_ref().is_some_and(|have| have.downtime == Some(true) || have.item.rests())
+            {
                 end.insert(host);
             }
         }

@@ -31,7 +31,7 @@ struct Group {
 }
 
 /// What is scraped of each host of a file.
-type Hosts = BTreeMap<HostName, Arc<BTreeMap<Name, Scrape>>>;
+pub(in crate::target) type Hosts = BTreeMap<HostName, Arc<BTreeMap<Name, Scrape>>>;
 
 impl Targets {
     fn path(&self, file: u8) -> PathBuf {
@@ -173,7 +173,7 @@ fn file_of(host: &HostName) -> u8 {
 }
 
 /// The text of a file: one group a line.
-fn render(hosts: &Hosts) -> String {
+pub(in crate::target) fn render(hosts: &Hosts) -> String {
     let mut out = String::from("[");
     for (name, jobs) in hosts {
         for (job, scrape) in &**jobs {

@@ -261,7 +261,11 @@ fn values_become_tags_with_the_hosts_that_have_them() {
         let vars = next["_meta"]["hostvars"][host].as_object_mut().unwrap();
         vars.extend(more.as_object().unwrap().clone());
     };
-    vars(&mut next, "web1", json!({"ports": [80, "443", "6881-6999"], "reachable": true, "checks": {"mail": true, "nrpe": false}}));
+    vars(
+        &mut next,
+        "web1",
+        json!({"ports": [80, "443", "6881-6999"], "reachable": true, "checks": {"mail": true, "nrpe": false}}),
+    );
     vars(&mut next, "web2", json!({"ports": [80], "reachable": false}));
     vars(&mut next, "box1", json!({"ports": 80, "reachable": "yes", "checks": {"mail": true}}));
     let mut db = Db::default();
@@ -274,7 +278,8 @@ fn values_become_tags_with_the_hosts_that_have_them() {
     assert!(first.report.notes.iter().any(|note| note.what.contains("\"6881-6999\" is not a whole number")));
     let tag: shoal_core::TagRecord =
         db.0[&"monitoring/tcp-443".parse::<Key>().unwrap()].value.as_ref().unwrap().to().unwrap();
-    let expected = json!({"checks": {"tcp-443": {"command": "check_tcp", "args": [443, "{name}"]}}, "port": 443});
+    let expected =
+        json!({"checks": {"tcp-443": {"command": "check_tcp", "args": [443, "{name}"]}}, "port": 443});
     assert_eq!(tag.document.value(), expected);
     assert_eq!(db.import(&next, &mapping, false).changes, vec![], "it settles");
     // What cannot be read is not absent; what is gone is.

@@ -11,8 +11,8 @@ use shoal_core::{HostName, Lifecycle, Member, TagName};
 
 use super::inventory::{Inventory, is_vaulted, plain};
 use super::mapping::{Absent, From, Keep, Kind, Mapping, Rename, VARIABLES};
-use super::{Note, each};
 use super::value::convert;
+use super::{Note, each};
 
 /// The name under which a host's owner is kept among its fields; no document field starts with `@`.
 pub(super) const OWNER: &str = "@owner";
