@@ -70,10 +70,13 @@ impl Alertmanager {
         said.status.success().then(|| serde_json::from_slice(&said.stdout).unwrap_or_default())
     }
 
-    /// Its silences that are in force.
+    /// Its silences that are in force, by their names: it lists them in no order.
     pub(crate) fn silences(&self) -> Vec<Value> {
         let all = self.ask("silences", None).unwrap();
-        all.as_array().unwrap().iter().filter(|one| one["status"]["state"] != "expired").cloned().collect()
+        let active = all.as_array().unwrap().iter().filter(|one| one["status"]["state"] != "expired");
+        let mut active: Vec<Value> = active.cloned().collect();
+        active.sort_by_key(|one| one["id"].as_str().unwrap().to_owned());
+        active
     }
 
     /// `host by whom` of them.
