@@ -34,7 +34,8 @@ impl<A: Agent> Context<'_, A> {
         let entry = item.entry.as_ref().filter(|entry| entry.stage == Stage::Made)?;
         let last = entry.last.as_ref()?;
         let marked = self.agent.paused(last).filter(|marked| *marked != **last)?;
-        let stands = item.sight.have().is_some_and(|have| **have == **last);
+        // It may bear the mark already: whoever made it was stopped before that was written down.
+        let stands = item.sight.have().is_some_and(|have| **have == **last || **have == marked);
         // Half of the mark may be there: what was begun is brought to its end.
         let begun = entry.changing && item.want.as_deref() == Some(&marked);
         (stands || begun).then_some(marked)
