@@ -98,7 +98,7 @@ impl Known {
 
     /// What stands in the files from now on.
     pub(super) fn now(&mut self, tree: &Tree, generation: Generation) -> io::Result<()> {
-        self.stamps = tree.shards(&generation)?;
+        self.stamps = tree.follow(&generation, self.generation.as_ref(), std::mem::take(&mut self.stamps))?;
         self.generation = Some(generation);
         self.stray.clear();
         self.unsettled = false;

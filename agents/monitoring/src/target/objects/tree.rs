@@ -129,8 +129,22 @@ impl Tree {
 
     /// The shards of a generation that are there.
     pub(super) fn shards(&self, generation: &Generation) -> io::Result<BTreeMap<Shard, Stamp>> {
-        let mut found = BTreeMap::new();
-        for (&set, name) in &generation.sets {
+        self.follow(generation, None, BTreeMap::new())
+    }
+
+    /// The same, where those of the generation before are known: what is in the same set is the same.
+    pub(super) fn follow(
+        &self,
+        generation: &Generation,
+        before: Option<&Generation>,
+        mut found: BTreeMap<Shard, Stamp>,
+    ) -> io::Result<BTreeMap<Shard, Stamp>> {
+        let is_same = |set: &u8| {
+            let (old, new) = (before.and_then(|before| before.sets.get(set)), generation.sets.get(set));
+            new.is_some() && old == new
+        };
+        found.retain(|shard, _| is_same(&shard.set()));
+        for (&set, name) in generation.sets.iter().filter(|(set, _)| !is_same(set)) {
             for at in 0..SIXTEEN {
                 let shard = Shard(set * SIXTEEN + at);
                 if let Some(stamp) = self.stamp(name, shard)? {
