@@ -78,7 +78,7 @@ impl Agent for Monitoring {
         Ok(match from.host {
             // Prometheus reads its files by itself.
             None => {
-                let mut keys = self.each(&Subject::Server, |server| *server == Server::Nagios);
+                let mut keys = self.each(&Subject::Server, |server| server.checks());
                 if !from.spec.rules.is_empty() {
                     let rules = Subject::Rules(from.tag.clone());
                     keys.extend(self.each(&rules, |server| *server == Server::Prometheus));
@@ -88,7 +88,7 @@ impl Agent for Monitoring {
             Some(_) if from.spec.omit => Vec::new(),
             Some(host) => {
                 let scraped = !from.spec.scrape.is_empty();
-                self.each(&Subject::Host(host.name.clone()), |server| *server == Server::Nagios || scraped)
+                self.each(&Subject::Host(host.name.clone()), |server| server.checks() || scraped)
             }
         })
     }
@@ -104,6 +104,10 @@ impl Agent for Monitoring {
             Subject::Rules(_) => Ok(rules::decide(from)),
             Subject::Host(_) => merge::decide(key.server, from, &self.commands),
         }
+    }
+
+    fn paused(&self, item: &Item) -> Option<Item> {
+        item.paused()
     }
 
     fn made(&self, item: &Item) -> Option<Have> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use shoal_agent::{HostName, TagName};
 
-use crate::name::{Label, Name, Word};
+use crate::name::{Label, Name, PAUSED, STATE, Word};
 use crate::target::Server;
 
 /// Names one item of one server.
@@ -82,6 +82,39 @@ pub struct Scrape {
 }
 
 impl Item {
+    /// The same while a person holds the host as it is: with a downtime and a label. One that drains has both already.
+    pub(crate) fn paused(&self) -> Option<Self> {
+        if self.rests() {
+            return None;
+        }
+        match self {
+            Self::Server | Self::Rules(_) => None,
+            Self::Host(host) => {
+                let mut host = Host::clone(host);
+                host.paused = true;
+                host.labels.insert(Label::state(), Word::paused());
+                Some(Self::Host(Arc::new(host)))
+            }
+            Self::Targets(targets) => {
+                let mut targets = BTreeMap::clone(targets);
+                for scrape in targets.values_mut() {
+                    scrape.labels.insert(STATE.to_owned(), PAUSED.to_owned());
+                }
+                Some(Self::Targets(Arc::new(targets)))
+            }
+        }
+    }
+
+    /// Whether nobody is to be told of it.
+    pub(crate) fn rests(&self) -> bool {
+        match self {
+            Self::Server | Self::Rules(_) => false,
+            Self::Host(host) => host.rests(),
+            // Nobody else says this label.
+            Self::Targets(targets) => targets.values().any(|scrape| scrape.labels.contains_key(STATE)),
+        }
+    }
+
     pub(crate) fn host(&self) -> Option<&Arc<Host>> {
         match self {
             Self::Server | Self::Targets(_) | Self::Rules(_) => None,
@@ -113,6 +146,9 @@ pub struct Host {
     /// It drains: it has a downtime.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub draining: bool,
+    /// A person holds it as it is: it has a downtime.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
     /// How it is seen whether it is up; `None`: it is taken for up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<Call>,
@@ -136,6 +172,11 @@ pub struct Host {
 }
 
 impl Host {
+    /// Whether it has a downtime.
+    pub(crate) fn rests(&self) -> bool {
+        self.draining || self.paused
+    }
+
     /// The other hosts that it names.
     pub(crate) fn others(&self) -> impl Iterator<Item = &HostName> {
         self.parents.iter().chain(&self.depends_on)
@@ -228,7 +269,7 @@ pub struct Have {
     /// It is not as that is made: somebody edited it, or the server has not read it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub odd: bool,
-    /// Whether it has Shoal's downtime; `None`: nothing is known.
+    /// Whether it has Shoal's downtime, or silence; `None`: nothing is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub downtime: Option<bool>,
 }
@@ -242,8 +283,7 @@ impl From<Item> for Have {
 
 impl PartialEq<Item> for Have {
     fn eq(&self, want: &Item) -> bool {
-        let rests = |host: &Arc<Host>| self.downtime.is_none_or(|has| has == host.draining);
-        !self.odd && self.item == *want && want.host().is_none_or(rests)
+        !self.odd && self.item == *want && self.downtime.is_none_or(|has| has == want.rests())
     }
 }
 

@@ -1,7 +1,7 @@
 //! The monitoring agent: host and service checks from tags.
 //!
 //! A tag `monitoring/<name>` says how its members are checked. The pure half ([`Monitoring`]) turns tags and hosts into one
-//! item a host and server; the [`target`] half makes the servers check them: Nagios, and Prometheus. `docs/agents/monitoring.md` is the manual.
+//! item a host and server; the [`target`] half makes the servers check them: Nagios, Icinga and Prometheus. `docs/agents/monitoring.md` is the manual.
 //!
 //! Nothing that stands in the database becomes a command: see [`Word`].
 
@@ -17,5 +17,5 @@ pub mod target;
 pub use agent::{Commands, Monitoring};
 pub use item::{Call, Have, Host, Item, Key, Rule, Scrape, Service, Subject, Timing};
 pub use name::{Label, Name, Word};
-pub use spec::{CheckSpec, RuleSpec, Scheme, ScrapeSpec, Spec, Threshold};
-pub use target::{Server, Servers, Settings};
+pub use spec::{CheckSpec, RuleSpec, Scalar, Scheme, ScrapeSpec, Spec};
+pub use target::{Server, Servers, Settings, text};

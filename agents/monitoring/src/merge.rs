@@ -11,7 +11,7 @@ use shoal_agent::{Blocked, Desired, HostName, Lifecycle, Source};
 
 use crate::agent::Commands;
 use crate::item::{Call, Host, Item, Scrape, Service, Timing};
-use crate::name::{Label, Name, Word};
+use crate::name::{DRAINING, Label, Name, STATE, Word};
 use crate::offer::{Offer, Offered, Scraped, Times};
 use crate::spec::{Scheme, Spec};
 use crate::target::Server;
@@ -39,7 +39,7 @@ pub(crate) fn decide(
         }
     }
     match server {
-        Server::Nagios => merge.host(draining),
+        Server::Nagios | Server::Icinga2 => merge.host(draining),
         Server::Prometheus => {
             let name = from.iter().find_map(Source::host_name).map(ToString::to_string).unwrap_or_default();
             merge.targets(&name, draining)
@@ -161,7 +161,7 @@ impl Merge {
                 .collect();
             all.insert("instance".to_owned(), format!("{name}:{port}"));
             let how = [
-                ("state", draining.then(|| "draining".to_owned())),
+                (STATE, draining.then(|| DRAINING.to_owned())),
                 (
                     "__scheme__",
                     scheme.map(|scheme| if scheme == Scheme::Http { "http" } else { "https" }.to_owned()),
@@ -177,7 +177,7 @@ impl Merge {
         Ok(Desired { item, left_out: self.left_out })
     }
 
-    /// How Nagios checks it.
+    /// How a server checks it that makes checks of its own.
     fn host(self, draining: bool) -> Result<Desired<Item>, Blocked> {
         let mut left_out = self.left_out;
         for (name, who) in self.bare.iter().filter(|(name, _)| !self.services.contains_key(name)) {
@@ -202,12 +202,13 @@ impl Merge {
         };
         let services = self.services.into_iter().map(service).collect();
         let mut labels = bare(self.labels);
-        if let (true, Ok(label), Ok(value)) = (draining, "state".parse(), "draining".parse()) {
-            labels.insert(label, value);
+        if draining {
+            labels.insert(Label::state(), Word::draining());
         }
         let host = Host {
             address,
             draining,
+            paused: false,
             check: self.check.map(|(call, _)| call),
             timing: host_timing,
             groups: self.groups,

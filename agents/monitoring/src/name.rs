@@ -10,6 +10,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+/// The label that says why nobody is told of a host, and its values.
+pub(crate) const STATE: &str = "state";
+/// The host drains.
+pub(crate) const DRAINING: &str = "draining";
+/// A person holds it as it is.
+pub(crate) const PAUSED: &str = "paused";
+
 /// The longest name.
 const MAX_NAME: usize = 100;
 /// The longest word.
@@ -60,6 +67,25 @@ checked! {
 checked! {
     /// The name of a label: small letters (Nagios makes them all large), digits and `_`, not beginning with a digit or with two `_`.
     Label
+}
+
+impl Label {
+    /// `state`.
+    pub(crate) fn state() -> Self {
+        Self(STATE.into())
+    }
+}
+
+impl Word {
+    /// `draining`.
+    pub(crate) fn draining() -> Self {
+        Self(DRAINING.into())
+    }
+
+    /// `paused`.
+    pub(crate) fn paused() -> Self {
+        Self(PAUSED.into())
+    }
 }
 
 impl std::str::FromStr for Name {

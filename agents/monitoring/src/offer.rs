@@ -9,13 +9,13 @@ use shoal_agent::{Host, HostName, Source, pattern};
 
 use crate::agent::Commands;
 use crate::item::Call;
-use crate::name::{Label, Name, Word};
+use crate::name::{Label, Name, STATE, Word};
 use crate::spec::{CheckSpec, MAX_ATTEMPTS, MAX_SECONDS, Scheme, Spec};
 
 /// The most checks of a host, and the most of anything else that is listed.
 const MAX_LISTED: usize = 500;
 /// Labels that the agent gives itself: whether a host drains, and what tells metrics apart.
-const RESERVED: [&str; 4] = ["state", "job", "host", "instance"];
+const RESERVED: [&str; 4] = [STATE, "job", "host", "instance"];
 
 /// What a source says of a host.
 #[derive(Debug)]
@@ -205,8 +205,9 @@ impl Reader<'_> {
         let mut args = Vec::with_capacity(check.args.len());
         for (at, arg) in check.args.iter().enumerate() {
             // A missing argument would move the others to where they mean something else.
+            let arg = arg.to_string();
             let filled =
-                pattern::fill(arg, self.host, own, |value, out| out.push_str(value)).and_then(|filled| {
+                pattern::fill(&arg, self.host, own, |value, out| out.push_str(value)).and_then(|filled| {
                     filled.ok_or_else(|| format!("the host has nothing to put into {arg:?}"))?.parse::<Word>()
                 });
             match filled {

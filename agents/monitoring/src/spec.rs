@@ -80,13 +80,13 @@ pub struct CheckSpec {
     pub command: Option<String>,
     /// Its arguments. Patterns, which know `{warn}` and `{crit}`, too.
     #[serde(default)]
-    pub args: Vec<String>,
+    pub args: Vec<Scalar>,
     /// Beyond this it warns: what `{warn}` stands for.
     #[serde(default)]
-    pub warn: Option<Threshold>,
+    pub warn: Option<Scalar>,
     /// Beyond this it is critical: what `{crit}` stands for.
     #[serde(default)]
-    pub crit: Option<Threshold>,
+    pub crit: Option<Scalar>,
     /// How often it is made, in seconds.
     #[serde(default)]
     #[schemars(range(min = 1, max = MAX_SECONDS))]
@@ -176,10 +176,10 @@ pub enum Scheme {
     Https,
 }
 
-/// A threshold: a number, or text such as `10:20`.
+/// A number, or text such as `10:20`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
-pub enum Threshold {
+pub enum Scalar {
     /// A whole number.
     Whole(u64),
     /// Another number.
@@ -188,7 +188,7 @@ pub enum Threshold {
     Text(String),
 }
 
-impl std::fmt::Display for Threshold {
+impl std::fmt::Display for Scalar {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Whole(number) => write!(f, "{number}"),

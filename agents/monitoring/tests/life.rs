@@ -63,7 +63,7 @@ async fn a_draining_host_has_a_downtime_and_a_retired_one_leaves() {
     nagios.goes_on();
     scratch.converge();
     assert_eq!(nagios.all("host").len(), 4);
-    nagios.tell("DEL_DOWNTIME_BY_HOST_NAME;web1.example.com;;;draining (Shoal)");
+    nagios.tell("DEL_DOWNTIME_BY_HOST_NAME;web1.example.com;;;draining or paused (Shoal)");
     until("no downtime of Shoal's", || !nagios.downtimes().contains("web1.example.com/a"));
     nagios.goes_on();
     scratch.converge();
@@ -79,6 +79,33 @@ async fn a_draining_host_has_a_downtime_and_a_retired_one_leaves() {
     scratch.converge();
     until("it has left", || !nagios.hosts().contains("web2.example.com"));
     assert!(nagios.files().values().all(|(_, text)| !text.contains("web2.")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_host_has_a_downtime_and_changes_no_further() {
+    if !here("a_paused_host_has_a_downtime_and_changes_no_further") {
+        return;
+    }
+    let (nagios, scratch) = running(3).await;
+    scratch.pause("web1.example.com", true).await;
+    scratch.converge();
+    until("downtimes", || nagios.downtimes().len() == 3);
+    assert!(nagios.downtimes().contains("web1.example.com/a"));
+    assert_eq!(nagios.host("web1.example.com")["_STATE"], "paused");
+    // What is said of it meanwhile is planned, and waits; an edit by hand stays.
+    scratch.apply("{host: web1.example.com, document: {address: 192.0.2.99}}").await;
+    scratch.apply("{host: web2.example.com, document: {address: 192.0.2.98}}").await;
+    let (code, said) = scratch.run(&["--once"]);
+    assert!(code == 4 && said.contains("hands off"), "{code} {said}");
+    assert_eq!(nagios.host("web1.example.com")["address"], "192.0.2.1");
+    assert_eq!(nagios.host("web2.example.com")["address"], "192.0.2.98");
+    let (code, said) = scratch.run(&["--plan"]);
+    assert!(code == 4 && said.contains("192.0.2.99") || said.contains("web1.example.com"), "{code} {said}");
+    scratch.pause("web1.example.com", false).await;
+    scratch.converge();
+    until("no downtime", || nagios.downtimes().is_empty());
+    assert_eq!(nagios.host("web1.example.com")["address"], "192.0.2.99");
+    assert!(!nagios.host("web1.example.com").contains_key("_STATE"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Nagios, Prometheus, Scratch, has, here, until};
+use common::{Alertmanager, Icinga, Nagios, Prometheus, Scratch, has, here, icinga_here, until};
 use shoal_monitoring::Settings;
 
 /// The fenced blocks of the manual, with what stands after the fence.
@@ -28,8 +28,10 @@ fn block_with(kind: &str, part: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_examples_for_prometheus_run() {
-    if !has("the_examples_for_prometheus_run", "prometheus") {
-        return;
+    for program in ["prometheus", "prometheus-alertmanager"] {
+        if !has("the_examples_for_prometheus_run", program) {
+            return;
+        }
     }
     let (place, rules) = ("/var/lib/prometheus/shoal", "/var/lib/prometheus/shoal-rules");
     let prometheus =
@@ -40,6 +42,8 @@ async fn the_examples_for_prometheus_run() {
         .replace(place, &folder.display().to_string())
         .replace("127.0.0.1:9104", "127.0.0.1:0")
         .replace("http://127.0.0.1:9090", &prometheus.url());
+    let alertmanager = Alertmanager::start();
+    let toml = toml.replace("http://127.0.0.1:9093", &alertmanager.url());
     let scratch = Scratch::new(&toml);
     scratch.apply(&block_with("yaml", "scrape:")).await;
     scratch.apply(&block_with("yaml", "rules:")).await;
@@ -56,6 +60,44 @@ async fn the_examples_for_prometheus_run() {
     until("the targets", || prometheus.targets().len() == 2);
     let promised = block("rules");
     assert!(prometheus.rules().contains(promised.trim()), "{promised}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_examples_for_icinga_run() {
+    if !icinga_here("the_examples_for_icinga_run") {
+        return;
+    }
+    let mut icinga = Icinga::new();
+    let folder = icinga.path("shoal").display().to_string();
+    let place = "/var/lib/icinga2/shoal";
+    // The lines of the manual instead of those that it has.
+    let user = "object ApiUser \"shoal\"";
+    let own = std::fs::read_to_string(icinga.path("icinga2.conf")).unwrap();
+    let own =
+        own.split("if (!globals.contains").next().unwrap().lines().filter(|line| !line.starts_with(user));
+    let own: String = own.map(|line| format!("{line}\n")).collect();
+    std::fs::write(icinga.path("icinga2.conf"), own + &block("icinga2.conf").replace(place, &folder))
+        .unwrap();
+    // Where things are, the manual cannot know; what is called what, it has to.
+    let manual = block_with("toml", "[agent.icinga2]");
+    let places = ["directory", "url", "ca", "password_file", "check", "[agent.icinga2]"];
+    let place = |line: &&str| places.iter().any(|place| line.starts_with(place));
+    let (gone, left): (Vec<&str>, Vec<&str>) = manual.lines().partition(place);
+    assert_eq!(gone.len(), places.len());
+    assert!(gone.iter().any(|line| line.contains("\"-D\", \"ShoalCurrent={candidate}\"")));
+    let scratch = Scratch::new(&format!("{}{}\n", icinga.table(), left.join("\n")));
+    scratch.apply(&block("yaml")).await;
+    assert_ne!(scratch.run(&["--once"]).0, 0);
+    icinga.start();
+    let (code, said) = scratch.run(&["--once"]);
+    assert!(code == 0 && !said.contains("left out"), "{code} {said}");
+    let promised = block("icinga2 web1.example.com");
+    assert_eq!(promised.split_inclusive("\n}\n").count(), 2);
+    let files = icinga.files();
+    for object in promised.split_inclusive("\n}\n") {
+        assert!(files.values().any(|text| text.contains(object)), "{object}\nis not in\n{files:?}");
+    }
+    assert!(icinga.services().contains("web1.example.com!http"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,6 +146,15 @@ async fn the_examples_and_configurations_run() {
 #[test]
 fn the_configuration_of_rules_is_the_default() {
     let toml = block_with("toml", "[agent.prometheus]").replace("[agent.", "[");
+    let (needed, _) = toml.split_once("# The rest").unwrap();
+    let settings = |text: &str| format!("{:?}", toml::from_str::<Settings>(text).unwrap());
+    assert_eq!(settings(&toml), settings(&format!("{needed}[prometheus.alertmanager]\n")));
+}
+
+/// The same of Icinga.
+#[test]
+fn the_configuration_of_icinga_is_the_default() {
+    let toml = block_with("toml", "[agent.icinga2]").replace("[agent.", "[");
     let (needed, _) = toml.split_once("# The rest").unwrap();
     let settings = |text: &str| format!("{:?}", toml::from_str::<Settings>(text).unwrap());
     assert_eq!(settings(&toml), settings(needed));

@@ -127,6 +127,11 @@ async fn a_change_writes_one_file_and_an_edit_is_undone() {
     let (code, said) = empty.run(&["--once"]);
     assert!(code != 0 && said.contains("One folder, one database"), "{code} {said}");
     assert_eq!(everything(folder.path()), before);
+    // None at all.
+    fs::rename(scratch.path().join("db"), scratch.path().join("away")).unwrap();
+    assert_ne!(scratch.run(&["--once"]).0, 0);
+    assert_eq!(everything(folder.path()), before);
+    fs::rename(scratch.path().join("away"), scratch.path().join("db")).unwrap();
     // And all leave in one commit: a person has to agree.
     scratch.edit(json!([{"edit": "set_members", "tag": "monitoring/web", "members": []}])).await;
     let (code, said) = scratch.run(&["--once"]);

@@ -180,6 +180,9 @@ impl<A: Agent> Laws<A> {
         let mut step = |name: &str, changes: Vec<Change>| life.push((told(name, &changes), changes));
         step("the beginning", self.fleet(FEW));
         step("a host edited", vec![put(&host_key(0), row(0, (self.edited)(0)))]);
+        let pause = format!("pauses/host/{}", host_key(0).trim_start_matches("hosts/"));
+        step("a host paused", vec![put(&pause, json!({"why": "a law"}))]);
+        step("a host resumed", vec![delete(&pause)]);
         step("a member taken out", vec![delete(&self.member_key(1))]);
         step("a host deleted", vec![delete(&self.member_key(2)), delete(&host_key(2))]);
         let (mut from, mut to) = (delete(&host_key(3)), put(&host_key(9), row(3, (self.host)(3))));

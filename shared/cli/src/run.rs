@@ -47,7 +47,9 @@ fn real(cli: Cli) -> Outcome {
         }
         Command::Man(args) => return commands::manual::manual(&mut Out::stdout(cli.output), args),
         // It has an answer also where there is no database to open.
-        Command::Enc(args) => return commands::enc::run(&mut Out::stdout(cli.output), &cli.store, args),
+        Command::Enc(args) => {
+            return commands::enc::run(&mut Out::stdout(cli.output), &cli.store, &cli.access, args);
+        }
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -85,6 +85,15 @@ pub trait Agent: Send + Sync + Sized + 'static {
         None
     }
 
+    /// What an item that stands is changed to while a person holds one of its hosts as it is, from what it was last made as: a mark
+    /// that says so, and nothing else. Given its own answer it says the same, or nothing. By default it stays as it is.
+    ///
+    /// An item that somebody edited is not marked, nor is one of which a tag or the whole agent is paused.
+    fn paused(&self, item: &Self::Item) -> Option<Self::Item> {
+        let _ = item;
+        None
+    }
+
     /// What of an item concerns Shoal, in a target where others write beside it ([`Nature::shared`](crate::Nature::shared)): the
     /// records of two types under one name, say. Whose the part is, the ledger says, unless the answer is [`Seen::Ours`]. Changes
     /// are then made of that part alone. What is in it, is in the way of what is wanted, and is not Shoal's by what is known, the step

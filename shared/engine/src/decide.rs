@@ -344,7 +344,8 @@ impl<A: Agent> Context<'_, A> {
         let agreed =
             item.entry.as_ref().and_then(|e| e.agreed.as_ref()).is_some_and(|d| *d == planned.digest());
         let mut until = None;
-        let held = if let Some(why) = self.paused(item) {
+        let marks = self.only_marks(item, planned.to.as_deref());
+        let held = if let Some(why) = self.paused(item).filter(|_| !marks) {
             Some(format!("paused: {why}"))
         } else if self.tried_too_often(item, &planned) {
             until = Some(now.saturating_add(self.options.retry_most));

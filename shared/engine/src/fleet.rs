@@ -109,6 +109,14 @@ impl Fleet {
         let ours = all.pairs.into_iter().filter(|(tag, _)| tag.namespace() == namespace);
         touched.pairs =
             ours.flat_map(|(tag, hosts)| hosts.into_iter().map(move |h| (tag.clone(), h))).collect();
+        // What an item is may depend on whether its host is paused.
+        let paused = touched.pauses.iter().filter_map(|scope| scope.strip_prefix("host/")?.parse().ok());
+        let paused: Vec<HostName> = paused.collect();
+        for host in paused {
+            let tags = self.view.memberships(host.as_str()).into_iter().map(|(tag, _)| tag);
+            let ours = tags.filter(|tag| tag.namespace() == namespace);
+            touched.pairs.extend(ours.map(|tag| (tag, host.clone())));
+        }
         touched
     }
 
@@ -215,12 +223,16 @@ impl Fleet {
             return None;
         }
         let tag = || self.names(Key::tag(tag)).find_map(|key| self.paused(format!("tag/{key}")));
-        let of_host = |host: &HostName| {
-            let scope =
-                |key: Key| Some(format!("host/{}", key.as_str().strip_prefix(HOSTS)?.strip_prefix('/')?));
-            self.names(Key::host(host)).find_map(|key| self.paused(scope(key)?))
-        };
-        tag().or_else(|| of_host(host?))
+        tag().or_else(|| self.host_pause(host?))
+    }
+
+    /// The same of a host alone.
+    pub(crate) fn host_pause(&self, host: &HostName) -> Option<String> {
+        if self.pauses.is_empty() {
+            return None;
+        }
+        let scope = |key: Key| Some(format!("host/{}", key.as_str().strip_prefix(HOSTS)?.strip_prefix('/')?));
+        self.names(Key::host(host)).find_map(|key| self.paused(scope(key)?))
     }
 
     /// The key, and what it was renamed to since.

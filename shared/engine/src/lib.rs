@@ -16,6 +16,7 @@ mod item;
 mod ledger;
 pub mod model;
 mod options;
+mod paused;
 mod peers;
 mod plain;
 mod plan;

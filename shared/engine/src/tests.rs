@@ -13,6 +13,7 @@ mod ledger;
 mod location;
 mod lost;
 mod ownership;
+mod paused;
 mod proportional;
 mod races;
 mod selection;

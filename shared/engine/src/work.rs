@@ -310,6 +310,7 @@ impl<A: Agent> Engine<A> {
                 return self.reporter.changed();
             }
         };
+        let wanted = ctx.marked(item, wanted);
         item.want = wanted.item.clone();
         item.revision = wanted.revision;
         self.readers.reads(&unit.name, key, &item.reads, &wanted.reads);

@@ -1,18 +1,27 @@
 //! The effectful half: what a monitoring server has, and how to change it.
 
+mod http;
+mod icinga2;
 mod nagios;
+mod objects;
 mod prometheus;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use shoal_agent::{Applied, Batch, Fault, Fence, HostName, Nature, Observed, Scope, Target, Unit};
 
-pub use nagios::{Nagios, NagiosSettings};
-pub use prometheus::{Prometheus, PrometheusSettings, RulesSettings};
+use icinga2::Icinga;
+pub use icinga2::IcingaSettings;
+use nagios::Nagios;
+pub use nagios::NagiosSettings;
+use objects::Objects;
+use prometheus::Prometheus;
+pub use prometheus::{AlertmanagerSettings, PrometheusSettings, RulesSettings};
 
 use crate::agent::{Commands, Monitoring};
-use crate::item::Key;
+use crate::item::{Item, Key};
 
 /// A kind of monitoring server. An agent works for one of each at most, and each is a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -20,6 +29,8 @@ use crate::item::Key;
 pub enum Server {
     /// Nagios 4.
     Nagios,
+    /// Icinga 2.
+    Icinga2,
     /// Prometheus.
     Prometheus,
 }
@@ -30,7 +41,22 @@ impl Server {
     pub fn name(self) -> &'static str {
         match self {
             Self::Nagios => "nagios",
+            Self::Icinga2 => "icinga2",
             Self::Prometheus => "prometheus",
+        }
+    }
+
+    /// Whether it makes checks of its own, of hosts and services.
+    pub(crate) fn checks(self) -> bool {
+        matches!(self, Self::Nagios | Self::Icinga2)
+    }
+
+    /// What Shoal's own folder is for.
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Nagios => "folder of Nagios objects",
+            Self::Icinga2 => "folder of Icinga objects",
+            Self::Prometheus => "folder for Prometheus",
         }
     }
 }
@@ -51,6 +77,9 @@ pub struct Settings {
     /// Nagios 4.
     #[serde(default)]
     pub nagios: Option<NagiosSettings>,
+    /// Icinga 2.
+    #[serde(default)]
+    pub icinga2: Option<IcingaSettings>,
     /// Prometheus.
     #[serde(default)]
     pub prometheus: Option<PrometheusSettings>,
@@ -62,24 +91,26 @@ impl Settings {
     /// # Errors
     /// Settings that cannot work.
     pub fn open(self) -> Result<(Monitoring, Servers), Fault> {
-        let nagios = self.nagios.map(Nagios::open).transpose()?;
-        let prometheus = self.prometheus.map(Prometheus::open).transpose()?;
-        let named =
-            [nagios.is_some().then_some(Server::Nagios), prometheus.is_some().then_some(Server::Prometheus)];
-        let named: Vec<Server> = named.into_iter().flatten().collect();
+        let servers = Servers {
+            nagios: self.nagios.map(Nagios::open).transpose()?,
+            icinga2: self.icinga2.map(Icinga::open).transpose()?,
+            prometheus: self.prometheus.map(Prometheus::open).transpose()?,
+        };
+        let named = servers.named();
         if named.is_empty() {
             return Err(Fault::new("read the configuration", "it names no monitoring server")
-                .next("give it a table [agent.nagios] or [agent.prometheus]: see docs/agents/monitoring.md")
+                .next("give it a table [agent.nagios], [agent.icinga2] or [agent.prometheus]: see docs/agents/monitoring.md")
                 .permanent());
         }
-        Ok((Monitoring::new(named, self.commands), Servers { nagios, prometheus }))
+        Ok((Monitoring::new(named, self.commands), servers))
     }
 }
 
 /// The servers of the configuration. Each is a unit of its own.
 #[derive(Debug)]
 pub struct Servers {
-    nagios: Option<Nagios>,
+    nagios: Option<Objects<Nagios>>,
+    icinga2: Option<Objects<Icinga>>,
     prometheus: Option<Prometheus>,
 }
 
@@ -91,6 +122,7 @@ impl Target<Monitoring> for Servers {
     fn location(&self, unit: &Unit) -> String {
         match self.of(unit) {
             Ok(At::Nagios(nagios)) => nagios.location(),
+            Ok(At::Icinga2(icinga)) => icinga.location(),
             Ok(At::Prometheus(prometheus)) => prometheus.location(),
             // It is refused anyway.
             Err(_) => String::new(),
@@ -99,7 +131,10 @@ impl Target<Monitoring> for Servers {
 
     async fn start(&self) -> Result<(), Fault> {
         if let Some(nagios) = &self.nagios {
-            nagios.prepare();
+            nagios.prepare().await;
+        }
+        if let Some(icinga) = &self.icinga2 {
+            icinga.prepare().await;
         }
         match &self.prometheus {
             Some(prometheus) => prometheus.start().await,
@@ -116,6 +151,7 @@ impl Target<Monitoring> for Servers {
     async fn observe(&self, unit: &Unit, scope: Scope<'_, Key>) -> Result<Observed<Monitoring>, Fault> {
         match self.of(unit)? {
             At::Nagios(nagios) => nagios.look().await,
+            At::Icinga2(icinga) => icinga.look().await,
             At::Prometheus(prometheus) => prometheus.look(scope).await,
         }
     }
@@ -128,6 +164,7 @@ impl Target<Monitoring> for Servers {
     ) -> Result<Applied<Monitoring>, Fault> {
         match self.of(unit)? {
             At::Nagios(nagios) => nagios.change(batch, fence).await,
+            At::Icinga2(icinga) => icinga.change(batch, fence).await,
             At::Prometheus(prometheus) => prometheus.change(batch, fence).await,
         }
     }
@@ -135,15 +172,26 @@ impl Target<Monitoring> for Servers {
 
 /// The server of a unit.
 enum At<'a> {
-    Nagios(&'a Nagios),
+    Nagios(&'a Objects<Nagios>),
+    Icinga2(&'a Objects<Icinga>),
     Prometheus(&'a Prometheus),
 }
 
 impl Servers {
+    fn named(&self) -> Vec<Server> {
+        let there = [
+            (Server::Nagios, self.nagios.is_some()),
+            (Server::Icinga2, self.icinga2.is_some()),
+            (Server::Prometheus, self.prometheus.is_some()),
+        ];
+        there.into_iter().filter_map(|(server, there)| there.then_some(server)).collect()
+    }
+
     /// Refuses the unit of a server that this agent's configuration does not have: the ledger knows it from another.
     fn of(&self, unit: &Unit) -> Result<At<'_>, Fault> {
         let found = match unit.0.as_str() {
             "nagios" => self.nagios.as_ref().map(At::Nagios),
+            "icinga2" => self.icinga2.as_ref().map(At::Icinga2),
             "prometheus" => self.prometheus.as_ref().map(At::Prometheus),
             _ => None,
         };
@@ -151,6 +199,22 @@ impl Servers {
             let why = format!("the configuration of this agent has no table [agent.{unit}]");
             Fault::new(format!("work on {unit}"), why).permanent()
         })
+    }
+}
+
+/// What stands in a server's files of these hosts, as one text: to look at, and to measure. Writes nothing; proportional to them.
+#[must_use]
+pub fn text(server: Server, items: &BTreeMap<HostName, Item>) -> String {
+    let knows = |name: &HostName| items.contains_key(name);
+    let hosts = items.iter().filter_map(|(name, item)| Some((name, &**item.host()?, None)));
+    match server {
+        Server::Nagios => objects::file::<Nagios>(hosts, &objects::Around { unit: 60, knows: &knows }),
+        Server::Icinga2 => objects::file::<Icinga>(hosts, &objects::Around { unit: 1, knows: &knows }),
+        Server::Prometheus => {
+            let targets =
+                items.iter().filter_map(|(name, item)| Some((name.clone(), item.targets()?.clone())));
+            prometheus::text(&targets.collect())
+        }
     }
 }
 

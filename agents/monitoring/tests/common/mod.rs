@@ -3,12 +3,16 @@
 #![allow(dead_code, unused_imports, reason = "each test uses its own part")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "this is test code")]
 
+mod alertmanager;
+mod icinga;
 mod nagios;
 mod prometheus;
 mod scratch;
 
 use std::time::{Duration, Instant};
 
+pub(crate) use alertmanager::Alertmanager;
+pub(crate) use icinga::Icinga;
 pub(crate) use nagios::Nagios;
 pub(crate) use prometheus::Prometheus;
 pub(crate) use scratch::{Daemon, Scratch};
@@ -16,6 +20,15 @@ pub(crate) use scratch::{Daemon, Scratch};
 /// Whether Nagios is here; says so if not.
 pub(crate) fn here(test: &str) -> bool {
     has(test, "nagios4")
+}
+
+/// Whether Icinga 2 is here; says so if not.
+pub(crate) fn icinga_here(test: &str) -> bool {
+    let found = icinga::program().is_some();
+    if !found {
+        println!("SKIPPED: {test}: icinga2 is not installed");
+    }
+    found
 }
 
 /// Whether a program is here; says so if not.

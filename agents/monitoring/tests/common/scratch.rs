@@ -71,7 +71,7 @@ impl Scratch {
 
     /// Converges; nothing may be left to do.
     pub(crate) fn converge(&self) {
-        let (code, said) = self.run(&["--once", "--wait", "30s"]);
+        let (code, said) = self.run(&["--once", "--wait", "90s"]);
         assert_eq!(code, 0, "{said}");
         let (code, said) = self.run(&["--plan"]);
         assert_eq!(code, 0, "{said}");
@@ -80,6 +80,17 @@ impl Scratch {
     /// What the agents of this database say of themselves, as text.
     pub(crate) async fn status(&self) -> String {
         serde_json::to_string(&self.store().await.reports().await.unwrap()).unwrap()
+    }
+
+    /// Holds a host as it is, or no more.
+    pub(crate) async fn pause(&self, host: &str, held: bool) {
+        let key: Key = format!("pauses/host/{host}").parse().unwrap();
+        let edit = if held {
+            Edit::Write { key, value: Document::from(json!({"why": "hands off"})), expect: Expect::Any }
+        } else {
+            serde_json::from_value(json!({"edit": "delete", "key": key})).unwrap()
+        };
+        self.commit(vec![edit]).await;
     }
 
     /// Agrees to what is held of this unit.

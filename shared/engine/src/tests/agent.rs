@@ -84,6 +84,10 @@ impl Agent for Toy {
         let item = (!text.is_empty()).then(|| text.join(";") + self.suffix);
         Ok(Desired { item, left_out })
     }
+    /// Only what says that it can be marked.
+    fn paused(&self, item: &String) -> Option<String> {
+        (item.contains("mark") && !item.ends_with(" paused")).then(|| format!("{item} paused"))
+    }
     /// `@` is the head of its unit.
     fn takes_unit(&self, key: &String, _: &String, to: Option<&String>) -> bool {
         key.ends_with("/@") && to.is_none_or(|to| to.contains("headless"))

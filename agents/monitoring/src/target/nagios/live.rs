@@ -11,11 +11,8 @@ use shoal_agent::HostName;
 use tokio::time::{Instant, sleep};
 
 use super::render::MARK;
+use crate::target::objects::{COMMENT, Downtimes, LASTS};
 
-/// How Shoal's downtimes are told from others.
-pub(super) const COMMENT: &str = "draining (Shoal)";
-/// How long a downtime lasts if nobody ends it, in seconds: a year. One that ends is set again at the next look.
-const LASTS: u64 = 365 * 24 * 3600;
 /// How much of the status file is read at first, from its end.
 const TAIL: u64 = 64 * 1024;
 /// How long the command file may be full.
@@ -95,22 +92,8 @@ pub(super) fn mark(cache: &Path) -> Option<String> {
     None
 }
 
-/// Waits until the server has read what bears this mark, or none.
-pub(super) async fn has_read(cache: &Path, wanted: Option<&str>, within: Duration) -> bool {
-    let end = Instant::now() + within;
-    loop {
-        if mark(cache).as_deref() == wanted {
-            return true;
-        }
-        if Instant::now() >= end {
-            return false;
-        }
-        sleep(Duration::from_millis(20)).await;
-    }
-}
-
 /// The hosts with Shoal's downtime, and when the server said so; nothing is known if it says nothing.
-pub(super) fn downtimes(status: &Path) -> Option<(BTreeSet<HostName>, SystemTime)> {
+pub(super) fn downtimes(status: &Path) -> Option<Downtimes> {
     let mut file = fs::File::open(status).ok()?;
     let meta = file.metadata().ok()?;
     let said = meta.modified().ok()?;

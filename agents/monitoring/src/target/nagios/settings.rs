@@ -22,6 +22,9 @@ pub struct NagiosSettings {
     /// How long, in seconds, the check may take, and the server to read what is new.
     #[serde(default = "NagiosSettings::within")]
     pub within: u64,
+    /// Whether the server is told to read what is new, and of downtimes. `false`: files are checked and put in place, and that is all.
+    #[serde(default = "NagiosSettings::tell")]
+    pub tell: bool,
 }
 
 impl NagiosSettings {
@@ -35,6 +38,10 @@ impl NagiosSettings {
 
     fn within() -> u64 {
         30
+    }
+
+    fn tell() -> bool {
+        true
     }
 
     pub(super) fn verify(&self) -> Result<(), Fault> {
@@ -52,15 +59,11 @@ impl NagiosSettings {
         }
         Ok(())
     }
-
-    pub(super) fn patience(&self) -> Duration {
-        Duration::from_secs(self.within)
-    }
 }
 
 /// What Shoal needs to know of the server's main configuration.
 #[derive(Clone, Debug)]
-pub(super) struct MainConfig {
+pub(in crate::target) struct MainConfig {
     lines: Vec<String>,
     folder: PathBuf,
     /// Where it takes commands from outside.
@@ -76,7 +79,7 @@ pub(super) struct MainConfig {
 }
 
 impl MainConfig {
-    pub(super) fn read(path: &Path) -> Result<Self, Fault> {
+    pub(super) fn read(path: &Path, tell: bool) -> Result<Self, Fault> {
         let what = || format!("read the configuration of Nagios, {}", path.display());
         let text = fs::read_to_string(path).map_err(|e| {
             Fault::new(what(), e)
@@ -100,7 +103,7 @@ impl MainConfig {
             ("check_external_commands", "Shoal cannot have it read what is new"),
             ("retain_state_information", "it forgets every downtime when it reads what is new"),
         ];
-        if let Some((name, so)) = needed.into_iter().find(|(name, _)| value(name) != Some("1")) {
+        if let Some((name, so)) = needed.into_iter().find(|(name, _)| tell && value(name) != Some("1")) {
             return Err(Fault::new(what(), format!("{name} is not 1, so {so}"))
                 .next(format!("write {name}=1 there, and start Nagios anew"))
                 .permanent());
@@ -168,7 +171,7 @@ mod tests {
         let text = "# cfg_dir=/x\ncommand_file=/v/cmd\nstatus_file=/v/status\nobject_cache_file=var/cache\n\
                     check_external_commands=1\nretain_state_information=1\ninterval_length=30\ncfg_dir=/shoal/current/\ncfg_file=own.cfg\n";
         fs::write(&path, text).unwrap();
-        let config = MainConfig::read(&path).unwrap();
+        let config = MainConfig::read(&path, true).unwrap();
         assert_eq!((config.unit, config.cache.clone()), (30, dir.path().join("var/cache")));
         let made = config.with(Path::new("/shoal/current"), Path::new("/shoal/next")).unwrap();
         let own = format!("cfg_dir=/shoal/next\ncfg_file={}\n", dir.path().join("own.cfg").display());
@@ -176,6 +179,11 @@ mod tests {
         let why = config.with(Path::new("/other"), Path::new("/next")).unwrap_err().to_string();
         assert!(why.contains("no line cfg_dir=/other"), "{why}");
         fs::write(&path, text.replace("commands=1", "commands=0")).unwrap();
-        assert!(MainConfig::read(&path).unwrap_err().to_string().contains("write check_external_commands=1"));
+        assert!(
+            MainConfig::read(&path, true)
+                .unwrap_err()
+                .to_string()
+                .contains("write check_external_commands=1")
+        );
     }
 }

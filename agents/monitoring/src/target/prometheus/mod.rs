@@ -5,26 +5,33 @@
 //!
 //! **Stopped anywhere**, the next look tells the truth: it reads the files, and asks the server whether it read its rules since they were written.
 //!
+//! **Silences** of hosts that drain or are paused stand in Alertmanager ([`silences`]) and are changed before the files: a host whose silence could not be
+//! changed stays as it was, and is tried again.
+//!
 //! **Fencing**: a file checks no number. No file is replaced after the claim's end.
 
 mod endpoint;
 mod rules;
+mod silences;
 mod targets;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use shoal_agent::{Applied, Batch, Fault, Fence, Observed, Scope, owner};
+use shoal_agent::{Applied, Batch, Fault, Fence, HostName, Observed, Outcome, Scope, Seen, owner};
 
 use endpoint::Endpoint;
 use rules::Rules;
 pub use rules::RulesSettings;
+pub use silences::AlertmanagerSettings;
+use silences::Silences;
 use targets::Targets;
+pub(super) use targets::render as text;
 
 use crate::agent::Monitoring;
-use crate::item::Key;
+use crate::item::{Have, Item, Key, Subject};
 
 /// `[agent.prometheus]` in the node's configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -38,14 +45,18 @@ pub struct PrometheusSettings {
     /// Alert rules; without it, none are written.
     #[serde(default)]
     pub rules: Option<RulesSettings>,
+    /// Where hosts that drain or are paused are silenced; nowhere.
+    #[serde(default)]
+    pub alertmanager: Option<AlertmanagerSettings>,
 }
 
 /// A Prometheus server.
 #[derive(Debug)]
-pub struct Prometheus {
+pub(super) struct Prometheus {
     targets: Targets,
     endpoint: Option<Endpoint>,
     rules: Option<Rules>,
+    silences: Option<Silences>,
 }
 
 impl Prometheus {
@@ -53,8 +64,8 @@ impl Prometheus {
     ///
     /// # Errors
     /// Settings that cannot work.
-    pub fn open(settings: PrometheusSettings) -> Result<Self, Fault> {
-        let PrometheusSettings { directory, listen, rules } = settings;
+    pub(super) fn open(settings: PrometheusSettings) -> Result<Self, Fault> {
+        let PrometheusSettings { directory, listen, rules, alertmanager } = settings;
         let relative =
             !directory.is_absolute() || rules.as_ref().is_some_and(|rules| !rules.directory.is_absolute());
         if relative || rules.as_ref().is_some_and(|rules| rules.directory == directory) {
@@ -66,6 +77,7 @@ impl Prometheus {
             targets: Targets { directory },
             endpoint: listen.map(Endpoint::new),
             rules: rules.map(Rules::open).transpose()?,
+            silences: alertmanager.map(Silences::open).transpose()?,
         })
     }
 
@@ -89,6 +101,9 @@ impl Prometheus {
     pub(super) async fn look(&self, scope: Scope<'_, Key>) -> Result<Observed<Monitoring>, Fault> {
         let mut seen = BTreeMap::new();
         self.targets.look(scope, &mut seen)?;
+        if let Some(silences) = &self.silences {
+            look_at(silences, &mut seen).await;
+        }
         if let Some(rules) = &self.rules {
             rules.look(&mut seen).await?;
         }
@@ -105,9 +120,62 @@ impl Prometheus {
         for folder in folders.into_iter().flatten() {
             claim(folder, fence)?;
         }
-        let mut each = self.targets.change(batch, fence);
+        let (mut each, stays) = self.silence(batch).await;
+        each.extend(self.targets.change(batch, &stays, fence));
         each.extend(Rules::change(self.rules.as_ref(), batch, fence).await);
         Ok(Applied { each, facts: Vec::new() })
+    }
+}
+
+impl Prometheus {
+    /// Silences hosts, or ends that. Answers what became of those for which it failed: the hosts that stay as they are.
+    async fn silence<'b>(
+        &self,
+        batch: &'b Batch<Monitoring>,
+    ) -> (Vec<(Key, Outcome)>, BTreeSet<&'b HostName>) {
+        let (mut begin, mut end) = (BTreeSet::new(), BTreeSet::new());
+        let Some(silences) = &self.silences else { return (Vec::new(), begin) };
+        for edit in &batch.changes {
+            let Subject::Host(host) = &edit.key.subject else { continue };
+            if edit.to.as_ref().is_some_and(Item::rests) {
+                begin.insert(host);
+            } else if edit.from.as_ref().is_some_and(|have| have.downtime == Some(true) || have.item.rests())
+            {
+                end.insert(host);
+            }
+        }
+        if begin.is_empty() && end.is_empty() {
+            return (Vec::new(), begin);
+        }
+        let Err(fault) = silences.set(&begin, &end).await else { return (Vec::new(), BTreeSet::new()) };
+        let mut each = Vec::new();
+        let mut stays = BTreeSet::new();
+        for edit in &batch.changes {
+            let Subject::Host(host) = &edit.key.subject else { continue };
+            let concerned = begin.contains(host) || end.contains(host);
+            // One that leaves, leaves: nothing fires of it any more, and its silence ends by itself.
+            if concerned && edit.to.is_some() {
+                each.push((edit.key.clone(), Outcome::Failed(fault.clone())));
+                stays.insert(host);
+            }
+        }
+        (each, stays)
+    }
+}
+
+/// Adds of each host whether it is silenced. Where that is not known, hosts that are to be silenced are not as they should be.
+async fn look_at(silences: &Silences, seen: &mut BTreeMap<Key, Seen<Have>>) {
+    let all = silences.all().await;
+    if let Err(fault) = &all {
+        tracing::warn!("{fault}");
+    }
+    for (key, seen) in seen {
+        let (Subject::Host(host), Seen::Ours(have)) = (&key.subject, seen) else { continue };
+        let rests = have.item.rests();
+        match &all {
+            Ok(all) => have.downtime = Some(silences::has(all, host, rests)),
+            Err(_) => have.odd |= rests,
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use super::open_to_readers;
 use crate::agent::Monitoring;
 use crate::item::{Have, Item, Key, Rule, Subject};
 use crate::name::Name;
-use crate::target::Server;
+use crate::target::{Server, http};
 
 /// How often a candidate is mended and checked again before it is given up.
 const ROUNDS: usize = 16;
@@ -36,11 +36,18 @@ pub struct RulesSettings {
     /// Where the server answers, and may be told to read its rules (`--web.enable-lifecycle`).
     #[serde(default = "RulesSettings::server")]
     pub server: String,
+    /// Whether the server is told. `false`: files are checked and put in place, and that is all.
+    #[serde(default = "RulesSettings::tell")]
+    pub tell: bool,
 }
 
 impl RulesSettings {
     fn check() -> Vec<String> {
         ["promtool", "check", "rules", "{file}"].map(str::to_owned).into()
+    }
+
+    fn tell() -> bool {
+        true
     }
 
     fn server() -> String {
@@ -91,7 +98,7 @@ impl Rules {
         let folder = self.directory();
         let fault =
             |e: std::io::Error| Fault::new(format!("look into the folder of rules {}", folder.display()), e);
-        let read_at = self.read_at().await;
+        let read_at = if self.settings.tell { self.read_at().await } else { None };
         for entry in fs::read_dir(folder).map_err(fault)? {
             let entry = entry.map_err(fault)?;
             let name = entry.file_name();
@@ -115,14 +122,8 @@ impl Rules {
     /// When the server last read its configuration with success. Its metrics say it more exactly than its API, which has whole seconds.
     async fn read_at(&self) -> Option<SystemTime> {
         let url = format!("{}/metrics", self.settings.server);
-        let mut answer = self.http.get(url).send().await.ok()?.error_for_status().ok()?;
-        let mut body = Vec::new();
-        while let Some(part) = answer.chunk().await.ok()? {
-            body.extend_from_slice(&part);
-            if body.len() > MAX_ANSWER {
-                return None;
-            }
-        }
+        let answer = self.http.get(url).send().await.ok()?.error_for_status().ok()?;
+        let body = http::body(answer, MAX_ANSWER).await.ok()?;
         let text = String::from_utf8_lossy(&body);
         let value = text.lines().find_map(|line| line.strip_prefix(READ_AT)?.strip_prefix(' '))?;
         let seconds = Duration::try_from_secs_f64(value.trim().parse().ok()?).ok()?;
@@ -161,7 +162,7 @@ impl Rules {
                 Err(fault) => each.push((edit.key.clone(), Outcome::Failed(fault))),
             }
         }
-        if let (Some(rules), false) = (rules, written.is_empty())
+        if let (Some(rules), false) = (rules.filter(|rules| rules.settings.tell), written.is_empty())
             && let Err(fault) = rules.reload().await
         {
             let fault = rules.put_back(&written, fault, fence).await;
@@ -238,7 +239,7 @@ impl Rules {
     async fn reload(&self) -> Result<(), Fault> {
         let url = format!("{}/-/reload", self.settings.server);
         let what = || "have Prometheus read its rules";
-        let answer = self.http.post(&url).send().await.map_err(|e| Fault::new(what(), reason(&e)))?;
+        let answer = self.http.post(&url).send().await.map_err(|e| Fault::new(what(), http::reason(&e)))?;
         let status = answer.status();
         if status.is_success() {
             return Ok(());
@@ -310,15 +311,4 @@ fn blamed(line: &str) -> Option<(Name, String)> {
     let (_, rest) = rest.split_once(", \"")?;
     let (name, said) = rest.split_once('"')?;
     Some((name.parse().ok()?, format!("{name}{said}")))
-}
-
-/// What an error of the client says, with what it comes from.
-fn reason(error: &reqwest::Error) -> String {
-    let mut said = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        said += &format!(": {error}");
-        source = error.source();
-    }
-    said
 }

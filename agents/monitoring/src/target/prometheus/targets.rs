@@ -24,14 +24,30 @@ pub(super) struct Targets {
 const FILES: u8 = 64;
 
 /// A group of targets as Prometheus reads it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 struct Group {
     targets: [String; 1],
     labels: BTreeMap<String, String>,
 }
 
+/// The same, to be written: without copies of what it is made from.
+#[derive(Serialize)]
+struct Line<'a> {
+    targets: [&'a str; 1],
+    labels: Labels<'a>,
+}
+
+/// Labels, by their names.
+struct Labels<'a>(&'a [(&'a str, &'a str)]);
+
+impl Serialize for Labels<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().copied())
+    }
+}
+
 /// What is scraped of each host of a file.
-type Hosts = BTreeMap<HostName, Arc<BTreeMap<Name, Scrape>>>;
+pub(in crate::target) type Hosts = BTreeMap<HostName, Arc<BTreeMap<Name, Scrape>>>;
 
 impl Targets {
     fn path(&self, file: u8) -> PathBuf {
@@ -102,11 +118,16 @@ impl Targets {
         }
     }
 
-    /// Makes the changes of hosts; what became of each.
-    pub(super) fn change(&self, batch: &Batch<Monitoring>, fence: &Fence) -> Vec<(Key, Outcome)> {
+    /// Makes the changes of hosts, but of those that stay; what became of each.
+    pub(super) fn change(
+        &self,
+        batch: &Batch<Monitoring>,
+        stays: &BTreeSet<&HostName>,
+        fence: &Fence,
+    ) -> Vec<(Key, Outcome)> {
         let mut by_file: BTreeMap<u8, Vec<(&Edit<Monitoring>, &HostName)>> = BTreeMap::new();
         for edit in &batch.changes {
-            if let Some(name) = host(&edit.key) {
+            if let Some(name) = host(&edit.key).filter(|name| !stays.contains(name)) {
                 by_file.entry(file_of(name)).or_default().push((edit, name));
             }
         }
@@ -129,7 +150,8 @@ impl Targets {
         edits: &[(&Edit<Monitoring>, &HostName)],
         fence: &Fence,
     ) -> Result<bool, Fault> {
-        let (mut hosts, _) = self.read(file)?;
+        let (mut hosts, intact) = self.read(file)?;
+        let before = hosts.clone();
         for (edit, name) in edits {
             let from = edit.from.as_ref().and_then(|have| have.item.targets());
             if hosts.get(*name) != from {
@@ -141,6 +163,10 @@ impl Targets {
                 Some(jobs) => hosts.insert((*name).clone(), jobs.clone()),
                 None => hosts.remove(*name),
             };
+        }
+        if intact && hosts == before && self.path(file).exists() {
+            // What differs is a silence alone.
+            return Ok(true);
         }
         fence.check()?;
         // An empty file stays: that it goes is an event that Prometheus 2 does not always hear.
@@ -163,23 +189,22 @@ fn file_of(host: &HostName) -> u8 {
 }
 
 /// The text of a file: one group a line.
-fn render(hosts: &Hosts) -> String {
-    let mut out = String::from("[");
+pub(in crate::target) fn render(hosts: &Hosts) -> String {
+    let mut out = b"[".to_vec();
     for (name, jobs) in hosts {
         for (job, scrape) in &**jobs {
-            let mut labels = scrape.labels.clone();
-            labels.insert("host".to_owned(), name.to_string());
-            labels.insert("job".to_owned(), job.to_string());
-            out.push_str(if out.len() == 1 { "\n" } else { ",\n" });
+            out.extend_from_slice(if out.len() == 1 { b"\n" } else { b",\n" });
+            let own = [("host", name.as_str()), ("job", job.as_str())];
+            let labels = scrape.labels.iter().map(|(label, value)| (label.as_str(), value.as_str()));
+            let mut labels: Vec<(&str, &str)> = labels.chain(own).collect();
+            labels.sort_unstable();
             // Nothing in it can fail: text alone.
-            out.push_str(
-                &serde_json::to_string(&Group { targets: [scrape.target.clone()], labels })
-                    .unwrap_or_default(),
-            );
+            let _ =
+                serde_json::to_writer(&mut out, &Line { targets: [&scrape.target], labels: Labels(&labels) });
         }
     }
-    out.push_str("\n]\n");
-    out
+    out.extend_from_slice(b"\n]\n");
+    String::from_utf8(out).unwrap_or_default()
 }
 
 /// Reads a file back. What is no group of Shoal's is not there: what it was is written anew.

@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use jiff::Timestamp;
 use shoal_core::{HostName, View};
-use shoal_hostdb::{OpenError, reading};
+use shoal_hostdb::{Access, OpenError, reading};
 use shoal_store::StoreError;
 
 use self::cache::{Cache, Of};
@@ -36,7 +36,7 @@ enum Asked {
     Silent(String),
 }
 
-pub(crate) fn run(out: &mut Out, store: &str, args: &Enc) -> Outcome {
+pub(crate) fn run(out: &mut Out, store: &str, access: &Access, args: &Enc) -> Outcome {
     let host: HostName =
         args.node.parse().map_err(|bad: shoal_core::BadName| Failure::Missing(bad.to_string()))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -45,7 +45,7 @@ pub(crate) fn run(out: &mut Out, store: &str, args: &Enc) -> Outcome {
         .context("cannot start the runtime")?;
     let asked = runtime.block_on(async {
         let late = |_| Ok(Asked::Silent(format!("no answer within {}", shown(args.deadline))));
-        tokio::time::timeout(args.deadline, ask(store, args, &host)).await.unwrap_or_else(late)
+        tokio::time::timeout(args.deadline, ask(store, access, args, &host)).await.unwrap_or_else(late)
     });
     // Who was asked may hang for long, and is not waited for.
     runtime.shutdown_background();
@@ -80,11 +80,11 @@ pub(crate) fn run(out: &mut Out, store: &str, args: &Enc) -> Outcome {
 }
 
 /// Asks the database.
-async fn ask(store: &str, args: &Enc, host: &HostName) -> Outcome<Asked> {
+async fn ask(store: &str, access: &Access, args: &Enc, host: &HostName) -> Outcome<Asked> {
     if let Err(gone) = there(store) {
         return Ok(Asked::Silent(report(&gone).unwrap_or_default()));
     }
-    let open = match shoal_hostdb::open_existing(store).await {
+    let open = match shoal_hostdb::open_existing(store, access).await {
         Ok(open) => open,
         Err(error @ OpenError::Store { .. }) => {
             return Ok(Asked::Silent(report(&error.into()).unwrap_or_default()));

@@ -23,6 +23,11 @@
 //!   - tag: dns/example.com
 //!     document: {…}
 //!     members: ["@tags/web", "select: has(host.address)"]
+//! each:                            # tags of the values that a variable has, one for each, with the hosts that have it
+//!   - from: {var: tcp_ports, as: integer}    # one value, a list, or a map of names of which those count that are true
+//!     only: monitored                        # only of hosts of which this variable is true
+//!     tag: monitoring/tcp-{value}
+//!     document: {checks: {"tcp-{value}": {command: check_tcp, args: ["{value}"]}}}
 //! ```
 //!
 //! Unknown words in the file are errors, with their place. What an inventory's *data* holds is never one.
@@ -53,6 +58,9 @@ pub struct Mapping {
     /// Tags to make beside the groups.
     #[serde(default)]
     pub tags: Vec<Tag>,
+    /// Tags to make of the values that hosts have.
+    #[serde(default)]
+    pub each: Vec<Each>,
 }
 
 /// How groups become tags.
@@ -222,6 +230,10 @@ fn short<'de, D: Deserializer<'de>>(from: D) -> Result<Option<From>, D::Error> {
     Short.deserialize(from).map(Some)
 }
 
+fn long<'de, D: Deserializer<'de>>(from: D) -> Result<From, D::Error> {
+    Short.deserialize(from)
+}
+
 fn shorts<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, From>, D::Error> {
     struct Fields;
     impl<'de> Visitor<'de> for Fields {
@@ -334,6 +346,23 @@ pub struct Tag {
     pub members: Vec<Member>,
 }
 
+/// A tag for each value that a variable has, with the hosts that have it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Each {
+    /// Where the values come from. A map says of each name whether it is meant.
+    #[serde(deserialize_with = "long")]
+    pub from: From,
+    /// Only hosts of which this variable is true.
+    #[serde(default)]
+    pub only: Option<String>,
+    /// The tag's name; `{value}` stands for the value.
+    pub tag: String,
+    /// What it says, with `{value}` in it.
+    #[serde(default)]
+    pub document: Map<String, Value>,
+}
+
 impl Mapping {
     /// Reads a mapping file.
     ///
@@ -350,6 +379,12 @@ impl Mapping {
         if mapping.hosts.variables != Keep::None && mapping.hosts.fields.contains_key(VARIABLES) {
             let why = format!("hosts.variables: a field is called {VARIABLES}, too: give it another name");
             return Err(ImportError::Mapping(why));
+        }
+        if let Some(each) = mapping.each.iter().find(|each| !each.tag.contains("{value}")) {
+            return Err(ImportError::Mapping(format!(
+                "each: {} has no {{value}}, so all values would make one tag; write it under tags",
+                each.tag
+            )));
         }
         Ok(mapping)
     }
@@ -395,6 +430,8 @@ tags: [{tag: dns/example.com, document: {ttl: 300}, members: ['@tags/web', 'sele
             ("name: x\nhosts: {fields: {'@owner': b}}", "@owner"),
             ("name: x\nhosts: {variables: some}", "none, all, or a list"),
             ("name: x\nhosts: {variables: all, fields: {variables: b}}", "another name"),
+            ("name: x\neach: [{from: ports, tag: a/b}]", "{value}"),
+            ("name: x\neach: [{from: {vra: b}, tag: 'a/{value}'}]", "vra"),
         ] {
             let error = Mapping::parse(bad).unwrap_err().to_string();
             assert!(error.contains(word), "{bad}: {error}");

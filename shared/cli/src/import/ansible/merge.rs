@@ -153,11 +153,9 @@ impl<'a> Merge<'a> {
         if written {
             self.line(if fresh { '+' } else { '~' }, key.as_str(), said);
         }
-        self.memberships(name, &before.groups, &want.groups);
-        self.mark(
-            name.as_str(),
-            Mark { fields: owned, groups: want.groups.clone(), members: BTreeSet::new() },
-        )
+        let groups = want.groups(&before.groups);
+        self.memberships(name, &before.groups, &groups);
+        self.mark(name.as_str(), Mark { fields: owned, groups, members: BTreeSet::new() })
     }
 
     fn memberships(&mut self, host: &HostName, before: &BTreeSet<TagName>, now: &BTreeSet<TagName>) {

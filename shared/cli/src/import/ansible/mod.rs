@@ -9,6 +9,7 @@
 //! ([`rows::read`](super::rows::read) of [`Reading::ranges`]) and answers the edits of one proposal, with the precondition that each
 //! row is as it was read. A caller that loses a race reads again.
 
+mod each;
 mod edits;
 mod inventory;
 mod mapping;

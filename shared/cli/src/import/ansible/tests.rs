@@ -244,3 +244,46 @@ fn variables_are_kept_as_they_are_but_for_secrets() {
     assert_eq!(kept("[mem, db_password, key, other]"), (named, 1));
     assert_eq!(kept("none"), (json!({"memory": memory}), 0));
 }
+
+#[test]
+fn values_become_tags_with_the_hosts_that_have_them() {
+    let mapping = format!(
+        "{MAPPING}each:
+  - from: {{var: ports, as: integer}}
+    only: reachable
+    tag: monitoring/tcp-{{value}}
+    document: {{checks: {{'tcp-{{value}}': {{command: check_tcp, args: ['{{value}}', '{{name}}']}}}}, port: '{{value}}'}}
+  - {{from: checks, tag: 'monitoring/{{value}}'}}
+"
+    );
+    let mut next = inventory();
+    let vars = |next: &mut Value, host: &str, more: Value| {
+        let vars = next["_meta"]["hostvars"][host].as_object_mut().unwrap();
+        vars.extend(more.as_object().unwrap().clone());
+    };
+    vars(
+        &mut next,
+        "web1",
+        json!({"ports": [80, "443", "6881-6999"], "reachable": true, "checks": {"mail": true, "nrpe": false}}),
+    );
+    vars(&mut next, "web2", json!({"ports": [80], "reachable": false}));
+    vars(&mut next, "box1", json!({"ports": 80, "reachable": "yes", "checks": {"mail": true}}));
+    let mut db = Db::default();
+    let first = db.import(&next, &mapping, false);
+    let own = |names: &[&str]| -> BTreeSet<String> { names.iter().map(|name| (*name).to_owned()).collect() };
+    let tags = db.tags("monitoring");
+    assert_eq!(tags["web1.example.com"], own(&["mail", "tcp-80", "tcp-443"]));
+    assert_eq!(tags["box1.example.com"], own(&["mail", "tcp-80"]));
+    assert!(!tags.contains_key("web2.example.com"));
+    assert!(first.report.notes.iter().any(|note| note.what.contains("\"6881-6999\" is not a whole number")));
+    let tag: shoal_core::TagRecord =
+        db.0[&"monitoring/tcp-443".parse::<Key>().unwrap()].value.as_ref().unwrap().to().unwrap();
+    let expected =
+        json!({"checks": {"tcp-443": {"command": "check_tcp", "args": [443, "{name}"]}}, "port": 443});
+    assert_eq!(tag.document.value(), expected);
+    assert_eq!(db.import(&next, &mapping, false).changes, vec![], "it settles");
+    // What cannot be read is not absent; what is gone is.
+    vars(&mut next, "web1", json!({"ports": "{{ ports }}", "checks": {"mail": false}}));
+    db.import(&next, &mapping, false);
+    assert_eq!(db.tags("monitoring")["web1.example.com"], own(&["tcp-80", "tcp-443"]));
+}

@@ -48,7 +48,7 @@ fn what(kind: Kind) -> &'static str {
     }
 }
 
-fn written(value: &Value) -> Option<String> {
+pub(super) fn written(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),
@@ -57,7 +57,7 @@ fn written(value: &Value) -> Option<String> {
     }
 }
 
-fn boolean(value: &Value) -> Option<bool> {
+pub(super) fn boolean(value: &Value) -> Option<bool> {
     match value {
         Value::Bool(yes) => Some(*yes),
         Value::String(text) => match text.to_ascii_lowercase().as_str() {

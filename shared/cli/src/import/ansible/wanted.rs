@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 use shoal_core::{HostName, Lifecycle, Member, TagName};
 
-use super::Note;
 use super::inventory::{Inventory, is_vaulted, plain};
 use super::mapping::{Absent, From, Keep, Kind, Mapping, Rename, VARIABLES};
 use super::value::convert;
+use super::{Note, each};
 
 /// The name under which a host's owner is kept among its fields; no document field starts with `@`.
 pub(super) const OWNER: &str = "@owner";
@@ -39,6 +39,8 @@ pub(super) struct WantedHost {
     pub(super) state: Option<Lifecycle>,
     /// The groups it stands directly in.
     pub(super) groups: BTreeSet<TagName>,
+    /// Names of tags with a value in them, of which it is not known which ones it is in.
+    pub(super) kept: Vec<String>,
 }
 
 /// A tag.
@@ -92,6 +94,10 @@ pub(super) fn wanted(inventory: &Inventory, mapping: &Mapping, notes: &mut Vec<N
         if let Some(environment) = &tag.environment {
             entry.fields.insert(ENVIRONMENT.to_owned(), environment.clone().into());
         }
+    }
+    for (name, vars) in &inventory.hosts {
+        let Some(host) = names.get(name) else { continue };
+        mapping.each.iter().for_each(|each| each::put(each, host, vars, &mut out, notes));
     }
     boxes_exist(&out, mapping, notes);
     out

@@ -3,7 +3,7 @@
 //! ```text
 //! current -> gens/1f3c…            what the server reads: replaced in one step
 //! good    -> gens/1f2a…            what to go back to, while it is not known that the server has read `current`
-//! gens/1f3c…/server.cfg            the mark and the groups
+//! gens/1f3c…/server.cfg            the mark and the groups (.cfg for Nagios, .conf for Icinga)
 //! gens/1f3c…/7 -> ../../sets/7-1f3c…
 //! sets/7-1f3c…/a.cfg               the hosts of one shard
 //! ```
@@ -41,10 +41,6 @@ impl Shard {
     fn set(self) -> u8 {
         self.0 / SIXTEEN
     }
-
-    fn file(self) -> String {
-        format!("{:x}.cfg", self.0 % SIXTEEN)
-    }
 }
 
 /// Tells one version of a file from another without reading it.
@@ -62,22 +58,34 @@ pub(super) struct Generation {
 
 /// The folder.
 #[derive(Clone, Debug)]
-pub(super) struct Tree {
+pub(in crate::target) struct Tree {
     folder: PathBuf,
+    /// What its files end with.
+    ending: &'static str,
 }
 
 impl Tree {
-    pub(super) fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned() }
+    pub(super) fn new(folder: &Path, ending: &'static str) -> Self {
+        Self { folder: folder.to_owned(), ending }
+    }
+
+    /// A file of one shard in a set.
+    fn file(&self, set: &str, shard: Shard) -> PathBuf {
+        self.set(set).join(format!("{:x}.{}", shard.0 % SIXTEEN, self.ending))
+    }
+
+    /// The server's own file in a generation.
+    fn server_file(&self, generation: &str) -> PathBuf {
+        self.generation_path(generation).join(format!("server.{}", self.ending))
     }
 
     /// What the server reads.
-    pub(super) fn current(&self) -> PathBuf {
+    pub(in crate::target) fn current(&self) -> PathBuf {
         self.folder.join("current")
     }
 
     /// The main configuration that reads a candidate.
-    pub(super) fn check_file(&self) -> PathBuf {
+    pub(in crate::target) fn check_file(&self) -> PathBuf {
         self.folder.join("check.cfg")
     }
 
@@ -121,8 +129,22 @@ impl Tree {
 
     /// The shards of a generation that are there.
     pub(super) fn shards(&self, generation: &Generation) -> io::Result<BTreeMap<Shard, Stamp>> {
-        let mut found = BTreeMap::new();
-        for (&set, name) in &generation.sets {
+        self.follow(generation, None, BTreeMap::new())
+    }
+
+    /// The same, where those of the generation before are known: what is in the same set is the same.
+    pub(super) fn follow(
+        &self,
+        generation: &Generation,
+        before: Option<&Generation>,
+        mut found: BTreeMap<Shard, Stamp>,
+    ) -> io::Result<BTreeMap<Shard, Stamp>> {
+        let is_same = |set: &u8| {
+            let (old, new) = (before.and_then(|before| before.sets.get(set)), generation.sets.get(set));
+            new.is_some() && old == new
+        };
+        found.retain(|shard, _| is_same(&shard.set()));
+        for (&set, name) in generation.sets.iter().filter(|(set, _)| !is_same(set)) {
             for at in 0..SIXTEEN {
                 let shard = Shard(set * SIXTEEN + at);
                 if let Some(stamp) = self.stamp(name, shard)? {
@@ -135,7 +157,7 @@ impl Tree {
 
     fn stamp(&self, set: &str, shard: Shard) -> io::Result<Option<Stamp>> {
         use std::os::unix::fs::MetadataExt as _;
-        match fs::metadata(self.set(set).join(shard.file())) {
+        match fs::metadata(self.file(set, shard)) {
             Ok(meta) => Ok(Some(Stamp(meta.ino(), meta.modified()?, meta.size()))),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
@@ -145,13 +167,13 @@ impl Tree {
     /// The text of a shard.
     pub(super) fn read(&self, generation: &Generation, shard: Shard) -> io::Result<String> {
         let Some(set) = generation.sets.get(&shard.set()) else { return Ok(String::new()) };
-        let octets = fs::read(self.set(set).join(shard.file()))?;
+        let octets = fs::read(self.file(set, shard))?;
         Ok(String::from_utf8_lossy(&octets).into_owned())
     }
 
     /// The text of the server's own file.
     pub(super) fn read_server(&self, generation: &Generation) -> io::Result<String> {
-        fs::read_to_string(self.generation_path(&generation.name).join("server.cfg"))
+        fs::read_to_string(self.server_file(&generation.name))
     }
 
     /// The name of a generation that comes after this one.
@@ -181,11 +203,11 @@ impl Tree {
             let mut any = false;
             for at in 0..SIXTEEN {
                 let shard = Shard(set * SIXTEEN + at);
-                let path = self.set(&new).join(shard.file());
+                let path = self.file(&new, shard);
                 any |= match (shards.get(&shard), before.sets.get(&set)) {
                     (Some(text), _) if text.is_empty() => false,
                     (Some(text), _) => written.file(path, text).map(|()| true)?,
-                    (None, Some(old)) => present(fs::hard_link(self.set(old).join(shard.file()), path))?,
+                    (None, Some(old)) => present(fs::hard_link(self.file(old, shard), path))?,
                     (None, None) => false,
                 };
             }
@@ -200,13 +222,13 @@ impl Tree {
         for (set, name) in &made.sets {
             symlink(Path::new("../../sets").join(name), folder.join(format!("{set:x}")))?;
         }
-        written.file(folder.join("server.cfg"), server_file)?;
+        written.file(self.server_file(&made.name), server_file)?;
         written.sync(&self.folder)?;
         Ok(made)
     }
 
     /// Writes the main configuration that reads a candidate.
-    pub(super) fn write_check_file(&self, text: &str) -> io::Result<()> {
+    pub(in crate::target) fn write_check_file(&self, text: &str) -> io::Result<()> {
         let mut written = Written::default();
         // It may name where secrets are; it holds none that the server's own file does not.
         present(fs::remove_file(self.check_file()))?;
@@ -337,7 +359,7 @@ mod tests {
     fn a_change_writes_its_shards_and_links_the_rest() {
         use std::os::unix::fs::MetadataExt as _;
         let dir = tempfile::tempdir().unwrap();
-        let tree = Tree::new(dir.path());
+        let tree = Tree::new(dir.path(), "cfg");
         assert_eq!(tree.look().unwrap(), None);
         let all: BTreeMap<Shard, String> = (0..=255).map(|n| (Shard(n), format!("# {n}\n"))).collect();
         let write = |before: &Generation, shards: &BTreeMap<Shard, String>| {

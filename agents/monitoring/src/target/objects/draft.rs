@@ -5,14 +5,13 @@
 //! reported as failed, with what the checker said, and everything else goes live.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 
 use shoal_agent::{Fault, HostName};
 
+use super::Dialect;
+use super::file::{self, Around};
 use super::known::{Entry, Known};
-use super::render::{self, Around};
 use super::tree::Shard;
 use crate::item::{Host, Timing};
 use crate::name::Name;
@@ -34,7 +33,7 @@ pub(super) struct Draft<'a> {
 
 /// What a checker complains about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Blame {
+pub(in crate::target) enum Blame {
     /// The server does not have this one.
     Unknown(Kind, Name),
     /// The server has this group already.
@@ -46,7 +45,7 @@ enum Blame {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
+pub(in crate::target) enum Kind {
     Command,
     Contact,
     ContactGroup,
@@ -73,7 +72,7 @@ impl<'a> Draft<'a> {
     }
 
     /// The text of every shard to write; empty: without that shard.
-    pub(super) fn render(&self) -> BTreeMap<Shard, String> {
+    pub(super) fn render<D: Dialect>(&self) -> BTreeMap<Shard, String> {
         let known = &*self.known;
         let knows = |name: &HostName| known.hosts.contains_key(name);
         let around = Around { unit: self.unit, knows: &knows };
@@ -84,7 +83,7 @@ impl<'a> Draft<'a> {
                     known.hosts.get(name).map(|entry| (name, &*entry.host, entry.odd.as_deref()))
                 })
                 .peekable();
-            if hosts.peek().is_none() { String::new() } else { render::file(hosts, &around) }
+            if hosts.peek().is_none() { String::new() } else { file::file::<D>(hosts, &around) }
         };
         self.touched.iter().map(|&shard| (shard, text(shard))).collect()
     }
@@ -97,36 +96,26 @@ impl<'a> Draft<'a> {
         self.known.unsettled = false;
     }
 
-    /// Leaves out what the checker complains about; `false` if it names nothing that could be left out. `candidate` is the
-    /// folder that it read.
-    pub(super) fn blame(&mut self, complaint: &str, candidate: &Path) -> bool {
-        let errors: Vec<&str> = complaint
-            .lines()
-            .filter(|line| line.starts_with("Error") || line.contains("Duplicate definition"))
-            .collect();
-        let mut blames: BTreeMap<Blame, &str> = BTreeMap::new();
-        for line in errors {
-            if let Some(blame) = unknown(line).or_else(|| place(line, candidate)).or_else(|| named(line)) {
-                blames.entry(blame).or_insert(line);
-            }
-        }
+    /// Leaves out what the checker blames, and says of each host what was said; `false` if it names nothing that could be
+    /// left out.
+    pub(super) fn leave_out_all<D: Dialect>(&mut self, mut blames: BTreeMap<Blame, String>) -> bool {
         // What is unknown is behind much of what else is said.
         if blames.keys().any(|blame| matches!(blame, Blame::Unknown(..) | Blame::Twice(..))) {
             blames.retain(|blame, _| matches!(blame, Blame::Unknown(..) | Blame::Twice(..)));
         }
         let mut found = false;
         for (blame, said) in blames {
-            found |= self.leave_out(&blame, said);
+            found |= self.leave_out::<D>(&blame, &said);
         }
         found
     }
 
-    fn leave_out(&mut self, blame: &Blame, said: &str) -> bool {
+    fn leave_out<D: Dialect>(&mut self, blame: &Blame, said: &str) -> bool {
         match blame {
             Blame::Twice(kind, name) => self.known.elsewhere.insert((kind, name.clone())),
-            Blame::Unknown(kind, name) => self.without(*kind, name, said),
+            Blame::Unknown(kind, name) => self.without::<D>(*kind, name, said),
             Blame::Service(name, service) => {
-                self.reduce(name, said, |host| host.services.remove(service).is_some())
+                self.reduce::<D>(name, said, |host| host.services.remove(service).is_some())
             }
             Blame::Host(name) => {
                 if !self.known.hosts.contains_key(name) {
@@ -138,14 +127,14 @@ impl<'a> Draft<'a> {
                 let back =
                     before.filter(|before| Some(before) != now.as_ref() && !self.faults.contains_key(name));
                 self.put(name, back);
-                self.faulty(name, said);
+                self.faulty::<D>(name, said);
                 true
             }
         }
     }
 
     /// Takes out of every host what the server does not have.
-    fn without(&mut self, kind: Kind, name: &Name, said: &str) -> bool {
+    fn without<D: Dialect>(&mut self, kind: Kind, name: &Name, said: &str) -> bool {
         let timing = |timing: &mut Timing| match kind {
             Kind::Command => false,
             Kind::Contact => timing.contacts.remove(name),
@@ -168,13 +157,13 @@ impl<'a> Draft<'a> {
         let all: Vec<HostName> = self.known.hosts.keys().cloned().collect();
         let mut found = false;
         for host in all {
-            found |= self.reduce(&host, said, strip);
+            found |= self.reduce::<D>(&host, said, strip);
         }
         found
     }
 
     /// Takes something out of a host; whether it was there.
-    fn reduce(&mut self, name: &HostName, said: &str, strip: impl Fn(&mut Host) -> bool) -> bool {
+    fn reduce<D: Dialect>(&mut self, name: &HostName, said: &str, strip: impl Fn(&mut Host) -> bool) -> bool {
         let Some(entry) = self.known.hosts.get(name) else { return false };
         let mut host = (*entry.host).clone();
         if !strip(&mut host) {
@@ -185,16 +174,15 @@ impl<'a> Draft<'a> {
             service.depends_on.retain(|on| names.contains(on));
         }
         self.put(name, Some(Arc::new(host)));
-        self.faulty(name, said);
+        self.faulty::<D>(name, said);
         true
     }
 
-    fn faulty(&mut self, name: &HostName, said: &str) {
-        let said = said.trim_start_matches("Error: ").trim_start_matches("Warning: ");
+    fn faulty<D: Dialect>(&mut self, name: &HostName, said: &str) {
         let new = || {
             Fault::new(
                 format!("write the checks of {name}"),
-                "Nagios refuses part of them, which is left out",
+                format!("{} refuses part of them, which is left out", D::NAME),
             )
             .next("correct the tag or the host that it comes from, or give the server what it lacks")
             .permanent()
@@ -205,71 +193,4 @@ impl<'a> Draft<'a> {
             fault.why += said;
         }
     }
-}
-
-/// The text between the first quotes after `start`.
-fn quoted<'t>(line: &'t str, start: &str) -> Option<&'t str> {
-    let (_, rest) = line.split_once(start)?;
-    rest.strip_prefix('\'')?.split('\'').next()
-}
-
-/// `Could not find any contactgroup matching 'x'`, `Service check command 'x' specified in …`, ….
-fn unknown(line: &str) -> Option<Blame> {
-    const SAID: [(&str, Kind); 9] = [
-        ("ervice check command ", Kind::Command),
-        ("ost check command ", Kind::Command),
-        ("Could not find any contactgroup matching ", Kind::ContactGroup),
-        ("Could not find any contact matching ", Kind::Contact),
-        ("Could not add contactgroup ", Kind::ContactGroup),
-        ("Could not add contact ", Kind::Contact),
-        ("Failed to locate check_period ", Kind::Period),
-        ("Failed to locate notification_period ", Kind::Period),
-        ("Failed to locate notification period ", Kind::Period),
-    ];
-    for (start, kind) in SAID {
-        if let Some(name) = quoted(line, start).and_then(|name| name.parse().ok()) {
-            return Some(Blame::Unknown(kind, name));
-        }
-    }
-    for (kind, start) in [
-        ("host", "Duplicate definition found for hostgroup "),
-        ("service", "Duplicate definition found for servicegroup "),
-    ] {
-        if let Some(name) = quoted(line, start).and_then(|name| name.parse().ok()) {
-            return Some(Blame::Twice(kind, name));
-        }
-    }
-    None
-}
-
-/// `… (config file '/…/7/a.cfg', starting on line 12)`: what stands there, if it is the candidate's.
-fn place(line: &str, candidate: &Path) -> Option<Blame> {
-    let file = Path::new(quoted(line, "config file ")?);
-    if !file.starts_with(candidate) {
-        return None;
-    }
-    let (_, number) =
-        line.split_once("starting on line ").or_else(|| line.split_once("starting at line "))?;
-    let digits = number.find(|c: char| !c.is_ascii_digit()).unwrap_or(number.len());
-    let number: usize = number[..digits].parse().ok()?;
-    let text = fs::read_to_string(file).ok()?;
-    let object: Vec<&str> =
-        text.lines().skip(number.saturating_sub(1)).take_while(|line| *line != "}").collect();
-    let value = |name: &str| object.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    let host = value("dependent_host_name").or_else(|| value("host_name"))?.parse().ok()?;
-    let service = value("dependent_service_description").or_else(|| value("service_description"));
-    Some(match service.and_then(|name| name.parse().ok()) {
-        Some(service) => Blame::Service(host, service),
-        None => Blame::Host(host),
-    })
-}
-
-/// `… service 'x' … host 'y' …`, by name alone.
-fn named(line: &str) -> Option<Blame> {
-    let lower = line.to_lowercase();
-    let host: HostName = quoted(&lower, "host ")?.parse().ok()?;
-    Some(match quoted(&lower, "service ").and(quoted(line, "ervice ")).and_then(|name| name.parse().ok()) {
-        Some(service) => Blame::Service(host, service),
-        None => Blame::Host(host),
-    })
 }

@@ -7,13 +7,14 @@ use std::time::{Duration, SystemTime};
 
 use shoal_agent::HostName;
 
-use super::render::{self, Around};
+use super::Dialect;
+use super::file::{self, Around};
 use super::tree::{Generation, Shard, Stamp, Tree};
 use crate::item::Host;
 use crate::name::Name;
 
 /// How much later than a command the server has to have spoken for its word to count.
-pub(super) const SETTLES: Duration = Duration::from_secs(2);
+pub(in crate::target) const SETTLES: Duration = Duration::from_secs(2);
 
 /// A host in the files.
 #[derive(Clone, Debug)]
@@ -50,7 +51,7 @@ pub(super) struct Known {
 
 impl Known {
     /// Reads what is not known. A file that is the same costs one `stat`.
-    pub(super) fn look(&mut self, tree: &Tree, unit: u32) -> io::Result<()> {
+    pub(super) fn look<D: Dialect>(&mut self, tree: &Tree, unit: u32) -> io::Result<()> {
         let generation = tree.look()?;
         let stamps = generation.as_ref().map_or_else(|| Ok(BTreeMap::new()), |found| tree.shards(found))?;
         if generation == self.generation && stamps == self.stamps && unit == self.unit && !self.unsettled {
@@ -61,7 +62,7 @@ impl Known {
         let mut texts = BTreeMap::new();
         for &shard in stamps.keys() {
             let Some(generation) = &generation else { break };
-            let found = render::read(&tree.read(generation, shard)?);
+            let found = file::read(&tree.read(generation, shard)?);
             let away = found.hosts.keys().any(|name| Shard::of(name) != shard);
             if found.stray || away {
                 self.stray.insert(shard);
@@ -71,9 +72,9 @@ impl Known {
                 texts.insert(name, text);
             }
         }
-        self.odd(texts, unit);
+        self.odd::<D>(texts, unit);
         self.server = match &generation {
-            Some(generation) => tree.read_server(generation)?.contains(render::MARK),
+            Some(generation) => tree.read_server(generation)?.contains(D::MARK),
             None => false,
         };
         (self.generation, self.stamps) = (generation, stamps);
@@ -81,12 +82,12 @@ impl Known {
     }
 
     /// Marks what does not stand there as it is made.
-    fn odd(&mut self, texts: BTreeMap<HostName, String>, unit: u32) {
+    fn odd<D: Dialect>(&mut self, texts: BTreeMap<HostName, String>, unit: u32) {
         let knows = |name: &HostName| self.hosts.contains_key(name);
         let around = Around { unit, knows: &knows };
         let odd: Vec<(HostName, String)> = texts
             .into_iter()
-            .filter(|(name, text)| !render::is_as_made(name, &self.hosts[name].host, text, &around))
+            .filter(|(name, text)| !file::is_as_made::<D>(name, &self.hosts[name].host, text, &around))
             .collect();
         for (name, text) in odd {
             if let Some(entry) = self.hosts.get_mut(&name) {
@@ -97,7 +98,7 @@ impl Known {
 
     /// What stands in the files from now on.
     pub(super) fn now(&mut self, tree: &Tree, generation: Generation) -> io::Result<()> {
-        self.stamps = tree.shards(&generation)?;
+        self.stamps = tree.follow(&generation, self.generation.as_ref(), std::mem::take(&mut self.stamps))?;
         self.generation = Some(generation);
         self.stray.clear();
         self.unsettled = false;
@@ -154,11 +155,12 @@ impl Known {
     }
 
     /// The file of the server, with this mark or none.
-    pub(super) fn server_file(&self, mark: Option<&str>) -> String {
+    pub(super) fn server_file<D: Dialect>(&self, mark: Option<&str>) -> String {
         let ours =
             |kind: &'static str| move |name: &&Name| !self.elsewhere.contains(&(kind, (*name).clone()));
-        let host_groups = self.host_groups.keys().filter(ours("host"));
-        render::server_file(mark, host_groups, self.service_groups.keys().filter(ours("service")))
+        let host_groups: Vec<&Name> = self.host_groups.keys().filter(ours("host")).collect();
+        let service_groups: Vec<&Name> = self.service_groups.keys().filter(ours("service")).collect();
+        D::server_file(mark, &host_groups, &service_groups)
     }
 
     /// The server was told of a downtime.
