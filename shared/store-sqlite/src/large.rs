@@ -57,7 +57,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What the thread is to do.
 pub(crate) enum Order {
-    Commit(Job),
+    Commit(Box<Job>),
     /// Something is staged: if its writer is dead, it is cleared away.
     Look,
 }

@@ -162,7 +162,9 @@ impl Writer {
         let (answer, answered) = oneshot::channel();
         let job = Job { task, answer: Asker { answer, _room: room } };
         let sent = match (&self.queue, &self.large.orders) {
-            (_, Some(orders)) if large => orders.send(Order::Commit(job)).await.map_err(|e| e.to_string()),
+            (_, Some(orders)) if large => {
+                orders.send(Order::Commit(Box::new(job))).await.map_err(|e| e.to_string())
+            }
             (Some(queue), _) => queue.send(job).await.map_err(|e| e.to_string()),
             (None, _) => Err(String::new()),
         };

@@ -118,7 +118,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     {
         routes = add(routes);
     }
-    for add in [access::routes, live::routes, watch::routes, store::routes, inventory::routes, health::routes] {
+    for add in [access::routes, live::routes, watch::routes, store::routes, inventory::routes, health::routes]
+    {
         routes = add(routes);
     }
     if app.hostdb_v1 {
