@@ -9,7 +9,7 @@ use super::fault::{Answer, Fault};
 use super::given::Given;
 use super::id::{Object, Resource};
 use super::yaml::yaml;
-use super::{inside, past};
+use super::{inside, past, perms};
 use crate::access::Caller;
 use crate::app::App;
 use crate::reading::{self, Found};
@@ -94,7 +94,7 @@ async fn plain(app: &App, of: &Resource, given: &Given) -> Answer<String> {
                 }
             }
         }
-        Resource::Perms(..) => Err(Fault::not_found("There are no rules of access here.")),
+        Resource::Perms(ns, of) => perms::get(app, &perms::key(ns, of.as_ref())?, of.as_ref(), at).await,
     }
 }
 

@@ -89,7 +89,7 @@ impl Resource {
             Self::Object(object) | Self::Inside(object, _) => vec![Range::Key(object.key())],
             Self::Members(tag) => vec![Range::members(tag)],
             Self::Member(tag, member) => vec![Range::Key(Key::member(tag, member))],
-            Self::Perms(..) => Vec::new(),
+            Self::Perms(ns, of) => super::perms::key(ns, of.as_ref()).map(Range::Key).into_iter().collect(),
         }
     }
 }

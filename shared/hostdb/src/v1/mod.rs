@@ -11,6 +11,7 @@ mod given;
 mod id;
 mod inside;
 mod past;
+mod perms;
 mod session;
 mod set;
 mod yaml;

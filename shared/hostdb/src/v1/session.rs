@@ -76,7 +76,8 @@ pub(super) fn may_write(caller: &Caller, user: &str, of: &Resource) -> bool {
             caller.index.may(&who, Verb::Write, of).is_ok()
         }
         Resource::Member(tag, member) => may(&Key::member(tag, member)),
-        Resource::Root | Resource::Namespace(_) | Resource::Perms(..) => false,
+        Resource::Perms(..) => caller.index.administers(&who).is_ok(),
+        Resource::Root | Resource::Namespace(_) => false,
     }
 }
 

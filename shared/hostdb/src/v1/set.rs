@@ -11,7 +11,7 @@ use shoal_store::{StoreError, TransactError};
 use super::fault::{Answer, Fault};
 use super::given::Given;
 use super::id::{Object, Resource};
-use super::inside;
+use super::{inside, perms};
 use crate::access::Caller;
 use crate::app::App;
 
@@ -48,7 +48,11 @@ pub(super) async fn put(app: &App, of: Resource, given: &Given, by: &By) -> Answ
         Resource::Member(tag, member) => {
             commit(app, by, vec![Edit::AddMembers { tag, members: vec![member] }]).await
         }
-        Resource::Perms(..) | Resource::Root | Resource::Namespace(_) => Err(no_writes()),
+        Resource::Perms(ns, of) => {
+            let edit = perms::put(app, perms::key(&ns, of.as_ref())?, value).await?;
+            commit(app, by, vec![edit]).await
+        }
+        Resource::Root | Resource::Namespace(_) => Err(no_writes()),
     }
 }
 
@@ -108,7 +112,11 @@ pub(super) async fn delete(app: &App, of: Resource, by: &By) -> Answer<()> {
         Resource::Member(tag, member) => {
             commit(app, by, vec![Edit::RemoveMembers { tag, members: vec![member] }]).await
         }
-        Resource::Perms(..) | Resource::Root | Resource::Namespace(_) => Err(no_writes()),
+        Resource::Perms(ns, of) => {
+            let edit = perms::delete(perms::key(&ns, of.as_ref())?);
+            commit(app, by, vec![edit]).await
+        }
+        Resource::Root | Resource::Namespace(_) => Err(no_writes()),
     }
 }
 

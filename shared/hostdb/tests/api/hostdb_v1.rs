@@ -315,3 +315,25 @@ async fn it_is_off_unless_it_is_switched_on() {
     let off = Running::new().await;
     assert_eq!(off.ask("GET", "/v1").send().await.unwrap().status(), 404);
 }
+
+#[tokio::test]
+async fn rules_of_access_are_perms() {
+    let v1 = V1::fleet().await;
+    assert_eq!(v1.get("/v1/tags/web_servers/perms").await, "");
+    assert_eq!(v1.ask("GET", "/v1/tags/nothing/perms").send().await.unwrap().status(), 404);
+    v1.put("/v1/tags/web_servers/perms", "ann: {data: RW, members: RO}\nops: {members: RW}\n").await;
+    v1.put("/v1/hosts/.default/perms", "---\nbob:\n  data: RO\n  members: RO\n").await;
+    assert_eq!(
+        v1.get("/v1/tags/web_servers/perms").await,
+        "---\nann:\n  data: RW\n  members: RO\nops:\n  data: none\n  members: RW\n"
+    );
+    assert_eq!(v1.get("/v1/hosts/.default/perms").await, "---\nbob:\n  data: RO\n  members: RO\n");
+    let row = v1.get("/api/v2/history/access/rules/tags/web_servers").await;
+    assert!(row.contains("\"ann\":{\"data\":\"rw\",\"members\":\"ro\"}"), "{row}");
+    assert_eq!(v1.get("/v1/tags/web_servers/perms?meta=revisions").await.lines().count(), 1);
+    let bad = v1.form("PUT", "/v1/tags/web_servers/perms", &[("value", "ann: {data: SOMETIMES}")]).await;
+    assert_eq!(bad.status(), 400, "{}", bad.text().await.unwrap());
+    let gone = v1.ask("DELETE", "/v1/tags/web_servers/perms?session=ann&log=x").send().await.unwrap();
+    assert_eq!(gone.status(), 200);
+    assert_eq!(v1.get("/v1/tags/web_servers/perms").await, "");
+}
