@@ -141,6 +141,8 @@ async fn around(ask: Ask) -> Answer {
         Problem::bad_request("say which host, such as ?host=web1.example.com").with("field", "host")
     })?;
     let host: HostName = host.parse()?;
+    // Any tag may hold it: whole or not at all, and not only where it does.
+    ask.caller.reads_range(&Range::All)?;
     let excerpt = ask.app.db.excerpt(ask.params.revision()?, Some(&host), None).await?;
     ask.shape.ok(&Page { at: excerpt.revision(), rows: excerpt.around(), next: None })
 }

@@ -114,6 +114,7 @@ fn body(name: &str) -> Option<Value> {
 fn query(name: &str) -> &'static str {
     match name {
         "GET /api/v2/diff" => "?from=1",
+        "GET /api/v2/store/around" => "?host=web1.example.com",
         "GET /api/v2/search" => "?where=true",
         "GET /api/v2/can" => "?verb=read&on=lb/web",
         _ => "",
