@@ -26,6 +26,9 @@ pub(crate) struct App {
     pub(crate) watchers: Arc<Semaphore>,
     pub(crate) words: Words,
     pub(crate) large_bodies: Semaphore,
+    /// Large bodies of those who have not said yet who they are, and large answers below `/v1`.
+    pub(crate) strangers: Semaphore,
+    pub(crate) large_answers: Arc<Semaphore>,
     pub(crate) stop: CancellationToken,
     /// Whether it is asked who may do what.
     pub(crate) asks: bool,
@@ -54,6 +57,8 @@ impl App {
             watchers: Arc::new(Semaphore::new(limits.watchers)),
             words: Words::default(),
             large_bodies: Semaphore::new(limits.large_bodies),
+            strangers: Semaphore::new(limits.large_bodies),
+            large_answers: Arc::new(Semaphore::new(limits.large_bodies)),
             writes: Semaphore::new(limits.writes),
             limits,
             stop,
@@ -66,14 +71,21 @@ impl App {
         })
     }
 
-    /// The right to write, for as long as it is kept.
+    /// Whether writes are taken at all: asked before a body is read, so that a refusal does not cost its transfer.
+    ///
+    /// # Errors
+    /// The server only reads.
+    pub(crate) fn writable(&self) -> Answer<()> {
+        if self.read_only { Err(Problem::read_only()) } else { Ok(()) }
+    }
+
+    /// The right to write, for as long as it is kept. It is taken once the body is here: who sends one slowly, or not to its end, would
+    /// keep others from writing.
     ///
     /// # Errors
     /// The server only reads, or too many writes are under way.
     pub(crate) fn write_turn(&self) -> Answer<SemaphorePermit<'_>> {
-        if self.read_only {
-            return Err(Problem::read_only());
-        }
+        self.writable()?;
         self.writes.try_acquire().map_err(|_| {
             Problem::busy(format!(
                 "nothing was written: {} writes are under way, and that is as many as this server takes",

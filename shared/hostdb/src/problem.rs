@@ -161,6 +161,12 @@ impl Problem {
         &self.detail
     }
 
+    /// Whether it refuses somebody, for the log.
+    pub(crate) fn refused(&self) -> Option<Refused> {
+        let refuses = matches!(self.kind, "denied" | "unauthenticated");
+        refuses.then(|| Refused { kind: self.kind, detail: self.detail.clone() })
+    }
+
     fn body(&self) -> Value {
         let mut body = json!({
             "type": format!("urn:shoal:problem:{}", self.kind),
@@ -195,15 +201,15 @@ impl IntoResponse for Problem {
         if let Some(seconds) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if matches!(self.kind, "denied" | "unauthenticated") {
-            response.extensions_mut().insert(Refused { kind: self.kind, detail: self.detail });
+        if let Some(refused) = self.refused() {
+            response.extensions_mut().insert(refused);
         }
         response
     }
 }
 
 /// Goes with an answer that refuses somebody, for the log.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refused {
     pub(crate) kind: &'static str,
     pub(crate) detail: String,

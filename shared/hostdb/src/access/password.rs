@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use shoal_core::access::{Principal, Scope, Secret, Token, TokenKind};
-use shoal_core::{Document, Edit, Expect, Key, Proposal};
+use shoal_core::{Document, Edit, Expect, Key, Pre, Proposal};
 use tokio::sync::Semaphore;
 
 use super::unknown;
@@ -56,7 +56,13 @@ impl App {
     /// # Errors
     /// The password is not that user's, too many are being checked, or the store does not take the session.
     pub(crate) async fn login(&self, user: &str, password: &str, origin: Option<String>) -> Answer<Session> {
+        // Before the password is looked at: a user who goes, or gets another one, while it is compared has no session.
+        let stands = format!("access/users/{user}").parse::<Key>().ok().and_then(|key| {
+            let revision = self.db.view().revision_of(&key)?;
+            Some(Pre::At(key, revision))
+        });
         self.password(user, password, origin.as_deref()).await?;
+        let _turn = self.write_turn()?;
         let new = new_token().map_err(|error| {
             let (status, title) = (http::StatusCode::INTERNAL_SERVER_ERROR, "The server failed");
             Problem::new(status, "internal", title, error.to_string())
@@ -84,6 +90,7 @@ impl App {
         let proposal = Proposal {
             principal: Some(user.to_owned()),
             origin,
+            pre: stands.into_iter().collect(),
             ..Proposal::new(user, "began a session", edits)
         };
         self.db.transact(proposal).await?;

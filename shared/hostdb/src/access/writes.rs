@@ -18,6 +18,30 @@ impl Caller {
         edits.iter().try_for_each(|edit| self.may_edit(edit))
     }
 
+    /// The proposal as it may be asked: what it rests on is theirs to read, or the answer would tell them of it; and one that does nothing
+    /// is not remembered, since it passes no gate.
+    ///
+    /// # Errors
+    /// The no.
+    pub(crate) fn may_rest(&self, mut proposal: Proposal) -> Result<Proposal, Denied> {
+        if !self.asked {
+            return Ok(proposal);
+        }
+        for pre in &proposal.pre {
+            match pre {
+                Pre::At(key, _) | Pre::Exists(key) | Pre::Absent(key) => {
+                    self.index.may_read_key(&self.who, key)?
+                }
+                Pre::Unchanged(range, _) => self.index.may_read(&self.who, range)?,
+                Pre::Held { .. } => {}
+            }
+        }
+        if proposal.edits.is_empty() {
+            proposal.idempotency = None;
+        }
+        Ok(proposal)
+    }
+
     fn may_edit(&self, edit: &Edit) -> Result<(), Denied> {
         match edit {
             Edit::PutHost { host, .. } | Edit::SetState { host, .. } => self.may_write(&Key::host(host)),

@@ -46,6 +46,9 @@ pub(super) fn routes(to: Routes) -> Routes {
     )
 }
 
+/// Octets of a login's body: nobody has said yet who they are.
+const MAX_LOGIN: usize = 8 << 10;
+
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Login {
@@ -66,9 +69,8 @@ struct Began {
 /// `POST /api/v2/sessions`
 async fn login(ask: Ask, body: Body) -> Answer {
     let ask = ask.only(&[])?;
-    let _turn = ask.app.write_turn()?;
-    let Login { user, password } =
-        Text::read(&ask, body, Accepts::Documents, ask.app.limits.document).await?.map()?;
+    ask.app.writable()?;
+    let Login { user, password } = Text::read(&ask, body, Accepts::Documents, MAX_LOGIN).await?.map()?;
     let began = ask.app.login(&user, &password, ask.caller.origin.clone()).await?;
     let (token, user, expires) = (began.token, began.user, began.expires);
     ask.shape.with(StatusCode::CREATED, &Began { token, user, expires })

@@ -149,8 +149,9 @@ async fn around(ask: Ask) -> Answer {
 
 async fn commit(ask: Ask, body: Body) -> Answer {
     let ask = ask.only(&[])?;
-    let _turn = ask.app.write_turn()?;
+    ask.app.writable()?;
     let commit: Commit = large(&ask, body).await?;
+    let _turn = ask.app.write_turn()?;
     if !ask.app.checks_rows {
         return ask.shape.ok(&ask.store().commit(commit).await?);
     }
@@ -263,16 +264,18 @@ async fn watch_rows(ask: Ask, body: Body) -> Answer {
 
 async fn claim(ask: Ask, body: Body) -> Answer {
     let ask = ask.only(&[])?;
-    let _turn = ask.app.write_turn()?;
+    ask.app.writable()?;
     let want: ClaimRequest = small(&ask, body).await?;
+    let _turn = ask.app.write_turn()?;
     ask.caller.works(whose(&want.name), &format!("claim {}", want.name))?;
     ask.shape.ok(&ask.store().claim(&want).await?)
 }
 
 async fn release(ask: Ask, body: Body) -> Answer<StatusCode> {
     let ask = ask.only(&[])?;
-    let _turn = ask.app.write_turn()?;
+    ask.app.writable()?;
     let claim: Claim = small(&ask, body).await?;
+    let _turn = ask.app.write_turn()?;
     ask.caller.works(whose(&claim.name), &format!("give back the claim {}", claim.name))?;
     ask.store().release(&claim).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -326,8 +329,9 @@ struct WireLedgerWrite {
 
 async fn write_ledger(ask: Ask, body: Body) -> Answer<StatusCode> {
     let ask = ask.only(&[])?;
-    let _turn = ask.app.write_turn()?;
+    ask.app.writable()?;
     let WireLedgerWrite { rows, held } = large(&ask, body).await?;
+    let _turn = ask.app.write_turn()?;
     for row in &rows {
         let agent = row.key.split('/').next().unwrap_or_default();
         ask.caller.works(agent, &format!("write the ledger's row {}", row.key))?;
@@ -351,8 +355,9 @@ async fn write_ledger(ask: Ask, body: Body) -> Answer<StatusCode> {
 
 async fn report(ask: Ask, body: Body) -> Answer<StatusCode> {
     let ask = ask.only(&[])?;
-    let _turn = ask.app.write_turn()?;
+    ask.app.writable()?;
     let status: Status = small(&ask, body).await?;
+    let _turn = ask.app.write_turn()?;
     ask.caller.works(status.agent.as_str(), &format!("report as an agent of {}", status.agent))?;
     ask.store().report(status).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -86,8 +86,9 @@ struct Planned {
 /// `POST /api/v2/commits`: everything in the body as one commit; with `?plan`, what it would write.
 async fn transaction(ask: Ask, body: Body) -> Answer {
     let ask = ask.only(&KNOWN)?;
-    let _turn = turn(&ask)?;
+    begin(&ask)?;
     let text = Text::read(&ask, body, Accepts::Documents, ask.app.limits.body).await?;
+    let _turn = turn(&ask)?;
     let Transaction { author, message, idempotency, documents, edits, pre } = text.map()?;
     let by = signed(&ask, author, message)?;
     let mut all = Vec::with_capacity(documents.len() + edits.len());
@@ -121,8 +122,9 @@ struct Rollback {
 /// `POST /api/v2/rollback`: what stood at an old revision, as a new commit; with `?plan`, what it would write.
 async fn rollback(ask: Ask, body: Body) -> Answer {
     let ask = ask.only(&KNOWN)?;
-    let _turn = turn(&ask)?;
+    begin(&ask)?;
     let text = Text::read(&ask, body, Accepts::Documents, ask.app.limits.document).await?;
+    let _turn = turn(&ask)?;
     let Rollback { to, keys, author, message } = text.map()?;
     let by = signed(&ask, author, message)?;
     let app = &ask.app;
@@ -145,10 +147,14 @@ async fn rollback(ask: Ask, body: Body) -> Answer {
 /// Parameters that both take.
 const KNOWN: [&str; 3] = ["author", "message", "plan"];
 
-/// The right to write, if something is to be written. Before the body, which may be large: a refusal should not cost
-/// its transfer.
-fn turn(ask: &Ask) -> Answer<Option<SemaphorePermit<'_>>> {
+/// Whether it would be taken, before the body, which may be large: a refusal should not cost its transfer.
+fn begin(ask: &Ask) -> Answer<()> {
     no_conditions(&ask.headers)?;
+    if ask.params.flag("plan")? { Ok(()) } else { ask.app.writable() }
+}
+
+/// The right to write, if something is to be written.
+fn turn(ask: &Ask) -> Answer<Option<SemaphorePermit<'_>>> {
     if ask.params.flag("plan")? { Ok(None) } else { ask.app.write_turn().map(Some) }
 }
 

@@ -112,8 +112,8 @@ impl App {
         caller: &Caller,
         proposal: Proposal,
     ) -> Result<Outcome, TransactError> {
-        caller.may_propose(&proposal.edits).map_err(|denied| TransactError::Denied(Box::new(denied)))?;
-        let proposal = caller.signed(proposal);
+        let asked = caller.may_propose(&proposal.edits).and_then(|()| caller.may_rest(proposal));
+        let proposal = caller.signed(asked.map_err(|denied| TransactError::Denied(Box::new(denied)))?);
         let (author, message) = (proposal.author.clone(), proposal.message.clone());
         let judge = |view: &View, commit: &mut Commit| caller.judge(view, commit);
         let done = self.db.transact_if(proposal, &judge).await;

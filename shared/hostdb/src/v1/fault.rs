@@ -11,7 +11,7 @@ use shoal_core::codec::BadText;
 use shoal_core::{BadName, Refusal};
 use shoal_store::{StoreError, TransactError};
 
-use crate::problem::Problem;
+use crate::problem::{Problem, Refused};
 
 /// The longest reason, in octets: it stands in a line of the head.
 const MAX_REASON: usize = 500;
@@ -21,6 +21,7 @@ const MAX_REASON: usize = 500;
 pub(super) struct Fault {
     status: StatusCode,
     reason: String,
+    refused: Option<Refused>,
 }
 
 /// What is answered.
@@ -32,7 +33,7 @@ pub(crate) struct Said;
 
 impl Fault {
     pub(super) fn new(status: StatusCode, reason: impl Into<String>) -> Self {
-        Self { status, reason: reason.into() }
+        Self { status, reason: reason.into(), refused: None }
     }
 
     pub(super) fn bad_request(reason: impl Into<String>) -> Self {
@@ -81,6 +82,9 @@ impl IntoResponse for Fault {
             response.extensions_mut().insert(reason);
         }
         response.extensions_mut().insert(Said);
+        if let Some(refused) = self.refused {
+            response.extensions_mut().insert(refused);
+        }
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(super::TEXT));
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
@@ -100,7 +104,7 @@ impl From<Problem> for Fault {
             | StatusCode::UNSUPPORTED_MEDIA_TYPE => StatusCode::BAD_REQUEST,
             other => other,
         };
-        Self::new(status, problem.detail())
+        Self { refused: problem.refused(), ..Self::new(status, problem.detail()) }
     }
 }
 

@@ -14,6 +14,9 @@ use crate::access::Caller;
 use crate::app::App;
 use crate::reading::{self, Found};
 
+/// Octets of an answer about many keys.
+const MOST: usize = 16 << 20;
+
 /// What a resource says, as text.
 pub(super) async fn text(app: &App, caller: &Caller, path: &str, given: &Given) -> Answer<String> {
     let text = match (given.get("meta"), given.get("foreach")) {
@@ -201,8 +204,7 @@ async fn each(app: &App, path: &str, list: &str, given: &Given) -> Answer<String
         return Err(Fault::bad_request("Put * in the place of the key, as in hosts/*/Network/IP"));
     }
     let (namespace, rest) = (parts[0].to_owned(), parts[2..].join("/"));
-    let most = app.limits.body;
-    let all = tokio::task::spawn_blocking(move || gathered(&view, &namespace, &rest, keys, most)).await;
+    let all = tokio::task::spawn_blocking(move || gathered(&view, &namespace, &rest, keys, MOST)).await;
     yaml(&Value::Object(
         all.map_err(|_| Fault::new(http::StatusCode::INTERNAL_SERVER_ERROR, "The server failed"))??,
     ))

@@ -16,15 +16,17 @@ mod session;
 mod set;
 mod yaml;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, SET_COOKIE};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, SET_COOKIE, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
+use tokio::sync::{OwnedSemaphorePermit, SemaphorePermit};
 
 use crate::access::Caller;
 use crate::app::App;
@@ -38,6 +40,10 @@ use id::Resource;
 const TEXT: &str = "text/plain; charset=utf-8";
 /// How long a browser keeps a session, in seconds.
 const COOKIE_AGE: u32 = 86_400;
+/// Octets of a body that anybody may send.
+const SMALL: usize = 8 << 10;
+/// Octets of an answer that are handed over at a time.
+const CHUNK: usize = 64 << 10;
 
 /// The paths of this interface.
 pub(crate) fn routes() -> [(&'static str, MethodRouter<Arc<App>>); 6] {
@@ -68,6 +74,7 @@ async fn read(State(app): State<Arc<App>>, Asker(caller): Asker, request: Reques
         let reader = session::reader(&app, &caller, given.session());
         // With `*` in it, it is no resource, and what is asked for is more than one.
         session::may_read(&reader, &Resource::parse(&path).unwrap_or(Resource::Root), &given)?;
+        let place = place(&app, &given)?;
         let text = get::text(&app, &reader, &path, &given).await?;
         // Of many keys the first is not more than the others.
         let of = Resource::parse(&path).ok().filter(|_| given.get("foreach").is_none());
@@ -75,9 +82,34 @@ async fn read(State(app): State<Arc<App>>, Asker(caller): Asker, request: Reques
             Some(of) => past::mtime(&app, &of).await,
             None => None,
         };
-        Ok(stamped(said(StatusCode::OK, text), mtime))
+        let mut response = stamped(said(StatusCode::OK, String::new()), mtime);
+        *response.body_mut() = match place {
+            Some(place) => keeping(text, place),
+            None => Body::from(text),
+        };
+        Ok(response)
     };
     answer.await.unwrap_or_else(Fault::into_response)
+}
+
+/// A place for an answer that is worked out from much. There are few, and who reads slowly keeps theirs.
+fn place(app: &App, given: &Given) -> Answer<Option<OwnedSemaphorePermit>> {
+    let much = ["foreach", "revision"].iter().any(|name| given.get(name).is_some());
+    if !much && given.get("meta") != Some("blame") {
+        return Ok(None);
+    }
+    let busy =
+        || Fault::new(StatusCode::SERVICE_UNAVAILABLE, "Too many large answers are under way: try again");
+    app.large_answers.clone().try_acquire_owned().map(Some).map_err(|_| busy())
+}
+
+/// A body that keeps its place until it is sent, or nobody reads it any more.
+fn keeping(text: String, place: OwnedSemaphorePermit) -> Body {
+    let chunks = futures::stream::unfold((Bytes::from(text), place), |(mut rest, place)| async move {
+        let chunk = rest.split_to(rest.len().min(CHUNK));
+        (!chunk.is_empty()).then(|| (Ok::<_, Infallible>(chunk), (rest, place)))
+    });
+    Body::from_stream(chunks)
 }
 
 async fn write(State(app): State<Arc<App>>, Asker(caller): Asker, request: Request) -> Response {
@@ -89,6 +121,7 @@ async fn written(app: &App, caller: &Caller, parts: &Parts, body: Body) -> Answe
     if app.read_only {
         return Err(Fault::new(StatusCode::FORBIDDEN, "HostDB is in read-only mode"));
     }
+    let _place = stranger(app, caller, parts)?;
     let given = Given::in_form(parts, body, app.limits.document).await?;
     let (caller, user) = session::writer(app, caller, given.session())?;
     let by = set::By { caller, user, log: given.need("log")?.trim().to_owned() };
@@ -113,6 +146,30 @@ async fn written(app: &App, caller: &Caller, parts: &Parts, body: Body) -> Answe
     Ok(response)
 }
 
+/// A place for a large body of who has not said yet who they are: the session may stand in it. There are few, so that strangers do not fill the
+/// memory.
+fn stranger<'a>(app: &'a App, caller: &Caller, parts: &Parts) -> Answer<Option<SemaphorePermit<'a>>> {
+    let known = !caller.asked
+        || !caller.who.is_anonymous()
+        || session::writer(app, caller, Given::in_query(parts).session()).is_ok();
+    let length = parts.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+    if known || length.is_some_and(|octets: usize| octets <= SMALL) || bare(parts) {
+        return Ok(None);
+    }
+    let busy = || {
+        Fault::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Too many large values of unknown senders are being read: try again, or send the session in the query",
+        )
+    };
+    app.strangers.try_acquire().map(Some).map_err(|_| busy())
+}
+
+/// Whether there is no body.
+fn bare(parts: &Parts) -> bool {
+    !parts.headers.contains_key(CONTENT_LENGTH) && !parts.headers.contains_key(TRANSFER_ENCODING)
+}
+
 async fn other() -> Response {
     Fault::not_allowed("Only GET, HEAD, PUT, POST and DELETE are known here").into_response()
 }
@@ -121,7 +178,7 @@ async fn other() -> Response {
 async fn login(State(app): State<Arc<App>>, Asker(caller): Asker, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let answer = async {
-        let given = Given::in_form(&parts, body, app.limits.document).await?;
+        let given = Given::in_form(&parts, body, SMALL).await?;
         let session = session::open(&app, &caller, &given).await?;
         let cookie = format!(
             "{}={session}; Max-Age={COOKIE_AGE}; Path=/v1; Secure; HttpOnly; SameSite=Strict",

@@ -337,3 +337,32 @@ async fn rules_of_access_are_perms() {
     assert_eq!(gone.status(), 200);
     assert_eq!(v1.get("/v1/tags/web_servers/perms").await, "");
 }
+
+#[tokio::test]
+async fn who_reads_many_keys_slowly_takes_no_more_than_a_place() {
+    let v1 = V1::fleet().await;
+    let address = v1.0.url.strip_prefix("http://").unwrap();
+    // Large enough that the kernel does not take it all.
+    for n in 0..40 {
+        v1.put(&format!("/v1/hosts/large{n}"), &format!("text: {}", "x".repeat(200_000))).await;
+    }
+    let mut slow = Vec::new();
+    for _ in 0..4 {
+        let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+        let ask = "GET /v1/hosts/*?foreach=hosts HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        socket.write_all(ask.as_bytes()).await.unwrap();
+        let mut first = [0; 12];
+        socket.read_exact(&mut first).await.unwrap();
+        assert_eq!(&first, b"HTTP/1.1 200");
+        slow.push(socket);
+    }
+    let head = v1.head("GET", "/v1/hosts/*?foreach=hosts").await;
+    assert!(head.starts_with("HTTP/1.1 503 Too many large answers"), "{head}");
+    assert!(v1.get("/v1/hosts").await.contains("large1"), "others are answered");
+    drop(slow);
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while !v1.head("GET", "/v1/hosts/*?foreach=tags/web_servers/members").await.starts_with("HTTP/1.1 200") {
+        assert!(tokio::time::Instant::now() < end, "a place is given back");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}

@@ -198,3 +198,55 @@ async fn what_is_protected_needs_a_second_person() {
     assert!(body["rule"].as_str().unwrap().contains("lb/gold was at revision 1 and is at"), "{body}");
     g.server.stop().await;
 }
+
+#[tokio::test]
+async fn what_a_proposal_rests_on_tells_nothing_that_is_kept() {
+    let g = Guarded::new().await;
+    for pre in [
+        json!({"at": ["lb/secret", 1]}),
+        json!({"exists": "access/users/ann"}),
+        json!({"absent": "lb/secret/members/web1.example.com"}),
+        json!({"unchanged": [{"prefix": "lb/secret/"}, 1]}),
+    ] {
+        let asked = json!({"author": "bob", "message": "m", "edits": [], "pre": [pre]});
+        assert_eq!(g.post("bob", "/api/v2/commits", &asked).await.0, 403, "{asked}");
+    }
+    // What does nothing takes no key from who does something.
+    let nothing = json!({"author": "carl", "message": "m", "edits": [], "idempotency": "k"});
+    let (status, said) = g.post("carl", "/api/v2/commits", &nothing).await;
+    assert_eq!(status, 200, "{said}");
+    let edits = json!([{"edit": "put_tag", "tag": "lb/new", "document": {}}]);
+    let does = json!({"author": "ann", "message": "m", "edits": edits, "idempotency": "k"});
+    let (status, said) = g.post("ann", "/api/v2/commits", &does).await;
+    assert_eq!((status, &said["replayed"]), (201, &json!(false)), "{said}");
+}
+
+#[tokio::test]
+async fn bodies_that_do_not_come_hold_no_writer_up() {
+    use tokio::io::AsyncWriteExt;
+    let g = Guarded::with(Limits { writes: 4, ..Limits::default() }).await;
+    let address = g.server.url.strip_prefix("http://").unwrap().to_owned();
+    let mut slow = Vec::new();
+    let head = |path: &str, more: &str| {
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{more}Content-Length: 100\r\n\r\n{{"
+        )
+    };
+    let known = format!("Authorization: Bearer {}\r\n", bearer("carl"));
+    for (path, more) in [
+        ("/api/v2/sessions", ""),
+        ("/api/v2/commits?author=carl&message=m", known.as_str()),
+        ("/api/v2/store/commit", known.as_str()),
+        ("/api/v2/store/claim", known.as_str()),
+    ] {
+        for _ in 0..4 {
+            let mut socket = tokio::net::TcpStream::connect(&address).await.unwrap();
+            socket.write_all(head(path, more).as_bytes()).await.unwrap();
+            slow.push(socket);
+        }
+    }
+    // Each is being read by now.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let done = g.write("ann", "PUT", "/api/v2/tags/lb/web", &json!({"document": {"port": 81}}));
+    assert_eq!(done.send().await.unwrap().status(), 200);
+}
