@@ -129,6 +129,17 @@ impl Index {
                             "say so",
                         ));
                     }
+                    if is.changes.is_empty() || !matches!(who.sort, Sort::Person | Sort::Local) {
+                        let rule = "built-in: a person proposes, and something";
+                        return Err(refuse("propose", rule, "propose a change"));
+                    }
+                    let stands = |key: &Key| view.revision_of(key).unwrap_or_default();
+                    let seen = |change: &Change| is.ground.get(&change.key) == Some(&stands(&change.key));
+                    if !is.changes.iter().all(seen) {
+                        let rule =
+                            "built-in: a proposal has for ground each row that it changes, as it stands";
+                        return Err(refuse("propose", rule, "read the rows again, and propose what follows"));
+                    }
                     self.proposes(who, view, &is.changes)?;
                 }
                 (Some(was), Some(is)) => {

@@ -219,12 +219,20 @@ async fn ten_thousand_connections_cost_little_and_one_more_is_told() {
     let (pid, address) = (server.child.id().unwrap(), server.url.strip_prefix("http://").unwrap().to_owned());
     assert_eq!(get(&server.url, "/healthz").await.0, 200);
     let before = resident(pid);
-    let mut open = Vec::with_capacity(MANY);
+    let (opening, mut open) = (std::time::Instant::now(), Vec::with_capacity(MANY));
     for _ in 0..MANY {
         let mut stream = TcpStream::connect(&address).await.unwrap();
         // Half a head: it is read, and waited for.
         stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nx: ").await.unwrap();
         open.push(stream);
+    }
+    // Who does not end the head of a request is cut after 30 s: the first of them before the last has come, where that takes long.
+    if opening.elapsed() > Duration::from_secs(15) {
+        println!(
+            "SKIPPED: ten_thousand_connections…: this machine is too busy, opening them took {:?}",
+            opening.elapsed()
+        );
+        return;
     }
     // One place is left: a whole client still gets its answer.
     let count = async || {

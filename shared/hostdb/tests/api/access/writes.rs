@@ -189,8 +189,19 @@ async fn what_is_protected_needs_a_second_person() {
     assert_eq!((&log["items"][0]["author"], &log["items"][0]["principal"]), (&json!("ann"), &json!("dora")));
     // One whose ground has moved.
     let mut second = review("ann", "open", None);
-    second["ground"]["lb/gold"] = json!(1);
+    let other = "lb/gold/members/web2.example.com";
+    second["changes"] = json!([{"key": other, "value": {}}]);
+    second["ground"] = json!({"lb/gold": 1, other: 0});
+    let row = json!({"edit": "row", "key": other, "value": {}});
     let write = |value: Value| json!({"edit": "write", "key": "access/reviews/r2", "value": value});
+    // It says what each of its rows was; and nothing is no proposal.
+    for (field, value) in [("ground", json!({})), ("ground", json!({other: 7})), ("changes", json!([]))] {
+        let mut bad = second.clone();
+        bad[field] = value;
+        let (status, body) = commit("ann", json!([write(bad)])).await;
+        assert_eq!(status, 403, "{field} {body}");
+    }
+    assert_eq!(commit("vm", json!([write(second.clone())])).await.0, 403, "no person");
     assert_eq!(commit("ann", json!([write(second.clone())])).await.0, 201);
     (second["state"], second["reviewer"]) = (json!("approved"), json!("dora"));
     let (status, body) = commit("dora", json!([write(second), row])).await;
