@@ -27,7 +27,14 @@ impl Hostdb {
         let dir = tempfile::Builder::new().prefix("shoal-e2e-").tempdir().context("a scratch folder")?;
         let mut this = Self { server: None, port: ports::free()?, dir };
         let mut command = Command::new(binary("shoal-hostdb")?);
-        command.args(["--store", &this.file(), "--listen", &format!("127.0.0.1:{}", this.port)]);
+        command.args([
+            "--store",
+            &this.file(),
+            "--listen",
+            &format!("127.0.0.1:{}", this.port),
+            "--access",
+            "off",
+        ]);
         let mut server = Process::start("hostdb", this.dir(), &mut command)?;
         wait::until("the server", wait::PATIENCE, || {
             server.alive()?;

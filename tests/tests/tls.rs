@@ -30,6 +30,8 @@ impl World {
         let mut command = Command::new(binary("shoal-hostdb")?);
         command.arg("--store").arg(format!("sqlite:{}", dir.path().join("shoal.db").display()));
         command.arg("--listen").arg(format!("https://127.0.0.1:{port}")).args(more);
+        // Who may do what is asked elsewhere.
+        command.args(["--access", "off"]);
         command.arg("--tls-cert").arg(cert).arg("--tls-key").arg(key);
         command.arg("--client-ca").arg(dir.path().join("ca.pem"));
         let mut server = Process::start("hostdb", dir.path(), &mut command)?;

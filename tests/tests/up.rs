@@ -130,10 +130,15 @@ fn what_is_stopped_says_so_and_no_more() -> Result<()> {
     Ok(())
 }
 
-/// A cargo that builds nothing, and this for a server.
+/// A cargo that builds nothing, a command that says a token, and this for a server.
 fn with_server(command: &mut Command, dir: &Path, server: &str) -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
-    for (name, text) in [("cargo/bin/cargo", "#!/bin/sh\n"), ("target/debug/shoal-hostdb", server)] {
+    let command_line = "#!/bin/sh\necho token\n";
+    for (name, text) in [
+        ("cargo/bin/cargo", "#!/bin/sh\n"),
+        ("target/debug/shoal", command_line),
+        ("target/debug/shoal-hostdb", server),
+    ] {
         let path = dir.join(name);
         std::fs::create_dir_all(path.parent().context("a folder")?)?;
         std::fs::write(&path, text)?;
