@@ -248,7 +248,11 @@ impl Reply {
                 entry["content"] =
                     json!({"application/json": {"schema": schema}, "application/yaml": {"schema": schema}});
             }
-            Content::Text(kind) => entry["content"] = json!({kind: {"schema": {"type": "string"}}}),
+            Content::Text(kind) => {
+                // JSON that is written elsewhere is a map here, whatever it holds.
+                let form = if kind == "application/json" { "object" } else { "string" };
+                entry["content"] = json!({kind: {"schema": {"type": form}}});
+            }
             Content::Events => entry["content"] = json!({"text/event-stream": {"schema": event()}}),
         }
         if !self.headers.is_empty() {
