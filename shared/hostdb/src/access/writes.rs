@@ -30,7 +30,7 @@ impl Caller {
         for pre in &proposal.pre {
             match pre {
                 Pre::At(key, _) | Pre::Exists(key) | Pre::Absent(key) => {
-                    self.index.may_read_key(&self.who, key)?
+                    self.index.may_read_key(&self.who, key)?;
                 }
                 Pre::Unchanged(range, _) => self.index.may_read(&self.who, range)?,
                 Pre::Held { .. } => {}
