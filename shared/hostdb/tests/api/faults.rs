@@ -226,6 +226,9 @@ async fn ten_thousand_connections_cost_little_and_one_more_is_told() {
         stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nx: ").await.unwrap();
         open.push(stream);
     }
+    let each = resident(pid).saturating_sub(before) / MANY as u64;
+    println!("{each} octets a connection");
+    assert!(each < EACH, "{each} octets a connection");
     // Who does not end the head of a request is cut after 30 s: the first of them before the last has come, where that takes long.
     if opening.elapsed() > Duration::from_secs(15) {
         println!(
@@ -241,9 +244,6 @@ async fn ten_thousand_connections_cost_little_and_one_more_is_told() {
         text.lines().find_map(|l| l.strip_prefix("shoal_http_connections ")?.parse::<usize>().ok())
     };
     assert_eq!(count().await, Some(MANY + 1));
-    let each = resident(pid).saturating_sub(before) / MANY as u64;
-    println!("{each} octets a connection");
-    assert!(each < EACH, "{each} octets a connection");
     // With that place taken, the next one is told. It may take a moment to be given back by the one before.
     let (begun, mut last) = (std::time::Instant::now(), Vec::new());
     loop {
