@@ -8,12 +8,13 @@ use http::StatusCode;
 use http::header::RETRY_AFTER;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
-use hyper_util::client::legacy;
+
 use rustls::CertificateError;
 use serde::Deserialize;
 use shoal_store::StoreError;
 
 use crate::address::Address;
+use crate::connect::NoAnswer;
 use crate::tls;
 
 /// The largest problem that is read.
@@ -81,7 +82,14 @@ impl Problem {
 }
 
 /// A failure of the connection.
-pub(crate) fn broken(error: &legacy::Error, at: &Address, what: &str) -> Trouble {
+pub(crate) fn broken(error: &NoAnswer, at: &Address, what: &str) -> Trouble {
+    let error = match error {
+        NoAnswer::Broken(error) => error,
+        NoAnswer::Abandoned => {
+            let why = "the connection ended before it took the request".to_owned();
+            return Trouble::Lost(Loss { why, sent: false, after: None });
+        }
+    };
     let unsent = error.is_connect();
     if let Some(error) = of_tls(error)
         // Who is not let in is not listened to, whatever was already said.

@@ -177,3 +177,42 @@ async fn a_server_may_stand_before_another() {
     let conflict = StoreError::Conflict { pre: stale, actual: Some(done.revision) };
     assert_eq!(store.commit(late).await, Err(conflict), "an error is the same through two servers");
 }
+
+/// A request that is handed to its connection while that one ends is lost inside of hyper, once in some thousands.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_is_lost_to_a_connection_that_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("s");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    // Whoever connects is let go of soon, each a little later than the one before.
+    std::thread::spawn(move || {
+        for n in 0.. {
+            let accepted = listener.accept();
+            let until = Instant::now() + Duration::from_micros(n % 60);
+            while Instant::now() < until {
+                std::hint::spin_loop();
+            }
+            if accepted.is_err() {
+                return;
+            }
+        }
+    });
+    // A request that hangs is given up by nothing else.
+    let patient = Options { patience: Duration::ZERO, hung: Duration::from_secs(60), ..quick() };
+    let store = HttpStore::with(&format!("unix:{}", socket.display()), patient).unwrap();
+    let end = Instant::now() + Duration::from_secs(4);
+    let asking = (0..3).map(|_| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let mut asked = 0;
+            while Instant::now() < end {
+                let answer = tokio::time::timeout(Duration::from_secs(30), store.head()).await;
+                answer.expect("an answer, if only that there is none").unwrap_err();
+                asked += 1;
+            }
+            asked
+        })
+    });
+    let asked: usize = futures::future::try_join_all(asking).await.unwrap().into_iter().sum();
+    assert!(asked > 100, "{asked} in all");
+}

@@ -93,7 +93,7 @@ fn write(hosts: impl IntoIterator<Item = usize>, serial: u64) -> Commit {
 }
 
 /// What the watchers hear.
-type Heard = UnboundedReceiver<(usize, Feed)>;
+type Heard = UnboundedReceiver<(usize, Result<Feed>)>;
 
 async fn watchers(server: &Server, progress: Duration) -> Heard {
     let (store, (tell, mut heard)) = (server.store(), unbounded_channel());
@@ -102,8 +102,8 @@ async fn watchers(server: &Server, progress: Duration) -> Heard {
         let filter = Filter { ranges: vec![Range::Key(host(n))], progress };
         let (mut watch, tell) = (store.watch(filter, head), tell.clone());
         tokio::spawn(async move {
-            while let Some(Ok(feed)) = watch.next().await {
-                let _ = tell.send((n, feed));
+            while let Some(heard) = watch.next().await {
+                let _ = tell.send((n, heard));
             }
         });
     }
@@ -117,7 +117,8 @@ async fn watchers(server: &Server, progress: Duration) -> Heard {
 
 async fn next(heard: &mut Heard) -> (usize, Feed) {
     let message = tokio::time::timeout(Duration::from_secs(30), heard.recv()).await;
-    message.expect("a message in time").expect("the watches go on")
+    let (n, feed) = message.expect("a message in time").expect("the watches go on");
+    (n, feed.unwrap_or_else(|error| panic!("the watch of {n} ended: {error}")))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
