@@ -237,6 +237,14 @@ impl Index {
         narrowed(&who.scope, target.namespace, target.facet == Facet::Data, right) >= Right::Ro
     }
 
+    /// [`Index::may`] read, where a yes needs no reason: nothing is put into words for it.
+    ///
+    /// # Errors
+    /// The no, with what decided it.
+    pub fn must_read(&self, who: &Principal, target: Target<'_>) -> Result<(), Denied> {
+        if self.reads(who, target) { Ok(()) } else { self.may(who, Verb::Read, target).map(drop) }
+    }
+
     /// Whether somebody may read the row, also one below `access/`.
     #[must_use]
     pub fn reads_row(&self, who: &Principal, key: &Key) -> bool {
@@ -252,7 +260,7 @@ impl Index {
     /// The no, with what decided it.
     pub fn may_read_key(&self, who: &Principal, key: &Key) -> Result<(), Denied> {
         match Target::of(key) {
-            Some(target) => self.may(who, Verb::Read, target).map(drop),
+            Some(target) => self.must_read(who, target),
             None if key.as_str().starts_with("access/reviews/") && !who.is_anonymous() => Ok(()),
             None => self.administers(who).map(drop),
         }
@@ -268,7 +276,7 @@ impl Index {
             return Ok(());
         }
         review.changes.iter().try_for_each(|change| match Target::of(&change.key) {
-            Some(target) => self.may(who, Verb::Read, target).map(drop),
+            Some(target) => self.must_read(who, target),
             None => self.administers(who).map(drop),
         })
     }
@@ -346,7 +354,7 @@ impl Index {
                 Some((namespace, rest)) => match rest.split_once("/members/") {
                     Some((key, _)) => {
                         let target = Target { namespace, key: Some(key), facet: Facet::Members };
-                        self.may(who, Verb::Read, target).map(drop)
+                        self.must_read(who, target)
                     }
                     None => self.all_of(who, namespace, None),
                 },
@@ -363,7 +371,7 @@ impl Index {
             for facet in [Facet::Data, Facet::Members] {
                 // Only tags have members.
                 if facet == Facet::Data || !crate::RESERVED.contains(&namespace) {
-                    self.may(who, Verb::Read, Target { namespace, key, facet })?;
+                    self.must_read(who, Target { namespace, key, facet })?;
                 }
             }
         }
@@ -373,7 +381,7 @@ impl Index {
     fn everything(&self, who: &Principal) -> Result<(), Denied> {
         // A namespace of which nothing is said is read by everybody who says who they are.
         for facet in [Facet::Data, Facet::Members] {
-            self.may(who, Verb::Read, Target { namespace: "any", key: None, facet })?;
+            self.must_read(who, Target { namespace: "any", key: None, facet })?;
         }
         for namespace in self.areas.keys() {
             self.all_of(who, namespace, None)?;

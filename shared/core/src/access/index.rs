@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 
-use super::rows::{Group, Right, Rights, Rules, Scope, Token, User};
+use super::rows::{Group, Right, Rights, Rules, Scope, Token, TokenKind, User};
 use super::{ADMINS, ANONYMOUS, EVERYBODY, Principal, Sort};
 use crate::key::Access;
 use crate::{ACCESS, Document, Key, Kind, View};
@@ -141,7 +141,11 @@ impl Index {
         if token.expires.is_some_and(|end| end <= now) {
             return Known::Not("the token has expired");
         }
-        match self.named(&token.owner) {
+        // A session is of a password, and that stands in the user's row.
+        if token.kind == TokenKind::Session && !self.users.contains_key(&token.owner) {
+            return Known::Not("the session has no row of a user any more");
+        }
+        match self.called(&token.owner) {
             Known::Principal(who) => {
                 Known::Principal(Principal { scope: token.scope.clone(), token: Some(id.to_owned()), ..who })
             }
@@ -149,24 +153,60 @@ impl Index {
         }
     }
 
-    /// Who it is that is called so, where something else than a token vouches for it: a password, a certificate, the system.
-    /// `agent NAMESPACE` is that agent, and so is a user whose row says so, or who is called `shoal-NAMESPACE` and has none.
+    /// Who it is that rows call so: a user, or `agent NAMESPACE`. Not for a name that comes from outside: whoever could say
+    /// `agent dns` there would be that agent.
+    #[must_use]
+    pub fn called(&self, name: &str) -> Known {
+        match name.strip_prefix("agent ") {
+            Some(namespace) => match namespace.parse() {
+                Ok(namespace) => Known::Principal(Principal::agent(&namespace)),
+                Err(_) => Known::Not("no agent is called so"),
+            },
+            None => self.local(name),
+        }
+    }
+
+    /// Who it is that the system calls so, a user of the machine: as [`Index::named`], but who is called `shoal-NAMESPACE` and has no row is
+    /// the agent of that namespace. Only root makes such users.
+    #[must_use]
+    pub fn local(&self, name: &str) -> Known {
+        match agent_of(name).filter(|_| !self.users.contains_key(name)) {
+            Some(agent) => Known::Principal(agent),
+            None => self.named(name),
+        }
+    }
+
+    /// Who it is that is called so, where something outside of the database vouches for the name: a certificate, another service that knows
+    /// people. The one place where a text from outside becomes somebody: what is no name of a user ([`is_name`]) is nobody's. A user is an
+    /// agent where their row says so.
     #[must_use]
     pub fn named(&self, name: &str) -> Known {
-        let agent = |namespace: &str| namespace.parse().ok().map(|namespace| Principal::agent(&namespace));
-        if let Some(namespace) = name.strip_prefix("agent ") {
-            return agent(namespace).map_or(Known::Not("no agent is called so"), Known::Principal);
+        if !is_name(name) {
+            return Known::Not("that is no name of a user");
         }
         match self.users.get(name) {
             Some(user) if user.disabled => Known::Not("the user is disabled"),
             Some(User { agent: Some(namespace), .. }) => Known::Principal(Principal::agent(namespace)),
             Some(_) => Known::Principal(Principal::person(name)),
-            None => {
-                let agent = name.strip_prefix("shoal-").and_then(agent);
-                Known::Principal(agent.unwrap_or_else(|| Principal::person(name)))
-            }
+            None if agent_of(name).is_some() => Known::Not(
+                "only a local user is an agent by being called so; a certificate says it by the URI urn:shoal:agent:dns, or a row by \
+                 `shoal user add NAME --agent dns` (for the agent of dns)",
+            ),
+            None => Known::Principal(Principal::person(name)),
         }
     }
+}
+
+/// Whether a text can be the name of a user: a key of one segment (no `/`, no white space, not beginning with `@`), and nothing that means
+/// something else in rules or patterns (`*`, `anonymous`).
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    !text.contains('*') && person(text).is_ok()
+}
+
+/// The agent that a local user of this name is.
+fn agent_of(name: &str) -> Option<Principal> {
+    name.strip_prefix("shoal-")?.parse().ok().map(|namespace| Principal::agent(&namespace))
 }
 
 /// What a row says that cannot be read.

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::decide::OWN;
-use super::rows::{Manifest, Review, ReviewState, Scope};
+use super::decide::{By, OWN};
+use super::rows::{Manifest, Review, ReviewState, Right, Scope};
+use super::sessions::session;
 use super::{Denied, Facet, Index, Principal, Sort, Target, Verb};
 use crate::key::Access;
 use crate::{
@@ -118,6 +119,10 @@ impl Index {
                 unknown: false,
             };
             let read = |row: &Document| row.to::<Review>().ok();
+            if who.scope.data.max(who.scope.members) < Right::Rw {
+                let by = By::Scope(who.token.clone().unwrap_or_default()).to_string();
+                return Err(refuse("decide on", &by, "use a token that may write what it is about"));
+            }
             let was = view.plain_row(&change.key).and_then(|row| read(&row.document));
             let is = change.value.as_ref().and_then(read);
             match (was, is) {
@@ -165,6 +170,8 @@ impl Index {
                             );
                             return Err(refuse("approve", &rule, "let another person approve it"));
                         }
+                        // All of it, also what stands already and of which the commit has no row.
+                        self.proposes(who, view, &was.changes)?;
                         approves = Some((change.key.clone(), was, refuse("approve", "", "")));
                     } else if was.proposer != who.name {
                         self.proposes(who, view, &was.changes)?;
@@ -230,7 +237,13 @@ fn approved(
         return Err(Denied { rule, hint, ..no });
     }
     let stands = |change: &Change| change.moved.is_none() && view.row(&change.key) == change.value;
-    let others = || changes.iter().filter(|change| change.key != *key);
+    // Sessions end with what they rest on, whoever began them since.
+    let follows = |change: &Change| {
+        change.value.is_none()
+            && change.key.namespace() == ACCESS
+            && session(view.row(&change.key).as_ref()).is_some()
+    };
+    let others = || changes.iter().filter(|change| change.key != *key && !follows(change));
     let proposed = |change: &Change| review.changes.iter().any(|one| one == change);
     let done = |change: &Change| stands(change) || others().any(|one| one == change);
     if !others().all(proposed) || !review.changes.iter().all(done) {

@@ -29,16 +29,19 @@ mod denied;
 mod index;
 mod judge;
 mod rows;
+mod sessions;
 
 pub use decide::{By, Facet, Target, Verb};
 pub use denied::Denied;
 pub(crate) use index::check;
-pub use index::{Index, Known};
+pub use index::{Index, Known, is_name};
 pub use judge::Judged;
 pub use rows::{
     Group, HIDDEN, Manifest, Review, ReviewState, Right, Rights, Rules, Scope, Secret, Token, TokenKind,
     User, hidden, kept,
 };
+pub use sessions::MAX_SESSIONS;
+pub(crate) use sessions::{TOKENS, ended};
 
 use crate::Namespace;
 

@@ -21,6 +21,8 @@ pub(super) struct Draft<'v> {
     view: View,
     changes: BTreeMap<Key, Change>,
     put: BTreeSet<Key>,
+    /// Whether any of the changes is below `access/`.
+    decides: bool,
     reads: Reads,
     /// Whose each id is; made when the first id is asked for.
     ids: Option<HashMap<HostId, HostName>>,
@@ -59,15 +61,28 @@ struct TagForm {
 
 impl<'v> Draft<'v> {
     pub(super) fn new(base: &'v View, new_id: &'v mut dyn FnMut() -> HostId) -> Self {
-        let (changes, put, reads) = Default::default();
-        Self { base, view: base.clone(), changes, put, reads, ids: None, fresh: Vec::new(), new_id }
+        let (changes, put, decides, reads) = Default::default();
+        Self { base, view: base.clone(), changes, put, decides, reads, ids: None, fresh: Vec::new(), new_id }
     }
 
     /// The rows that differ from what stands, in key order, and what they rest on.
     pub(super) fn finish(mut self) -> Result<(Vec<Change>, Reads), Refusal> {
         self.check_fresh()?;
+        self.end_sessions();
         let stands = |change: &Change| change.moved.is_none() && self.base.row(&change.key) == change.value;
         Ok((self.changes.into_values().filter(|c| !stands(c)).collect(), self.reads))
+    }
+
+    /// Sessions end with what they rest on, and none that others begin meanwhile is overlooked.
+    fn end_sessions(&mut self) {
+        if !self.decides {
+            return;
+        }
+        let Some(ended) = access::ended(self.base, &self.view, &self.changes) else { return };
+        self.reads.tokens();
+        for key in ended {
+            self.write(Change::delete(key));
+        }
     }
 
     pub(super) fn edit(&mut self, edit: &Edit) -> Done {
@@ -213,6 +228,7 @@ impl<'v> Draft<'v> {
         {
             change.moved = change.moved.or_else(|| before.moved.clone());
         }
+        self.decides |= change.key.namespace() == ACCESS;
         let revision = Revision(self.base.revision().0 + 1);
         self.view.put(&change.key, change.value.as_ref(), change.moved.clone(), revision);
         self.changes.insert(change.key.clone(), change);

@@ -23,6 +23,7 @@ pub(super) struct Reads {
     members: BTreeSet<TagName>,
     naming: BTreeSet<Member>,
     all_hosts: bool,
+    tokens: bool,
 }
 
 impl Reads {
@@ -69,6 +70,11 @@ impl Reads {
         self.all_hosts = true;
     }
 
+    /// Every token.
+    pub(super) fn tokens(&mut self) {
+        self.tokens = true;
+    }
+
     /// The preconditions, as of `revision`, of a commit that writes so many rows.
     pub(super) fn into_pre(mut self, revision: Revision, writes: usize) -> Vec<Pre> {
         let host = |key: &Key| key.namespace() == crate::HOSTS;
@@ -80,7 +86,9 @@ impl Reads {
         }
         self.exists.retain(|key| !self.at.contains_key(key));
         self.unchanged.retain(|key| !self.at.contains_key(key) && !self.absent.contains(key));
+        let tokens = || Range::Prefix(crate::access::TOKENS.to_owned());
         let ranges = (self.all_hosts.then(Range::hosts).into_iter())
+            .chain(self.tokens.then(tokens))
             .chain(self.unchanged.into_iter().map(Range::Key))
             .chain(self.members.iter().map(Range::members))
             .chain(self.naming.into_iter().map(Range::Naming));
