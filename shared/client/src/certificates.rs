@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, Error, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair,
+    Issuer, KeyPair, SanType,
 };
 
 /// An authority of a test's own.
@@ -23,13 +23,15 @@ pub struct Wish<'a> {
     pub common: Option<&'a str>,
     /// Names and addresses that it is for.
     pub names: &'a [&'a str],
+    /// Identifiers that it names besides.
+    pub uris: &'a [&'a str],
     /// How far from now it ends; `Err`: how long ago it did.
     pub ends: Result<Duration, Duration>,
 }
 
 impl Default for Wish<'_> {
     fn default() -> Self {
-        Self { common: None, names: &[], ends: Ok(Duration::from_secs(3600)) }
+        Self { common: None, names: &[], uris: &[], ends: Ok(Duration::from_secs(3600)) }
     }
 }
 
@@ -79,6 +81,9 @@ impl Authority {
     pub fn issue(&self, wish: &Wish<'_>) -> Result<Pair, Error> {
         let mut params =
             CertificateParams::new(wish.names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())?;
+        for uri in wish.uris {
+            params.subject_alt_names.push(SanType::URI((*uri).try_into()?));
+        }
         params.distinguished_name = wish.common.map(named).unwrap_or_default();
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];

@@ -6,7 +6,7 @@ use shoal_store::StoreError;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
-use crate::access::{Audit, Keeper, Names, Sessions};
+use crate::access::{Audit, Authenticator, Keeper, Names, authenticators};
 use crate::db::Db;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -36,7 +36,8 @@ pub(crate) struct App {
     pub(crate) names: Names,
     /// The user that this program runs as.
     pub(crate) own_uid: u32,
-    pub(crate) sessions: Sessions,
+    /// The ways to know people, in the order in which they are asked.
+    pub(crate) authenticators: Vec<Box<dyn Authenticator>>,
     pub(crate) audit: Audit,
     writes: Semaphore,
 }
@@ -66,7 +67,7 @@ impl App {
             keeper: Arc::new(Keeper::new()),
             names: Names::default(),
             own_uid: rustix::process::geteuid().as_raw(),
-            sessions: Sessions::default(),
+            authenticators: authenticators(),
             audit: Audit::default(),
         })
     }

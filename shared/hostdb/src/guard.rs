@@ -15,12 +15,12 @@ use axum::body::{Body, to_bytes};
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 
 use crate::access::admit;
 use crate::app::App;
-use crate::peer::Door;
+use crate::peer::{Door, Peer};
 use crate::problem::{PROBLEM_JSON, Problem, Refused};
 use crate::squeeze::squeezed;
 use crate::v1::Said;
@@ -67,11 +67,17 @@ async fn asked(app: &App, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     let (caller, answer) = match admit(app, &parts).await {
         Ok(caller) => {
-            let caller = Arc::new(caller);
             parts.extensions.insert(caller.clone());
             (Some(caller), next.run(Request::from_parts(parts, body)).await)
         }
-        Err(problem) => (None, problem.into_response()),
+        Err(problem) => {
+            let mut refusal = problem.into_response();
+            // Who has a new certificate shows it on a new connection, and has to begin one.
+            if parts.extensions.get::<Peer>().is_some_and(|peer| peer.certificate.is_some()) {
+                refusal.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            (None, refusal)
+        }
     };
     if let Some(Refused { kind, detail }) = answer.extensions().get::<Refused>() {
         app.metrics.denied.with_label_values(&[kind]).inc();

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -16,9 +16,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+use crate::certificate::Certificate;
 use crate::limits::Limits;
 use crate::peer::Peer;
-use crate::tls::{self, Tls};
+use crate::tls::Tls;
 
 /// The first octet of every handshake.
 const HANDSHAKE: u8 = 0x16;
@@ -81,15 +82,22 @@ impl Handshakes {
         peer: &mut Peer,
     ) -> Option<Stream> {
         let turn = self.begin();
+        // Before the handshake: what is verified in it is by these authorities or newer ones.
+        let generation = tls.generation();
         let agreed = tokio::select! {
             agreed = tokio::time::timeout(limits.handshake_timeout, agree(stream, tls, limits)) => agreed,
             () = turn.cut.cancelled() => Ok(Err(Some("too many others began a handshake after it".to_owned()))),
         };
         let why = match agreed {
             Ok(Ok(agreed)) => {
-                peer.certificate =
-                    agreed.get_ref().1.peer_certificates().and_then(|all| tls::name(all.first()?));
-                return Some(agreed);
+                let shown = agreed.get_ref().1.peer_certificates();
+                match shown.map(|all| Certificate::of(all, tls, generation)).transpose() {
+                    Ok(certificate) => {
+                        peer.certificate = certificate.map(Arc::new);
+                        return Some(agreed);
+                    }
+                    Err(why) => Some(why),
+                }
             }
             Ok(Err(why)) => why,
             Err(_) => Some(format!("no handshake within {:?}", limits.handshake_timeout)),

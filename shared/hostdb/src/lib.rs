@@ -22,6 +22,7 @@ mod access;
 mod api;
 mod app;
 mod args;
+mod certificate;
 mod connection;
 pub mod credentials;
 mod db;

@@ -5,8 +5,12 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::net::UnixStream;
+
+use crate::access::Remembered;
+use crate::certificate::Certificate;
 
 /// Through which door a request came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,14 +26,16 @@ pub(crate) enum Door {
 }
 
 /// The other end of a connection.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Peer {
     /// Of TCP. A proxy's own, where there is one.
     pub(crate) address: Option<SocketAddr>,
     /// Of a Unix socket: the user that connected, as the kernel says (`SO_PEERCRED`).
     pub(crate) uid: Option<u32>,
-    /// The name in a client certificate that was verified.
-    pub(crate) certificate: Option<String>,
+    /// A client certificate that was verified when the connection began.
+    pub(crate) certificate: Option<Arc<Certificate>>,
+    /// Who asked last over this connection.
+    pub(crate) remembered: Remembered,
 }
 
 impl Peer {
@@ -52,8 +58,7 @@ impl fmt::Display for Peer {
             (None, None) => f.write_str("unknown")?,
         }
         match &self.certificate {
-            // It comes from outside: quoted, it cannot break a line of the log.
-            Some(name) => write!(f, " with the certificate of {name:?}"),
+            Some(certificate) => write!(f, " with {certificate}"),
             None => Ok(()),
         }
     }

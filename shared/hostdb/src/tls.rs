@@ -6,7 +6,8 @@
 //! `shoal_hostdb_certificate_expiry_timestamp_seconds`.
 //!
 //! Sessions are not resumed: every connection proves anew who it is, to the authority of now, and nothing is kept between
-//! them. Certificates of clients are not checked for having been revoked; take the name out of the access rules instead.
+//! them. On one that is kept, the client's certificate is looked at with each request ([`Certificate`](crate::certificate::Certificate)).
+//! Certificates of clients are not checked for having been revoked; take the name out of the access rules instead.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -16,25 +17,23 @@ use jiff::Timestamp;
 use notify::Watcher as _;
 use prometheus::{IntCounter, IntGauge};
 use rustls::ServerConfig;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use shoal_client::tls::{self, BadFile};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use x509_cert::der::Decode as _;
-use x509_cert::ext::pkix::SubjectAltName;
-use x509_cert::ext::pkix::name::GeneralName;
 
 use crate::metrics::Metrics;
 
 /// After so long without another change, a renewal is done: it is two files and more, one after the other.
 const SETTLE: Duration = Duration::from_millis(250);
+/// How often that is waited for.
+const SETTLES: usize = 8;
 /// How often the files are looked at without being told of a change. Some file systems tell nothing.
 const SWEEP: Duration = Duration::from_secs(60);
-/// The longest name out of a certificate that is taken for one.
-const MAX_NAME: usize = 255;
-
 /// Where certificates and keys are, in PEM form.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
@@ -79,6 +78,8 @@ pub struct Tls(Arc<Inner>);
 struct Inner {
     files: TlsFiles,
     now: RwLock<Loaded>,
+    /// How often other authorities of clients were taken over.
+    generation: watch::Sender<u64>,
     expiry: IntGauge,
     ok: IntGauge,
     pub(crate) failures: IntCounter,
@@ -88,6 +89,8 @@ struct Inner {
 struct Loaded {
     read: Read,
     config: Arc<ServerConfig>,
+    /// Who vouches for clients, if they are asked for a certificate.
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
     expires: Timestamp,
 }
 
@@ -126,12 +129,38 @@ impl Tls {
         expiry.set(loaded.expires.as_second());
         loaded.tell(&files.cert);
         let failures = failures.map_err(cannot)?;
-        Ok(Self(Arc::new(Inner { files, now: RwLock::new(loaded), expiry, ok, failures })))
+        let generation = watch::Sender::new(0);
+        Ok(Self(Arc::new(Inner { files, now: RwLock::new(loaded), generation, expiry, ok, failures })))
     }
 
     /// What new connections get.
     pub(crate) fn config(&self) -> Arc<ServerConfig> {
         self.0.now.read().unwrap_or_else(PoisonError::into_inner).config.clone()
+    }
+
+    /// Which authorities of clients are believed: another number, others.
+    pub(crate) fn generation(&self) -> u64 {
+        *self.0.generation.borrow()
+    }
+
+    /// Waits until other authorities than those of `generation` are believed.
+    pub(crate) async fn past(&self, generation: u64) {
+        // It fails only without a sender, and `self` holds one.
+        let _ = self.0.generation.subscribe().wait_for(|now| *now != generation).await;
+    }
+
+    /// Whether the authorities of now vouch for these certificates of a client, the client's own first.
+    ///
+    /// # Errors
+    /// Why they do not.
+    pub(crate) fn vouches(&self, chain: &[CertificateDer<'static>], now: Timestamp) -> Result<(), String> {
+        let verifier = self.0.now.read().unwrap_or_else(PoisonError::into_inner).verifier.clone();
+        let (Some(verifier), Some((own, more))) = (verifier, chain.split_first()) else {
+            return Err("certificates of clients are not believed here".to_owned());
+        };
+        let seconds = u64::try_from(now.as_second()).unwrap_or_default();
+        let at = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        verifier.verify_client_cert(own, more, at).map(drop).map_err(|error| tls::explain(&error))
     }
 
     /// Counts a connection that came to nothing.
@@ -151,7 +180,7 @@ impl Tls {
 
     /// Takes over what the files say now.
     fn reload(&self) {
-        let Inner { files, now, expiry, ok, .. } = &*self.0;
+        let Inner { files, now, generation, expiry, ok, .. } = &*self.0;
         let fresh = Read::from(files).and_then(|read| {
             let before = now.read().unwrap_or_else(PoisonError::into_inner);
             if before.read == read { Ok(None) } else { read.after(&before, files).map(Some) }
@@ -162,7 +191,13 @@ impl Tls {
                 loaded.tell(&files.cert);
                 ok.set(1);
                 expiry.set(loaded.expires.as_second());
-                *now.write().unwrap_or_else(PoisonError::into_inner) = loaded;
+                let mut now = now.write().unwrap_or_else(PoisonError::into_inner);
+                let others = now.read.authorities != loaded.read.authorities;
+                *now = loaded;
+                drop(now);
+                if others {
+                    generation.send_modify(|generation| *generation += 1);
+                }
             }
             Err(error) => {
                 // Each sweep finds it again; it is said when it begins.
@@ -177,7 +212,7 @@ impl Tls {
     /// Follows the files until `stop`: what is told about their folders, SIGHUP, and now and then without either.
     pub async fn follow(self, stop: CancellationToken) {
         let (tell, mut told) = mpsc::channel(1);
-        let watching = watch(&self.0.files, tell);
+        let watcher = watching(&self.0.files, tell);
         let mut hup = signal(SignalKind::hangup()).ok();
         let mut sweep = tokio::time::interval(SWEEP);
         loop {
@@ -190,10 +225,13 @@ impl Tls {
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(()) = told.recv() => {
-                    // What comes in this time is part of the same renewal.
-                    tokio::time::sleep(SETTLE).await;
-                    while told.try_recv().is_ok() {
+                    // What comes in this time is part of the same renewal; but where something else is written all the time, nobody waits
+                    // for ever.
+                    for _ in 0..SETTLES {
                         tokio::time::sleep(SETTLE).await;
+                        if told.try_recv().is_err() {
+                            break;
+                        }
                     }
                 }
                 _ = hangup => {}
@@ -201,7 +239,7 @@ impl Tls {
             }
             self.reload();
         }
-        drop(watching);
+        drop(watcher);
     }
 }
 
@@ -234,21 +272,25 @@ impl Read {
         let builder = ServerConfig::builder_with_provider(tls::provider())
             .with_safe_default_protocol_versions()
             .map_err(apart)?;
-        let builder = match &files.client_ca {
-            None => builder.with_no_client_auth(),
+        let verifier = match &files.client_ca {
+            None => None,
             Some(path) => {
                 let broken = |why: String| BadFile::Broken { path: path.clone(), why };
                 let roots = Arc::new(tls::authorities(path)?);
                 let verifier = WebPkiClientVerifier::builder_with_provider(roots, tls::provider());
                 let verifier = if files.demand { verifier } else { verifier.allow_unauthenticated() };
-                builder.with_client_cert_verifier(verifier.build().map_err(|e| broken(e.to_string()))?)
+                Some(verifier.build().map_err(|e| broken(e.to_string()))?)
             }
+        };
+        let builder = match &verifier {
+            None => builder.with_no_client_auth(),
+            Some(verifier) => builder.with_client_cert_verifier(verifier.clone()),
         };
         let mut config = builder.with_single_cert(self.chain.clone(), self.key.clone_key()).map_err(apart)?;
         config.alpn_protocols = vec![tls::PROTOCOL.to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        Ok(Loaded { read: self, config: Arc::new(config), expires })
+        Ok(Loaded { read: self, config: Arc::new(config), verifier, expires })
     }
 }
 
@@ -267,7 +309,7 @@ impl Loaded {
 
 /// Tells of changes in the folders of these files: a renewal may put other files in their place, or another folder in
 /// the place of the one that links lead through.
-fn watch(files: &TlsFiles, tell: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
+fn watching(files: &TlsFiles, tell: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
     let told = move |event: notify::Result<notify::Event>| {
         // To read them is no change.
         if event.is_ok_and(|event| !event.kind.is_access()) {
@@ -299,30 +341,11 @@ fn watch(files: &TlsFiles, tell: mpsc::Sender<()>) -> Option<notify::Recommended
 }
 
 /// When a certificate ends.
-fn expiry(certificate: &CertificateDer<'_>) -> Result<Timestamp, String> {
+pub(crate) fn expiry(certificate: &CertificateDer<'_>) -> Result<Timestamp, String> {
     let certificate = x509_cert::Certificate::from_der(certificate).map_err(|e| e.to_string())?;
     let end = certificate.tbs_certificate().validity().not_after.to_unix_duration();
     let end = i64::try_from(end.as_secs()).map_err(|e| e.to_string())?;
     Timestamp::from_second(end).map_err(|e| e.to_string())
-}
-
-/// What a certificate calls who shows it: the common name of its subject, else its first DNS name. A name that is empty, too
-/// long or has control characters in it is none.
-pub(crate) fn name(certificate: &CertificateDer<'_>) -> Option<String> {
-    let certificate = x509_cert::Certificate::from_der(certificate).ok()?;
-    let certificate = certificate.tbs_certificate();
-    let common = certificate.subject().common_name().ok().flatten().map(|name| name.value().into_owned());
-    let good = |name: &String| {
-        !name.trim().is_empty() && name.len() <= MAX_NAME && !name.chars().any(char::is_control)
-    };
-    common.filter(good).or_else(|| {
-        let (_, names) = certificate.get_extension::<SubjectAltName>().ok().flatten()?;
-        let dns = names.0.into_iter().find_map(|name| match name {
-            GeneralName::DnsName(name) => Some(name.to_string()),
-            _ => None,
-        });
-        dns.filter(good)
-    })
 }
 
 #[cfg(test)]

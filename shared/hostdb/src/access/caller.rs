@@ -1,19 +1,29 @@
 //! Who sent a request, and what they may see.
 
 use std::collections::BTreeSet;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use shoal_core::access::{Denied, Facet, Index, Principal, Target, Verb, hidden};
-use shoal_core::{ACCESS, Change, HostName, Key, LogEntry, Member, Range, Row, TagName, View};
+use shoal_core::access::{Denied, Facet, Index, Principal, Target, hidden};
+use shoal_core::{
+    ACCESS, Change, FACTS, HostName, Key, LogEntry, Member, MemberKind, Namespace, Range, Row, TagName, View,
+};
 
+use crate::certificate::Certificate;
 use crate::problem::Answer;
 
-/// Who sent a request.
+/// Who sent a request, and the rows that decide about them.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
-    pub(crate) who: Principal,
     pub(crate) index: Arc<Index>,
+    pub(super) of: Arc<Somebody>,
+}
+
+/// What is known of who sent a request, without the rows: it may be kept for longer than they are.
+#[derive(Clone, Debug)]
+pub(crate) struct Somebody {
+    pub(crate) who: Principal,
     /// From where, for the record.
     pub(crate) origin: Option<String>,
     /// What vouches for it.
@@ -22,6 +32,8 @@ pub(crate) struct Caller {
     pub(crate) until: Option<Timestamp>,
     /// Whether anything is asked at all.
     pub(crate) asked: bool,
+    /// Of the connection: it has to be good for as long as anything is answered.
+    pub(crate) certificate: Option<Arc<Certificate>>,
 }
 
 /// What vouches for somebody.
@@ -29,23 +41,33 @@ pub(crate) struct Caller {
 pub(super) enum Shown {
     /// A token, by its id and the hash of its secret.
     Token(String, String),
-    /// A name that the system or a certificate vouches for.
+    /// A name that a certificate, or another service, vouches for.
     Name(String),
-    /// Nothing, or being on this machine as the server's own user.
+    /// A name that the system vouches for.
+    Local(String),
+    /// Nothing, or what no row says anything of: being on this machine as the server's own user, being an agent by its certificate.
     Place,
 }
 
+impl Deref for Caller {
+    type Target = Somebody;
+
+    fn deref(&self) -> &Somebody {
+        &self.of
+    }
+}
+
 impl Caller {
+    /// The same rows, and what is said of somebody else.
+    pub(super) fn with(&self, of: Somebody) -> Self {
+        Self { index: self.index.clone(), of: Arc::new(of) }
+    }
+
     /// Whoever it is, where nobody is asked.
     pub(crate) fn unasked(origin: Option<String>) -> Self {
-        Self {
-            who: Principal::local("anybody"),
-            index: Arc::default(),
-            origin,
-            shown: Shown::Place,
-            until: None,
-            asked: false,
-        }
+        let who = Principal::local("anybody");
+        let of = Somebody { who, origin, shown: Shown::Place, until: None, asked: false, certificate: None };
+        Self { index: Arc::default(), of: Arc::new(of) }
     }
 
     /// Whether rows below `access/` are theirs to see.
@@ -68,23 +90,17 @@ impl Caller {
 
     /// The right to read a host.
     pub(crate) fn reads_host(&self, host: &HostName) -> Answer<()> {
-        self.right(
-            Verb::Read,
-            Target { namespace: shoal_core::HOSTS, key: Some(host.as_str()), facet: Facet::Data },
-        )
+        self.right(Target { namespace: shoal_core::HOSTS, key: Some(host.as_str()), facet: Facet::Data })
     }
 
     /// The right to read who is in a tag.
     pub(crate) fn reads_members(&self, tag: &TagName) -> Answer<()> {
-        self.right(
-            Verb::Read,
-            Target { namespace: tag.namespace(), key: Some(tag.key()), facet: Facet::Members },
-        )
+        self.right(Target { namespace: tag.namespace(), key: Some(tag.key()), facet: Facet::Members })
     }
 
-    fn right(&self, verb: Verb, target: Target<'_>) -> Answer<()> {
+    fn right(&self, target: Target<'_>) -> Answer<()> {
         if self.asked {
-            self.index.may(&self.who, verb, target)?;
+            self.index.must_read(&self.who, target)?;
         }
         Ok(())
     }
@@ -121,7 +137,7 @@ impl Caller {
 
     /// The right to read what concerns the agent of a namespace.
     pub(crate) fn reads_work(&self, namespace: &str) -> Answer<()> {
-        self.right(Verb::Read, Target::namespace(namespace))
+        self.right(Target::namespace(namespace))
     }
 
     /// The right to do an agent's work.
@@ -218,10 +234,7 @@ impl Caller {
                 continue;
             }
             for facet in facets {
-                self.right(
-                    Verb::Read,
-                    Target { namespace: tag.namespace(), key: Some(tag.key()), facet: *facet },
-                )?;
+                self.right(Target { namespace: tag.namespace(), key: Some(tag.key()), facet: *facet })?;
             }
             if self.restricted() {
                 let members = view.direct_members(&tag).into_iter();
@@ -229,6 +242,30 @@ impl Caller {
             }
         }
         Ok(())
+    }
+
+    /// The right to read what all tags of a namespace contain, with the hosts, whatever namespace it comes from; and what expressions are
+    /// evaluated on, where there are any (`rules`: there are).
+    pub(crate) fn reads_contents(&self, view: &View, namespace: &Namespace, mut rules: bool) -> Answer<()> {
+        if !self.restricted() {
+            return Ok(());
+        }
+        self.reads_range(&Range::hosts())?;
+        self.reads_range(&Range::namespace(namespace.as_str()))?;
+        self.reads(&Key::schema(namespace))?;
+        let mut seen = BTreeSet::new();
+        let mut next: Vec<TagName> = view.tags_in(namespace.as_str()).map(|tag| tag.name.clone()).collect();
+        while let Some(tag) = next.pop() {
+            if !seen.insert(tag.clone()) {
+                continue;
+            }
+            self.reads_members(&tag)?;
+            for (member, _) in view.direct_members(&tag) {
+                rules |= matches!(member.kind(), MemberKind::Rule(_));
+                next.extend(member.as_tag(tag.namespace()));
+            }
+        }
+        if rules { self.reads_range(&Range::Prefix(format!("{FACTS}/"))) } else { Ok(()) }
     }
 
     /// The no to something that only administrators do.

@@ -1,11 +1,12 @@
 //! Who sends a request.
 //!
-//! A token goes first, whatever the connection is; then a client certificate; then, on a Unix socket, the local user, as the
-//! kernel says. Root and the server's own user could write into the database's file, so they administer. Any other local user is
-//! the user of that name; see [`Index::named`](shoal_core::access::Index::named) for agents. Nothing of it: nobody known.
+//! A certificate that was shown has to be good, whatever else is shown. A token goes first ([`Authenticator`](super::Authenticator)),
+//! whatever the connection is; then a client certificate; then, on a Unix socket, the local user, as the kernel says. Root and the
+//! server's own user could write into the database's file, so they administer. Any other local user is the user of that name; see
+//! [`Index::local`](shoal_core::access::Index::local) for agents. Whom the kernel cannot name (uid 65534) is nobody. Nothing of it: nobody known.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::extract::MatchedPath;
@@ -14,12 +15,13 @@ use http::request::Parts;
 use http::{HeaderMap, Method};
 use jiff::Timestamp;
 use shoal_core::access::{Index, Known, Principal};
-use subtle::ConstantTimeEq;
 
-use super::caller::{Caller, Shown};
-use super::unknown;
+use super::authenticator::{self, Credential, Vouched};
+use super::caller::{Caller, Shown, Somebody};
+use super::remembered::digest;
+use super::{token, unknown};
 use crate::app::App;
-use crate::credentials::hash as hash_of;
+use crate::certificate::Named;
 use crate::peer::Peer;
 use crate::problem::{Answer, Problem};
 
@@ -33,44 +35,70 @@ const MAX_NAMES: usize = 256;
 /// The longest origin that is kept, in octets.
 const MAX_ORIGIN: usize = 256;
 
+/// What nobody gets who does not say who they are, whatever a rule gives them: no rule is about it.
+const CLOSED: [&str; 2] = ["/metrics", "/api/v2/store/head"];
+/// Whom the kernel names where it cannot say who it is (another user namespace). It is nobody.
+const OVERFLOW: u32 = 65534;
+
 /// Who sends the request, if they may come in at all.
 ///
 /// # Errors
 /// Credentials that are shown and not good, and none where there must be some.
-pub(crate) async fn admit(app: &App, head: &Parts) -> Answer<Caller> {
+pub(crate) async fn admit(app: &App, head: &Parts) -> Answer<Arc<Caller>> {
     let route = head.extensions.get::<MatchedPath>().map(MatchedPath::as_str);
     let peer = head.extensions.get::<Peer>();
+    if let Some(certificate) = peer.and_then(|peer| peer.certificate.as_ref()) {
+        certificate.stands(Timestamp::now()).map_err(|why| unknown(&why, RENEW))?;
+    }
     if app.asks && route.is_some_and(|route| is_open(&head.method, route)) {
         // A probe shows nothing, and a login shows it in the body.
-        return Ok(Caller::unknown(app.keeper.index(&app.db), peer));
+        return Ok(Arc::new(Caller::unknown(app.keeper.index(&app.db), peer)));
     }
-    let caller = identify(app, &head.headers, peer).await?;
     // Below `/v1` a session is shown in other ways, and hosts and tags are read without one.
-    if route.is_some_and(|route| route == "/v1" || route.starts_with("/v1/")) {
+    let v1 = route.is_some_and(|route| route == "/v1" || route.starts_with("/v1/"));
+    let caller = match identify(app, &head.headers, peer).await {
+        // One that has ended counts as none, as it does in a cookie.
+        Err(_) if v1 && reads_v1(&head.method, route) => {
+            Arc::new(Caller::unknown(app.keeper.index(&app.db), peer))
+        }
+        caller => caller?,
+    };
+    if v1 {
         return Ok(caller);
     }
-    if caller.asked && caller.who.is_anonymous() && !caller.index.knows_anonymous() {
-        // HostDB's clients ask for a session by its name.
-        let path = head.uri.path();
-        let shown = if path.starts_with("/v1/auth/session/") { "/v1/auth/session/…" } else { path };
-        let wanted = format!("{} {shown}", head.method);
-        return Err(stranger(&wanted));
+    let shut = || route.is_some_and(|route| CLOSED.contains(&route)) || !caller.index.knows_anonymous();
+    if caller.asked && caller.who.is_anonymous() && shut() {
+        return Err(stranger(&format!("{} {}", head.method, head.uri.path()), peer));
     }
     Ok(caller)
 }
+
+/// What a client does whose certificate is good no longer.
+pub(crate) const RENEW: &str = "connect anew, with one that is good";
 
 fn is_open(method: &Method, route: &str) -> bool {
     let method = if method == Method::HEAD { "GET" } else { method.as_str() };
     OPEN.contains(&(method, route))
 }
 
-fn stranger(wanted: &str) -> Problem {
+fn reads_v1(method: &Method, route: Option<&str>) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+        && !route.is_some_and(|route| route.starts_with("/v1/auth/"))
+}
+
+fn stranger(wanted: &str, peer: Option<&Peer>) -> Problem {
+    let hint = match peer.and_then(|peer| peer.uid) {
+        Some(uid) if is_nobody(uid) => format!(
+            "send `Authorization: Bearer TOKEN` (`shoal token create` makes one): the uid {uid} is also whom the kernel cannot name, so it is no \
+             local user here"
+        ),
+        _ => "send `Authorization: Bearer TOKEN` (`shoal token create` makes one), or come by the server's Unix socket".to_owned(),
+    };
     shoal_core::access::Denied {
         who: shoal_core::access::ANONYMOUS.to_owned(),
         wanted: wanted.to_owned(),
-        rule: "built-in: who does not say who they are reads and writes nothing".to_owned(),
-        hint: "send `Authorization: Bearer TOKEN` (`shoal token create` makes one), or come by the server's Unix socket"
-            .to_owned(),
+        rule: "built-in: who does not say who they are reads and writes nothing but what a rule gives `anonymous`".to_owned(),
+        hint,
         unknown: true,
     }
     .into()
@@ -80,28 +108,77 @@ fn stranger(wanted: &str) -> Problem {
 ///
 /// # Errors
 /// Credentials that are shown and not good.
-async fn identify(app: &App, headers: &HeaderMap, peer: Option<&Peer>) -> Answer<Caller> {
+async fn identify(app: &App, headers: &HeaderMap, peer: Option<&Peer>) -> Answer<Arc<Caller>> {
+    let certificate = peer.and_then(|peer| peer.certificate.clone());
     if !app.asks {
-        return Ok(Caller::unasked(peer.map(ToString::to_string)));
+        let origin = peer.map(ToString::to_string);
+        let caller = Caller::unasked(origin);
+        return Ok(Arc::new(caller.with(Somebody { certificate, ..(*caller.of).clone() })));
     }
     let index = app.keeper.index(&app.db);
-    if let Some(token) = bearer(headers)? {
-        return with_token(index, token, peer);
+    let token = bearer(headers)?;
+    let shown = digest(token);
+    if let Some(known) = peer.and_then(|peer| peer.remembered.find(shown.as_ref(), &index)) {
+        return Ok(Arc::new(known));
     }
-    if let Some(name) = peer.and_then(|peer| peer.certificate.as_deref()) {
-        return named(index, name, peer);
+    let caller = match token {
+        Some(token) => {
+            let vouched = authenticator::ask(&app.authenticators, Credential::Bearer(token), &index).await?;
+            Caller::of(vouched, index, peer.map(ToString::to_string))
+        }
+        None => connected(app, index, peer).await?,
+    };
+    // Whichever ends first.
+    let ends = certificate.as_ref().map(|certificate| certificate.until);
+    let until = caller.until.into_iter().chain(ends).min();
+    let caller = Arc::new(caller.with(Somebody { until, certificate, ..(*caller.of).clone() }));
+    if let Some(peer) = peer {
+        peer.remembered.keep(shown, &caller);
     }
-    let Some(uid) = peer.and_then(|peer| peer.uid) else { return Ok(Caller::unknown(index, peer)) };
+    Ok(caller)
+}
+
+/// Who it is by the connection alone.
+async fn connected(app: &App, index: Arc<Index>, peer: Option<&Peer>) -> Answer<Caller> {
+    let Some(peer) = peer else { return Ok(Caller::unknown(index, None)) };
+    let origin = Some(peer.to_string());
+    if let Some(certificate) = &peer.certificate {
+        let vouched = match certificate.named.as_ref() {
+            Ok(Named::Agent(namespace)) => {
+                Vouched { who: Principal::agent(namespace), by: Shown::Place, until: None }
+            }
+            Ok(Named::User(name)) => Vouched::named(&index, name, None)?,
+            Err(why) => {
+                return Err(unknown(why, "docs/access.md says whom a certificate names; or show a token"));
+            }
+        };
+        return Ok(Caller::of(vouched, index, origin));
+    }
+    let Some(uid) = peer.uid.filter(|uid| !is_nobody(*uid)) else {
+        return Ok(Caller::unknown(index, Some(peer)));
+    };
     let name = app.names.of(uid).await;
     let origin = Some(format!("unix uid {uid} ({})", name.as_deref().unwrap_or("?")));
     if uid == 0 || uid == app.own_uid {
         let who = Principal::local(name.unwrap_or_else(|| format!("uid {uid}")));
-        return Ok(Caller { who, index, origin, shown: Shown::Place, until: None, asked: true });
+        return Ok(Caller::of(Vouched { who, by: Shown::Place, until: None }, index, origin));
     }
-    match name {
-        Some(name) => named(index, &name, peer).map(|caller| Caller { origin, ..caller }),
-        None => Err(unknown(&format!("no local user has the uid {uid}"), "show a token instead")),
+    let Some(name) = name else {
+        return Err(unknown(&format!("no local user has the uid {uid}"), "show a token instead"));
+    };
+    match index.local(&name) {
+        Known::Principal(who) => {
+            Ok(Caller::of(Vouched { who, by: Shown::Local(name), until: None }, index, origin))
+        }
+        Known::Not(why) => Err(unknown(why, "ask an administrator")),
     }
+}
+
+/// Whether the kernel says by this that it does not know.
+fn is_nobody(uid: u32) -> bool {
+    static OTHER: OnceLock<u32> = OnceLock::new();
+    let other = || std::fs::read_to_string("/proc/sys/kernel/overflowuid").ok()?.trim().parse().ok();
+    uid == OVERFLOW || uid == *OTHER.get_or_init(|| other().unwrap_or(OVERFLOW))
 }
 
 /// The token of the header, if there is one.
@@ -116,41 +193,6 @@ fn bearer(headers: &HeaderMap) -> Answer<Option<&str>> {
     }
 }
 
-/// The id and the secret of a token.
-fn parts(token: &str) -> Option<(&str, &str)> {
-    token.strip_prefix("shoal_")?.split_once('_')
-}
-
-fn with_token(index: Arc<Index>, token: &str, peer: Option<&Peer>) -> Answer<Caller> {
-    let hint = "look at it with `shoal token list`, or make another with `shoal token create`";
-    let bad = |why: &str| unknown(why, hint);
-    let (id, secret) = parts(token).ok_or_else(|| bad("its token is not of the form shoal_ID_SECRET"))?;
-    let Some(row) = index.token(id) else { return Err(bad("its token does not exist, or was revoked")) };
-    let (hash, until) = (row.hash.0.clone(), row.expires);
-    let shown = hash_of(secret);
-    if !bool::from(shown.0.as_bytes().ct_eq(hash.to_ascii_lowercase().as_bytes())) {
-        return Err(bad("its token does not exist, or was revoked"));
-    }
-    let who = match index.shows(id, Timestamp::now()) {
-        Known::Principal(who) => who,
-        Known::Not(why) => return Err(bad(why)),
-    };
-    let origin =
-        Some(cut(format!("{}, token {id}", peer.map_or_else(|| "?".to_owned(), ToString::to_string))));
-    let shown = Shown::Token(id.to_owned(), hash);
-    Ok(Caller { who, index, origin, shown, until, asked: true })
-}
-
-fn named(index: Arc<Index>, name: &str, peer: Option<&Peer>) -> Answer<Caller> {
-    match index.named(name) {
-        Known::Principal(who) => {
-            let (origin, shown) = (peer.map(|peer| cut(peer.to_string())), Shown::Name(name.to_owned()));
-            Ok(Caller { who, index, origin, shown, until: None, asked: true })
-        }
-        Known::Not(why) => Err(unknown(why, "ask an administrator")),
-    }
-}
-
 /// A text that fits the record.
 fn cut(mut text: String) -> String {
     let end = (0..=MAX_ORIGIN.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
@@ -159,15 +201,27 @@ fn cut(mut text: String) -> String {
 }
 
 impl Caller {
+    /// Who was vouched for, from this origin.
+    fn of(vouched: Vouched, index: Arc<Index>, origin: Option<String>) -> Self {
+        let Vouched { who, by, until } = vouched;
+        let origin = match &who.token {
+            Some(id) => format!("{}, token {id}", origin.as_deref().unwrap_or("?")),
+            None => origin.unwrap_or_default(),
+        };
+        let origin = Some(cut(origin)).filter(|origin| !origin.is_empty());
+        let of = Somebody { who, origin, shown: by, until, asked: true, certificate: None };
+        Self { index, of: Arc::new(of) }
+    }
+
     /// The same, who shows this token instead, wherever it was shown.
     ///
     /// # Errors
     /// The token is not good.
     pub(crate) fn showing(&self, app: &App, token: &str) -> Answer<Self> {
-        let mut shown = with_token(app.keeper.index(&app.db), token, None)?;
-        let id = shown.who.token.as_deref().unwrap_or_default();
-        shown.origin = self.origin.as_ref().map(|origin| cut(format!("{origin}, token {id}")));
-        Ok(shown)
+        let index = app.keeper.index(&app.db);
+        let vouched = token::known(&index, token)?;
+        let shown = Self::of(vouched, index, self.origin.clone());
+        Ok(shown.with(Somebody { certificate: self.certificate.clone(), ..(*shown.of).clone() }))
     }
 
     /// The same; who did not say who they are reads as somebody who did, unless a rule names `anonymous`: what HostDB's own
@@ -176,13 +230,16 @@ impl Caller {
         if !self.asked || !self.who.is_anonymous() {
             return self.clone();
         }
-        Self { who: Principal::person(shoal_core::access::ANONYMOUS), ..self.clone() }
+        self.with(Somebody { who: Principal::person(shoal_core::access::ANONYMOUS), ..(*self.of).clone() })
     }
 
     /// Nobody known.
     pub(super) fn unknown(index: Arc<Index>, peer: Option<&Peer>) -> Self {
         let origin = peer.map(|peer| cut(peer.to_string()));
-        Self { who: Principal::anonymous(), index, origin, shown: Shown::Place, until: None, asked: true }
+        let certificate = peer.and_then(|peer| peer.certificate.clone());
+        let who = Principal::anonymous();
+        let of = Somebody { who, origin, shown: Shown::Place, until: None, asked: true, certificate };
+        Self { index, of: Arc::new(of) }
     }
 
     /// The same as of now: what they were is looked up again.
@@ -190,6 +247,9 @@ impl Caller {
     /// # Errors
     /// What vouched for them does so no longer.
     pub(crate) fn again(&self, app: &App) -> Answer<Self> {
+        if let Some(certificate) = &self.certificate {
+            certificate.stands(Timestamp::now()).map_err(|why| unknown(&why, RENEW))?;
+        }
         if !self.asked {
             return Ok(self.clone());
         }
@@ -197,10 +257,14 @@ impl Caller {
         let ended = |why: &str| unknown(why, "show another token");
         let who = match &self.shown {
             Shown::Place => self.who.clone(),
-            Shown::Name(name) => match index.named(name) {
-                Known::Principal(who) => who,
-                Known::Not(why) => return Err(ended(why)),
-            },
+            Shown::Name(name) | Shown::Local(name) => {
+                let known =
+                    if matches!(self.shown, Shown::Local(_)) { index.local(name) } else { index.named(name) };
+                match known {
+                    Known::Principal(who) => who,
+                    Known::Not(why) => return Err(ended(why)),
+                }
+            }
             Shown::Token(id, hash) => {
                 if index.token(id).is_none_or(|row| row.hash.0 != *hash) {
                     return Err(ended("its token was revoked"));
@@ -211,7 +275,7 @@ impl Caller {
                 }
             }
         };
-        Ok(Self { who, index, ..self.clone() })
+        Ok(Self { index, of: Arc::new(Somebody { who, ..(*self.of).clone() }) })
     }
 }
 
@@ -264,8 +328,6 @@ mod tests {
         for bad in [&["Basic YTpi"][..], &["Bearer"], &["Bearer a", "Bearer b"], &[""]] {
             assert_eq!(of(bad), Err(401), "{bad:?}");
         }
-        assert_eq!(parts("shoal_0a_s_x"), Some(("0a", "s_x")));
-        assert_eq!((parts("shoal_0a"), parts("other_0a_b")), (None, None));
     }
 
     #[test]

@@ -12,22 +12,31 @@
 //! * Rows below `access/` are part of no wider range, but for administrators; and the hashes in them of none.
 
 mod audit;
+mod authenticator;
 mod caller;
 mod identity;
 mod keeper;
 mod password;
+mod remembered;
+mod token;
 mod writes;
 
 pub(crate) use audit::Audit;
+pub(crate) use authenticator::Authenticator;
 pub(crate) use caller::Caller;
 pub(crate) use identity::{Names, admit};
 pub(crate) use keeper::Keeper;
-pub(crate) use password::Sessions;
+pub(crate) use remembered::Remembered;
 
 use http::StatusCode;
 use shoal_core::access::Denied;
 
 use crate::problem::Problem;
+
+/// The ways to know people that there are, in the order in which they are asked.
+pub(crate) fn authenticators() -> Vec<Box<dyn Authenticator>> {
+    vec![Box::new(token::Tokens), Box::new(password::Passwords::default())]
+}
 
 impl From<Denied> for Problem {
     fn from(denied: Denied) -> Self {

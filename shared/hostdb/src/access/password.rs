@@ -1,19 +1,24 @@
 //! Passwords, and the sessions that they begin.
 //!
 //! A session is a token like any other, made by the server for somebody who said their password, and short-lived. What has ended
-//! is swept up when its owner begins another.
+//! is swept up when its owner begins another. That a user has a bounded number of them, and none after another password, is what
+//! [`prepare`](shoal_core::prepare()) sees to, whichever way the rows are written. A session needs its user's row, whoever vouched for them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use jiff::Timestamp;
-use shoal_core::access::{Principal, Scope, Secret, Token, TokenKind};
+use shoal_core::access::{Index, Principal, Scope, Secret, Token, TokenKind};
 use shoal_core::{Document, Edit, Expect, Key, Pre, Proposal};
 use tokio::sync::Semaphore;
 
+use super::authenticator::{self, Answer, Authenticator, Credential, Vouched};
+use super::caller::Shown;
 use super::unknown;
 use crate::app::App;
 use crate::credentials::{PASSWORD, new_token, verify};
-use crate::problem::{Answer, Problem};
+use crate::problem::{Answer as Answered, Problem};
 
 /// How many passwords are checked at once: each takes 19 MiB and some 20 ms of a processor.
 const AT_ONCE: usize = 2;
@@ -38,30 +43,99 @@ pub(crate) struct Session {
     pub(crate) expires: Timestamp,
 }
 
-/// Checks passwords, few at a time.
-pub(crate) struct Sessions {
+/// Knows whoever says the password that a user's row has, few at a time.
+pub(crate) struct Passwords {
     turns: Semaphore,
     queue: Semaphore,
 }
 
-impl Default for Sessions {
+impl Default for Passwords {
     fn default() -> Self {
         Self { turns: Semaphore::new(AT_ONCE), queue: Semaphore::new(AT_ONCE + WAITING) }
     }
 }
 
+impl Authenticator for Passwords {
+    fn knows<'a>(&'a self, shown: Credential<'a>, index: &'a Arc<Index>) -> BoxFuture<'a, Answer> {
+        Box::pin(async move {
+            let Credential::Password { user, password } = shown else { return Answer::Pass };
+            match self.compare(user, password, index).await {
+                // Not a no: another way may know them.
+                Ok(false) => Answer::Pass,
+                Ok(true) => match Vouched::named(index, user, None) {
+                    Ok(vouched) => Answer::Is(vouched),
+                    Err(problem) => Answer::No(problem),
+                },
+                Err(problem) => Answer::No(problem),
+            }
+        })
+    }
+}
+
+impl Passwords {
+    /// Whether this is the user's password. Takes as long where there is no such user.
+    async fn compare(&self, user: &str, password: &str, index: &Index) -> Answered<bool> {
+        let row = index.user(user).filter(|user| !user.disabled).and_then(|user| user.password.clone());
+        let known = row.is_some();
+        let hash = row.unwrap_or_else(|| Secret(NOBODY.to_owned()));
+        let busy = || Problem::busy("too many passwords are being checked: try again");
+        let _place = self.queue.try_acquire().map_err(|_| busy())?;
+        let _turn = self.turns.acquire().await.map_err(|_| busy())?;
+        let said = password.to_owned();
+        let right = tokio::task::spawn_blocking(move || verify(&hash, &said)).await.unwrap_or(false);
+        Ok(known && right && password.len() <= *PASSWORD.end())
+    }
+}
+
 impl App {
+    /// The user who says this password.
+    ///
+    /// # Errors
+    /// It is nobody's, or too many are being checked.
+    async fn said(&self, user: &str, password: &str, origin: Option<&str>) -> Answered<String> {
+        let index = self.keeper.index(&self.db);
+        let shown = Credential::Password { user, password };
+        let refused = match authenticator::ask(&self.authenticators, shown, &index).await {
+            Ok(Vouched { by: Shown::Name(name), .. }) => {
+                tracing::info!(target: "audit", user = name, origin, "began a session");
+                return Ok(name);
+            }
+            Ok(_) => unknown("it names no user", "a session is a user's: show a token instead"),
+            Err(problem) => problem,
+        };
+        // Who is turned away because others are many said nothing wrong.
+        if refused.status() == http::StatusCode::UNAUTHORIZED {
+            self.metrics.denied.with_label_values(&["password"]).inc();
+            self.audit.line(|more| {
+                tracing::warn!(target: "audit", user, origin, more, "a password was refused");
+            });
+        }
+        Err(refused)
+    }
+
     /// Begins a session of a user who says their password. The session is committed before it is answered.
     ///
     /// # Errors
     /// The password is not that user's, too many are being checked, or the store does not take the session.
-    pub(crate) async fn login(&self, user: &str, password: &str, origin: Option<String>) -> Answer<Session> {
+    pub(crate) async fn login(
+        &self,
+        user: &str,
+        password: &str,
+        origin: Option<String>,
+    ) -> Answered<Session> {
         // Before the password is looked at: a user who goes, or gets another one, while it is compared has no session.
-        let stands = format!("access/users/{user}").parse::<Key>().ok().and_then(|key| {
-            let revision = self.db.view().revision_of(&key)?;
-            Some(Pre::At(key, revision))
-        });
-        self.password(user, password, origin.as_deref()).await?;
+        let revision = |name: &str| {
+            let key = format!("access/users/{name}").parse::<Key>().ok()?;
+            self.db.view().revision_of(&key).map(|revision| (key, revision))
+        };
+        let seen = revision(user);
+        let name = self.said(user, password, origin.as_deref()).await?;
+        let seen = if name == user { seen } else { revision(&name) };
+        let Some((key, revision)) = seen else {
+            let why = format!("{name} has no row of a user, and a session needs one");
+            return Err(unknown(&why, "an administrator makes it: `shoal user add`"));
+        };
+        let (stands, user) = (Pre::At(key, revision), name.as_str());
         let _turn = self.write_turn()?;
         let new = new_token().map_err(|error| {
             let (status, title) = (http::StatusCode::INTERNAL_SERVER_ERROR, "The server failed");
@@ -90,43 +164,18 @@ impl App {
         let proposal = Proposal {
             principal: Some(user.to_owned()),
             origin,
-            pre: stands.into_iter().collect(),
+            pre: vec![stands],
             ..Proposal::new(user, "began a session", edits)
         };
         self.db.transact(proposal).await?;
         Ok(Session { token: new.text, user: user.to_owned(), expires })
     }
 
-    /// Whether this is the user's password. Takes as long where there is no such user.
-    async fn password(&self, user: &str, password: &str, origin: Option<&str>) -> Answer<()> {
-        let index = self.keeper.index(&self.db);
-        let row = index.user(user).filter(|user| !user.disabled).and_then(|user| user.password.clone());
-        let known = row.is_some();
-        let hash = row.unwrap_or_else(|| Secret(NOBODY.to_owned()));
-        let busy = || Problem::busy("too many passwords are being checked: try again");
-        let _place = self.sessions.queue.try_acquire().map_err(|_| busy())?;
-        let _turn = self.sessions.turns.acquire().await.map_err(|_| busy())?;
-        let said = password.to_owned();
-        let right = tokio::task::spawn_blocking(move || verify(&hash, &said)).await.unwrap_or(false);
-        if known && right && password.len() <= *PASSWORD.end() {
-            tracing::info!(target: "audit", user, origin, "began a session");
-            return Ok(());
-        }
-        self.metrics.denied.with_label_values(&["password"]).inc();
-        self.audit.line(|more| {
-            tracing::warn!(target: "audit", user, origin, more, "a password was refused");
-        });
-        Err(unknown(
-            "no user has this name and this password",
-            "an administrator sets one: `shoal user password`",
-        ))
-    }
-
     /// Ends the session that somebody shows. A token that was made is revoked by an administrator.
     ///
     /// # Errors
     /// No session was shown, or the store does not take it.
-    pub(crate) async fn logout(&self, who: &Principal, origin: Option<String>) -> Answer<()> {
+    pub(crate) async fn logout(&self, who: &Principal, origin: Option<String>) -> Answered<()> {
         let index = self.keeper.index(&self.db);
         let session = |id: &&String| index.token(id).is_some_and(|token| token.kind == TokenKind::Session);
         let Some(id) = who.token.as_ref().filter(session) else {

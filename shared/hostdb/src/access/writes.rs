@@ -1,18 +1,21 @@
 //! Writes: what is asked before anything is worked out, and of what came of it.
 
 use shoal_core::access::{Denied, Facet, Review, ReviewState, Sort, Target, Verb};
-use shoal_core::{Commit, Document, Edit, Key, Pre, Proposal, Range, TagName, View};
+use shoal_core::{Commit, Document, Edit, Key, Kind, Pre, Proposal, Range, TagName, View};
+use shoal_store::MAX_NAME;
 
 use super::Caller;
+use crate::credentials::hash;
 
 impl Caller {
     /// Whether they may write at these places at all. It is asked first, so that nobody learns what stands at a place from how a
-    /// write there is refused. What agents may is decided by the rows themselves.
+    /// write there is refused, or from one that would change nothing. What agents may write is decided by the rows themselves; what they may not
+    /// read, and is not their own, they do not write either.
     ///
     /// # Errors
     /// The no.
     pub(crate) fn may_propose(&self, edits: &[Edit]) -> Result<(), Denied> {
-        if !self.asked || matches!(self.who.sort, Sort::Agent(_)) {
+        if !self.asked {
             return Ok(());
         }
         edits.iter().try_for_each(|edit| self.may_edit(edit))
@@ -42,6 +45,22 @@ impl Caller {
         Ok(proposal)
     }
 
+    /// The idempotency key as it is remembered: apart from everybody else's keys, so that nobody gets the answer of another's commit, or hears
+    /// that there is one. What no store takes for a key stays as it is, to be refused.
+    pub(crate) fn own_key(&self, key: &str) -> String {
+        if !self.asked || key.trim().is_empty() || key.len() > MAX_NAME {
+            return key.to_owned();
+        }
+        let sort = match self.who.sort {
+            Sort::Local => "local",
+            Sort::Person => "person",
+            Sort::Agent(_) => "agent",
+            Sort::Anonymous => "anonymous",
+        };
+        // No name has a line break in it.
+        hash(&format!("{sort}\n{}\n{key}", self.who.name)).0
+    }
+
     fn may_edit(&self, edit: &Edit) -> Result<(), Denied> {
         match edit {
             Edit::PutHost { host, .. } | Edit::SetState { host, .. } => self.may_write(&Key::host(host)),
@@ -51,34 +70,49 @@ impl Caller {
                 }
                 self.may_write(&Key::tag(tag))
             }
-            Edit::Patch { key, .. } | Edit::Delete { key, .. } | Edit::Write { key, .. } => {
+            Edit::Patch { key, patch, .. } => {
+                if let (Kind::Tag(tag), Some(_)) = (key.kind(), patch.get("members")) {
+                    self.may_write_members(&tag)?;
+                }
                 self.may_write(key)
             }
+            Edit::Delete { key, .. } | Edit::Write { key, .. } => self.may_write(key),
             Edit::Rename { from, to, .. } => self.may_write(from).and_then(|()| self.may_write(to)),
             Edit::AddMembers { tag, .. } | Edit::RemoveMembers { tag, .. } | Edit::SetMembers { tag, .. } => {
                 self.may_write_members(tag)
             }
-            // What was known of a thing goes with it: whether it does, the whole commit says.
-            Edit::Row { key, moved, value } if value.is_none() || moved.is_some() => match key.namespace() {
-                shoal_core::FACTS | shoal_core::PAUSES => Ok(()),
-                _ => self.may_write(key),
-            },
+            // What was known of a thing goes with it: whether it does, the whole commit says. Whoever says so row by row has read it.
+            Edit::Row { key, moved, value } if value.is_none() || moved.is_some() => {
+                moved.iter().try_for_each(|from| self.index.may_read_key(&self.who, from))?;
+                match key.namespace() {
+                    shoal_core::FACTS | shoal_core::PAUSES => self.index.may_read_key(&self.who, key),
+                    _ => self.may_write(key),
+                }
+            }
             Edit::Row { key, .. } => self.may_write(key),
         }
     }
 
     fn may_write_members(&self, tag: &TagName) -> Result<(), Denied> {
         let target = Target { namespace: tag.namespace(), key: Some(tag.key()), facet: Facet::Members };
-        self.index.may(&self.who, Verb::Write, target).map(drop)
+        let verb = if matches!(self.who.sort, Sort::Agent(_)) { Verb::Read } else { Verb::Write };
+        self.index.may(&self.who, verb, target).map(drop)
     }
 
-    /// Whether they may write at a place.
+    /// Whether they may write at a place. Of agents it is asked whether it is theirs, or theirs to read: the rest the rows decide.
     ///
     /// # Errors
     /// The no.
     pub(crate) fn may_write(&self, key: &Key) -> Result<(), Denied> {
-        if !self.asked || matches!(self.who.sort, Sort::Agent(_)) {
+        if !self.asked {
             return Ok(());
+        }
+        if let Sort::Agent(own) = &self.who.sort {
+            let theirs = match key.kind() {
+                Kind::Fact(of, _) | Kind::Schema(of) => of == *own,
+                _ => false,
+            };
+            return if theirs { Ok(()) } else { self.index.may_read_key(&self.who, key) };
         }
         match Target::of(key) {
             Some(target) => self.index.may(&self.who, Verb::Write, target).map(drop),

@@ -70,10 +70,22 @@ struct Began {
 async fn login(ask: Ask, body: Body) -> Answer {
     let ask = ask.only(&[])?;
     ask.app.writable()?;
-    let Login { user, password } = Text::read(&ask, body, Accepts::Documents, MAX_LOGIN).await?.map()?;
+    let Login { user, password } =
+        Text::read(&ask, body, Accepts::Documents, MAX_LOGIN).await?.map().map_err(|bad| mistaken(&bad))?;
     let began = ask.app.login(&user, &password, ask.caller.origin.clone()).await?;
     let (token, user, expires) = (began.token, began.user, began.expires);
     ask.shape.with(StatusCode::CREATED, &Began { token, user, expires })
+}
+
+/// What is wrong with a login, without what was sent: the password may stand anywhere in it.
+fn mistaken(bad: &Problem) -> Problem {
+    let hint = "send {\"user\": \"NAME\", \"password\": \"TEXT\"}, both as text: a password of digits has quotation marks around it";
+    let detail = format!("nothing was looked at: the body is no login; {hint}");
+    let (kind, title) = match bad.status() {
+        StatusCode::BAD_REQUEST => ("malformed", "The body is not what its Content-Type says"),
+        _ => ("invalid", "What was sent is no login"),
+    };
+    Problem::new(bad.status(), kind, title, detail).with("hint", hint)
 }
 
 /// `DELETE /api/v2/sessions`
@@ -100,13 +112,14 @@ struct Who {
 /// `GET /api/v2/whoami`
 async fn whoami(ask: Ask) -> Answer {
     let ask = ask.only(&[])?;
-    let Caller { who, index, origin, until, .. } = &*ask.caller;
+    let caller = &*ask.caller;
+    let (who, index) = (&caller.who, &caller.index);
     ask.shape.ok(&Who {
         principal: who.name.clone(),
         groups: index.groups(&who.name).to_vec(),
         administrator: index.is_admin(who),
-        origin: origin.clone(),
-        expires: *until,
+        origin: caller.origin.clone(),
+        expires: caller.until,
     })
 }
 
@@ -115,6 +128,12 @@ struct May {
     may: bool,
     /// What decides it.
     rule: String,
+    /// Of a no: what to do next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+    /// Of a yes: the rule that wants a second person for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    review: Option<String>,
 }
 
 /// `GET /api/v2/can?user=ann&verb=write&on=lb/web/members`: of oneself anybody may ask, of others administrators.
@@ -144,15 +163,19 @@ async fn can(ask: Ask) -> Answer {
         Some(target) => caller.index.may(&who, verb, target),
         None => caller.index.administers(&who),
     };
-    let (may, rule) = match answer {
-        Ok(rule) => (true, rule.to_string()),
-        Err(Denied { rule, .. }) => (false, rule),
+    let may = match answer {
+        Ok(rule) => {
+            let review =
+                target.filter(|_| verb == Verb::Write).and_then(|target| caller.index.protected(target));
+            May { may: true, rule: rule.to_string(), hint: None, review }
+        }
+        Err(Denied { rule, hint, .. }) => May { may: false, rule, hint: Some(hint), review: None },
     };
-    ask.shape.ok(&May { may, rule })
+    ask.shape.ok(&may)
 }
 
 fn known(caller: &Caller, user: &str) -> Answer<Principal> {
-    match caller.index.named(user) {
+    match caller.index.called(user) {
         Known::Principal(who) => Ok(who),
         Known::Not(why) => Err(Problem::not_found(format!("{user}: {why}"))),
     }

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use shoal_core::{Change, Edit, Expect, Key, Pre, Proposal, Revision, Scope, Warning};
+use shoal_core::{Change, Edit, Expect, Key, Pre, Proposal, Range, Revision, Scope, Warning};
 use tokio::sync::SemaphorePermit;
 
 use super::write::Done;
@@ -135,6 +135,8 @@ async fn rollback(ask: Ask, body: Body) -> Answer {
     app.db.fresh_view().await?;
     let mut edits = Vec::new();
     if keys.is_empty() {
+        // What is refused of it would tell what was written since.
+        ask.caller.reads_range(&Range::All)?;
         edits = app.db.rollback(Scope::Everything, to).await?;
     }
     for key in &keys {
@@ -168,6 +170,7 @@ async fn propose(ask: &Ask, proposal: Proposal) -> Answer {
     if params.flag("plan")? {
         let revision = app.db.fresh_view().await?.revision();
         ask.caller.may_propose(&proposal.edits)?;
+        let proposal = ask.caller.may_rest(proposal)?;
         let mut prepared = app.db.preview(&proposal).await?;
         if !prepared.commit.changes.is_empty() {
             ask.caller.judge(&app.db.view(), &mut prepared.commit)?;

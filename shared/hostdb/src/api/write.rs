@@ -19,7 +19,7 @@ use shoal_core::{
     Approval, Commit, Committed, Document, Edit, Expect, HostName, Key, Kind, Member, Pause, Pre, Proposal,
     Refusal, Revision, Schema, Sort, TagName, View, Warning,
 };
-use shoal_store::{Outcome, TransactError};
+use shoal_store::{Outcome, StoreError, TransactError};
 
 use super::plain;
 use crate::access::Caller;
@@ -113,10 +113,18 @@ impl App {
         proposal: Proposal,
     ) -> Result<Outcome, TransactError> {
         let asked = caller.may_propose(&proposal.edits).and_then(|()| caller.may_rest(proposal));
-        let proposal = caller.signed(asked.map_err(|denied| TransactError::Denied(Box::new(denied)))?);
+        let mut proposal = caller.signed(asked.map_err(|denied| TransactError::Denied(Box::new(denied)))?);
+        let said = proposal.idempotency.clone();
+        proposal.idempotency = said.as_deref().map(|key| caller.own_key(key));
         let (author, message) = (proposal.author.clone(), proposal.message.clone());
         let judge = |view: &View, commit: &mut Commit| caller.judge(view, commit);
-        let done = self.db.transact_if(proposal, &judge).await;
+        let done = self.db.transact_if(proposal, &judge).await.map_err(|error| match (error, said) {
+            // By the name that they gave it.
+            (TransactError::Store(StoreError::Reused { revision, .. }), Some(key)) => {
+                TransactError::Store(StoreError::Reused { key, revision })
+            }
+            (error, _) => error,
+        });
         match &done {
             Ok(Outcome { committed, .. }) => {
                 if committed.changed > 0 && !committed.replayed {

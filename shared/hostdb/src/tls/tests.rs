@@ -1,4 +1,4 @@
-//! Renewals that are whole, half, or too late, and whom a certificate names.
+//! Renewals that are whole, half, or too late.
 
 use super::*;
 use shoal_client::certificates::{Authority, Wish};
@@ -93,22 +93,4 @@ fn what_cannot_be_used_is_named() {
     );
     let said = why(TlsFiles { client_ca: Some(files.key.clone()), ..files });
     assert!(said.contains("server.key holds no certificate"), "{said}");
-}
-
-#[test]
-fn a_certificate_names_who_shows_it() {
-    let (world, long) = (World::new(), "x".repeat(300));
-    let named = |common, names: &[&str]| {
-        let pair = world.authority.issue(&Wish { common, names, ..Wish::default() }).unwrap();
-        let (cert, _) = pair.write(world.dir.path(), "client").unwrap();
-        name(&tls::certificates(&cert).unwrap()[0])
-    };
-    assert_eq!(named(Some("agent-dns"), &["a.example"]).as_deref(), Some("agent-dns"));
-    assert_eq!(named(Some("Jürgen"), &[]).as_deref(), Some("Jürgen"));
-    assert_eq!(named(None, &["192.0.2.1", "a.example", "b.example"]).as_deref(), Some("a.example"));
-    assert_eq!(named(Some(" "), &["a.example"]).as_deref(), Some("a.example"));
-    assert_eq!(named(Some("a\nb"), &[]), None, "it would break a line of the log");
-    assert_eq!(named(Some(long.as_str()), &[]), None);
-    assert_eq!(named(None, &["192.0.2.1"]), None);
-    assert_eq!(name(&CertificateDer::from(b"nonsense".to_vec())), None);
 }

@@ -22,10 +22,10 @@ pub(super) fn seen(caller: &Caller, feed: Feed) -> Feed {
     }
 }
 
-/// Waits until who watches these ranges may no longer, and says why. It wakes when a row below `access/` was written, and when
-/// what was shown expires, and else costs nothing.
+/// Waits until who watches these ranges may no longer, and says why. It wakes when a row below `access/` was written, when
+/// other authorities are believed, and when what was shown expires, and else costs nothing.
 pub(super) async fn lost(app: Arc<App>, caller: Arc<Caller>, ranges: Vec<Range>) -> Problem {
-    if !caller.asked {
+    if !caller.asked && caller.certificate.is_none() {
         std::future::pending::<()>().await;
     }
     let mut changes = app.keeper.changes();
@@ -49,7 +49,14 @@ pub(super) async fn lost(app: Arc<App>, caller: Arc<Caller>, ranges: Vec<Range>)
                 None => std::future::pending().await,
             }
         };
+        let certified = async {
+            match &caller.certificate {
+                Some(certificate) => certificate.changes().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
+            () = certified => {}
             // The keeper goes on for as long as the server does.
             _ = changes.changed() => {}
             () = expired => {}

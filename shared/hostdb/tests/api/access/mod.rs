@@ -1,5 +1,7 @@
 //! Who may do what, over HTTP: people, rules and tokens, and a server that asks.
 
+mod certificates;
+mod guesses;
 mod reads;
 mod routes;
 mod sessions;

@@ -111,7 +111,7 @@ fn body(name: &str) -> Option<Value> {
 }
 
 /// What a route cannot do without.
-fn query(name: &str) -> &'static str {
+pub(super) fn query(name: &str) -> &'static str {
     match name {
         "GET /api/v2/diff" => "?from=1",
         "GET /api/v2/store/around" => "?host=web1.example.com",
@@ -238,5 +238,96 @@ async fn hostdb_v1_has_the_same_rules() {
     assert!(reason.contains("access/rules/lb: * has data ro"), "{reason}");
     assert_eq!(get("/v1/auth/can_modify?user=ann&id=lb/web").await.1, "1");
     assert_eq!(get("/v1/auth/can_modify?user=carl&id=lb/web").await.1, "0");
+    // What takes two people nobody modifies here.
+    g.put(&[("access/rules/hosts/web2.example.com", json!({"protected": true}))]).await;
+    let ids = [
+        "lb/gold",
+        "lb/gold/members",
+        "lb/gold/members/web1.example.com",
+        "lb/gold/x",
+        "hosts/web2.example.com",
+    ];
+    for id in ids {
+        for user in ["ann", "root"] {
+            let said = get(&format!("/v1/auth/can_modify?user={user}&id={id}")).await;
+            assert_eq!(said, (200, "0".to_owned()), "{user} {id}");
+        }
+    }
+    g.server.stop().await;
+}
+
+/// Clients go on sending a session that has ended, wherever they put it; what needs none is answered all the same.
+#[tokio::test]
+async fn an_ended_session_is_as_none_to_who_reads_hostdb_v1() {
+    let mut g = Guarded::new().await;
+    let v1 = Running::guarded_v1(g.database.store().clone()).await;
+    std::mem::replace(&mut g.server, v1).stop().await;
+    g.token("ended", "ann", json!({"expires": "2026-01-01T00:00:00Z"})).await;
+    for session in [bearer("ended"), bearer("gone"), "nonsense".to_owned()] {
+        for (name, value) in [
+            ("authorization", format!("Bearer {session}")),
+            ("cookie", format!("HostDB={session}")),
+            ("cookie", format!("HostDB=\"{session}\"; other=1")),
+        ] {
+            let get = async |path: &str| {
+                let asked = g.server.ask("GET", path).header(name, &value);
+                let response = asked.send().await.unwrap();
+                (response.status().as_u16(), response.text().await.unwrap())
+            };
+            assert_eq!(get("/v1/hosts/web1.example.com").await.0, 200, "{name}: {value}");
+            assert_eq!(get("/v1/dns/example.com/members?raw=true").await.0, 200, "{name}: {value}");
+            assert_eq!(get(&format!("/v1/hosts/web1.example.com?session={session}")).await.0, 200);
+            // It opens nothing, and writes nothing.
+            let (status, text) = get("/v1/lb/secret").await;
+            assert!(status == 403 && !text.contains("planted"), "{status} {text}");
+            assert_eq!(get("/v1/auth/session").await.0, 401, "{name}: {value}");
+            let put = g.server.ask("PUT", "/v1/lb/web").header(name, &value);
+            let put =
+                put.header("content-type", "application/x-www-form-urlencoded").body("log=why&value=port: 1");
+            assert_eq!(put.send().await.unwrap().status(), 401, "{name}: {value}");
+        }
+    }
+    // Elsewhere it is told.
+    refused(g.ask("ended", "GET", "/api/v2/hosts"), 401, "unauthenticated", &["expired"]).await;
+    // A key is written as it is, also where a sentence begins with what became of it.
+    assert_eq!(
+        g.write("root", "DELETE", "/api/v2/hosts/web2.example.com", &Value::Null)
+            .send()
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
+    let gone = g.server.ask("GET", "/v1/hosts/web2.example.com").send().await.unwrap();
+    let text = gone.text().await.unwrap();
+    assert!(text.starts_with("Resource hosts/web2.example.com was deleted in revision "), "{text}");
+    g.server.stop().await;
+}
+
+/// HostDB has one set of names for users and groups: who is made after the rule is who it meant.
+#[tokio::test]
+async fn perms_mean_the_group_that_is_made_later() {
+    let mut g = Guarded::new().await;
+    let v1 = Running::guarded_v1(g.database.store().clone()).await;
+    std::mem::replace(&mut g.server, v1).stop().await;
+    let put = g.server.ask("PUT", "/v1/dns/example.com/perms").bearer_auth(bearer("root"));
+    let put = put.header("content-type", "application/x-www-form-urlencoded");
+    let put =
+        put.body("log=why&value=ops: {data: RW}\nann: {data: RW}\nweb: {data: RO}\n").send().await.unwrap();
+    assert_eq!(put.status(), 201);
+    let can = async |user: &str| {
+        let asked = g.server.ask("GET", &format!("/v1/auth/can_modify?user={user}&id=dns/example.com"));
+        asked.send().await.unwrap().text().await.unwrap()
+    };
+    assert_eq!((can("carl").await, can("ops").await, can("ann").await), ("0".into(), "1".into(), "1".into()));
+    g.put(&[("access/groups/ops", json!({"members": ["carl"]}))]).await;
+    // A group that is called like a user who was there is not who was meant.
+    g.put(&[("access/groups/ann", json!({"members": ["bob"]}))]).await;
+    assert_eq!((can("carl").await, can("bob").await), ("1".into(), "0".into()));
+    let shown =
+        g.server.ask("GET", "/v1/dns/example.com/perms").bearer_auth(bearer("root")).send().await.unwrap();
+    let shown = shown.text().await.unwrap();
+    assert_eq!(shown.matches("ops").count(), 1, "{shown}");
+    assert!(shown.contains("web:") && !shown.contains('@'), "{shown}");
     g.server.stop().await;
 }

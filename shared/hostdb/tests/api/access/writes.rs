@@ -183,6 +183,24 @@ async fn what_is_protected_needs_a_second_person() {
         assert_eq!(status, 403, "{who} {body}");
         assert!(body["rule"].as_str().unwrap().contains(why), "{who} {why}: {body}");
     }
+    // A token that may not write approves nothing, whatever its owner may: also where there is nothing left to write.
+    let only = json!({"scope": {"data": "ro", "members": "ro"}});
+    g.token("reads", "dora", only.clone()).await;
+    g.token("annreads", "ann", only).await;
+    let (status, body) = commit("reads", json!([approve("dora"), row])).await;
+    assert!(status == 403 && body["rule"] == "access/tokens/reads: the scope of the token", "{body}");
+    let gold = g.database.view().row(&"lb/gold".parse().unwrap()).unwrap().value();
+    let stands = |state: &str, reviewer: Option<&str>| {
+        let mut row = review("ann", state, reviewer);
+        row["changes"] = json!([{"key": "lb/gold", "value": gold}]);
+        json!({"edit": "write", "key": "access/reviews/r0", "value": row})
+    };
+    assert_eq!(commit("ann", json!([stands("open", None)])).await.0, 201);
+    let (status, body) = commit("reads", json!([stands("approved", Some("dora"))])).await;
+    assert!(status == 403 && body["rule"] == "access/tokens/reads: the scope of the token", "{body}");
+    assert_eq!(commit("dora", json!([stands("approved", Some("dora"))])).await.0, 201);
+    let (status, body) = commit("annreads", json!([write(review("ann", "rejected", Some("ann")))])).await;
+    assert!(status == 403 && body["rule"] == "access/tokens/annreads: the scope of the token", "{body}");
     let (status, body) = commit("dora", json!([approve("dora"), row])).await;
     assert_eq!(status, 201, "{body}");
     let log = g.get("root", "/api/v2/history/lb/gold").await;
