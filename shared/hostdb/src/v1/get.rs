@@ -129,7 +129,9 @@ pub(super) async fn document(app: &App, object: &Object, at: Option<Revision>) -
     };
     match found {
         Found::Here(document) => Ok(document.value()),
-        gone => Err(Fault::not_found(capital(&gone.missing(object.key().as_str())))),
+        // A key is written as it is, also at the beginning.
+        Found::Never => Err(Fault::not_found(capital(&Found::<()>::Never.missing(object.key().as_str())))),
+        gone => Err(Fault::not_found(capital(&gone.missing(&format!("resource {}", object.key()))))),
     }
 }
 

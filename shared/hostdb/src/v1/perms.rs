@@ -1,13 +1,14 @@
 //! `NAMESPACE/KEY/perms` and `NAMESPACE/.default/perms`: the rules of access, as HostDB writes them.
 //!
 //! They are the rows `access/rules/…`: a map of a user or a group to `data` and `members`, each `RW` or `RO`. HostDB has one set of names for users and
-//! groups; here a group stands as `@NAME`, so a name that is no user's and a group's is taken for the group. Like
+//! groups; here a group stands as `@NAME`. So a name that is no user's and a group's is taken for the group, and one that is neither's, yet, stands for both: whichever
+//! is made later, it is who was meant. Like
 //! everything below `access/` they are for administrators. Whether an object is protected is not HostDB's to say, and stays as it is.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
-use shoal_core::access::{Right, Rights, Rules};
+use shoal_core::access::{Right, Rights, Rules, is_name};
 use shoal_core::codec::{self, Format};
 use shoal_core::{Document, Edit, Expect, Key, Namespace};
 
@@ -56,7 +57,10 @@ fn shown(rules: &Rules) -> Value {
     };
     let one = |rights: &Rights| json!({"data": word(rights.data), "members": word(rights.members)});
     let plain = |name: &str| match name.strip_prefix('@') {
-        Some(group) if !rules.allow.contains_key(group) => group.to_owned(),
+        // Of a name that stands for both with the same rights, one is shown.
+        Some(group) if rules.allow.get(group).is_none_or(|rights| Some(rights) == rules.allow.get(name)) => {
+            group.to_owned()
+        }
         _ => name.to_owned(),
     };
     Value::Object(rules.allow.iter().map(|(name, rights)| (plain(name), one(rights))).collect::<Map<_, _>>())
@@ -77,10 +81,15 @@ pub(super) async fn put(app: &App, at: Key, value: &str) -> Answer<Edit> {
     let known = |kind: &str, name: &str| {
         format!("access/{kind}/{name}").parse::<Key>().is_ok_and(|key| view.exists(&key))
     };
-    let named = |name: String| {
-        if !known("users", &name) && known("groups", &name) { format!("@{name}") } else { name }
-    };
-    rules.allow = said.into_iter().map(|(name, rights)| (named(name), rights)).collect();
+    for (name, rights) in said {
+        let group = format!("@{name}");
+        let (user, is_group) = (known("users", &name), known("groups", &name));
+        // `*`, `anonymous`, `agent dns` and `@ops` say themselves what they are.
+        if !user && !is_group && is_name(&name) {
+            rules.allow.insert(group.clone(), rights);
+        }
+        rules.allow.insert(if !user && is_group { group } else { name }, rights);
+    }
     let value = Document::of(&rules).map_err(|e| Fault::bad_request(e.to_string()))?;
     Ok(Edit::Write { key: at, value, expect })
 }

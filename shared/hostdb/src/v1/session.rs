@@ -55,16 +55,17 @@ fn checked(user: &str) -> Answer<&str> {
     if fine { Ok(user) } else { Err(Fault::unauthorized("That is no name of a user")) }
 }
 
-/// Whether the user may write the resource.
+/// Whether the user may write the resource, here and alone.
 pub(super) fn may_write(caller: &Caller, user: &str, of: &Resource) -> bool {
     if !caller.asked {
         return true;
     }
-    let Known::Principal(who) = caller.index.named(user) else { return false };
-    let may = |key: &Key| match Target::of(key) {
-        Some(target) => caller.index.may(&who, Verb::Write, target).is_ok(),
-        None => false,
+    let Known::Principal(who) = caller.index.called(user) else { return false };
+    // What takes two people is not done here.
+    let one = |target: Target<'_>| {
+        caller.index.may(&who, Verb::Write, target).is_ok() && caller.index.protected(target).is_none()
     };
+    let may = |key: &Key| Target::of(key).is_some_and(one);
     match of {
         Resource::Object(object) | Resource::Inside(object, _) => may(&object.key()),
         Resource::Members(tag) => {
@@ -73,7 +74,7 @@ pub(super) fn may_write(caller: &Caller, user: &str, of: &Resource) -> bool {
                 namespace: tag.namespace(),
                 key: Some(tag.key()),
             };
-            caller.index.may(&who, Verb::Write, of).is_ok()
+            one(of)
         }
         Resource::Member(tag, member) => may(&Key::member(tag, member)),
         Resource::Perms(..) => caller.index.administers(&who).is_ok(),
