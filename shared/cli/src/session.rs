@@ -36,6 +36,14 @@ impl Env {
     }
 }
 
+/// How a command writes.
+pub(crate) enum Way {
+    /// With a view of all of it.
+    Whole(Database),
+    /// By the server, because not all of it is theirs to read, for this reason.
+    Server(StoreError),
+}
+
 /// One command's session with the database.
 pub(crate) struct Session {
     pub(crate) store: Arc<dyn Store>,
@@ -89,21 +97,40 @@ impl Session {
 
     /// Does the edits as one commit and says so, or with `plan` shows what they would change.
     pub(crate) async fn write(&mut self, sign: &Sign, plan: bool, edits: Vec<Edit>) -> Outcome {
+        let way = self.way(sign, plan).await?;
+        self.write_by(&way, sign, plan, edits).await
+    }
+
+    /// How edits are written: with a view, or where not all of it is theirs to read, by the server. What would be written, and what a review
+    /// rests on, is worked out here, and takes a view.
+    pub(crate) async fn way(&self, sign: &Sign, plan: bool) -> Outcome<Way> {
         match Database::open(self.store.clone()).await {
-            Ok(database) => self.write_to(&database, sign, plan, edits).await,
-            // Who may not read all of it still may write some: the server works it out.
-            Err(denied @ StoreError::Denied { .. }) if !plan && !sign.review => {
-                let proposal = self.proposal(sign, plan, edits)?;
-                let proposed = self.store.propose(&proposal).await;
-                match proposed.map_err(|error| not_done(TransactError::Store(error)))? {
-                    Some(Proposed { committed, warnings }) => {
-                        let done = Done { committed, warnings, touched: shoal_core::Touched::default() };
-                        self.done(&proposal.author, &done, &[])
-                    }
-                    None => Err(Failure::reading("the database")(denied)),
-                }
-            }
+            Ok(database) => Ok(Way::Whole(database)),
+            Err(denied @ StoreError::Denied { .. }) if !plan && !sign.review => Ok(Way::Server(denied)),
             Err(error) => Err(Failure::reading("the database")(error)),
+        }
+    }
+
+    /// Does the edits as one commit in that way, and says so.
+    pub(crate) async fn write_by(&mut self, way: &Way, sign: &Sign, plan: bool, edits: Vec<Edit>) -> Outcome {
+        match way {
+            Way::Whole(database) => self.write_to(database, sign, plan, edits).await,
+            Way::Server(denied) => {
+                let proposal = self.proposal(sign, plan, edits)?;
+                let done = self.by_server(denied, &proposal).await?;
+                self.done(&proposal.author, &done, &[])
+            }
+        }
+    }
+
+    /// Has the server prepare it. `denied` is why it is not prepared here.
+    pub(crate) async fn by_server(&self, denied: &StoreError, proposal: &Proposal) -> Outcome<Done> {
+        let proposed = self.store.propose(proposal).await;
+        match proposed.map_err(|error| not_done(TransactError::Store(error)))? {
+            Some(Proposed { committed, warnings }) => {
+                Ok(Done { committed, warnings, touched: shoal_core::Touched::default() })
+            }
+            None => Err(Failure::reading("the database")(denied.clone())),
         }
     }
 

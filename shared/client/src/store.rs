@@ -7,8 +7,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shoal_core::{Commit, Committed, Hits, HostName, Key, LogEntry, Proposal, Range, Revision, Status};
 use shoal_store::{
-    Claim, ClaimAnswer, ClaimRequest, Feed, Filter, Flow, Fut, Head, Inventory, LedgerPage, LedgerWrite,
-    Page, Position, Proposed, Query, Result, Search, Store, StoreError,
+    Asked, Claim, ClaimAnswer, ClaimRequest, Feed, Filter, Flow, Fut, Head, Inventory, LedgerPage,
+    LedgerWrite, May, Page, Position, Proposed, Query, Result, Search, Store, StoreError,
 };
 
 use crate::address::{Address, BadAddress};
@@ -245,6 +245,12 @@ impl Store for HttpStore {
         Box::pin(async move {
             self.link.ask(Call::get("read the inventory", "/inventory", query)).await.map(Some)
         })
+    }
+
+    fn may(&self, asked: &Asked) -> Fut<'_, Result<Option<May>>> {
+        let Asked { user, verb, on } = asked.clone();
+        let query = vec![("user", user), ("verb", verb.as_str().to_owned()), ("on", on)];
+        Box::pin(async move { self.ask(Call::get("ask who may", "/can", query)).await.map(Some) })
     }
 
     fn propose(&self, proposal: &Proposal) -> Fut<'_, Result<Option<Proposed>>> {

@@ -210,6 +210,21 @@ pub async fn around(store: &dyn Store, host: &HostName, at: Option<Revision>) ->
     Ok(view)
 }
 
+/// A host, and the schema of a namespace: all that its own variables there are made of, as of now. Costs two rows.
+///
+/// # Errors
+/// What the store says.
+pub async fn alone(store: &dyn Store, host: &HostName, namespace: &Namespace) -> Result<View, StoreError> {
+    let (mut view, mut at) = (View::new(), None);
+    for key in [Key::host(host), Key::schema(namespace)] {
+        let page = store.read(&Query { at, ..Query::new(Range::Key(key)) }).await?;
+        at = Some(page.at);
+        page.rows.into_iter().for_each(|row| view.load(row));
+    }
+    view.loaded(at.unwrap_or_default());
+    Ok(view)
+}
+
 /// The hosts and the tags of one namespace, as far as they stand by themselves: without what rules select, what tags of other namespaces
 /// contain, and facts. `None`: there are such rules or tags, and the whole view has to be read.
 ///

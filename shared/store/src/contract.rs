@@ -6,8 +6,8 @@
 use shoal_core::{Commit, Committed, Hits, HostName, LogEntry, Proposal, Range, Revision, Status};
 
 use crate::{
-    Claim, ClaimAnswer, ClaimRequest, Feed, Filter, Flow, Fut, Head, Inventory, LedgerPage, LedgerWrite,
-    Page, Position, Proposed, Query, Result, Search,
+    Asked, Claim, ClaimAnswer, ClaimRequest, Feed, Filter, Flow, Fut, Head, Inventory, LedgerPage,
+    LedgerWrite, May, Page, Position, Proposed, Query, Result, Search,
 };
 
 /// Hosts, tags and all the rest, in one versioned place. Object-safe: it is chosen at run time.
@@ -114,6 +114,15 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// As for [`Store::search`].
     fn inventory(&self, _: &Inventory) -> Fut<'_, Result<Option<Vec<u8>>>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    /// Whether somebody may do something, where the store has a server that asks; `None`: it has none, and who asks reads the rules. Of
+    /// oneself everybody may ask, of others administrators.
+    ///
+    /// # Errors
+    /// [`StoreError::Denied`](crate::StoreError::Denied), [`StoreError::Invalid`](crate::StoreError::Invalid) also for who is nobody.
+    fn may(&self, _: &Asked) -> Fut<'_, Result<Option<May>>> {
         Box::pin(async { Ok(None) })
     }
 

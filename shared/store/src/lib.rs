@@ -35,8 +35,8 @@ pub use database::{Database, Judge, Outcome, TransactError};
 pub use error::StoreError;
 pub use memory::{Memory, MemoryStore};
 pub use types::{
-    Claim, ClaimAnswer, ClaimRequest, Feed, Filter, Head, Inventory, LedgerPage, LedgerWrite, Page, Position,
-    Proposed, Query, Search,
+    Asked, Claim, ClaimAnswer, ClaimRequest, Feed, Filter, Head, Inventory, LedgerPage, LedgerWrite, May,
+    Page, Position, Proposed, Query, Search,
 };
 
 /// A future that a store answers with.

@@ -193,6 +193,32 @@ pub struct Inventory {
     pub expression: Option<String>,
 }
 
+/// Whether somebody may do something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// A user, or `agent NAMESPACE`.
+    pub user: String,
+    /// What they would do.
+    pub verb: shoal_core::access::Verb,
+    /// `NAMESPACE/KEY`, `NAMESPACE/KEY/members`, `hosts/FQDN` or `NAMESPACE/`.
+    pub on: String,
+}
+
+/// Whether they may.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct May {
+    /// The answer.
+    pub may: bool,
+    /// What decides it.
+    pub rule: String,
+    /// Of a no: what to do next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// Of a yes: the rule that wants a second person for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub review: Option<String>,
+}
+
 /// What became of a proposal that was prepared elsewhere.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Proposed {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use shoal_core::access::{Denied, Index, Known, Rules, Target, Verb};
 use shoal_core::{Document, Edit, Expect, Key, Range, Row};
-use shoal_store::Query;
+use shoal_store::{Asked, May, Query};
 
 use crate::args::{Acl, AclSet, AclWork, Can, Entry, Ruled, Wanted};
 use crate::failure::{Failure, Outcome};
@@ -131,51 +131,51 @@ async fn set(session: &mut Session, args: AclSet) -> Outcome {
     session.write(&sign, false, vec![edit]).await
 }
 
-#[derive(Serialize)]
-struct May<'a> {
-    may: bool,
-    rule: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hint: Option<&'a str>,
-}
-
 /// `can`
 pub(crate) async fn can(session: &mut Session, args: Can) -> Outcome {
     let Can { user, verb, on } = args;
     let target = Target::read(&on).map_err(Failure::Usage)?;
+    let verb = match verb {
+        Wanted::Read => Verb::Read,
+        Wanted::Write => Verb::Write,
+    };
+    // A server knows who asks: of oneself everybody may.
+    let asked = Asked { user: user.clone(), verb, on: on.clone() };
+    if let Some(may) = session.store.may(&asked).await.map_err(Failure::reading("the rules"))? {
+        return told(session, &may);
+    }
     let mut index = Index::default();
     for row in rows(session, "access/").await? {
         if let Some(value) = &row.value {
             index.add(&row.key, value);
         }
     }
-    let who = match index.named(&user) {
+    let who = match index.called(&user) {
         Known::Principal(who) => who,
         Known::Not(why) => return Err(Failure::Missing(format!("{user}: {why}"))),
-    };
-    let verb = match verb {
-        Wanted::Read => Verb::Read,
-        Wanted::Write => Verb::Write,
     };
     let answer = match target {
         Some(target) => index.may(&who, verb, target),
         None => index.administers(&who),
     };
     let protected = target.filter(|_| verb == Verb::Write).and_then(|target| index.protected(target));
-    match answer {
-        Ok(by) => {
-            let rule = by.to_string();
-            let also = protected.map(|rule| format!("; through a review alone ({rule})")).unwrap_or_default();
-            session
-                .out
-                .print(&May { may: true, rule: rule.clone(), hint: None }, |_| format!("yes: {rule}{also}\n"))
-        }
-        Err(Denied { rule, hint, .. }) => {
-            let no = May { may: false, rule: rule.clone(), hint: Some(&hint) };
-            session.out.print(&no, |_| format!("no: {rule}; {hint}\n"))?;
-            Err(Failure::No)
-        }
+    let may = match answer {
+        Ok(by) => May { may: true, rule: by.to_string(), hint: None, review: protected },
+        Err(Denied { rule, hint, .. }) => May { may: false, rule, hint: Some(hint), review: None },
+    };
+    told(session, &may)
+}
+
+fn told(session: &mut Session, may: &May) -> Outcome {
+    let May { rule, hint, review, .. } = may;
+    if may.may {
+        let also =
+            review.as_ref().map(|rule| format!("; through a review alone ({rule})")).unwrap_or_default();
+        return session.out.print(may, |_| format!("yes: {rule}{also}\n"));
     }
+    let hint = hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
+    session.out.print(may, |_| format!("no: {rule}{hint}\n"))?;
+    Err(Failure::No)
 }
 
 /// The rows of one kind, by name.

@@ -15,7 +15,8 @@ pub(crate) async fn run(session: &mut Session, args: Inventory) -> Outcome {
     let Inventory { list: _, host, namespace, expression } = args;
     if let Some(host) = host {
         session.exists(&Key::host(&host), None).await?;
-        let view = session.around(&host, None).await?;
+        let view = reading::alone(&*session.store, &host, &namespace).await;
+        let view = view.map_err(Failure::reading(format!("host {host}")))?;
         let text = inventory::host(&view, &namespace, &host).ok_or_else(|| {
             Failure::Missing(format!(
                 "host {host} is not there yet, or no longer: `shoal get {host}` says its state"

@@ -14,7 +14,7 @@ use shoal_store::StoreError;
 use crate::args::{Apply, Put};
 use crate::failure::{Failure, Outcome};
 use crate::names::{Name, shown};
-use crate::session::{Session, missing};
+use crate::session::{Session, Way, missing};
 
 /// The most octets that are read of one file.
 const MAX_FILE: u64 = 256 << 20;
@@ -27,17 +27,29 @@ pub(crate) async fn put(session: &mut Session, args: Put) -> Outcome {
         let edit = from_file(path, args.name.as_ref(), expect)?;
         return session.write(&args.sign, args.plan, vec![edit]).await;
     }
-    let database = session.database().await?;
+    let way = session.way(&args.sign, args.plan).await?;
     let (begun, mut most) = (Instant::now(), 8);
+    let mut edit = from_fields(session, &args, expect).await?;
     loop {
-        let edit = from_fields(session, &args, expect).await?;
-        match session.write_to(&database, &args.sign, args.plan, vec![edit]).await {
-            Err(failure) if is_late(&failure, args.new) && begun.elapsed() < PATIENCE => {
-                tokio::time::sleep(chance(most)).await;
-                most = (most * 2).min(500);
-            }
+        let failure = match session.write_by(&way, &args.sign, args.plan, vec![edit.clone()]).await {
+            Err(failure) if begun.elapsed() < PATIENCE => failure,
             done => return done,
+        };
+        // A server says in words alone what it refuses: whether that is for being late, what stands there shows.
+        let by_server = matches!(
+            (&way, &failure),
+            (Way::Server(_), Failure::Store { error: StoreError::Invalid(_), .. })
+        );
+        if !by_server && !is_late(&failure, args.new) {
+            return Err(failure);
         }
+        tokio::time::sleep(chance(most)).await;
+        most = (most * 2).min(500);
+        let again = from_fields(session, &args, expect).await?;
+        if by_server && again == edit {
+            return Err(failure);
+        }
+        edit = again;
     }
 }
 

@@ -5,20 +5,25 @@
 //! what else may have been meant the full names are told, and a person chooses.
 
 use shoal_core::{Edit, Key, Member, MemberKind, Range, TagName, View};
-use shoal_store::Query;
+use shoal_hostdb::reading;
+use shoal_store::{Query, StoreError};
 
 use crate::args::TagCommand;
 use crate::failure::{Failure, Outcome};
-use crate::session::Session;
+use crate::names::shown;
+use crate::session::{Session, Way};
 
 /// The most names that are suggested.
 const MEANT: usize = 3;
 
 pub(crate) async fn run(session: &mut Session, args: TagCommand) -> Outcome {
     let TagCommand { tag, add, remove, plan, sign } = args;
-    let database = session.database().await?;
-    let view = database.view();
-    let mut short = Short { session, view: &view, tag: &tag, taken: Vec::new() };
+    let way = session.way(&sign, plan).await?;
+    let view = match &way {
+        Way::Whole(database) => Some(database.view()),
+        Way::Server(_) => None,
+    };
+    let mut short = Short { session, view: view.as_deref(), tag: &tag, taken: Vec::new() };
     let add = short.all(add, Side::Comes).await?;
     let remove = short.all(remove, Side::Goes).await?;
     let taken = short.taken;
@@ -34,7 +39,7 @@ pub(crate) async fn run(session: &mut Session, args: TagCommand) -> Outcome {
     if !remove.is_empty() {
         edits.push(Edit::RemoveMembers { tag, members: remove });
     }
-    session.write_to(&database, &sign, plan, edits).await
+    session.write_by(&way, &sign, plan, edits).await
 }
 
 /// Whether a member is to be added, and then a host, or to be taken out, and then in the tag.
@@ -47,7 +52,8 @@ enum Side {
 /// Turns short names into full ones.
 struct Short<'a> {
     session: &'a Session,
-    view: &'a View,
+    /// Without one, rows are read one by one.
+    view: Option<&'a View>,
     tag: &'a TagName,
     /// What was taken for what.
     taken: Vec<(Member, Member)>,
@@ -64,10 +70,14 @@ impl Short<'_> {
 
     async fn one(&mut self, member: Member, side: Side) -> Outcome<Member> {
         let MemberKind::Host(name) = member.kind() else { return Ok(member) };
-        let Some(key) = self.key(name, side).filter(|key| !self.view.exists(key)) else { return Ok(member) };
+        let Some(key) = self.key(name, side) else { return Ok(member) };
+        // What one may not look at is taken as it is written: whoever prepares the change knows.
+        if self.exists(&key).await?.unwrap_or(true) {
+            return Ok(member);
+        }
         let full = format!("{name}.{}", self.tag.key());
-        if self.key(&full, side).is_some_and(|key| self.view.exists(&key))
-            && let Ok(full) = full.parse::<Member>()
+        if let (Some(key), Ok(full)) = (self.key(&full, side), full.parse::<Member>())
+            && self.exists(&key).await? == Some(true)
         {
             self.taken.push((member, full.clone()));
             return Ok(full);
@@ -85,6 +95,18 @@ impl Short<'_> {
                 self.tag
             ),
         }))
+    }
+
+    /// Whether there is such a row; `None`: that is not for who asks.
+    async fn exists(&self, key: &Key) -> Outcome<Option<bool>> {
+        if let Some(view) = self.view {
+            return Ok(Some(view.exists(key)));
+        }
+        match reading::row(&*self.session.store, key, None).await {
+            Ok(found) => Ok(Some(matches!(found, reading::Found::Here(_)))),
+            Err(StoreError::Denied { .. }) => Ok(None),
+            Err(error) => Err(Failure::reading(shown(key))(error)),
+        }
     }
 
     /// The row that says that there is such a host, or such a member.

@@ -8,6 +8,7 @@ mod export;
 mod fleet;
 mod manual;
 mod mistakes;
+mod partly;
 mod program;
 mod progress;
 mod served;

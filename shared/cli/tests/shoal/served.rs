@@ -15,10 +15,19 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) fn new() -> Self {
+        Self::with("off")
+    }
+
+    /// One that asks who may do what.
+    pub(crate) fn asking() -> Self {
+        Self::with("on")
+    }
+
+    fn with(access: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = format!("sqlite:{}", dir.path().join("shoal.db").display());
         let mut child = Command::new(env!("CARGO_BIN_EXE_shoal"))
-            .args(["--store", &store, "serve", "--listen", "127.0.0.1:0", "--access", "off"])
+            .args(["--store", &store, "serve", "--listen", "127.0.0.1:0", "--access", access])
             .env("SHOAL_LOG", "info")
             .stderr(Stdio::piped())
             .spawn()

@@ -30,9 +30,9 @@ async fn written(ask: Ask) -> Answer {
     let namespace = ask.params.get("namespace").unwrap_or(DEFAULT_NAMESPACE);
     let namespace: Namespace = namespace.parse()?;
     let rule = ask.params.get("where").map(Rule::compile).transpose()?;
-    // It is worked out from tags of any namespace, and an inventory that lacks hosts is taken for the whole.
-    ask.caller.reads_range(&shoal_core::Range::All)?;
     let view = ask.app.db.view();
+    // An inventory that lacks hosts is taken for the whole.
+    ask.caller.reads_contents(&view, &namespace, rule.is_some())?;
     // It goes through all hosts: not on a thread that answers others.
     let text = tokio::task::spawn_blocking(move || inventory::list(&view, &namespace, rule.as_ref())).await;
     let text = text.map_err(|error| Problem::broken(format!("the inventory stopped inside: {error}")))?;

@@ -17,14 +17,14 @@ use shoal_core::codec::{self, BadText, Format};
 use shoal_core::docs::{Doc, Entry, HostDoc, TagDoc};
 use shoal_core::{Edit, Expect, Key, Kind, Revision, Sort};
 use shoal_hostdb::{history, reading};
-use shoal_store::{Database, StoreError, TransactError};
+use shoal_store::{StoreError, TransactError};
 
 use self::editor::{Editor, Sheet};
 use self::merge::{Clash, merge};
 use crate::args::EditKey;
 use crate::failure::{Failure, Outcome};
 use crate::names::{Name, shown};
-use crate::session::{Session, not_done};
+use crate::session::{Session, Way, not_done};
 
 /// What stands there: its text as a value, and the revision that it is of.
 struct Version {
@@ -103,7 +103,10 @@ async fn store(
         session.write(sign, false, vec![edit]).await?;
         return Ok(Step::Done);
     }
-    let database: Database = session.database().await?;
+    let database = match session.way(sign, false).await? {
+        Way::Whole(database) => database,
+        Way::Server(denied) => return store_there(session, sign, key, base, edit, &denied).await,
+    };
     let proposal = session.proposal(sign, false, vec![edit])?;
     let author = proposal.author.clone();
     match database.transact(proposal).await {
@@ -115,6 +118,31 @@ async fn store(
         },
         Err(TransactError::Store(StoreError::Conflict { .. })) => Ok(Step::Late),
         Err(error) => Err(not_done(error)),
+    }
+}
+
+/// Has a server store it, because not all of the database is theirs to read.
+async fn store_there(
+    session: &mut Session,
+    sign: &crate::args::Sign,
+    key: &Key,
+    base: &Version,
+    edit: Edit,
+    denied: &StoreError,
+) -> Outcome<Step> {
+    let proposal = session.proposal(sign, false, vec![edit])?;
+    match session.by_server(denied, &proposal).await {
+        Ok(done) => session.done(&proposal.author, &done, &[]).map(|()| Step::Done),
+        // It says in words alone what it refuses: whether that is for being late, what stands there shows.
+        Err(Failure::Store { error: StoreError::Invalid(why), .. }) => {
+            let late = match version(session, key).await {
+                Ok(now) => now.revision != base.revision,
+                Err(Failure::Missing(_)) => true,
+                Err(failure) => return Err(failure),
+            };
+            Ok(if late { Step::Late } else { Step::Mend(why) })
+        }
+        Err(failure) => Err(failure),
     }
 }
 

@@ -1,0 +1,132 @@
+//! The command through a server that asks, as somebody whose rules cover only a part of the database.
+
+use std::process::{Command, Output};
+
+use crate::program::{shoal, text};
+use crate::served::Served;
+
+/// A server on which carl writes `lb/` and hosts, but for what he may not even read: `lb/secret` and all of `vault/`.
+struct Partly {
+    served: Served,
+    file: String,
+}
+
+impl Partly {
+    fn new() -> Self {
+        let served = Served::asking();
+        let file = format!("sqlite:{}", served.dir.path().join("shoal.db").display());
+        let this = Self { served, file };
+        for line in [
+            "put web1.example.com address=192.0.2.1 -m x",
+            "put web2.example.com address=192.0.2.2 -m x",
+            "put lb/example.com port=80 -m x",
+            "put lb/secret key=planted -m x",
+            "put vault/safe key=planted -m x",
+            "put puppet/base classes=[ntp] -m x",
+            "tag puppet/base +web1.example.com -m x",
+            "tag lb/example.com +web1.example.com -m x",
+            "acl set lb/ carl=rw *=ro -m x",
+            "acl set hosts/ carl=rw *=ro -m x",
+            "acl set lb/secret *=none -m x",
+            "acl set vault/ *=none -m x",
+        ] {
+            let done = shoal(&this.file, &line.split(' ').collect::<Vec<_>>());
+            assert!(done.status.success(), "{line}: {}", text(&done.stderr));
+        }
+        let token = shoal(&this.file, &["token", "create", "--owner", "carl", "-m", "x"]);
+        let token = text(&token.stdout).lines().next().unwrap().to_owned();
+        let path = this.served.file("carl", &token);
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        this
+    }
+
+    fn carl(&self, line: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_shoal"))
+            .args(["--store", &self.served.url, "--token-file"])
+            .arg(self.served.dir.path().join("carl"))
+            .args(line)
+            .env("SHOAL_AUTHOR", "somebody")
+            .env_remove("RUST_LOG")
+            .output()
+            .unwrap()
+    }
+
+    fn ok(&self, line: &[&str]) -> String {
+        let run = self.carl(line);
+        assert!(run.status.success(), "{line:?}: {}", text(&run.stderr));
+        text(&run.stdout).to_owned()
+    }
+
+    /// What is refused, by which rule, and without what is kept.
+    fn no(&self, line: &[&str], rule: &str) {
+        let run = self.carl(line);
+        let said = text(&run.stdout).to_owned() + text(&run.stderr);
+        assert_eq!(run.status.code(), Some(1), "{line:?}: {said}");
+        assert!(said.contains(rule) && !said.contains("planted"), "{line:?}: {said}");
+    }
+}
+
+#[test]
+fn what_one_may_write_one_writes_without_reading_everything() {
+    let p = Partly::new();
+    p.ok(&["put", "web2.example.com", "rack=r7", "-m", "mine"]);
+    assert!(p.ok(&["get", "web2.example.com"]).contains("r7"));
+    p.ok(&["put", "lb/example.com", "port=81", "-m", "mine"]);
+    p.ok(&["put", "lb/new", "port=82", "-m", "mine"]);
+    // Short names are found, too.
+    assert!(p.ok(&["tag", "lb/example.com", "+web2", "-m", "mine"]).contains("web2 = web2.example.com"));
+    assert!(p.ok(&["tag", "lb/example.com", "-web1", "-m", "mine"]).contains("web1 = web1.example.com"));
+    let tag = p.ok(&["get", "lb/example.com"]);
+    assert!(tag.contains("web2.example.com") && !tag.contains("web1.example.com"), "{tag}");
+    p.no(&["tag", "lb/example.com", "+nobody.example.com", "-m", "x"], "nobody.example.com");
+    for line in [
+        &["put", "lb/secret", "key=guess", "-m", "x"][..],
+        &["tag", "lb/secret", "+web1.example.com", "-m", "x"],
+    ] {
+        p.no(line, "access/rules/lb/secret");
+    }
+    p.no(&["put", "vault/safe", "key=guess", "-m", "x"], "access/rules/vault");
+    // What would be written is worked out here, and says why it is not.
+    p.no(&["put", "lb/example.com", "port=83", "--plan", "-m", "x"], "access/rules/");
+}
+
+/// Many at once set different fields of one host; none takes back another's.
+#[test]
+fn fields_that_are_set_at_once_are_all_there() {
+    let p = Partly::new();
+    std::thread::scope(|scope| {
+        for n in 0..4 {
+            let p = &p;
+            scope.spawn(move || p.ok(&["put", "web1.example.com", &format!("f{n}={n}"), "-m", "mine"]));
+        }
+    });
+    let host = p.ok(&["get", "web1.example.com"]);
+    assert!((0..4).all(|n| host.contains(&format!("f{n}: {n}"))), "{host}");
+}
+
+/// What is worked out from much is answered where all of that may be read, and refused by name where it is not.
+#[test]
+fn what_is_answered_is_whole() {
+    let p = Partly::new();
+    let list = p.ok(&["inventory", "--list", "--namespace", "puppet"]);
+    assert!(list.contains("web1.example.com") && list.contains("\"base\""), "{list}");
+    assert!(p.ok(&["inventory", "--host", "web1.example.com"]).contains("192.0.2.1"));
+    p.no(&["inventory", "--list", "--namespace", "lb"], "access/rules/lb/secret");
+    p.no(&["inventory", "--list", "--namespace", "vault"], "access/rules/vault");
+    // A node's answer lists all that it is in.
+    let cache = p.served.dir.path().join("cache").display().to_string();
+    p.no(&["enc", "web1.example.com", "--cache", &cache], "access/rules/");
+}
+
+#[test]
+fn everybody_may_ask_about_themselves() {
+    let p = Partly::new();
+    assert!(
+        p.ok(&["can", "carl", "write", "lb/example.com"])
+            .starts_with("yes: access/rules/lb: carl has data rw")
+    );
+    p.no(&["can", "carl", "read", "lb/secret"], "no: access/rules/lb/secret: * has data none");
+    p.no(&["can", "dora", "read", "lb/example.com"], "access/ is for administrators");
+    let json = p.ok(&["can", "carl", "read", "hosts/", "-o", "json"]);
+    assert!(json.contains("\"may\": true"), "{json}");
+}
