@@ -4,6 +4,7 @@ use std::process::{Command, Output};
 
 use crate::program::{shoal, text};
 use crate::served::Served;
+use crate::terminal::terminal;
 
 /// A server on which carl writes `lb/` and hosts, but for what he may not even read: `lb/secret` and all of `vault/`.
 struct Partly {
@@ -88,6 +89,42 @@ fn what_one_may_write_one_writes_without_reading_everything() {
     p.no(&["put", "vault/safe", "key=guess", "-m", "x"], "access/rules/vault");
     // What would be written is worked out here, and says why it is not.
     p.no(&["put", "lb/example.com", "port=83", "--plan", "-m", "x"], "access/rules/");
+}
+
+/// In the editor, too: what is refused comes back with the reason, and what others write meanwhile is not taken back.
+#[test]
+fn what_one_may_write_one_edits() {
+    let p = Partly::new();
+    let editor = p.served.file(
+        "editor.sh",
+        "#!/bin/sh\n\
+         if grep -q 'Nothing was written' \"$1\"; then cat \"$1\" >> \"$LOOK\"; sed -i 's/^  port:.*/  port: 90/' \"$1\"; exit; fi\n\
+         \"$SHOAL\" --store \"$FILE\" put lb/example.com note=others -m meanwhile > /dev/null\n\
+         sed -i 's/^  port:.*/  port: 85/' \"$1\"\n",
+    );
+    std::fs::set_permissions(&editor, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let edit = |key: &str| {
+        let (dir, shoal) = (p.served.dir.path(), env!("CARGO_BIN_EXE_shoal"));
+        let token = dir.join("carl").display().to_string();
+        let line = format!("'{shoal}' --store {} --token-file {token} edit {key} -m 'by hand'", p.served.url);
+        let mut command = terminal(&line);
+        command
+            .env("SHOAL_AUTHOR", "somebody")
+            .env_remove("VISUAL")
+            .env("EDITOR", &editor)
+            .env("TMPDIR", dir);
+        command.env("LOOK", dir.join("look")).env("SHOAL", shoal).env("FILE", &p.file);
+        let run = command.output().unwrap();
+        (text(&run.stdout).replace('\r', ""), run.status.code().unwrap())
+    };
+    let (said, code) = edit("lb/example.com");
+    assert_eq!(code, 0, "{said}");
+    let look = std::fs::read_to_string(p.served.dir.path().join("look")).unwrap();
+    assert!(look.contains("changed tag lb/example.com while you edited it"), "{look}");
+    let tag = p.ok(&["get", "lb/example.com"]);
+    assert!(tag.contains("port: 90") && tag.contains("note: others"), "{tag}");
+    let (said, code) = edit("lb/secret");
+    assert!(code == 1 && said.contains("access/rules/lb/secret") && !said.contains("planted"), "{said}");
 }
 
 /// Many at once set different fields of one host; none takes back another's.
