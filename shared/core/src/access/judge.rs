@@ -126,27 +126,7 @@ impl Index {
             let was = view.plain_row(&change.key).and_then(|row| read(&row.document));
             let is = change.value.as_ref().and_then(read);
             match (was, is) {
-                (None, Some(is)) => {
-                    if is.proposer != who.name || is.state != ReviewState::Open || is.reviewer.is_some() {
-                        return Err(refuse(
-                            "propose",
-                            "built-in: a proposal is open, and its proposer's own",
-                            "say so",
-                        ));
-                    }
-                    if is.changes.is_empty() || !matches!(who.sort, Sort::Person | Sort::Local) {
-                        let rule = "built-in: a person proposes, and something";
-                        return Err(refuse("propose", rule, "propose a change"));
-                    }
-                    let stands = |key: &Key| view.revision_of(key).unwrap_or_default();
-                    let seen = |change: &Change| is.ground.get(&change.key) == Some(&stands(&change.key));
-                    if !is.changes.iter().all(seen) {
-                        let rule =
-                            "built-in: a proposal has for ground each row that it changes, as it stands";
-                        return Err(refuse("propose", rule, "read the rows again, and propose what follows"));
-                    }
-                    self.proposes(who, view, &is.changes)?;
-                }
+                (None, Some(is)) => self.opens(who, view, &is, refuse)?,
                 (Some(was), Some(is)) => {
                     let same =
                         Review { state: was.state, reviewer: was.reviewer.clone(), ..is.clone() } == was;
@@ -189,6 +169,29 @@ impl Index {
         }
         let Some((key, review, no)) = approves else { return Ok(None) };
         approved(view, changes, &key, review, no).map(Some)
+    }
+
+    /// Whether a proposal may be made; `refuse` has it in words.
+    fn opens(
+        &self,
+        who: &Principal,
+        view: &View,
+        is: &Review,
+        refuse: impl Fn(&str, &str, &str) -> Denied,
+    ) -> Result<(), Denied> {
+        if is.proposer != who.name || is.state != ReviewState::Open || is.reviewer.is_some() {
+            return Err(refuse("propose", "built-in: a proposal is open, and its proposer's own", "say so"));
+        }
+        if is.changes.is_empty() || !matches!(who.sort, Sort::Person | Sort::Local) {
+            return Err(refuse("propose", "built-in: a person proposes, and something", "propose a change"));
+        }
+        let stands = |key: &Key| view.revision_of(key).unwrap_or_default();
+        let seen = |change: &Change| is.ground.get(&change.key) == Some(&stands(&change.key));
+        if !is.changes.iter().all(seen) {
+            let rule = "built-in: a proposal has for ground each row that it changes, as it stands";
+            return Err(refuse("propose", rule, "read the rows again, and propose what follows"));
+        }
+        self.proposes(who, view, &is.changes)
     }
 
     /// Whether somebody may write all of it, if it is reviewed.

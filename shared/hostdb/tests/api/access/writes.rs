@@ -183,24 +183,6 @@ async fn what_is_protected_needs_a_second_person() {
         assert_eq!(status, 403, "{who} {body}");
         assert!(body["rule"].as_str().unwrap().contains(why), "{who} {why}: {body}");
     }
-    // A token that may not write approves nothing, whatever its owner may: also where there is nothing left to write.
-    let only = json!({"scope": {"data": "ro", "members": "ro"}});
-    g.token("reads", "dora", only.clone()).await;
-    g.token("annreads", "ann", only).await;
-    let (status, body) = commit("reads", json!([approve("dora"), row])).await;
-    assert!(status == 403 && body["rule"] == "access/tokens/reads: the scope of the token", "{body}");
-    let gold = g.database.view().row(&"lb/gold".parse().unwrap()).unwrap().value();
-    let stands = |state: &str, reviewer: Option<&str>| {
-        let mut row = review("ann", state, reviewer);
-        row["changes"] = json!([{"key": "lb/gold", "value": gold}]);
-        json!({"edit": "write", "key": "access/reviews/r0", "value": row})
-    };
-    assert_eq!(commit("ann", json!([stands("open", None)])).await.0, 201);
-    let (status, body) = commit("reads", json!([stands("approved", Some("dora"))])).await;
-    assert!(status == 403 && body["rule"] == "access/tokens/reads: the scope of the token", "{body}");
-    assert_eq!(commit("dora", json!([stands("approved", Some("dora"))])).await.0, 201);
-    let (status, body) = commit("annreads", json!([write(review("ann", "rejected", Some("ann")))])).await;
-    assert!(status == 403 && body["rule"] == "access/tokens/annreads: the scope of the token", "{body}");
     let (status, body) = commit("dora", json!([approve("dora"), row])).await;
     assert_eq!(status, 201, "{body}");
     let log = g.get("root", "/api/v2/history/lb/gold").await;
@@ -225,6 +207,47 @@ async fn what_is_protected_needs_a_second_person() {
     let (status, body) = commit("dora", json!([write(second), row])).await;
     assert_eq!(status, 403);
     assert!(body["rule"].as_str().unwrap().contains("lb/gold was at revision 1 and is at"), "{body}");
+    g.server.stop().await;
+}
+
+/// A token that may not write decides on nothing, whatever its owner may: also where nothing is left to write.
+#[tokio::test]
+async fn a_token_that_only_reads_decides_on_no_proposal() {
+    let g = Guarded::new().await;
+    let only = json!({"scope": {"data": "ro", "members": "ro"}});
+    g.token("reads", "dora", only.clone()).await;
+    g.token("annreads", "ann", only).await;
+    let gold = g.database.view().row(&"lb/gold".parse().unwrap()).unwrap().value();
+    let at = g.database.view().revision_of(&"lb/gold".parse().unwrap());
+    let member = "lb/gold/members/web1.example.com";
+    let write = |id: &str, state: &str, reviewer: Option<&str>| {
+        let (changes, ground) = match id {
+            "stands" => (json!([{"key": "lb/gold", "value": gold}]), json!({"lb/gold": at})),
+            _ => (json!([{"key": member, "value": {}}]), json!({"lb/gold": at, member: 0})),
+        };
+        let row = json!({"proposer": "ann", "message": "more gold", "at": "2026-01-01T00:00:00Z",
+            "changes": changes, "ground": ground, "state": state, "reviewer": reviewer});
+        json!({"edit": "write", "key": format!("access/reviews/{id}"), "value": row})
+    };
+    let commit =
+        async |who: &str, edits: Value| g.post(who, "/api/v2/commits", &json!({"edits": edits})).await;
+    for id in ["stands", "moves"] {
+        let (status, body) = commit("ann", json!([write(id, "open", None)])).await;
+        assert_eq!(status, 201, "{body}");
+    }
+    let row = json!({"edit": "row", "key": member, "value": {}});
+    for (token, edits) in [
+        ("reads", json!([write("stands", "approved", Some("dora"))])),
+        ("reads", json!([write("moves", "approved", Some("dora")), row])),
+        ("reads", json!([write("moves", "rejected", Some("dora"))])),
+        ("annreads", json!([write("moves", "rejected", Some("ann"))])),
+    ] {
+        let (status, body) = commit(token, edits).await;
+        let rule = format!("access/tokens/{token}: the scope of the token");
+        assert!(status == 403 && body["rule"] == rule, "{token}: {body}");
+    }
+    assert_eq!(commit("dora", json!([write("stands", "approved", Some("dora"))])).await.0, 201);
+    assert_eq!(commit("dora", json!([write("moves", "approved", Some("dora")), row])).await.0, 201);
     g.server.stop().await;
 }
 
