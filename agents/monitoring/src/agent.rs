@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use shoal_agent::{Agent, Blocked, Desired, Look, Source, Unit};
 
+use crate::define;
 use crate::item::{Have, Item, Key, Subject};
 use crate::merge;
 use crate::name::Name;
@@ -22,6 +23,12 @@ impl Monitoring {
     #[must_use]
     pub fn new(servers: impl Into<Vec<Server>>, commands: Commands) -> Self {
         Self { servers: servers.into(), commands }
+    }
+
+    /// Whether the secrets of scrapes are as they should be: of Prometheus alone, where a source names one.
+    fn credentials(&self, spec: &Spec) -> Vec<Key> {
+        let named = spec.scrape.values().any(|scrape| scrape.authorization.is_some());
+        self.each(&Subject::Server, |server| named && *server == Server::Prometheus)
     }
 
     fn each(&self, subject: &Subject, of: impl Fn(&Server) -> bool) -> Vec<Key> {
@@ -79,6 +86,10 @@ impl Agent for Monitoring {
             // Prometheus reads its files by itself.
             None => {
                 let mut keys = self.each(&Subject::Server, |server| server.checks());
+                for subject in define::subjects(from.spec).0 {
+                    keys.extend(self.each(&subject, |server| server.checks()));
+                }
+                keys.extend(self.credentials(from.spec));
                 if !from.spec.rules.is_empty() {
                     let rules = Subject::Rules(from.tag.clone());
                     keys.extend(self.each(&rules, |server| *server == Server::Prometheus));
@@ -88,7 +99,10 @@ impl Agent for Monitoring {
             Some(_) if from.spec.omit => Vec::new(),
             Some(host) => {
                 let scraped = !from.spec.scrape.is_empty();
-                self.each(&Subject::Host(host.name.clone()), |server| server.checks() || scraped)
+                let mut keys =
+                    self.each(&Subject::Host(host.name.clone()), |server| server.checks() || scraped);
+                keys.extend(self.credentials(from.spec));
+                keys
             }
         })
     }
@@ -99,8 +113,12 @@ impl Agent for Monitoring {
         from: &[Source<'_, Spec>],
         _look: &dyn Look,
     ) -> Result<Desired<Item>, Blocked> {
-        match key.subject {
+        match &key.subject {
+            Subject::Server if key.server.checks() => {
+                Ok(Desired { item: Some(Item::Server), left_out: misnamed(from) })
+            }
             Subject::Server => Ok(Desired::item(Item::Server)),
+            Subject::Definition(kind, name) => Ok(define::decide(*kind, name, from)),
             Subject::Rules(_) => Ok(rules::decide(from)),
             Subject::Host(_) => merge::decide(key.server, from, &self.commands),
         }
@@ -113,6 +131,16 @@ impl Agent for Monitoring {
     fn made(&self, item: &Item) -> Option<Have> {
         Some(Have::from(item.clone()))
     }
+}
+
+/// What tags define under names that are none.
+fn misnamed(from: &[Source<'_, Spec>]) -> Vec<Blocked> {
+    let tags = from.iter().filter(|source| source.host.is_none());
+    let faults = |source: &Source<'_, Spec>| {
+        let who = source.name();
+        define::subjects(source.spec).1.into_iter().map(move |why| Blocked::new(who.clone(), why))
+    };
+    tags.flat_map(faults).collect()
 }
 
 #[cfg(test)]

@@ -5,8 +5,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use shoal_agent::secrets::SecretRef;
 use shoal_agent::{HostName, TagName};
 
+use crate::define::{self, Definition};
 use crate::name::{Label, Name, PAUSED, STATE, Word};
 use crate::target::Server;
 
@@ -25,6 +27,8 @@ pub struct Key {
 pub enum Subject {
     /// The server itself: whether it has what stands in its files.
     Server,
+    /// Who is told, or when.
+    Definition(define::Kind, Name),
     /// A host with its checks.
     Host(HostName),
     /// The alert rules of a tag.
@@ -35,6 +39,7 @@ impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.subject {
             Subject::Server => write!(f, "{}", self.server),
+            Subject::Definition(kind, name) => write!(f, "{}/{kind}/{name}", self.server),
             Subject::Host(name) => write!(f, "{}/{name}", self.server),
             Subject::Rules(tag) => write!(f, "{}/rules/{tag}", self.server),
         }
@@ -47,6 +52,8 @@ impl fmt::Display for Key {
 pub enum Item {
     /// The server, with what stands in its files.
     Server,
+    /// Who is told, or when.
+    Definition(Arc<Definition>),
     /// A host.
     Host(Arc<Host>),
     /// What is scraped of a host, by job.
@@ -88,7 +95,7 @@ impl Item {
             return None;
         }
         match self {
-            Self::Server | Self::Rules(_) => None,
+            Self::Server | Self::Definition(_) | Self::Rules(_) => None,
             Self::Host(host) => {
                 let mut host = Host::clone(host);
                 host.paused = true;
@@ -108,7 +115,7 @@ impl Item {
     /// Whether nobody is to be told of it.
     pub(crate) fn rests(&self) -> bool {
         match self {
-            Self::Server | Self::Rules(_) => false,
+            Self::Server | Self::Definition(_) | Self::Rules(_) => false,
             Self::Host(host) => host.rests(),
             // Nobody else says this label.
             Self::Targets(targets) => targets.values().any(|scrape| scrape.labels.contains_key(STATE)),
@@ -117,22 +124,29 @@ impl Item {
 
     pub(crate) fn host(&self) -> Option<&Arc<Host>> {
         match self {
-            Self::Server | Self::Targets(_) | Self::Rules(_) => None,
             Self::Host(host) => Some(host),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn definition(&self) -> Option<&Arc<Definition>> {
+        match self {
+            Self::Definition(definition) => Some(definition),
+            _ => None,
         }
     }
 
     pub(crate) fn targets(&self) -> Option<&Arc<BTreeMap<Name, Scrape>>> {
         match self {
             Self::Targets(targets) => Some(targets),
-            Self::Server | Self::Host(_) | Self::Rules(_) => None,
+            _ => None,
         }
     }
 
     pub(crate) fn rules(&self) -> Option<&Arc<BTreeMap<Name, Rule>>> {
         match self {
             Self::Rules(rules) => Some(rules),
-            Self::Server | Self::Host(_) | Self::Targets(_) => None,
+            _ => None,
         }
     }
 }
@@ -177,6 +191,17 @@ impl Host {
         self.draining || self.paused
     }
 
+    /// The secrets that its checks name.
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = SecretRef> {
+        let calls = self.check.iter().chain(self.services.values().map(|service| &service.check));
+        calls.flat_map(Call::secrets)
+    }
+
+    /// When a check of it is made and who is told.
+    pub(crate) fn timing_of<'a>(&'a self, service: &'a Service) -> &'a Timing {
+        service.timing.as_ref().unwrap_or(&self.timing)
+    }
+
     /// The other hosts that it names.
     pub(crate) fn others(&self) -> impl Iterator<Item = &HostName> {
         self.parents.iter().chain(&self.depends_on)
@@ -213,6 +238,11 @@ pub struct Call {
 }
 
 impl Call {
+    /// The secrets that its arguments name.
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = SecretRef> {
+        self.args.iter().filter_map(Word::secret)
+    }
+
     /// Appends it as it is written.
     pub(crate) fn write(&self, out: &mut String) {
         out.push_str(self.command.as_str());

@@ -6,6 +6,7 @@
 //! Nothing that stands in the database becomes a command: see [`Word`].
 
 mod agent;
+mod define;
 mod item;
 mod merge;
 mod name;
@@ -15,7 +16,11 @@ mod spec;
 pub mod target;
 
 pub use agent::{Commands, Monitoring};
+pub use define::{Contact, Day, Definition, Hours, Kind, Period};
 pub use item::{Call, Have, Host, Item, Key, Rule, Scrape, Service, Subject, Timing};
 pub use name::{Label, Name, Word};
-pub use spec::{CheckSpec, RuleSpec, Scalar, Scheme, ScrapeSpec, Spec};
+pub use spec::{
+    CheckSpec, ContactGroupSpec, ContactSpec, DefineSpec, PeriodSpec, RuleSpec, Scalar, Scheme, ScrapeSpec,
+    Spec,
+};
 pub use target::{Server, Servers, Settings, text};

@@ -1,8 +1,8 @@
 //! The monitoring agent as a program: see `docs/agents/monitoring.md`.
 
-use shoal_agent::ExitCode;
+use shoal_agent::{ExitCode, Program};
 use shoal_monitoring::Settings;
 
 fn main() -> ExitCode {
-    shoal_agent::main(|settings: Settings| settings.open())
+    Program::with_secrets(|settings: Settings, secrets| settings.open(secrets)).main()
 }

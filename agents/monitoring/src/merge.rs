@@ -11,7 +11,7 @@ use shoal_agent::{Blocked, Desired, HostName, Lifecycle, Source};
 
 use crate::agent::Commands;
 use crate::item::{Call, Host, Item, Scrape, Service, Timing};
-use crate::name::{DRAINING, Label, Name, STATE, Word};
+use crate::name::{AUTHORIZATION, DRAINING, Label, Name, STATE, Word};
 use crate::offer::{Offer, Offered, Scraped, Times};
 use crate::spec::{Scheme, Spec};
 use crate::target::Server;
@@ -149,7 +149,7 @@ impl Merge {
         let Some((address, _)) = self.address else { return Err(nowhere(self.left_out)) };
         let own = bare(self.labels);
         let scrape = |(job, (scraped, _)): (Name, (Scraped, Arc<str>))| {
-            let Scraped { port, scheme, path, interval, labels } = scraped;
+            let Scraped { port, authorization, scheme, path, interval, labels } = scraped;
             let target = match address.as_str().parse() {
                 Ok(std::net::IpAddr::V6(ip)) => format!("[{ip}]:{port}"),
                 _ => format!("{address}:{port}"),
@@ -166,6 +166,7 @@ impl Merge {
                     "__scheme__",
                     scheme.map(|scheme| if scheme == Scheme::Http { "http" } else { "https" }.to_owned()),
                 ),
+                (AUTHORIZATION, authorization.map(|secret| secret.name().to_owned())),
                 ("__metrics_path__", path.map(|path| path.to_string())),
                 ("__scrape_interval__", interval.map(|seconds| format!("{seconds}s"))),
             ];

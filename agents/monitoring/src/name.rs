@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use shoal_agent::secrets::SecretRef;
 
 /// The label that says why nobody is told of a host, and its values.
 pub(crate) const STATE: &str = "state";
@@ -16,6 +17,9 @@ pub(crate) const STATE: &str = "state";
 pub(crate) const DRAINING: &str = "draining";
 /// A person holds it as it is.
 pub(crate) const PAUSED: &str = "paused";
+
+/// The label of a target that names the secret that it is asked for with. Prometheus drops it once it has chosen how to ask.
+pub(crate) const AUTHORIZATION: &str = "__meta_shoal_authorization";
 
 /// The longest name.
 const MAX_NAME: usize = 100;
@@ -77,6 +81,16 @@ impl Label {
 }
 
 impl Word {
+    /// The secret of the node that this names, if it is a reference and no text.
+    pub(crate) fn secret(&self) -> Option<SecretRef> {
+        if self.is_reference() { self.0.parse().ok() } else { None }
+    }
+
+    /// Whether it is written as a reference to a secret.
+    pub(crate) fn is_reference(&self) -> bool {
+        self.0.starts_with("secret:")
+    }
+
     /// `draining`.
     pub(crate) fn draining() -> Self {
         Self(DRAINING.into())

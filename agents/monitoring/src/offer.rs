@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
+use shoal_agent::secrets::SecretRef;
 use shoal_agent::{Host, HostName, Source, pattern};
 
 use crate::agent::Commands;
@@ -14,6 +15,9 @@ use crate::spec::{CheckSpec, MAX_ATTEMPTS, MAX_SECONDS, Scheme, Spec};
 
 /// The most checks of a host, and the most of anything else that is listed.
 const MAX_LISTED: usize = 500;
+/// Why what begins as a reference to a secret is none.
+const NO_SECRET: &str =
+    "a secret is named as secret:NAME, with letters, digits and _ - . and at most 64 of them";
 /// Labels that the agent gives itself: whether a host drains, and what tells metrics apart.
 const RESERVED: [&str; 4] = [STATE, "job", "host", "instance"];
 
@@ -54,6 +58,7 @@ pub(crate) struct Offered {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Scraped {
     pub(crate) port: u16,
+    pub(crate) authorization: Option<SecretRef>,
     pub(crate) scheme: Option<Scheme>,
     pub(crate) path: Option<Word>,
     pub(crate) interval: Option<u32>,
@@ -165,8 +170,17 @@ impl Reader<'_> {
                         continue;
                     }
                 };
+            let authorization = match scrape.authorization.as_ref().map(|said| said.parse::<SecretRef>()) {
+                None => None,
+                Some(Ok(secret)) => Some(secret),
+                Some(Err(why)) => {
+                    self.faults.push(format!("{field}.authorization: {why}"));
+                    continue;
+                }
+            };
             let scraped = Scraped {
                 port,
+                authorization,
                 scheme: scrape.scheme,
                 path,
                 interval: self.bounded(&format!("{field}.interval"), scrape.interval, MAX_SECONDS),
@@ -211,6 +225,10 @@ impl Reader<'_> {
                     filled.ok_or_else(|| format!("the host has nothing to put into {arg:?}"))?.parse::<Word>()
                 });
             match filled {
+                Ok(word) if word.is_reference() && word.secret().is_none() => {
+                    self.faults.push(format!("{field}.args[{at}]: {NO_SECRET}"));
+                    return None;
+                }
                 Ok(word) => args.push(word),
                 Err(why) => {
                     self.faults.push(format!("{field}.args[{at}]: {why}"));
@@ -276,8 +294,12 @@ impl Reader<'_> {
                 continue;
             }
             let Some(label) = self.parse(&field, name) else { continue };
-            if let Some(value) = self.fill(&field, pattern) {
-                labels.insert(label, value);
+            match self.fill::<Word>(&field, pattern) {
+                Some(value) if value.is_reference() => {
+                    self.faults.push(format!("{field}: a secret is named in args or authorization alone"));
+                }
+                Some(value) => drop(labels.insert(label, value)),
+                None => {}
             }
         }
         labels

@@ -25,6 +25,9 @@ pub struct Spec {
     /// What Prometheus scrapes of each member, by job.
     #[serde(default)]
     pub scrape: BTreeMap<String, ScrapeSpec>,
+    /// Contacts, contact groups and time periods that the tag defines for everybody. Not read of a host.
+    #[serde(default)]
+    pub define: DefineSpec,
     /// Alert rules of the tag itself, by name. Not read of a host.
     #[serde(default)]
     pub rules: BTreeMap<String, RuleSpec>,
@@ -40,13 +43,13 @@ pub struct Spec {
     #[serde(default)]
     #[schemars(range(min = 1, max = MAX_ATTEMPTS))]
     pub attempts: Option<u32>,
-    /// When checks are made and people are told: a time period of the server; always where nothing is said.
+    /// When checks are made and people are told: a time period that a tag defines or the server has; always where nothing is said.
     #[serde(default)]
     pub period: Option<String>,
-    /// Who is told: contacts of the server.
+    /// Who is told: contacts that a tag defines or the server has.
     #[serde(default)]
     pub contacts: Vec<String>,
-    /// Who is told: contact groups of the server.
+    /// Who is told: contact groups that a tag defines or the server has.
     #[serde(default)]
     pub contact_groups: Vec<String>,
     /// The host groups of each member. Patterns.
@@ -78,7 +81,7 @@ pub struct CheckSpec {
     /// The command, one of those that the server has and the agent's configuration allows.
     #[serde(default)]
     pub command: Option<String>,
-    /// Its arguments. Patterns, which know `{warn}` and `{crit}`, too.
+    /// Its arguments. Patterns, which know `{warn}` and `{crit}`, too; or `secret:NAME`, a secret of the node.
     #[serde(default)]
     pub args: Vec<Scalar>,
     /// Beyond this it warns: what `{warn}` stands for.
@@ -99,7 +102,7 @@ pub struct CheckSpec {
     #[serde(default)]
     #[schemars(range(min = 1, max = MAX_ATTEMPTS))]
     pub attempts: Option<u32>,
-    /// When it is made and people are told: a time period of the server.
+    /// When it is made and people are told: a time period that a tag defines or the server has.
     #[serde(default)]
     pub period: Option<String>,
     /// Who is told, instead of the tag's.
@@ -140,12 +143,69 @@ pub struct ScrapeSpec {
     #[serde(default)]
     #[schemars(range(min = 1, max = MAX_SECONDS))]
     pub interval: Option<u32>,
+    /// With which credentials it is asked for: `secret:NAME`, a secret of the node; none where nothing is said.
+    #[serde(default)]
+    pub authorization: Option<String>,
     /// Labels of this job's metrics, besides the host's. Patterns.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
     /// Leave it out. Meant for hosts.
     #[serde(default)]
     pub skip: bool,
+}
+
+/// Who can be told, and when.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DefineSpec {
+    /// Contacts, by name.
+    #[serde(default)]
+    pub contacts: BTreeMap<String, ContactSpec>,
+    /// Groups of contacts, by name.
+    #[serde(default)]
+    pub contact_groups: BTreeMap<String, ContactGroupSpec>,
+    /// Time periods, by name.
+    #[serde(default)]
+    pub periods: BTreeMap<String, PeriodSpec>,
+}
+
+/// Somebody who is told.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ContactSpec {
+    /// Where mail goes.
+    #[serde(default)]
+    pub email: Option<String>,
+    /// A number or address for short messages.
+    #[serde(default)]
+    pub pager: Option<String>,
+    /// When: a time period that a tag defines or the server has; always where nothing is said.
+    #[serde(default)]
+    pub period: Option<String>,
+    /// In which ways, of those that the node's configuration has; `mail` where nothing is said.
+    #[serde(default)]
+    pub via: Vec<String>,
+}
+
+/// Several who are told.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ContactGroupSpec {
+    /// Contacts that a tag defines or the server has.
+    #[serde(default)]
+    pub members: Vec<String>,
+}
+
+/// When something is done.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PeriodSpec {
+    /// The hours of each day: `monday: "09:00-17:00,18:00-20:00"`, `"2026-12-25": "00:00-24:00"`.
+    #[serde(default)]
+    pub days: BTreeMap<String, String>,
+    /// Periods that are cut out of it.
+    #[serde(default)]
+    pub exclude: Vec<String>,
 }
 
 /// An alert rule of Prometheus.

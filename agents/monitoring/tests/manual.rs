@@ -6,6 +6,7 @@
 mod common;
 
 use common::{Alertmanager, Icinga, Nagios, Prometheus, Scratch, has, here, icinga_here, until};
+use shoal_agent::secrets::Secrets;
 use shoal_monitoring::Settings;
 
 /// The fenced blocks of the manual, with what stands after the fence.
@@ -170,6 +171,6 @@ fn the_configuration_is_the_default() {
     assert_eq!(format!("{:?}", settings(&toml)), format!("{:?}", settings(needed)));
     let without = needed.lines().filter(|line| !line.starts_with("commands")).collect::<Vec<_>>().join("\n");
     assert_eq!(format!("{:?}", settings(&without)), format!("{:?}", settings(needed)));
-    let why = settings("").open().unwrap_err().to_string();
+    let why = settings("").open(Secrets::default()).unwrap_err().to_string();
     assert!(why.contains("[agent.nagios]"), "{why}");
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use shoal_agent::secrets::Secrets;
 use shoal_agent::{Batch, Clock, Edit, Epoch, Fence, Moment, Outcome, Target as _, Unit, Why};
 use shoal_core::Revision;
 use shoal_monitoring::{Have, Item, Key, Monitoring, Server, Servers, Settings, Subject};
@@ -83,7 +84,7 @@ async fn written(server: Server, hosts: usize) -> (usize, u64) {
         Server::Prometheus => json!({"directory": at}),
     };
     let settings: Settings = serde_json::from_value(json!({server.name(): table})).unwrap();
-    let (_, servers) = settings.open().unwrap();
+    let (_, servers) = settings.open(Secrets::default()).unwrap();
     let mut all: Vec<_> = (0..hosts).map(|n| (key(server, n), None, item(server, "192.0.2.1"))).collect();
     if server != Server::Prometheus {
         all.insert(0, (Key { server, subject: Subject::Server }, None, Item::Server));

@@ -10,12 +10,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use shoal_agent::secrets::Secrets;
 use shoal_agent::{Applied, Batch, Fault, Fence, HostName, Nature, Observed, Scope, Target, Unit};
 
 use icinga2::Icinga;
 pub use icinga2::IcingaSettings;
 use nagios::Nagios;
-pub use nagios::NagiosSettings;
+pub use nagios::{NagiosSettings, WaySettings};
 use objects::Objects;
 use prometheus::Prometheus;
 pub use prometheus::{AlertmanagerSettings, PrometheusSettings, RulesSettings};
@@ -86,15 +87,18 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The agent and its target. Touches nothing yet.
+    /// The agent and its target, which takes the secrets that tags name from `secrets`. Touches nothing yet.
     ///
     /// # Errors
     /// Settings that cannot work.
-    pub fn open(self) -> Result<(Monitoring, Servers), Fault> {
+    pub fn open(self, secrets: Secrets) -> Result<(Monitoring, Servers), Fault> {
         let servers = Servers {
-            nagios: self.nagios.map(Nagios::open).transpose()?,
-            icinga2: self.icinga2.map(Icinga::open).transpose()?,
-            prometheus: self.prometheus.map(Prometheus::open).transpose()?,
+            nagios: self.nagios.map(|settings| Nagios::open(settings, secrets.clone())).transpose()?,
+            icinga2: self.icinga2.map(|settings| Icinga::open(settings, secrets.clone())).transpose()?,
+            prometheus: self
+                .prometheus
+                .map(|settings| Prometheus::open(settings, secrets.clone()))
+                .transpose()?,
         };
         let named = servers.named();
         if named.is_empty() {
@@ -207,9 +211,10 @@ impl Servers {
 pub fn text(server: Server, items: &BTreeMap<HostName, Item>) -> String {
     let knows = |name: &HostName| items.contains_key(name);
     let hosts = items.iter().filter_map(|(name, item)| Some((name, &**item.host()?, None)));
+    let around = |unit| objects::Around { unit, knows: &knows, slot: &|_| None };
     match server {
-        Server::Nagios => objects::file::<Nagios>(hosts, &objects::Around { unit: 60, knows: &knows }),
-        Server::Icinga2 => objects::file::<Icinga>(hosts, &objects::Around { unit: 1, knows: &knows }),
+        Server::Nagios => objects::file::<Nagios>(hosts, &around(60)),
+        Server::Icinga2 => objects::file::<Icinga>(hosts, &around(1)),
         Server::Prometheus => {
             let targets =
                 items.iter().filter_map(|(name, item)| Some((name.clone(), item.targets()?.clone())));

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::{Value, json};
+use shoal_agent::secrets::Secrets;
 use shoal_agent::{Batch, Clock, Edit, Epoch, Fence, Moment, Outcome, Target as _, Unit, Why, command};
 use shoal_core::Revision;
 use shoal_monitoring::{Have, Item, Key, Monitoring, Server, Servers, Settings, Subject};
@@ -70,7 +71,7 @@ pub(crate) async fn nagios(hosts: u32) -> Result<()> {
     let at = dir.path().join("nagios/shoal");
     let settings = json!({"nagios": {"directory": at, "config": config, "check": ["true"], "tell": false}});
     let settings: Settings = serde_json::from_value(settings)?;
-    let (_, servers) = settings.open().map_err(|why| anyhow!("{why}"))?;
+    let (_, servers) = settings.open(Secrets::default()).map_err(|why| anyhow!("{why}"))?;
     let (times, cpu) = change(&servers, Server::Nagios, hosts).await?;
     let started = Instant::now();
     for _ in 0..CHANGES {
@@ -116,7 +117,7 @@ fn configure(dir: &Path) -> Result<std::path::PathBuf> {
 pub(crate) async fn prometheus(hosts: u32) -> Result<()> {
     let dir = tempfile::Builder::new().prefix("shoal-bench-").tempdir().context("a scratch folder")?;
     let settings: Settings = serde_json::from_value(json!({"prometheus": {"directory": dir.path()}}))?;
-    let (_, servers) = settings.open().map_err(|why| anyhow!("{why}"))?;
+    let (_, servers) = settings.open(Secrets::default()).map_err(|why| anyhow!("{why}"))?;
     let (times, cpu) = change(&servers, Server::Prometheus, hosts).await?;
     Figure::median("monitoring_targets_one_host", "ms", times)
         .hosts(hosts)

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use shoal_agent::HostName;
 
+use crate::define;
 use crate::target::objects::{Blame, Kind};
 
 /// What a complaint blames, with the line that says so. `candidate` is the folder that was read.
@@ -45,6 +46,8 @@ fn unknown(said: &str) -> Option<Blame> {
         "User" => Kind::Contact,
         "UserGroup" => Kind::ContactGroup,
         "TimePeriod" => Kind::Period,
+        "HostGroup" => return Some(Blame::Gone("host", name.parse().ok()?)),
+        "ServiceGroup" => return Some(Blame::Gone("service", name.parse().ok()?)),
         _ => return None,
     };
     Some(Blame::Unknown(kind, name.parse().ok()?))
@@ -59,6 +62,9 @@ fn twice(said: &str, candidate: &Path) -> Option<Blame> {
     let kind = match kind {
         "HostGroup" => "host",
         "ServiceGroup" => "service",
+        "User" => return Some(Blame::Definition(define::Kind::Contact, name.parse().ok()?)),
+        "UserGroup" => return Some(Blame::Definition(define::Kind::ContactGroup, name.parse().ok()?)),
+        "TimePeriod" => return Some(Blame::Definition(define::Kind::Period, name.parse().ok()?)),
         _ => return object(&said.replacen("Object '", "object '", 1)),
     };
     Some(Blame::Twice(kind, name.parse().ok()?))
@@ -67,6 +73,15 @@ fn twice(said: &str, candidate: &Path) -> Option<Blame> {
 /// `object 'host'`, `object 'host!service'`, `object 'host!service!dependency'`.
 fn object(said: &str) -> Option<Blame> {
     let (name, kind) = named(said, "object '")?;
+    let defined = match kind {
+        "User" => Some(define::Kind::Contact),
+        "UserGroup" => Some(define::Kind::ContactGroup),
+        "TimePeriod" => Some(define::Kind::Period),
+        _ => None,
+    };
+    if let Some(kind) = defined {
+        return Some(Blame::Definition(kind, name.parse().ok()?));
+    }
     let mut parts = name.split('!');
     let host: HostName = parts.next()?.parse().ok()?;
     let service = match (kind, parts.next(), parts.next()) {

@@ -13,15 +13,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use shoal_agent::secrets::Secrets;
 use shoal_agent::{Fault, HostName, command};
 
 use api::Api;
 pub use settings::IcingaSettings;
 
+use crate::define::Definition;
 use crate::item::Host;
 use crate::name::Name;
 use crate::target::Server;
-use crate::target::objects::{Around, Blame, Dialect, Downtimes, Objects, Tree};
+use crate::target::objects::{Around, Blame, Dialect, Downtimes, Objects, Slot, Tree};
 
 /// How Icinga is given its hosts.
 #[derive(Debug)]
@@ -34,9 +36,9 @@ impl Icinga {
     ///
     /// # Errors
     /// Settings that cannot work.
-    pub(super) fn open(settings: IcingaSettings) -> Result<Objects<Self>, Fault> {
+    pub(super) fn open(settings: IcingaSettings, secrets: Secrets) -> Result<Objects<Self>, Fault> {
         settings.verify()?;
-        Ok(Objects::new(Self { settings }))
+        Ok(Objects::new(Self { settings }, secrets))
     }
 }
 
@@ -50,6 +52,7 @@ impl Dialect for Icinga {
     const NAME: &'static str = "Icinga";
     const ENDING: &'static str = "conf";
     const MARK: &'static str = render::MARK;
+    const SECRETS: &'static str = "secrets.conf";
     type Link = Option<Api>;
 
     fn folder(&self) -> &Path {
@@ -77,8 +80,26 @@ impl Dialect for Icinga {
         render::objects(out, name, host, around);
     }
 
-    fn server_file(mark: Option<&str>, host_groups: &[&Name], service_groups: &[&Name]) -> String {
-        render::server_file(mark, host_groups, service_groups)
+    fn definition(&self, out: &mut String, name: &Name, definition: &Definition) {
+        render::definition(out, name, definition);
+    }
+
+    fn refuses(&self, _: &Name, _: &Definition) -> Option<Fault> {
+        // In which way somebody is told, its own rules say.
+        None
+    }
+
+    fn server_file(out: &mut String, mark: Option<&str>, host_groups: &[&Name], service_groups: &[&Name]) {
+        render::server_file(out, mark, host_groups, service_groups);
+    }
+
+    fn secrets(out: &mut String, all: &[(&str, Slot, &str)]) {
+        render::secrets(out, all);
+    }
+
+    fn holds_secrets(&self, _: &Option<Api>, _: &Tree) -> Result<(), Fault> {
+        // What includes `current` includes that file.
+        Ok(())
     }
 
     fn blame(complaint: &str, candidate: &Path) -> BTreeMap<Blame, String> {

@@ -9,12 +9,16 @@ use std::net::Ipv6Addr;
 
 use shoal_agent::HostName;
 
+use crate::define::Definition;
 use crate::item::{Call, Host, Service, Timing};
 use crate::name::{Label, Name, Word};
-use crate::target::objects::{Around, HEAD};
+use crate::target::objects::{Around, Slot};
 
 /// The constant whose value is the mark.
 pub(super) const MARK: &str = "ShoalGeneration";
+
+/// The function that answers a secret.
+const SECRET: &str = "ShoalSecret";
 
 /// Appends the objects of a host.
 pub(super) fn objects(out: &mut String, name: &HostName, host: &Host, around: &Around<'_>) {
@@ -81,9 +85,55 @@ fn dependency(
     out.push_str("}\n");
 }
 
-/// The file of the server itself: a mark that shows as a constant once it has read it, the groups, and the files of hosts.
-pub(super) fn server_file(mark: Option<&str>, host_groups: &[&Name], service_groups: &[&Name]) -> String {
-    let mut out = HEAD.to_owned();
+/// Appends what a tag defines.
+pub(super) fn definition(out: &mut String, name: &Name, definition: &Definition) {
+    match definition {
+        Definition::Period(period) => {
+            begin(out, "TimePeriod", name);
+            let day = |(day, hours)| format!("\"{day}\" = \"{hours}\"");
+            let days: Vec<String> = period.days.iter().map(day).collect();
+            let _ = writeln!(out, "ranges = {{ {} }}", days.join(", "));
+            list(out, "excludes", &period.exclude);
+        }
+        Definition::Contact(contact) => {
+            begin(out, "User", name);
+            for (field, value) in [("email", &contact.email), ("pager", &contact.pager)] {
+                if let Some(value) = value {
+                    text(out, field, value);
+                }
+            }
+            if let Some(period) = &contact.period {
+                text(out, "period", period);
+            }
+            let _ = writeln!(out, "vars.via = {}", array(&contact.via));
+        }
+        Definition::ContactGroup(members) => {
+            begin(out, "UserGroup", name);
+            if !members.is_empty() {
+                let _ = writeln!(out, "assign where user.name in {}", array(members));
+            }
+        }
+    }
+    out.push_str("}\n");
+}
+
+/// Appends the values of secrets: what gives one by its name, and shows none. Of a dictionary the API would show all.
+pub(super) fn secrets(out: &mut String, all: &[(&str, Slot, &str)]) {
+    out.push_str("var values = {}\n");
+    for (name, _, value) in all {
+        // It has neither a quote nor a backslash.
+        let _ = writeln!(out, "values[\"{name}\"] = \"{value}\"");
+    }
+    let _ = writeln!(out, "const {SECRET} = function(name) use (values) {{ return values[name] }}");
+}
+
+/// Appends a mark that shows as a constant once the server has read it, the groups, and what names the files of hosts.
+pub(super) fn server_file(
+    out: &mut String,
+    mark: Option<&str>,
+    host_groups: &[&Name],
+    service_groups: &[&Name],
+) {
     if let Some(mark) = mark {
         let _ = writeln!(out, "const {MARK} = \"{mark}\"");
     }
@@ -93,7 +143,6 @@ pub(super) fn server_file(mark: Option<&str>, host_groups: &[&Name], service_gro
         }
     }
     out.push_str("include \"*/*.conf\"\n");
-    out
 }
 
 fn begin(out: &mut String, kind: &str, name: &dyn Display) {
@@ -119,7 +168,12 @@ fn array(values: &std::collections::BTreeSet<Name>) -> String {
 fn call(out: &mut String, call: &Call) {
     text(out, "check_command", &call.command);
     for (at, arg) in call.args.iter().enumerate() {
-        let _ = writeln!(out, "vars[\"arg{}\"] = \"{arg}\"", at + 1);
+        let at = at + 1;
+        // Asked for when the check is made, so that no object has it.
+        let _ = match arg.secret() {
+            Some(secret) => writeln!(out, "vars[\"arg{at}\"] = {{{{ {SECRET}(\"{}\") }}}}", secret.name()),
+            None => writeln!(out, "vars[\"arg{at}\"] = \"{arg}\""),
+        };
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use shoal_agent::HostName;
 
+use crate::define;
 use crate::target::objects::{Blame, Kind};
 
 /// What a complaint blames, with the line that says so. `candidate` is the folder that was read.
@@ -30,13 +31,17 @@ fn quoted<'t>(line: &'t str, start: &str) -> Option<&'t str> {
 
 /// `Could not find any contactgroup matching 'x'`, `Service check command 'x' specified in …`, ….
 fn unknown(line: &str) -> Option<Blame> {
-    const SAID: [(&str, Kind); 9] = [
+    const SAID: [(&str, Kind); 13] = [
         ("ervice check command ", Kind::Command),
         ("ost check command ", Kind::Command),
         ("Could not find any contactgroup matching ", Kind::ContactGroup),
         ("Could not find any contact matching ", Kind::Contact),
         ("Could not add contactgroup ", Kind::ContactGroup),
         ("Could not add contact ", Kind::Contact),
+        ("heck_period ", Kind::Period),
+        ("otification_period ", Kind::Period),
+        ("otification period ", Kind::Period),
+        ("Excluded time period ", Kind::Period),
         ("Failed to locate check_period ", Kind::Period),
         ("Failed to locate notification_period ", Kind::Period),
         ("Failed to locate notification period ", Kind::Period),
@@ -44,6 +49,32 @@ fn unknown(line: &str) -> Option<Blame> {
     for (start, kind) in SAID {
         if let Some(name) = quoted(line, start).and_then(|name| name.parse().ok()) {
             return Some(Blame::Unknown(kind, name));
+        }
+    }
+    let defined = [
+        ("Duplicate definition found for contact ", define::Kind::Contact),
+        ("Duplicate definition found for contactgroup ", define::Kind::ContactGroup),
+        ("Duplicate definition found for timeperiod ", define::Kind::Period),
+        ("otification command ", define::Kind::Contact),
+    ];
+    for (start, kind) in defined {
+        // A command that a contact is told by is the contact's.
+        let of = if start.starts_with("otif") {
+            line.split_once(" specified for").map(|_| "contact ")
+        } else {
+            Some(start)
+        };
+        let found = line.contains(start).then_some(of).flatten().and_then(|of| quoted(line, of));
+        if let Some(name) = found.and_then(|name| name.parse().ok()) {
+            return Some(Blame::Definition(kind, name));
+        }
+    }
+    for (kind, start) in [
+        ("host", "Could not find any hostgroup matching "),
+        ("service", "Could not find any servicegroup matching "),
+    ] {
+        if let Some(name) = quoted(line, start).and_then(|name| name.parse().ok()) {
+            return Some(Blame::Gone(kind, name));
         }
     }
     for (kind, start) in [

@@ -13,16 +13,18 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use shoal_agent::secrets::Secrets;
 use shoal_agent::{Fault, HostName, command};
 
 use live::Untold;
 use settings::MainConfig;
-pub use settings::NagiosSettings;
+pub use settings::{NagiosSettings, WaySettings};
 
+use crate::define::Definition;
 use crate::item::Host;
 use crate::name::Name;
 use crate::target::Server;
-use crate::target::objects::{Around, Blame, Dialect, Downtimes, Objects, SETTLES, Tree};
+use crate::target::objects::{Around, Blame, Dialect, Downtimes, Objects, SETTLES, Slot, Tree};
 
 /// How Nagios is given its hosts.
 #[derive(Debug)]
@@ -35,9 +37,9 @@ impl Nagios {
     ///
     /// # Errors
     /// Settings that cannot work.
-    pub(super) fn open(settings: NagiosSettings) -> Result<Objects<Self>, Fault> {
+    pub(super) fn open(settings: NagiosSettings, secrets: Secrets) -> Result<Objects<Self>, Fault> {
         settings.verify()?;
-        Ok(Objects::new(Self { settings }))
+        Ok(Objects::new(Self { settings }, secrets))
     }
 
     async fn tell(&self, main: &MainConfig, commands: &[String], what: &str) -> Result<(), Fault> {
@@ -56,6 +58,8 @@ impl Dialect for Nagios {
     const NAME: &'static str = "Nagios";
     const ENDING: &'static str = "cfg";
     const MARK: &'static str = render::MARK;
+    // Not what it takes for objects.
+    const SECRETS: &'static str = "secrets.resource";
     type Link = MainConfig;
 
     fn folder(&self) -> &Path {
@@ -82,8 +86,31 @@ impl Dialect for Nagios {
         render::objects(out, name, host, around);
     }
 
-    fn server_file(mark: Option<&str>, host_groups: &[&Name], service_groups: &[&Name]) -> String {
-        render::server_file(mark, host_groups, service_groups)
+    fn definition(&self, out: &mut String, name: &Name, definition: &Definition) {
+        render::definition(out, name, definition, &self.settings.notify);
+    }
+
+    fn refuses(&self, name: &Name, definition: &Definition) -> Option<Fault> {
+        let Definition::Contact(contact) = definition else { return None };
+        let way = contact.via.iter().find(|way| !self.settings.notify.contains_key(*way))?;
+        let why = format!("this node's configuration does not say how somebody is told by {way}");
+        let next =
+            format!("give it a table [agent.nagios.notify.{way}] with the commands for host and service");
+        Some(Fault::new(format!("define the contact {name}"), why).next(next).permanent())
+    }
+
+    fn server_file(out: &mut String, mark: Option<&str>, host_groups: &[&Name], service_groups: &[&Name]) {
+        render::server_file(out, mark, host_groups, service_groups);
+    }
+
+    fn secrets(out: &mut String, all: &[(&str, Slot, &str)]) {
+        for (_, slot, value) in all {
+            *out += &format!("$USER{slot}$={value}\n");
+        }
+    }
+
+    fn holds_secrets(&self, main: &MainConfig, tree: &Tree) -> Result<(), Fault> {
+        main.reads_secrets(&tree.current().join(Self::SECRETS), &self.settings.config)
     }
 
     fn blame(complaint: &str, candidate: &Path) -> BTreeMap<Blame, String> {

@@ -5,9 +5,11 @@ use std::fmt::Write as _;
 
 use shoal_agent::HostName;
 
+use super::settings::WaySettings;
+use crate::define::Definition;
 use crate::item::{Call, Host, Service, Timing};
 use crate::name::{Label, Name, Word};
-use crate::target::objects::{Around, HEAD};
+use crate::target::objects::Around;
 
 /// The name of the object whose alias is the mark. It sorts before what people call theirs.
 pub(super) const MARK: &str = "0-shoal-generation";
@@ -18,7 +20,7 @@ pub(super) fn objects(out: &mut String, name: &HostName, host: &Host, around: &A
     line(out, "host_name", name);
     line(out, "address", &host.address);
     if let Some(check) = &host.check {
-        call(out, check);
+        call(out, check, around);
     }
     // The same for most services.
     let mut usual = String::with_capacity(256);
@@ -35,7 +37,7 @@ pub(super) fn objects(out: &mut String, name: &HostName, host: &Host, around: &A
         out.push_str("notification_failure_criteria d,u\n}\n");
     }
     for (description, each) in &host.services {
-        service(out, name, description, each, (&usual, around.unit));
+        service(out, name, description, each, (&usual, around));
     }
 }
 
@@ -44,14 +46,14 @@ fn service(
     host: &HostName,
     description: &Name,
     service: &Service,
-    (usual, unit): (&str, u32),
+    (usual, around): (&str, &Around<'_>),
 ) {
     out.push_str("define service {\n");
     line(out, "host_name", host);
     line(out, "service_description", description);
-    call(out, &service.check);
+    call(out, &service.check, around);
     match &service.timing {
-        Some(own) => timing(out, own, unit),
+        Some(own) => timing(out, own, around.unit),
         None => out.push_str(usual),
     }
     list(out, "servicegroups", service.groups.iter().map(Name::as_str));
@@ -67,9 +69,51 @@ fn service(
     }
 }
 
-/// The file of the server itself: the groups, and a mark that shows in the server's cache of objects once it has read it.
-pub(super) fn server_file(mark: Option<&str>, host_groups: &[&Name], service_groups: &[&Name]) -> String {
-    let mut out = HEAD.to_owned();
+/// Appends what a tag defines.
+pub(super) fn definition(
+    out: &mut String,
+    name: &Name,
+    definition: &Definition,
+    ways: &BTreeMap<Name, WaySettings>,
+) {
+    match definition {
+        Definition::Period(period) => {
+            let _ = write!(out, "define timeperiod {{\ntimeperiod_name {name}\nalias {name}\n");
+            for (day, hours) in &period.days {
+                let _ = writeln!(out, "{day} {hours}");
+            }
+            list(out, "exclude", period.exclude.iter().map(Name::as_str));
+        }
+        Definition::Contact(contact) => {
+            let _ = write!(out, "define contact {{\ncontact_name {name}\nalias {name}\n");
+            for (field, value) in [("email", &contact.email), ("pager", &contact.pager)] {
+                if let Some(value) = value {
+                    line(out, field, value);
+                }
+            }
+            if let Some(period) = &contact.period {
+                line(out, "host_notification_period", period);
+                line(out, "service_notification_period", period);
+            }
+            let ways: Vec<&WaySettings> = contact.via.iter().filter_map(|way| ways.get(way)).collect();
+            list(out, "host_notification_commands", ways.iter().map(|way| way.host.as_str()));
+            list(out, "service_notification_commands", ways.iter().map(|way| way.service.as_str()));
+        }
+        Definition::ContactGroup(members) => {
+            let _ = write!(out, "define contactgroup {{\ncontactgroup_name {name}\nalias {name}\n");
+            list(out, "members", members.iter().map(Name::as_str));
+        }
+    }
+    out.push_str("}\n");
+}
+
+/// Appends the groups, and a mark that shows in the server's cache of objects once it has read it.
+pub(super) fn server_file(
+    out: &mut String,
+    mark: Option<&str>,
+    host_groups: &[&Name],
+    service_groups: &[&Name],
+) {
     if let Some(mark) = mark {
         let _ = write!(out, "define timeperiod {{\ntimeperiod_name {MARK}\nalias {mark}\n}}\n");
     }
@@ -78,7 +122,6 @@ pub(super) fn server_file(mark: Option<&str>, host_groups: &[&Name], service_gro
             let _ = write!(out, "define {kind}group {{\n{kind}group_name {group}\nalias {group}\n}}\n");
         }
     }
-    out
 }
 
 fn line(out: &mut String, name: &str, value: &(impl AsText + ?Sized)) {
@@ -88,9 +131,17 @@ fn line(out: &mut String, name: &str, value: &(impl AsText + ?Sized)) {
     out.push('\n');
 }
 
-fn call(out: &mut String, call: &Call) {
+/// A secret is a macro of the server's, whose value is in the file of secrets.
+fn call(out: &mut String, call: &Call, around: &Around<'_>) {
     out.push_str("check_command ");
-    call.write(out);
+    out.push_str(call.command.as_str());
+    for arg in &call.args {
+        out.push('!');
+        match arg.secret().and_then(|secret| (around.slot)(&secret)) {
+            Some(slot) => drop(write!(out, "$USER{slot}$")),
+            None => out.push_str(arg.as_str()),
+        }
+    }
     out.push('\n');
 }
 

@@ -1,11 +1,14 @@
 //! `[agent.nagios]` in the node's configuration, and what is read of the server's own.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 use shoal_agent::Fault;
+
+use crate::name::Name;
 
 /// How and where Nagios is given its hosts.
 #[derive(Clone, Debug, Deserialize)]
@@ -19,6 +22,9 @@ pub struct NagiosSettings {
     /// Accepts or refuses a candidate; `{config}` is a main configuration file that reads it.
     #[serde(default = "NagiosSettings::check")]
     pub check: Vec<String>,
+    /// The ways in which contacts that tags define are told, by name.
+    #[serde(default = "NagiosSettings::notify")]
+    pub notify: BTreeMap<Name, WaySettings>,
     /// How long, in seconds, the check may take, and the server to read what is new.
     #[serde(default = "NagiosSettings::within")]
     pub within: u64,
@@ -27,7 +33,28 @@ pub struct NagiosSettings {
     pub tell: bool,
 }
 
+/// A way in which somebody is told: commands of the server.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WaySettings {
+    /// The command that tells of a host.
+    pub host: Name,
+    /// The command that tells of a service.
+    pub service: Name,
+}
+
 impl NagiosSettings {
+    /// What Debian's Nagios has, and every example.
+    fn notify() -> BTreeMap<Name, WaySettings> {
+        let name = |text: &str| text.parse::<Name>();
+        let mail = || {
+            let (host, service) = (name("notify-host-by-email")?, name("notify-service-by-email")?);
+            Ok::<_, String>((name("mail")?, WaySettings { host, service }))
+        };
+        // They are names.
+        mail().into_iter().collect()
+    }
+
     fn config() -> PathBuf {
         "/etc/nagios4/nagios.cfg".into()
     }
@@ -125,6 +152,20 @@ impl MainConfig {
         })
     }
 
+    /// Whether it reads Shoal's file of secrets, `file`.
+    pub(super) fn reads_secrets(&self, file: &Path, config: &Path) -> Result<(), Fault> {
+        let reads = |line: &String| {
+            let (key, value) = line.split_once('=')?;
+            Some(key.trim() == "resource_file" && self.folder.join(value.trim()) == file)
+        };
+        if self.lines.iter().any(|line| reads(line) == Some(true)) {
+            return Ok(());
+        }
+        let line = format!("resource_file={}", file.display());
+        Err(Fault::new("give Nagios a secret", format!("{} has no line {line}", config.display()))
+            .next("add that line, and start Nagios anew"))
+    }
+
     /// The same configuration with `candidate` in place of `current`, to stand in another folder.
     ///
     /// # Errors
@@ -137,9 +178,11 @@ impl MainConfig {
                 Some((key, value)) if PATHS.contains(&key) => {
                     let path = self.folder.join(value);
                     // As paths compare, a slash at the end makes no difference.
-                    let ours = key == "cfg_dir" && path == current;
-                    found |= ours;
-                    text += &format!("{key}={}\n", if ours { candidate } else { &path }.display());
+                    let ours = path.strip_prefix(current).ok();
+                    found |= key == "cfg_dir" && path == current;
+                    let path = ours.map_or(path.clone(), |below| candidate.join(below));
+                    let path = path.to_string_lossy();
+                    text += &format!("{key}={}\n", path.strip_suffix('/').unwrap_or(&path));
                 }
                 _ => {
                     text += line;

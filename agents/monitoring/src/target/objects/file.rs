@@ -3,14 +3,18 @@
 //! So what is there is known without guessing it from objects, and whether somebody edited them is seen by making them once
 //! more. Both servers take `#` for the beginning of a comment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use shoal_agent::HostName;
+use shoal_agent::secrets::SecretRef;
 
 use super::Dialect;
+use super::vault::Slot;
+use crate::define::{self, Definition};
 use crate::item::Host;
+use crate::name::Name;
 
 /// How the comment with what the objects were made from begins.
 const MADE_FROM: &str = "#= ";
@@ -36,6 +40,8 @@ pub(in crate::target) struct Around<'a> {
     pub(in crate::target) unit: u32,
     /// Whether the server knows this host.
     pub(in crate::target) knows: &'a dyn Fn(&HostName) -> bool,
+    /// The number of a secret.
+    pub(in crate::target) slot: &'a dyn Fn(&SecretRef) -> Option<Slot>,
 }
 
 impl<'a> Around<'a> {
@@ -78,6 +84,76 @@ fn block<D: Dialect>(name: &HostName, host: &Host, around: &Around<'_>, out: &mu
     out.push_str(&String::from_utf8_lossy(&json));
     out.push('\n');
     D::objects(out, name, host, around);
+}
+
+/// What the server's own file says besides objects.
+#[derive(Debug, Default)]
+pub(super) struct Own {
+    /// What tags define.
+    pub(super) definitions: BTreeMap<(define::Kind, Name), Arc<Definition>>,
+    /// Groups that the server has from elsewhere.
+    pub(super) elsewhere: BTreeSet<(&'static str, Name)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct DefinedFrom<D> {
+    kind: define::Kind,
+    name: Name,
+    is: D,
+}
+
+/// How the comment with a group of the server's own begins.
+const ELSEWHERE: &str = "#- ";
+
+/// The server's own file: what is defined, the mark, and the groups, but for those that the server has from elsewhere.
+pub(super) fn server<D: Dialect>(
+    dialect: &D,
+    mark: Option<&str>,
+    own: &Own,
+    groups: [&[&Name]; 2],
+) -> String {
+    let mut out = HEAD.to_owned();
+    for ((kind, name), definition) in &own.definitions {
+        let from = DefinedFrom { kind: *kind, name: name.clone(), is: &**definition };
+        out.push_str(MADE_FROM);
+        // Nothing in it can fail: maps with text for keys, text.
+        out.push_str(&serde_json::to_string(&from).unwrap_or_default());
+        out.push('\n');
+        dialect.definition(&mut out, name, definition);
+    }
+    let mut ours = [Vec::new(), Vec::new()];
+    for ((kind, all), ours) in GROUPS.into_iter().zip(groups).zip(&mut ours) {
+        for &name in all {
+            if own.elsewhere.contains(&(kind, name.clone())) {
+                out.push_str(&format!("{ELSEWHERE}{kind} {name}\n"));
+            } else {
+                ours.push(name);
+            }
+        }
+    }
+    D::server_file(&mut out, mark, &ours[0], &ours[1]);
+    out
+}
+
+/// The kinds of groups.
+const GROUPS: [&str; 2] = ["host", "service"];
+
+/// Reads the server's own file back, as far as it can be understood.
+pub(super) fn read_server(text: &str) -> Own {
+    let mut own = Own::default();
+    for line in text.lines() {
+        if let Some(json) = line.strip_prefix(MADE_FROM) {
+            if let Ok(DefinedFrom { kind, name, is }) = serde_json::from_str::<DefinedFrom<Definition>>(json)
+            {
+                own.definitions.insert((kind, name), Arc::new(is));
+            }
+        } else if let Some((kind, name)) = line.strip_prefix(ELSEWHERE).and_then(|line| line.split_once(' '))
+            && let (Some(kind), Ok(name)) = (GROUPS.into_iter().find(|one| *one == kind), name.parse())
+        {
+            own.elsewhere.insert((kind, name));
+        }
+    }
+    own
 }
 
 /// What a file holds.

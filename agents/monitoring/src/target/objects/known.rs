@@ -5,11 +5,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use shoal_agent::HostName;
+use shoal_agent::secrets::{SecretRef, Secrets};
+use shoal_agent::{Fault, HostName};
+use tokio::task::JoinHandle;
 
 use super::Dialect;
-use super::file::{self, Around};
-use super::tree::{Generation, Shard, Stamp, Tree};
+use super::file::{self, Around, Own};
+use super::tree::{Generation, Piece, Shard, Stamps, Tree};
+use super::vault::Vault;
 use crate::item::Host;
 use crate::name::Name;
 
@@ -28,7 +31,7 @@ pub(super) struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct Known {
     pub(super) generation: Option<Generation>,
-    stamps: BTreeMap<Shard, Stamp>,
+    stamps: Stamps,
     /// Shards in which something is nobody's.
     pub(super) stray: BTreeSet<Shard>,
     pub(super) hosts: BTreeMap<HostName, Entry>,
@@ -37,32 +40,56 @@ pub(super) struct Known {
     namers: BTreeMap<HostName, BTreeSet<HostName>>,
     host_groups: BTreeMap<Name, usize>,
     service_groups: BTreeMap<Name, usize>,
-    /// Groups that the server has from elsewhere, as its checker said.
-    pub(super) elsewhere: BTreeSet<(&'static str, Name)>,
+    /// How many checks name a secret.
+    secrets: BTreeMap<SecretRef, usize>,
+    /// What tags define, and the groups that the server has from elsewhere, as its checker said.
+    pub(super) own: Own,
+    /// The values of secrets that stand there.
+    pub(super) vault: Vault,
     /// Whether the server's own item is there.
     pub(super) server: bool,
+    /// The server's own file, or that of secrets, is not as it is made.
+    pub(super) unlike: bool,
     /// Somebody is at work on it, or was stopped in the middle: it may not be what stands in the files.
     pub(super) unsettled: bool,
     /// The unit of time that it was read with.
     unit: u32,
     /// What the server was told of downtimes and may not have said back yet.
     told: BTreeMap<HostName, (bool, SystemTime)>,
+    /// What is no longer reached is being removed.
+    pub(super) sweeping: Option<JoinHandle<()>>,
+    /// The switch to what is reached is being made durable.
+    pub(super) sealing: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl Known {
     /// Reads what is not known. A file that is the same costs one `stat`.
-    pub(super) fn look<D: Dialect>(&mut self, tree: &Tree, unit: u32) -> io::Result<()> {
+    pub(super) fn look<D: Dialect>(&mut self, dialect: &D, tree: &Tree, unit: u32) -> io::Result<()> {
         let generation = tree.look()?;
-        let stamps = generation.as_ref().map_or_else(|| Ok(BTreeMap::new()), |found| tree.shards(found))?;
+        let stamps = generation.as_ref().map_or_else(|| Ok(Stamps::new()), |found| tree.stamps(found))?;
         if generation == self.generation && stamps == self.stamps && unit == self.unit && !self.unsettled {
             return Ok(());
         }
-        let (told, elsewhere) = (std::mem::take(&mut self.told), std::mem::take(&mut self.elsewhere));
-        *self = Self { unit, told, elsewhere, ..Self::default() };
+        let told = std::mem::take(&mut self.told);
+        let (sweeping, sealing) = (self.sweeping.take(), self.sealing.take());
+        *self = Self { unit, told, sweeping, sealing, ..Self::default() };
         let mut texts = BTreeMap::new();
-        for &shard in stamps.keys() {
+        let (mut server, mut vault) = (None, None);
+        for &piece in stamps.keys() {
             let Some(generation) = &generation else { break };
-            let found = file::read(&tree.read(generation, shard)?);
+            let text = tree.read(generation, piece)?;
+            let shard = match piece {
+                Piece::Server => {
+                    server = Some(text);
+                    continue;
+                }
+                Piece::Vault => {
+                    vault = Some(text);
+                    continue;
+                }
+                Piece::Shard(shard) => shard,
+            };
+            let found = file::read(&text);
             let away = found.hosts.keys().any(|name| Shard::of(name) != shard);
             if found.stray || away {
                 self.stray.insert(shard);
@@ -72,19 +99,55 @@ impl Known {
                 texts.insert(name, text);
             }
         }
+        if let Some(text) = &vault {
+            self.vault = Vault::read(text);
+        }
         self.odd::<D>(texts, unit);
-        self.server = match &generation {
-            Some(generation) => tree.read_server(generation)?.contains(D::MARK),
-            None => false,
-        };
+        if let Some(text) = &server {
+            self.own = file::read_server(text);
+            self.server = text.contains(D::MARK);
+        }
+        if let Some(generation) = &generation {
+            let mark = self.server.then_some(&*generation.name);
+            self.unlike = server.as_ref() != Some(&self.server_file(dialect, mark))
+                || vault.as_ref() != Some(&self.vault.text::<D>());
+        }
         (self.generation, self.stamps) = (generation, stamps);
         Ok(())
+    }
+
+    /// Whether what is reached, and these shards of it, are as they are known. Edits elsewhere are for the next look.
+    pub(super) fn holds(
+        &self,
+        tree: &Tree,
+        unit: u32,
+        shards: impl Iterator<Item = Shard>,
+    ) -> io::Result<bool> {
+        Ok(!self.unsettled && unit == self.unit && self.holds_these(tree, shards)?)
+    }
+
+    /// The same, while somebody is at work on it.
+    pub(super) fn holds_these(
+        &self,
+        tree: &Tree,
+        mut shards: impl Iterator<Item = Shard>,
+    ) -> io::Result<bool> {
+        let Some(generation) = &self.generation else { return Ok(false) };
+        if tree.leads()?.as_ref() != Some(&generation.name) {
+            return Ok(false);
+        }
+        let same = |shard: Shard| -> io::Result<bool> {
+            let piece = Piece::Shard(shard);
+            Ok(tree.stamp(generation, piece)? == self.stamps.get(&piece).copied())
+        };
+        shards.try_fold(true, |all, shard| Ok(all && same(shard)?))
     }
 
     /// Marks what does not stand there as it is made.
     fn odd<D: Dialect>(&mut self, texts: BTreeMap<HostName, String>, unit: u32) {
         let knows = |name: &HostName| self.hosts.contains_key(name);
-        let around = Around { unit, knows: &knows };
+        let slot = |secret: &SecretRef| self.vault.slot(secret);
+        let around = Around { unit, knows: &knows, slot: &slot };
         let odd: Vec<(HostName, String)> = texts
             .into_iter()
             .filter(|(name, text)| !file::is_as_made::<D>(name, &self.hosts[name].host, text, &around))
@@ -96,13 +159,35 @@ impl Known {
         }
     }
 
-    /// What stands in the files from now on.
-    pub(super) fn now(&mut self, tree: &Tree, generation: Generation) -> io::Result<()> {
-        self.stamps = tree.follow(&generation, self.generation.as_ref(), std::mem::take(&mut self.stamps))?;
+    /// The secrets that are named now, as the node has them, and those that cannot be had.
+    pub(super) fn secrets(
+        &self,
+        secrets: &Secrets,
+        can_hold: &Result<(), Fault>,
+    ) -> (Vault, BTreeMap<SecretRef, Fault>) {
+        self.vault.next(self.secrets.keys(), secrets, can_hold)
+    }
+
+    /// The hosts whose checks name one of these secrets. Proportional to all hosts, where there is one.
+    pub(super) fn naming(&self, secrets: &BTreeSet<SecretRef>) -> Vec<HostName> {
+        if secrets.is_empty() {
+            return Vec::new();
+        }
+        let names = |entry: &Entry| entry.host.secrets().any(|secret| secrets.contains(&secret));
+        self.hosts.iter().filter(|(_, entry)| names(entry)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// What stands in the files from now on: a generation that differs from the last in these pieces.
+    pub(super) fn now(&mut self, generation: Generation, written: Stamps, gone: &[Shard], vault: Vault) {
+        self.stamps.extend(written);
+        for shard in gone {
+            self.stamps.remove(&Piece::Shard(*shard));
+        }
         self.generation = Some(generation);
+        self.vault = vault;
         self.stray.clear();
+        self.unlike = false;
         self.unsettled = false;
-        Ok(())
     }
 
     /// Puts a host in, or takes it out.
@@ -132,16 +217,10 @@ impl Known {
     }
 
     fn count(&mut self, host: &Host, more: bool) {
-        let of = |counts: &mut BTreeMap<Name, usize>, group: &Name| {
-            let count = counts.entry(group.clone()).or_default();
-            *count = if more { *count + 1 } else { count.saturating_sub(1) };
-            if *count == 0 {
-                counts.remove(group);
-            }
-        };
-        host.groups.iter().for_each(|group| of(&mut self.host_groups, group));
+        host.groups.iter().for_each(|group| count(&mut self.host_groups, group, more));
         let services = host.services.values().flat_map(|service| &service.groups);
-        services.for_each(|group| of(&mut self.service_groups, group));
+        services.for_each(|group| count(&mut self.service_groups, group, more));
+        host.secrets().for_each(|secret| count(&mut self.secrets, &secret, more));
     }
 
     /// The hosts of a shard.
@@ -155,12 +234,10 @@ impl Known {
     }
 
     /// The file of the server, with this mark or none.
-    pub(super) fn server_file<D: Dialect>(&self, mark: Option<&str>) -> String {
-        let ours =
-            |kind: &'static str| move |name: &&Name| !self.elsewhere.contains(&(kind, (*name).clone()));
-        let host_groups: Vec<&Name> = self.host_groups.keys().filter(ours("host")).collect();
-        let service_groups: Vec<&Name> = self.service_groups.keys().filter(ours("service")).collect();
-        D::server_file(mark, &host_groups, &service_groups)
+    pub(super) fn server_file<D: Dialect>(&self, dialect: &D, mark: Option<&str>) -> String {
+        let host_groups: Vec<&Name> = self.host_groups.keys().collect();
+        let service_groups: Vec<&Name> = self.service_groups.keys().collect();
+        file::server(dialect, mark, &self.own, [&host_groups, &service_groups])
     }
 
     /// The server was told of a downtime.
@@ -183,5 +260,13 @@ impl Known {
             }
         }
         Some(hosts)
+    }
+}
+
+fn count<T: Ord + Clone>(counts: &mut BTreeMap<T, usize>, of: &T, more: bool) {
+    let count = counts.entry(of.clone()).or_default();
+    *count = if more { *count + 1 } else { count.saturating_sub(1) };
+    if *count == 0 {
+        counts.remove(of);
     }
 }

@@ -19,6 +19,7 @@ mod draft;
 mod file;
 mod known;
 mod tree;
+mod vault;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,17 +27,20 @@ use std::fmt::Debug;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use shoal_agent::secrets::Secrets;
 use shoal_agent::{Applied, Batch, Edit, Fault, Fence, HostName, Observed, Outcome, Seen, owner};
 use tokio::sync::Mutex;
 
 pub(super) use draft::{Blame, Kind};
-pub(super) use file::{Around, HEAD, file};
+pub(super) use file::{Around, file};
 use known::Known;
 pub(super) use known::SETTLES;
 pub(super) use tree::Tree;
+pub(super) use vault::Slot;
 use work::Work;
 
 use crate::agent::Monitoring;
+use crate::define::Definition;
 use crate::item::{Have, Host, Item, Key, Subject};
 use crate::name::Name;
 use crate::target::Server;
@@ -78,8 +82,21 @@ pub(super) trait Dialect: Debug + Send + Sync + 'static {
 
     /// Appends a host's objects.
     fn objects(out: &mut String, name: &HostName, host: &Host, around: &Around<'_>);
-    /// The server's own file: the mark that it shows once it has read it, and the groups.
-    fn server_file(mark: Option<&str>, host_groups: &[&Name], service_groups: &[&Name]) -> String;
+    /// What the file of secrets is called.
+    const SECRETS: &'static str;
+    /// Appends what a tag defines.
+    fn definition(&self, out: &mut String, name: &Name, definition: &Definition);
+    /// Why what a tag defines cannot be had at this server, if so.
+    fn refuses(&self, name: &Name, definition: &Definition) -> Option<Fault>;
+    /// Appends the mark that the server shows once it has read it, and the groups.
+    fn server_file(out: &mut String, mark: Option<&str>, host_groups: &[&Name], service_groups: &[&Name]);
+    /// Appends the values of secrets, each with its name and number.
+    fn secrets(out: &mut String, all: &[(&str, Slot, &str)]);
+    /// Whether the server would read secrets.
+    ///
+    /// # Errors
+    /// It would not, and what to do about it.
+    fn holds_secrets(&self, link: &Self::Link, tree: &Tree) -> Result<(), Fault>;
     /// What a complaint of the checker blames, and with which words. `candidate` is the folder that it read.
     fn blame(complaint: &str, candidate: &Path) -> BTreeMap<Blame, String>;
 
@@ -117,12 +134,14 @@ pub(super) trait Dialect: Debug + Send + Sync + 'static {
 pub(super) struct Objects<D> {
     dialect: D,
     tree: Tree,
+    secrets: Secrets,
     known: Mutex<Known>,
 }
 
 impl<D: Dialect> Objects<D> {
-    pub(super) fn new(dialect: D) -> Self {
-        Self { tree: Tree::new(dialect.folder(), D::ENDING), dialect, known: Mutex::default() }
+    pub(super) fn new(dialect: D, secrets: Secrets) -> Self {
+        let tree = Tree::new(dialect.folder(), D::ENDING, D::SECRETS);
+        Self { tree, dialect, secrets, known: Mutex::default() }
     }
 
     pub(super) fn location(&self) -> String {
@@ -136,7 +155,8 @@ impl<D: Dialect> Objects<D> {
             _ => false,
         };
         // What there is to go back to is needed until the server is known to have read what is there.
-        let tidied = if read { self.tree.settle() } else { self.tree.sweep() };
+        let settled = if read { self.tree.settle() } else { Ok(()) };
+        let tidied = settled.and_then(|()| self.tree.sweep());
         if let Err(error) = tidied {
             tracing::debug!("{} was not tidied: {error}", self.dialect.folder().display());
         }
@@ -151,7 +171,7 @@ impl<D: Dialect> Objects<D> {
     pub(super) async fn look(&self) -> Result<Observed<Monitoring>, Fault> {
         let link = self.dialect.link()?;
         let mut known = self.known.lock().await;
-        known.look::<D>(&self.tree, D::unit(&link)).map_err(|e| self.fault("look into", e))?;
+        known.look(&self.dialect, &self.tree, D::unit(&link)).map_err(|e| self.fault("look into", e))?;
         let said = if self.dialect.tells() { self.dialect.downtimes(&link).await } else { None };
         let downtimes = known.downtimes(said);
         let mut seen = BTreeMap::new();
@@ -161,9 +181,15 @@ impl<D: Dialect> Objects<D> {
                 Have { odd: entry.odd.is_some(), downtime, ..Have::from(Item::Host(entry.host.clone())) };
             seen.insert(key::<D>(Subject::Host(name.clone())), Seen::Ours(have));
         }
+        for ((kind, name), definition) in &known.own.definitions {
+            let have = Have::from(Item::Definition(definition.clone()));
+            seen.insert(key::<D>(Subject::Definition(*kind, name.clone())), Seen::Ours(have));
+        }
         if let (true, Some(generation)) = (known.server, &known.generation) {
             let unread = !self.shows(&link, &generation.name).await;
-            let have = Have { odd: unread || !known.stray.is_empty(), ..Have::from(Item::Server) };
+            let (secrets, _) = known.secrets(&self.secrets, &self.dialect.holds_secrets(&link, &self.tree));
+            let odd = unread || known.unlike || !known.stray.is_empty() || secrets != known.vault;
+            let have = Have { odd, ..Have::from(Item::Server) };
             seen.insert(key::<D>(Subject::Server), Seen::Ours(have));
         }
         Ok(Observed { seen, complete: true })
@@ -183,7 +209,11 @@ impl<D: Dialect> Objects<D> {
         };
         owner::claim(self.dialect.folder(), fence.epoch, &kind)?;
         let mut known = self.known.lock().await;
-        known.look::<D>(&self.tree, D::unit(&link)).map_err(|e| self.fault("look into", e))?;
+        let shards = hosts(batch).map(|(_, name)| tree::Shard::of(name));
+        let holds = known.holds(&self.tree, D::unit(&link), shards);
+        if !holds.map_err(|e| self.fault("look into", e))? {
+            known.look(&self.dialect, &self.tree, D::unit(&link)).map_err(|e| self.fault("look into", e))?;
+        }
         if batch.changes.iter().any(|edit| !is_from(edit, &known)) {
             return Ok(each(batch, |_| Outcome::Stale));
         }
@@ -201,6 +231,10 @@ fn is_from(edit: &Edit<Monitoring>, known: &Known) -> bool {
     let from = edit.from.as_ref();
     match &edit.key.subject {
         Subject::Server => from.is_some() == known.server,
+        Subject::Definition(kind, name) => {
+            let is = known.own.definitions.get(&(*kind, name.clone()));
+            is == from.and_then(|have| have.item.definition())
+        }
         // There are none, and the agent wants none there.
         Subject::Rules(_) => true,
         Subject::Host(name) => {
@@ -218,7 +252,7 @@ fn rests(have: &Have) -> bool {
 fn hosts(batch: &Batch<Monitoring>) -> impl Iterator<Item = (&Edit<Monitoring>, &HostName)> {
     batch.changes.iter().filter_map(|edit| match &edit.key.subject {
         Subject::Host(name) => Some((edit, name)),
-        Subject::Server | Subject::Rules(_) => None,
+        Subject::Server | Subject::Definition(..) | Subject::Rules(_) => None,
     })
 }
 
@@ -226,14 +260,8 @@ fn key<D: Dialect>(subject: Subject) -> Key {
     Key { server: D::SERVER, subject }
 }
 
-/// An outcome for each change, from the host that it is about.
-fn each(batch: &Batch<Monitoring>, outcome: impl Fn(Option<&HostName>) -> Outcome) -> Applied<Monitoring> {
-    let one = |edit: &Edit<Monitoring>| {
-        let host = match &edit.key.subject {
-            Subject::Host(name) => Some(name),
-            Subject::Server | Subject::Rules(_) => None,
-        };
-        (edit.key.clone(), outcome(host))
-    };
+/// An outcome for each change, from what it is about.
+fn each(batch: &Batch<Monitoring>, outcome: impl Fn(&Subject) -> Outcome) -> Applied<Monitoring> {
+    let one = |edit: &Edit<Monitoring>| (edit.key.clone(), outcome(&edit.key.subject));
     Applied { each: batch.changes.iter().map(one).collect(), facts: Vec::new() }
 }

@@ -3,13 +3,17 @@
 //! ```text
 //! current -> gens/1f3c…            what the server reads: replaced in one step
 //! good    -> gens/1f2a…            what to go back to, while it is not known that the server has read `current`
-//! gens/1f3c…/server.cfg            the mark and the groups (.cfg for Nagios, .conf for Icinga)
+//! gens/1f3c…/server.cfg            what tags define, the mark and the groups (.cfg for Nagios, .conf for Icinga)
+//! gens/1f3c…/secrets.resource      the values of secrets, for the server's group alone (secrets.conf for Icinga)
 //! gens/1f3c…/7 -> ../../sets/7-1f3c…
 //! sets/7-1f3c…/a.cfg               the hosts of one shard
 //! ```
 //!
 //! A host is in one of 256 shards, by its name. A change writes the shards that it touches; what else is in their sets is
 //! linked, and all other sets stay. Nothing that `current` or `good` reach is ever written into.
+//!
+//! **Power loss**: a generation is synced whole before `current` leads to it, while the checker reads it; what was before goes only
+//! after the switch is durable.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -43,9 +47,30 @@ impl Shard {
     }
 }
 
+/// A file of a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Piece {
+    /// The server's own.
+    Server,
+    /// The values of secrets.
+    Vault,
+    /// The hosts of a shard.
+    Shard(Shard),
+}
+
 /// Tells one version of a file from another without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp(u64, SystemTime, u64);
+
+/// Which version of each file there is.
+pub(super) type Stamps = BTreeMap<Piece, Stamp>;
+
+impl Stamp {
+    fn of(meta: &fs::Metadata) -> io::Result<Self> {
+        use std::os::unix::fs::MetadataExt as _;
+        Ok(Self(meta.ino(), meta.modified()?, meta.size()))
+    }
+}
 
 /// What `current` leads to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,11 +87,22 @@ pub(in crate::target) struct Tree {
     folder: PathBuf,
     /// What its files end with.
     ending: &'static str,
+    /// What the file of secrets is called.
+    vault: &'static str,
 }
 
 impl Tree {
-    pub(super) fn new(folder: &Path, ending: &'static str) -> Self {
-        Self { folder: folder.to_owned(), ending }
+    pub(super) fn new(folder: &Path, ending: &'static str, vault: &'static str) -> Self {
+        Self { folder: folder.to_owned(), ending, vault }
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The file of secrets in a generation.
+    fn vault_file(&self, generation: &str) -> PathBuf {
+        self.generation_path(generation).join(self.vault)
     }
 
     /// A file of one shard in a set.
@@ -127,53 +163,45 @@ impl Tree {
         }
     }
 
-    /// The shards of a generation that are there.
-    pub(super) fn shards(&self, generation: &Generation) -> io::Result<BTreeMap<Shard, Stamp>> {
-        self.follow(generation, None, BTreeMap::new())
-    }
-
-    /// The same, where those of the generation before are known: what is in the same set is the same.
-    pub(super) fn follow(
-        &self,
-        generation: &Generation,
-        before: Option<&Generation>,
-        mut found: BTreeMap<Shard, Stamp>,
-    ) -> io::Result<BTreeMap<Shard, Stamp>> {
-        let is_same = |set: &u8| {
-            let (old, new) = (before.and_then(|before| before.sets.get(set)), generation.sets.get(set));
-            new.is_some() && old == new
-        };
-        found.retain(|shard, _| is_same(&shard.set()));
-        for (&set, name) in generation.sets.iter().filter(|(set, _)| !is_same(set)) {
-            for at in 0..SIXTEEN {
-                let shard = Shard(set * SIXTEEN + at);
-                if let Some(stamp) = self.stamp(name, shard)? {
-                    found.insert(shard, stamp);
-                }
+    /// The files of a generation that are there.
+    pub(super) fn stamps(&self, generation: &Generation) -> io::Result<Stamps> {
+        let mut found = Stamps::new();
+        let shards = (0..=u8::MAX).map(|shard| Piece::Shard(Shard(shard)));
+        for piece in [Piece::Server, Piece::Vault].into_iter().chain(shards) {
+            if let Some(stamp) = self.stamp(generation, piece)? {
+                found.insert(piece, stamp);
             }
         }
         Ok(found)
     }
 
-    fn stamp(&self, set: &str, shard: Shard) -> io::Result<Option<Stamp>> {
-        use std::os::unix::fs::MetadataExt as _;
-        match fs::metadata(self.file(set, shard)) {
-            Ok(meta) => Ok(Some(Stamp(meta.ino(), meta.modified()?, meta.size()))),
+    /// Which version of a file a generation has; `None`: it has no such file.
+    pub(super) fn stamp(&self, generation: &Generation, piece: Piece) -> io::Result<Option<Stamp>> {
+        let Some(path) = self.piece(generation, piece) else { return Ok(None) };
+        match fs::metadata(path) {
+            Ok(meta) => Stamp::of(&meta).map(Some),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
         }
     }
 
-    /// The text of a shard.
-    pub(super) fn read(&self, generation: &Generation, shard: Shard) -> io::Result<String> {
-        let Some(set) = generation.sets.get(&shard.set()) else { return Ok(String::new()) };
-        let octets = fs::read(self.file(set, shard))?;
-        Ok(String::from_utf8_lossy(&octets).into_owned())
+    fn piece(&self, generation: &Generation, piece: Piece) -> Option<PathBuf> {
+        Some(match piece {
+            Piece::Server => self.server_file(&generation.name),
+            Piece::Vault => self.vault_file(&generation.name),
+            Piece::Shard(shard) => self.file(generation.sets.get(&shard.set())?, shard),
+        })
     }
 
-    /// The text of the server's own file.
-    pub(super) fn read_server(&self, generation: &Generation) -> io::Result<String> {
-        fs::read_to_string(self.server_file(&generation.name))
+    /// The text of a file.
+    pub(super) fn read(&self, generation: &Generation, piece: Piece) -> io::Result<String> {
+        let Some(path) = self.piece(generation, piece) else { return Ok(String::new()) };
+        Ok(String::from_utf8_lossy(&fs::read(path)?).into_owned())
+    }
+
+    /// The name of what `current` leads to.
+    pub(super) fn leads(&self) -> io::Result<Option<String>> {
+        self.leads_to(&self.current())
     }
 
     /// The name of a generation that comes after this one.
@@ -184,19 +212,13 @@ impl Tree {
         format!("{:016x}", now.as_nanos().max(least))
     }
 
-    /// Writes a generation that has these shards (empty text: without that one) instead of what `before` has, and all else
-    /// as `before` has it. Synced, and reached by nothing yet.
-    pub(super) fn write(
-        &self,
-        before: &Generation,
-        name: &str,
-        shards: &BTreeMap<Shard, String>,
-        server_file: &str,
-    ) -> io::Result<Generation> {
+    /// Writes a generation that has these files (empty text: without that shard) instead of what `before` has, and all else
+    /// as `before` has it. Reached by nothing yet, and not synced.
+    pub(super) fn write(&self, before: &Generation, name: &str, texts: &Texts) -> io::Result<Written> {
         let name = name.to_owned();
-        let mut made = Generation { name: name.clone(), sets: before.sets.clone() };
-        let mut written = Written::default();
-        let touched: BTreeSet<u8> = shards.keys().map(|shard| shard.set()).collect();
+        let made = Generation { name: name.clone(), sets: before.sets.clone() };
+        let mut written = Written { generation: made, ..Written::default() };
+        let touched: BTreeSet<u8> = texts.shards.keys().map(|shard| shard.set()).collect();
         for set in touched {
             let new = format!("{set:x}-{name}");
             written.folder(self.set(&new))?;
@@ -204,38 +226,60 @@ impl Tree {
             for at in 0..SIXTEEN {
                 let shard = Shard(set * SIXTEEN + at);
                 let path = self.file(&new, shard);
-                any |= match (shards.get(&shard), before.sets.get(&set)) {
+                any |= match (texts.shards.get(&shard), before.sets.get(&set)) {
                     (Some(text), _) if text.is_empty() => false,
-                    (Some(text), _) => written.file(path, text).map(|()| true)?,
+                    (Some(text), _) => written.file(Piece::Shard(shard), path, text, 0o644).map(|()| true)?,
                     (None, Some(old)) => present(fs::hard_link(self.file(old, shard), path))?,
                     (None, None) => false,
                 };
             }
             if any {
-                made.sets.insert(set, new)
+                written.generation.sets.insert(set, new)
             } else {
-                made.sets.remove(&set)
+                written.generation.sets.remove(&set)
             };
         }
-        let folder = self.generation_path(&name);
-        written.folder(folder.clone())?;
-        for (set, name) in &made.sets {
-            symlink(Path::new("../../sets").join(name), folder.join(format!("{set:x}")))?;
+        written.folder(self.generation_path(&name))?;
+        for (set, target) in &written.generation.sets {
+            let link = self.generation_path(&name).join(format!("{set:x}"));
+            symlink(Path::new("../../sets").join(target), link)?;
         }
-        written.file(self.server_file(&made.name), server_file)?;
-        written.sync(&self.folder)?;
-        Ok(made)
+        written.file(Piece::Server, self.server_file(&name), &texts.server, 0o644)?;
+        let vault = self.vault_file(&name);
+        let linked = match &texts.vault {
+            None => present(fs::hard_link(self.vault_file(&before.name), &vault))?,
+            Some(_) => false,
+        };
+        if let (false, Some(text)) = (linked, texts.vault.as_ref().or(texts.if_no_vault.as_ref())) {
+            written.file(Piece::Vault, vault, text, 0o640)?;
+            self.give(&self.vault_file(&name))?;
+        }
+        let parents = ["gens", "sets"].map(|name| self.folder.join(name));
+        written.folders.extend(parents.into_iter().filter(|path| path.is_dir()));
+        Ok(written)
+    }
+
+    /// A file for the group of the folder: the server's.
+    fn give(&self, path: &Path) -> io::Result<()> {
+        use std::os::unix::fs::MetadataExt as _;
+        let group = fs::metadata(&self.folder)?.gid();
+        if fs::metadata(path)?.gid() == group {
+            Ok(())
+        } else {
+            std::os::unix::fs::chown(path, None, Some(group))
+        }
     }
 
     /// Writes the main configuration that reads a candidate.
     pub(in crate::target) fn write_check_file(&self, text: &str) -> io::Result<()> {
-        let mut written = Written::default();
         // It may name where secrets are; it holds none that the server's own file does not.
-        present(fs::remove_file(self.check_file()))?;
-        written.file(self.check_file(), text)
+        let path = self.check_file();
+        present(fs::remove_file(&path))?;
+        new_file(&path, text, 0o644).map(drop)
     }
 
-    /// Has `current` lead to this generation, in one step. What it leads to now is remembered as good unless something is already.
+    /// Has `current` lead to this generation, which is synced, in one step; durable once it is [sealed](Self::seal). What it leads to
+    /// now is remembered as good unless something is already.
     pub(super) fn switch(&self, to: &Generation, is_good: bool) -> io::Result<()> {
         if is_good && let Some(name) = self.leads_to(&self.current())? {
             match symlink(Path::new("gens").join(name), self.good()) {
@@ -246,7 +290,11 @@ impl Tree {
         let next = self.folder.join("next");
         present(fs::remove_file(&next))?;
         symlink(Path::new("gens").join(&to.name), &next)?;
-        fs::rename(next, self.current())?;
+        fs::rename(next, self.current())
+    }
+
+    /// Makes a switch durable. Until then nothing that was there before may go.
+    pub(super) fn seal(&self) -> io::Result<()> {
         fs::File::open(&self.folder)?.sync_all()
     }
 
@@ -257,10 +305,9 @@ impl Tree {
         Ok(back)
     }
 
-    /// The server has read `current`: whatever it does not reach goes.
+    /// The server has read `current`: there is no going back, and whatever it does not reach may be [swept](Self::sweep).
     pub(super) fn settle(&self) -> io::Result<()> {
-        present(fs::remove_file(self.good()))?;
-        self.sweep()
+        present(fs::remove_file(self.good())).map(drop)
     }
 
     /// Removes what neither `current` nor `good` reach: candidates of an agent that was killed, and what was before.
@@ -298,22 +345,42 @@ impl Tree {
     }
 }
 
-/// Files that were written and may have to be synced.
-#[derive(Default)]
-struct Written {
+/// The texts of a generation's files.
+#[derive(Debug, Default)]
+pub(super) struct Texts {
+    pub(super) shards: BTreeMap<Shard, String>,
+    pub(super) server: String,
+    /// `None`: as before.
+    pub(super) vault: Option<String>,
+    /// What to write in its place where there was none before.
+    pub(super) if_no_vault: Option<String>,
+}
+
+/// A generation that was written and has to be synced.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    pub(super) generation: Generation,
+    /// The files that are not those of the generation before.
+    pub(super) stamps: Stamps,
     files: Vec<fs::File>,
     folders: Vec<PathBuf>,
-    count: usize,
+}
+
+/// A new file of this mode, whatever the umask.
+fn new_file(path: &Path, text: &str, mode: u32) -> io::Result<fs::File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    // Nobody else may open it before it has its mode.
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    file.write_all(text.as_bytes())?;
+    Ok(file)
 }
 
 impl Written {
-    /// A new file that the server may read, whatever the umask.
-    fn file(&mut self, path: PathBuf, text: &str) -> io::Result<()> {
-        let mut file = fs::File::create_new(path)?;
-        file.set_permissions(fs::Permissions::from_mode(0o644))?;
-        file.write_all(text.as_bytes())?;
-        self.count += 1;
-        if self.count <= FEW {
+    fn file(&mut self, piece: Piece, path: PathBuf, text: &str, mode: u32) -> io::Result<()> {
+        let file = new_file(&path, text, mode)?;
+        self.stamps.insert(piece, Stamp::of(&file.metadata()?)?);
+        if self.files.len() <= FEW {
             self.files.push(file);
         }
         Ok(())
@@ -326,19 +393,33 @@ impl Written {
         Ok(())
     }
 
-    /// Each file and folder by itself, or the file system once.
-    fn sync(&self, folder: &Path) -> io::Result<()> {
-        if self.count > FEW {
+    /// What to sync: it may be done while others read the files.
+    pub(super) fn unsynced(&mut self) -> Unsynced {
+        Unsynced { files: std::mem::take(&mut self.files), folders: std::mem::take(&mut self.folders) }
+    }
+}
+
+/// Files and folders that are to be synced before anything leads to them.
+pub(super) struct Unsynced {
+    files: Vec<fs::File>,
+    folders: Vec<PathBuf>,
+}
+
+impl Unsynced {
+    /// Each file and folder by itself, all at the same time, so that they wait for the disk once; many, the file system once.
+    pub(super) fn sync(self, folder: &Path) -> io::Result<()> {
+        if self.files.len() > FEW {
             return rustix::fs::syncfs(fs::File::open(folder)?).map_err(io::Error::from);
         }
-        for file in &self.files {
-            file.sync_all()?;
-        }
-        let parents = ["gens", "sets"].map(|name| folder.join(name));
-        for path in self.folders.iter().chain(&parents).filter(|path| path.is_dir()) {
-            fs::File::open(path)?.sync_all()?;
-        }
-        Ok(())
+        let folders = self.folders.iter().map(fs::File::open).collect::<io::Result<Vec<_>>>()?;
+        std::thread::scope(|scope| {
+            let syncs: Vec<_> =
+                self.files.iter().chain(&folders).map(|file| scope.spawn(|| file.sync_all())).collect();
+            syncs.into_iter().try_for_each(|sync| match sync.join() {
+                Ok(synced) => synced,
+                Err(_) => Err(io::Error::other("a thread that syncs ended")),
+            })
+        })
     }
 }
 
@@ -355,45 +436,57 @@ fn present(result: io::Result<()>) -> io::Result<bool> {
 mod tests {
     use super::*;
 
+    fn texts(shards: &BTreeMap<Shard, String>) -> Texts {
+        let (server, none) = ("# server\n".to_owned(), Some("# no secrets\n".to_owned()));
+        Texts { shards: shards.clone(), server, vault: None, if_no_vault: none }
+    }
+
     #[test]
     fn a_change_writes_its_shards_and_links_the_rest() {
         use std::os::unix::fs::MetadataExt as _;
         let dir = tempfile::tempdir().unwrap();
-        let tree = Tree::new(dir.path(), "cfg");
+        let tree = Tree::new(dir.path(), "cfg", "secrets.resource");
         assert_eq!(tree.look().unwrap(), None);
         let all: BTreeMap<Shard, String> = (0..=255).map(|n| (Shard(n), format!("# {n}\n"))).collect();
         let write = |before: &Generation, shards: &BTreeMap<Shard, String>| {
-            tree.write(before, &Tree::next(before), shards, "# server\n").unwrap()
+            let mut written = tree.write(before, &Tree::next(before), &texts(shards)).unwrap();
+            written.unsynced().sync(tree.folder()).unwrap();
+            written
         };
-        let first = write(&Generation::default(), &all);
+        let first = write(&Generation::default(), &all).generation;
         tree.switch(&first, false).unwrap();
         assert_eq!(tree.look().unwrap().as_ref(), Some(&first));
-        let before = tree.shards(&first).unwrap();
-        assert_eq!(before.len(), 256);
+        let before = tree.stamps(&first).unwrap();
+        assert_eq!(before.len(), 258);
         let one = BTreeMap::from([(Shard(0x7a), "# new\n".to_owned()), (Shard(0x7b), String::new())]);
-        let second = write(&first, &one);
+        let second = write(&first, &one).generation;
         // Nobody has seen it yet.
         assert_eq!(tree.look().unwrap().as_ref(), Some(&first));
         tree.sweep().unwrap();
         assert!(!tree.generation_path(&second.name).exists(), "a candidate that nothing reaches goes");
-        let second = write(&first, &one);
+        let Written { generation: second, stamps: made, .. } = write(&first, &one);
         tree.switch(&second, true).unwrap();
-        let after = tree.shards(&second).unwrap();
-        assert_eq!(after.len(), 255);
-        assert_eq!(after.iter().filter(|(shard, stamp)| before[shard] != **stamp).count(), 1);
-        assert_eq!(tree.read(&second, Shard(0x7a)).unwrap(), "# new\n");
+        tree.seal().unwrap();
+        let after = tree.stamps(&second).unwrap();
+        assert_eq!(after.len(), 257);
+        // What is not the same is what it says that it wrote: the shard and the server's own file.
+        let differ: Stamps =
+            after.iter().filter(|(at, is)| before[at] != **is).map(|(a, b)| (*a, *b)).collect();
+        assert_eq!(differ, made);
+        assert_eq!(differ.keys().collect::<Vec<_>>(), [&Piece::Server, &Piece::Shard(Shard(0x7a))]);
+        assert_eq!(tree.read(&second, Piece::Shard(Shard(0x7a))).unwrap(), "# new\n");
         // Back, and forward for good.
         assert!(tree.put_back().unwrap());
         assert_eq!(tree.look().unwrap().as_ref(), Some(&first));
         assert!(!tree.put_back().unwrap());
         tree.switch(&second, true).unwrap();
         tree.settle().unwrap();
+        tree.sweep().unwrap();
         assert!(!tree.put_back().unwrap());
         let count = |kind: &str| fs::read_dir(dir.path().join(kind)).unwrap().count();
         assert_eq!((count("gens"), count("sets")), (1, 16));
-        assert_eq!(
-            fs::metadata(tree.generation_path(&second.name).join("server.cfg")).unwrap().mode() & 0o777,
-            0o644
-        );
+        let mode =
+            |name: &str| fs::metadata(tree.generation_path(&second.name).join(name)).unwrap().mode() & 0o777;
+        assert_eq!((mode("server.cfg"), mode("secrets.resource")), (0o644, 0o640));
     }
 }

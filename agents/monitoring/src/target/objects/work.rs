@@ -7,7 +7,8 @@ use tokio::time::{Duration, Instant, sleep};
 
 use super::draft::Draft;
 use super::known::Known;
-use super::tree::{Generation, Tree};
+use super::tree::{Generation, Piece, Shard, Texts, Tree, Written};
+use super::vault::Vault;
 use super::{Dialect, Objects, each, hosts, key, rests};
 use crate::agent::Monitoring;
 use crate::item::{Item, Subject};
@@ -31,37 +32,85 @@ impl<D: Dialect> Work<'_, D> {
         known: &mut Known,
     ) -> Result<Applied<Monitoring>, Fault> {
         let server = known.server;
+        let mut rewrites = known.generation.is_none();
         for edit in batch.changes.iter().filter(|edit| edit.key.subject == Subject::Server) {
             known.server = edit.to.is_some();
+            rewrites |= known.unlike || self.rotated(known);
         }
-        let rewrites = known.server != server || known.generation.is_none();
+        rewrites |= known.server != server;
         let mut draft = Draft::new(known, D::unit(self.link));
-        for edit in &batch.changes {
-            let Subject::Host(name) = &edit.key.subject else { continue };
-            let host = edit.to.as_ref().and_then(Item::host).cloned();
-            let is = draft.known.hosts.get(name);
-            // What differs may be a downtime alone.
-            let stands = is.is_some_and(|entry| entry.odd.is_none() && Some(&entry.host) == host.as_ref());
-            if !stands && (is.is_some() || host.is_some()) {
-                draft.put(name, host);
+        self.take(batch, &mut draft);
+        let faults = if rewrites || draft.defines() || !draft.touched.is_empty() {
+            match self.candidate(&mut draft).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    draft.undo();
+                    known.unsettled = true;
+                    known.server = server;
+                    return Ok(each(batch, |_| Outcome::Stale));
+                }
+                Err(fault) => {
+                    draft.undo();
+                    known.server = server;
+                    return Err(fault);
+                }
             }
-        }
-        if (rewrites || !draft.touched.is_empty())
-            && let Err(fault) = self.candidate(&mut draft).await
-        {
-            draft.undo();
-            known.server = server;
-            return Err(fault);
-        }
-        let faults = std::mem::take(&mut draft.faults);
+            std::mem::take(&mut draft.faults)
+        } else {
+            BTreeMap::new()
+        };
         drop(draft);
         known.unsettled = false;
+        let done = self.show(batch, &faults, known).await;
+        // Whatever came of it, what was switched to is durable before anybody hears of it.
+        self.sealed(known).await?;
+        done
+    }
+
+    /// What is wanted, into the draft.
+    fn take(&self, batch: &Batch<Monitoring>, draft: &mut Draft<'_>) {
+        for edit in &batch.changes {
+            match &edit.key.subject {
+                Subject::Server | Subject::Rules(_) => {}
+                Subject::Definition(kind, name) => {
+                    let definition = edit.to.as_ref().and_then(Item::definition).cloned();
+                    draft.define((*kind, name.clone()), definition);
+                }
+                Subject::Host(name) => {
+                    let host = edit.to.as_ref().and_then(Item::host).cloned();
+                    let is = draft.known.hosts.get(name);
+                    // What differs may be a downtime alone.
+                    let stands =
+                        is.is_some_and(|entry| entry.odd.is_none() && Some(&entry.host) == host.as_ref());
+                    if !stands && (is.is_some() || host.is_some()) {
+                        draft.put(name, host);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether the node has other values of secrets than what stands there.
+    fn rotated(&self, known: &Known) -> bool {
+        let can_hold = self.objects.dialect.holds_secrets(self.link, &self.objects.tree);
+        known.secrets(&self.objects.secrets, &can_hold).0 != known.vault
+    }
+
+    /// Has the server read what stands there, and says what became of the batch.
+    async fn show(
+        &self,
+        batch: &Batch<Monitoring>,
+        faults: &BTreeMap<Subject, Fault>,
+        known: &mut Known,
+    ) -> Result<Applied<Monitoring>, Fault> {
         let current = known.generation.as_ref().map(|generation| generation.name.clone());
         if !self.objects.shows(self.link, &current.unwrap_or_default()).await {
             self.load(batch, known).await?;
+        } else if !self.objects.dialect.tells() {
+            self.settle(known).await?;
         }
-        let (told, shows) = self.downtimes(batch, &faults, known).await?;
-        let mut applied = each(batch, |name| match name.and_then(|name| faults.get(name)) {
+        let (told, shows) = self.downtimes(batch, faults, known).await?;
+        let mut applied = each(batch, |subject| match faults.get(subject) {
             Some(fault) => Outcome::Failed(fault.clone()),
             None => Outcome::Done,
         });
@@ -75,30 +124,49 @@ impl<D: Dialect> Work<'_, D> {
             }
         }
         // Others lost something, too: they are decided on again.
-        let others = faults.into_keys().map(|name| key::<D>(Subject::Host(name)));
+        let others = faults.keys().map(|subject| key::<D>(subject.clone()));
         let missing = others.filter(|key| batch.changes.iter().all(|edit| edit.key != *key));
         applied.each.extend(missing.map(|key| (key, Outcome::Stale)));
         Ok(applied)
     }
 
-    /// Writes a candidate that the checker accepts, and has `current` lead to it.
-    async fn candidate(&self, draft: &mut Draft<'_>) -> Result<(), Fault> {
-        let Objects { tree, dialect, .. } = self.objects;
+    /// Writes a candidate that the checker accepts, and has `current` lead to it; `false` if somebody has edited what is to be replaced.
+    async fn candidate(&self, draft: &mut Draft<'_>) -> Result<bool, Fault> {
+        let Objects { tree, dialect, secrets, .. } = self.objects;
         let before = draft.known.generation.clone().unwrap_or_default();
+        swept(draft.known).await;
+        draft.leave_out_undefinable(dialect);
+        draft.keep_what_is_named();
+        let can_hold = dialect.holds_secrets(self.link, tree);
         for _ in 0..ROUNDS {
+            let (mut vault, missing) = draft.known.secrets(secrets, &can_hold);
+            if !missing.is_empty() {
+                draft.leave_out_without(&missing);
+                vault = draft.known.secrets(secrets, &can_hold).0;
+            }
+            let moved = draft.known.vault.moved(&vault).cloned().collect();
+            draft.rewrite(&moved);
+            let is = draft.known.holds_these(tree, draft.touched.iter().copied());
+            if !before.name.is_empty() && !is.map_err(|e| self.objects.fault("look into", e))? {
+                return Ok(false);
+            }
             let name = Tree::next(&before);
-            let shards = draft.render::<D>();
-            let server_file = draft.known.server_file::<D>(draft.known.server.then_some(&*name));
+            let texts = self.texts(draft, &vault, &name);
             let (on, from) = (tree.clone(), before.clone());
-            let written = move || on.write(&from, &name, &shards, &server_file);
-            let candidate = tokio::task::spawn_blocking(written)
-                .await
-                .map_err(|e| self.objects.fault("write a candidate into", e))?
-                .map_err(|e| self.objects.fault("write a candidate into", e))?;
-            let path = tree.generation_path(&candidate.name);
-            let Err(complaint) = dialect.check(self.link, tree, &path).await? else {
-                return self.switch(draft, &before, candidate).await;
+            let write = move || on.write(&from, &name, &texts);
+            let mut written =
+                blocking(write).await.map_err(|e| self.objects.fault("write a candidate into", e))?;
+            let path = tree.generation_path(&written.generation.name);
+            // The checker reads what was written, whether it is on the disk or not: both at the same time.
+            let (on, unsynced) = (tree.clone(), written.unsynced());
+            let sync = blocking(move || unsynced.sync(on.folder()));
+            let (checked, synced) = tokio::join!(dialect.check(self.link, tree, &path), sync);
+            synced.map_err(|e| self.objects.fault("sync a candidate in", e))?;
+            let Err(complaint) = checked? else {
+                self.switch(draft, &before, written, vault).await?;
+                return Ok(true);
             };
+            let complaint = vault.hide(&complaint);
             let mended = draft.leave_out_all::<D>(D::blame(&complaint, &path));
             // Of what was not accepted nothing is needed any more.
             self.objects.prepare().await;
@@ -114,26 +182,64 @@ impl<D: Dialect> Work<'_, D> {
         Err(Fault::new(format!("check what {} is to read", D::NAME), why))
     }
 
+    fn texts(&self, draft: &Draft<'_>, vault: &Vault, name: &str) -> Texts {
+        let shards = draft.render::<D>(vault);
+        let known = &*draft.known;
+        let text = Some(vault.text::<D>());
+        let same = *vault == known.vault && !known.unlike;
+        let (vault, if_no_vault) = if same { (None, text) } else { (text, None) };
+        let server = known.server_file(&self.objects.dialect, known.server.then_some(name));
+        Texts { shards, server, vault, if_no_vault }
+    }
+
     async fn switch(
         &self,
         draft: &mut Draft<'_>,
         before: &Generation,
-        candidate: Generation,
+        written: Written,
+        vault: Vault,
     ) -> Result<(), Fault> {
         // What the server has read is something to go back to.
         let is_good = self.objects.shows(self.link, &before.name).await;
         self.fence.check()?;
         let tree = &self.objects.tree;
-        tree.switch(&candidate, is_good).map_err(|e| self.objects.fault("switch", e))?;
-        draft.known.now(tree, candidate).map_err(|e| self.objects.fault("look into", e))
+        tree.switch(&written.generation, is_good).map_err(|e| self.objects.fault("switch", e))?;
+        let on = tree.clone();
+        draft.known.sealing = Some(tokio::task::spawn_blocking(move || on.seal()));
+        let gone: Vec<Shard> = draft
+            .touched
+            .iter()
+            .filter(|shard| !written.stamps.contains_key(&Piece::Shard(**shard)))
+            .copied()
+            .collect();
+        draft.known.now(written.generation, written.stamps, &gone, vault);
+        Ok(())
+    }
+
+    /// Waits until what was switched to is durable.
+    async fn sealed(&self, known: &mut Known) -> Result<(), Fault> {
+        let Some(sealing) = known.sealing.take() else { return Ok(()) };
+        let sealed = sealing.await.unwrap_or_else(|e| Err(std::io::Error::other(e)));
+        sealed.map_err(|e| self.objects.fault("make a switch durable in", e))
+    }
+
+    /// The server has what is there: what was before may go, in its own time.
+    async fn settle(&self, known: &mut Known) -> Result<(), Fault> {
+        self.sealed(known).await?;
+        let tree = self.objects.tree.clone();
+        tree.settle().map_err(|e| self.objects.fault("tidy", e))?;
+        swept(known).await;
+        known.sweeping = Some(tokio::task::spawn_blocking(move || {
+            if let Err(error) = tree.sweep() {
+                tracing::debug!("{} was not tidied: {error}", tree.folder().display());
+            }
+        }));
+        Ok(())
     }
 
     /// Has the server read what is there, and makes sure that it has; if not, it gets the last good files back.
     async fn load(&self, batch: &Batch<Monitoring>, known: &mut Known) -> Result<(), Fault> {
         let Objects { tree, dialect, .. } = self.objects;
-        if !dialect.tells() {
-            return tree.settle().map_err(|e| self.objects.fault("tidy", e));
-        }
         let goes = |edit: &&Edit<Monitoring>| edit.to.is_none() && edit.from.as_ref().is_some_and(rests);
         // While the server still knows them.
         let leaving: Vec<&HostName> =
@@ -144,7 +250,7 @@ impl<D: Dialect> Work<'_, D> {
         let read = self.comes_to_read(mark.as_deref()).await;
         self.fence.check()?;
         if read {
-            return tree.settle().map_err(|e| self.objects.fault("tidy", e));
+            return self.settle(known).await;
         }
         let back = tree.put_back().map_err(|e| self.objects.fault("put the last good files back into", e))?;
         known.unsettled = true;
@@ -180,12 +286,12 @@ impl<D: Dialect> Work<'_, D> {
     async fn downtimes(
         &self,
         batch: &Batch<Monitoring>,
-        faults: &BTreeMap<HostName, Fault>,
+        faults: &BTreeMap<Subject, Fault>,
         known: &mut Known,
     ) -> Result<(BTreeSet<Subject>, Option<Duration>), Fault> {
         let (mut begin, mut end) = (Vec::new(), Vec::new());
-        for (edit, name) in
-            hosts(batch).filter(|(_, name)| !faults.contains_key(*name) || known.hosts.contains_key(*name))
+        for (edit, name) in hosts(batch)
+            .filter(|(edit, name)| !faults.contains_key(&edit.key.subject) || known.hosts.contains_key(*name))
         {
             let Some(want) = edit.to.as_ref().and_then(Item::host) else { continue };
             if want.rests() {
@@ -204,6 +310,20 @@ impl<D: Dialect> Work<'_, D> {
         let told = begin.into_iter().chain(end).map(|name| Subject::Host(name.clone()));
         Ok((told.collect(), shows))
     }
+}
+
+/// Waits until what is no longer reached is gone: what is being removed must not be a new candidate.
+async fn swept(known: &mut Known) {
+    if let Some(sweeping) = known.sweeping.take() {
+        // It has said itself what failed.
+        let _ = sweeping.await;
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> std::io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(std::io::Error::other(e)))
 }
 
 fn millis(span: Duration) -> shoal_agent::Millis {

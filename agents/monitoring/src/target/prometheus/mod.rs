@@ -8,8 +8,11 @@
 //! **Silences** of hosts that drain or are paused stand in Alertmanager ([`silences`]) and are changed before the files: a host whose silence could not be
 //! changed stays as it was, and is tried again.
 //!
+//! **Secrets** that scrapes are authorised with stand in files of their own ([`credentials`]), which are written before a target names one.
+//!
 //! **Fencing**: a file checks no number. No file is replaced after the claim's end.
 
+mod credentials;
 mod endpoint;
 mod rules;
 mod silences;
@@ -20,8 +23,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use shoal_agent::secrets::Secrets;
 use shoal_agent::{Applied, Batch, Fault, Fence, HostName, Observed, Outcome, Scope, Seen, owner};
 
+use credentials::Credentials;
 use endpoint::Endpoint;
 use rules::Rules;
 pub use rules::RulesSettings;
@@ -64,7 +69,7 @@ impl Prometheus {
     ///
     /// # Errors
     /// Settings that cannot work.
-    pub(super) fn open(settings: PrometheusSettings) -> Result<Self, Fault> {
+    pub(super) fn open(settings: PrometheusSettings, secrets: Secrets) -> Result<Self, Fault> {
         let PrometheusSettings { directory, listen, rules, alertmanager } = settings;
         let relative =
             !directory.is_absolute() || rules.as_ref().is_some_and(|rules| !rules.directory.is_absolute());
@@ -74,7 +79,7 @@ impl Prometheus {
             return Err(Fault::new("read [agent.prometheus] of the configuration", why).permanent());
         }
         Ok(Self {
-            targets: Targets { directory },
+            targets: Targets { credentials: Credentials::new(&directory, secrets), directory },
             endpoint: listen.map(Endpoint::new),
             rules: rules.map(Rules::open).transpose()?,
             silences: alertmanager.map(Silences::open).transpose()?,
@@ -122,6 +127,7 @@ impl Prometheus {
         }
         let (mut each, stays) = self.silence(batch).await;
         each.extend(self.targets.change(batch, &stays, fence));
+        each.extend(self.targets.authorize(batch, fence));
         each.extend(Rules::change(self.rules.as_ref(), batch, fence).await);
         Ok(Applied { each, facts: Vec::new() })
     }

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use shoal_agent::secrets::SecretRef;
 use shoal_agent::{Batch, Edit, Fault, Fence, HostName, Outcome, Scope, Seen, files};
 
+use super::credentials::{self, Credentials};
 use super::open_to_readers;
 
 use crate::agent::Monitoring;
@@ -18,6 +20,7 @@ use crate::target::Server;
 #[derive(Clone, Debug)]
 pub(super) struct Targets {
     pub(super) directory: PathBuf,
+    pub(super) credentials: Credentials,
 }
 
 /// How many files there are.
@@ -81,6 +84,11 @@ impl Targets {
             Scope::All => (0..FILES).collect(),
             Scope::Keys(keys) => keys.iter().filter_map(|key| Some(file_of(host(key)?))).collect(),
         };
+        if self.asks_for_credentials(scope) && self.credentials.exist() {
+            let odd = !self.credentials.are(&self.secrets()?)?;
+            let have = Have { odd, ..Have::from(Item::Server) };
+            seen.insert(CREDENTIALS, Seen::Ours(have));
+        }
         for file in wanted {
             let (hosts, intact) = self.read(file)?;
             for (name, jobs) in hosts {
@@ -92,6 +100,39 @@ impl Targets {
             }
         }
         Ok(())
+    }
+
+    fn asks_for_credentials(&self, scope: Scope<'_, Key>) -> bool {
+        match scope {
+            Scope::All => true,
+            Scope::Keys(keys) => keys.contains(&CREDENTIALS),
+        }
+    }
+
+    /// The secrets that targets name. Reads all files.
+    fn secrets(&self) -> Result<BTreeSet<SecretRef>, Fault> {
+        let mut all = BTreeSet::new();
+        for file in 0..FILES {
+            all.extend(self.read(file)?.0.values().flat_map(|jobs| credentials::all_of(jobs)));
+        }
+        Ok(all)
+    }
+
+    /// What became of the credentials, where the batch is about them: after the targets, so that none loses what it needs.
+    pub(super) fn authorize(&self, batch: &Batch<Monitoring>, fence: &Fence) -> Option<(Key, Outcome)> {
+        let edit = batch.changes.iter().find(|edit| edit.key == CREDENTIALS)?;
+        let work = || {
+            let wanted = if edit.to.is_some() { self.secrets()? } else { BTreeSet::new() };
+            fence.check()?;
+            if edit.to.is_some() {
+                self.credentials.stand(true)?;
+                // What is missing is the fault of the host that needs it.
+                self.credentials.put(&wanted, fence)?;
+            }
+            self.credentials.keep(&wanted, fence)?;
+            self.credentials.stand(edit.to.is_some())
+        };
+        Some((CREDENTIALS, work().map_or_else(Outcome::Failed, |()| Outcome::Done)))
     }
 
     /// What stands in all files, as one.
@@ -134,52 +175,101 @@ impl Targets {
         let mut each = Vec::with_capacity(batch.changes.len());
         for (file, edits) in by_file {
             let outcome = match self.change_file(file, &edits, fence) {
-                Ok(true) => Outcome::Done,
-                Ok(false) => Outcome::Stale,
-                Err(fault) => Outcome::Failed(fault),
+                Ok(None) => Err(Outcome::Stale),
+                Ok(Some(missing)) => Ok(missing),
+                Err(fault) => Err(Outcome::Failed(fault)),
             };
-            each.extend(edits.into_iter().map(|(edit, _)| (edit.key.clone(), outcome.clone())));
+            each.extend(edits.into_iter().map(|(edit, name)| {
+                let outcome = match &outcome {
+                    Err(outcome) => outcome.clone(),
+                    Ok(missing) => {
+                        missing.get(name).map_or(Outcome::Done, |fault| Outcome::Failed(fault.clone()))
+                    }
+                };
+                (edit.key.clone(), outcome)
+            }));
         }
         each
     }
 
-    /// Writes one file; `false` if it is not what the changes were decided from.
+    /// Writes one file; `None` if it is not what the changes were decided from. Answers the hosts of which a job is left out, because
+    /// its secret cannot be had.
     fn change_file(
         &self,
         file: u8,
         edits: &[(&Edit<Monitoring>, &HostName)],
         fence: &Fence,
-    ) -> Result<bool, Fault> {
+    ) -> Result<Option<BTreeMap<HostName, Fault>>, Fault> {
         let (mut hosts, intact) = self.read(file)?;
         let before = hosts.clone();
         for (edit, name) in edits {
             let from = edit.from.as_ref().and_then(|have| have.item.targets());
             if hosts.get(*name) != from {
-                return Ok(false);
+                return Ok(None);
             }
         }
+        let wanted = edits.iter().filter_map(|(edit, _)| edit.to.as_ref()?.targets());
+        let wanted: BTreeSet<SecretRef> = wanted.flat_map(|jobs| credentials::all_of(jobs)).collect();
+        let mut missing = BTreeMap::new();
+        if !wanted.is_empty() {
+            fence.check()?;
+            self.credentials.stand(true)?;
+            missing = self.credentials.put(&wanted, fence)?;
+        }
+        let mut left_out = BTreeMap::new();
         for (edit, name) in edits {
-            match edit.to.as_ref().and_then(Item::targets) {
-                Some(jobs) => hosts.insert((*name).clone(), jobs.clone()),
+            let mut jobs = edit.to.as_ref().and_then(Item::targets).cloned();
+            if let Some((less, fault)) =
+                jobs.as_ref().and_then(|jobs| without(jobs, before.get(*name), &missing))
+            {
+                jobs = (!less.is_empty()).then(|| Arc::new(less));
+                let what = format!("have {name} scraped: {}", fault.what);
+                left_out.insert((*name).clone(), Fault { what, ..fault });
+            }
+            match jobs {
+                Some(jobs) => hosts.insert((*name).clone(), jobs),
                 None => hosts.remove(*name),
             };
         }
         if intact && hosts == before && self.path(file).exists() {
             // What differs is a silence alone.
-            return Ok(true);
+            return Ok(Some(left_out));
         }
         fence.check()?;
         // An empty file stays: that it goes is an event that Prometheus 2 does not always hear.
         files::put(&self.path(file), Some(&render(&hosts)))?;
         open_to_readers(&self.path(file))?;
-        Ok(true)
+        Ok(Some(left_out))
     }
+}
+
+/// Whether the credentials are as they should be.
+const CREDENTIALS: Key = Key { server: Server::Prometheus, subject: Subject::Server };
+
+/// The jobs without those whose secret is missing, which stay as they stood if they did with another one, and why; `None`: nothing is missing.
+fn without(
+    jobs: &BTreeMap<Name, Scrape>,
+    stood: Option<&Arc<BTreeMap<Name, Scrape>>>,
+    missing: &BTreeMap<SecretRef, Fault>,
+) -> Option<(BTreeMap<Name, Scrape>, Fault)> {
+    let lacks = |scrape: &Scrape| credentials::of(scrape).and_then(|secret| missing.get(&secret));
+    let fault = jobs.values().find_map(lacks)?.clone();
+    let mut less = jobs.clone();
+    for (job, _) in jobs.iter().filter(|(_, scrape)| lacks(scrape).is_some()) {
+        let before = stood.and_then(|stood| stood.get(job)).filter(|scrape| lacks(scrape).is_none());
+        match before {
+            Some(scrape) => less.insert(job.clone(), scrape.clone()),
+            None => less.remove(job),
+        };
+    }
+    let why = format!("{}; the job that needs it is left out", fault.why);
+    Some((less, Fault { why, ..fault }))
 }
 
 fn host(key: &Key) -> Option<&HostName> {
     match &key.subject {
         Subject::Host(name) => Some(name),
-        Subject::Server | Subject::Rules(_) => None,
+        Subject::Server | Subject::Definition(..) | Subject::Rules(_) => None,
     }
 }
 
