@@ -20,6 +20,8 @@ use crate::target::Server;
 const INTERVAL: u32 = 300;
 const RETRY: u32 = 60;
 const ATTEMPTS: u32 = 3;
+/// How long Prometheus waits for an answer where nobody says it, in seconds.
+const TIMEOUT: u32 = 10;
 
 /// What one host should be at a server.
 ///
@@ -169,6 +171,11 @@ impl Merge {
                 (AUTHORIZATION, authorization.map(|secret| secret.name().to_owned())),
                 ("__metrics_path__", path.map(|path| path.to_string())),
                 ("__scrape_interval__", interval.map(|seconds| format!("{seconds}s"))),
+                // Prometheus drops a target that may be waited for longer than until its next turn.
+                (
+                    "__scrape_timeout__",
+                    interval.filter(|seconds| *seconds < TIMEOUT).map(|seconds| format!("{seconds}s")),
+                ),
             ];
             all.extend(how.into_iter().filter_map(|(label, value)| Some((label.to_owned(), value?))));
             (job, Scrape { target, labels: all })

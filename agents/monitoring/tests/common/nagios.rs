@@ -134,6 +134,12 @@ impl Nagios {
         until("a later status", || said().is_ok_and(|at| at > later));
     }
 
+    /// Whether its own checker accepts what it would read now.
+    pub(crate) fn accepts(&self) -> Result<(), String> {
+        let done = Command::new("/usr/sbin/nagios4").arg("-v").arg(self.path("nagios.cfg")).output().unwrap();
+        if done.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&done.stdout).into_owned()) }
+    }
+
     pub(crate) fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = Command::new("kill").arg(child.id().to_string()).status();

@@ -138,11 +138,12 @@ impl<'a> Draft<'a> {
                 going.insert(of.clone(), had.clone());
             }
         }
-        for (of, had) in going {
-            let Some(by) = self.who_names(&of) else { continue };
+        // What stays names others.
+        while let Some((of, by)) = going.keys().find_map(|of| Some((of.clone(), self.who_names(of)?))) {
             let fault = Fault::new(format!("remove the {} {}", of.0, of.1), format!("{by} still names it"))
                 .next("take the name out there first; until then it stays");
-            self.define(of.clone(), Some(had));
+            let had = going.remove(&of);
+            self.define(of.clone(), had);
             self.faults.insert(Subject::Definition(of.0, of.1), fault);
         }
     }
@@ -160,7 +161,7 @@ impl<'a> Draft<'a> {
         let host = self.known.hosts.iter().find(|(_, entry)| is_named(entry));
         host.map(|(host, _)| host.to_string()).or_else(|| {
             let definitions = self.known.own.definitions.iter();
-            let found = definitions.filter(|(_, definition)| definition.names(*kind, name)).next();
+            let found = definitions.into_iter().find(|(_, definition)| definition.names(*kind, name));
             found.map(|((kind, by), _)| format!("{kind} {by}"))
         })
     }
