@@ -114,7 +114,7 @@ async fn the_examples_and_configurations_run() {
     let manual = block("nagios.cfg").replace("/var/lib/nagios4/shoal", &folder);
     let names: Vec<&str> =
         manual.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name).collect();
-    assert_eq!(names.len(), 3);
+    assert_eq!(names.len(), 4);
     let rest = own.lines().filter(|line| !names.iter().any(|name| line.starts_with(name)));
     let made = rest.chain(manual.lines()).map(|line| format!("{line}\n")).collect::<String>();
     std::fs::write(&config, made).unwrap();
@@ -123,11 +123,21 @@ async fn the_examples_and_configurations_run() {
         .replace("/etc/nagios4/nagios.cfg", &config.display().to_string())
         .replace("\"nagios4\"", "\"/usr/sbin/nagios4\"");
     let scratch = Scratch::new(&toml);
+    // What every Nagios has.
+    let library = std::fs::read_to_string(nagios.path("library.cfg")).unwrap();
+    let ways = ["host", "service"].map(|of| {
+        format!("define command {{\n command_name notify-{of}-by-email\n command_line /bin/true\n}}\n")
+    });
+    std::fs::write(nagios.path("library.cfg"), library + &ways.concat()).unwrap();
     scratch.apply(&block("yaml")).await;
+    scratch.apply(&block("yaml people")).await;
     assert_ne!(scratch.run(&["--once"]).0, 0);
     nagios.start();
     let (code, said) = scratch.run(&["--once"]);
     assert!(code == 0 && !said.contains("left out"), "{code} {said}");
+    let told: Vec<_> =
+        nagios.all("contact").into_iter().map(|contact| contact["contact_name"].clone()).collect();
+    assert_eq!(told, ["ann", "bea"]);
     let mut promised = 0;
     for (kind, text) in blocks() {
         let Some(host) = kind.strip_prefix("nagios ") else { continue };

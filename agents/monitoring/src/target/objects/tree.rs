@@ -251,8 +251,12 @@ impl Tree {
             Some(_) => false,
         };
         if let (false, Some(text)) = (linked, texts.vault.as_ref().or(texts.if_no_vault.as_ref())) {
-            written.file(Piece::Vault, vault, text, 0o640)?;
-            self.give(&self.vault_file(&name))?;
+            // Made in the folder itself, whose group it may inherit.
+            let next = self.folder.join(".secrets.next");
+            present(fs::remove_file(&next))?;
+            written.file(Piece::Vault, next.clone(), text, 0o640)?;
+            self.give(&next)?;
+            fs::rename(next, vault)?;
         }
         let parents = ["gens", "sets"].map(|name| self.folder.join(name));
         written.folders.extend(parents.into_iter().filter(|path| path.is_dir()));

@@ -122,14 +122,15 @@ impl Credentials {
     }
 
     fn write(&self, path: &Path, value: &str) -> io::Result<()> {
-        let next = self.folder.join(".next");
+        // Made in the folder of targets itself, whose group it may inherit: Prometheus', which alone may read it.
+        let parent = self.folder.parent().unwrap_or(&self.folder);
+        let next = parent.join(".credentials.next");
         match fs::remove_file(&next) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
         }
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&next)?;
-        // For the group of the folder of targets alone: Prometheus'.
-        let group = fs::metadata(self.folder.parent().unwrap_or(&self.folder))?.gid();
+        let group = fs::metadata(parent)?.gid();
         if file.metadata()?.gid() != group {
             std::os::unix::fs::fchown(&file, None, Some(group))?;
         }
