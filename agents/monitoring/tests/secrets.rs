@@ -307,6 +307,34 @@ async fn prometheus_asks_with_the_secret() {
     assert!(!folder.join("credentials").exists());
 }
 
+/// Runs the program with a log of everything, and answers its exit code with all that it said.
+fn told(scratch: &Scratch, args: &[&str], said: &mut String) -> i32 {
+    let output = scratch.command(args).env("SHOAL_LOG", "trace").output().unwrap();
+    *said += &String::from_utf8_lossy(&[output.stdout, output.stderr].concat());
+    output.status.code().unwrap()
+}
+
+/// A host with a check for each of these secrets, and two jobs.
+fn fleet_with(names: &[&str]) -> String {
+    let checks: String = names
+        .iter()
+        .map(|name| format!("    {name}: {{command: check_secret, args: ['secret:{name}']}}\n"))
+        .collect();
+    format!(
+        "host: web1.example.com\ndocument: {{address: 192.0.2.1}}\n---\ntag: monitoring/base\ndocument:\n  scrape:\n    \
+         app: {{port: 80, authorization: 'secret:app'}}\n    late: {{port: 81, authorization: 'secret:long'}}\n  checks:\n{checks}\
+         members: [web1.example.com]\n"
+    )
+}
+
+/// A checker that fails, and says all that it reads.
+fn telltale(nagios: &Nagios) -> String {
+    let check = nagios.path("check");
+    fs::write(&check, "#!/bin/sh\ncat \"$1\"/*/secrets.resource; exit 1\n").unwrap();
+    fs::set_permissions(&check, fs::Permissions::from_mode(0o755)).unwrap();
+    format!("['{}', '{}']", check.display(), nagios.path("shoal/gens").display())
+}
+
 /// A whole run with secrets everywhere, and a target that fails: what it leaves and says holds none of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_of_a_whole_run_holds_a_secret() {
@@ -314,7 +342,7 @@ async fn nothing_of_a_whole_run_holds_a_secret() {
         return;
     }
     let (nagios, node) = (nagios(), tempfile::tempdir().unwrap());
-    let targets = nagios.path("targets");
+    let (at, targets) = (nagios.path(""), nagios.path("targets"));
     fs::create_dir(&targets).unwrap();
     for (name, value) in
         [("snmp", "pl4nted-one"), ("app", "pl4nted-two"), ("odd", "pl4nted'three"), ("long", "pl4nted\nfour")]
@@ -322,61 +350,30 @@ async fn nothing_of_a_whole_run_holds_a_secret() {
         fs::write(node.path().join(name), value).unwrap();
     }
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    // A checker that fails, and says all that it reads.
-    let check = nagios.path("check");
-    fs::write(
-        &check,
-        "#!/bin/sh\ncat \"$1\"/../shoal/gens/*/secrets.resource \"$2\"/*/secrets.resource; exit 1\n",
-    )
-    .unwrap();
-    fs::set_permissions(&check, fs::Permissions::from_mode(0o755)).unwrap();
-    let at = nagios.path("");
-    let table = |check: &str| {
-        format!(
+    let names = ["snmp", "app", "odd", "long", "gone"];
+    let config = |check: &str| {
+        let table = format!(
             "listen = '127.0.0.1:{port}'\n[agent.nagios]\ndirectory = '{0}/shoal'\nconfig = '{0}/nagios.cfg'\ncheck = {check}\ntell = false\n\
              [agent.prometheus]\ndirectory = '{0}/targets'\n",
             at.display()
-        )
+        );
+        with_secrets(&table, node.path(), &names)
     };
-    let names = ["snmp", "app", "odd", "long", "gone"];
-    let bad = format!("['{}', '{}', '{}']", check.display(), at.display(), at.join("shoal/gens").display());
-    let good = "['/usr/sbin/nagios4', '-v', '{config}']";
-    let scratch = Scratch::new(&with_secrets(&table(&bad), node.path(), &names));
-    let checks: String = names
-        .iter()
-        .map(|name| format!("    {name}: {{command: check_secret, args: ['secret:{name}']}}\n"))
-        .collect();
-    let fleet = format!(
-        "host: web1.example.com\ndocument: {{address: 192.0.2.1}}\n---\ntag: monitoring/base\ndocument:\n  scrape:\n    \
-         app: {{port: 80, authorization: 'secret:app'}}\n    late: {{port: 81, authorization: 'secret:long'}}\n  checks:\n{checks}\
-         members: [web1.example.com]\n"
-    );
-    scratch.apply(&fleet).await;
+    let scratch = Scratch::new(&config(&telltale(&nagios)));
+    scratch.apply(&fleet_with(&names)).await;
     let change = scratch.path().join("change.json");
-    fs::write(
-        &change,
-        json!([{"edit": "put_host", "host": "web2.example.com", "document": {"address": "192.0.2.2"}}])
-            .to_string(),
-    )
-    .unwrap();
+    let edits =
+        json!([{"edit": "put_host", "host": "web2.example.com", "document": {"address": "192.0.2.2"}}]);
+    fs::write(&change, edits.to_string()).unwrap();
     let change = change.display().to_string();
     let mut said = String::new();
-    let mut run = |args: &[&str]| {
-        let output = scratch.command(args).env("SHOAL_LOG", "trace").output().unwrap();
-        said += &String::from_utf8_lossy(&[output.stdout, output.stderr].concat());
-        output.status.code().unwrap()
-    };
-    run(&["--plan"]);
-    run(&["--plan", "--output", "json"]);
-    assert_eq!(run(&["--once"]), 1);
-    assert!(said.contains("secret:snmp"), "the checker said nothing: {said}");
-    scratch.configure(&with_secrets(&table(good), node.path(), &names));
-    let mut run = |args: &[&str]| {
-        let output = scratch.command(args).env("SHOAL_LOG", "trace").output().unwrap();
-        said += &String::from_utf8_lossy(&[output.stdout, output.stderr].concat());
-    };
-    run(&["--preview", &change]);
-    run(&["--preview", &change, "--output", "json"]);
+    told(&scratch, &["--plan"], &mut said);
+    told(&scratch, &["--plan", "--output", "json"], &mut said);
+    assert_eq!(told(&scratch, &["--once"], &mut said), 1);
+    assert!(said.contains("$=secret:snmp"), "the checker said nothing: {said}");
+    scratch.configure(&config("['/usr/sbin/nagios4', '-v', '{config}']"));
+    told(&scratch, &["--preview", &change], &mut said);
+    told(&scratch, &["--preview", &change, "--output", "json"], &mut said);
     let log = fs::File::create(scratch.path().join("log")).unwrap();
     let daemon = scratch.command(&[]).env("SHOAL_LOG", "trace").stdout(Stdio::null()).stderr(log).spawn();
     let daemon = Daemon(daemon.unwrap());

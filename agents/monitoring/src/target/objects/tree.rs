@@ -29,6 +29,8 @@ use crate::target::fold;
 
 /// More files than this are synced all at once.
 const FEW: usize = 8;
+/// How a file of secrets is called before it is in its generation.
+const SECRETS_NEXT: &str = ".shoal-secrets-";
 /// How many sets there are, and how many shards a set has.
 const SIXTEEN: u8 = 16;
 
@@ -252,8 +254,7 @@ impl Tree {
         };
         if let (false, Some(text)) = (linked, texts.vault.as_ref().or(texts.if_no_vault.as_ref())) {
             // Made in the folder itself, whose group it may inherit.
-            let next = self.folder.join(".secrets.next");
-            present(fs::remove_file(&next))?;
+            let next = self.folder.join(format!("{SECRETS_NEXT}{name}"));
             written.file(Piece::Vault, next.clone(), text, 0o640)?;
             self.give(&next)?;
             fs::rename(next, vault)?;
@@ -325,6 +326,13 @@ impl Tree {
                 }
             }
             keep.insert(name.into());
+        }
+        // What stands there was on its way into a candidate.
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            if entry.file_name().to_str().is_some_and(|name| name.starts_with(SECRETS_NEXT)) {
+                fs::remove_file(entry.path())?;
+            }
         }
         for kind in ["gens", "sets"] {
             let entries = match fs::read_dir(self.folder.join(kind)) {
