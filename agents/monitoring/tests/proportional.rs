@@ -53,11 +53,11 @@ async fn apply(servers: &Servers, server: Server, changes: Vec<(Key, Option<Item
     assert!(applied.each.iter().all(|(_, outcome)| *outcome == Outcome::Done), "{:?}", applied.each);
 }
 
-/// Every file below a folder, by its inode, with its size; links are not followed.
+/// Every file below a folder, by its inode, with its size; links are not followed. What was before is removed meanwhile.
 fn files(folder: &Path) -> BTreeMap<u64, (PathBuf, u64)> {
     let mut found = BTreeMap::new();
-    for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap()) {
-        let meta = entry.metadata().unwrap();
+    for entry in fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap()) {
+        let Ok(meta) = entry.metadata() else { continue };
         if meta.is_dir() {
             found.extend(files(&entry.path()));
         } else if meta.is_file() {

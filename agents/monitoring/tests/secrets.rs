@@ -47,13 +47,14 @@ fn holding(folder: &Path, texts: &[&str]) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(at) = folders.pop() {
-        for entry in fs::read_dir(at).unwrap() {
+        // What was before is removed meanwhile.
+        for entry in fs::read_dir(at).into_iter().flatten() {
             let entry = entry.unwrap();
-            let kind = entry.file_type().unwrap();
+            let Ok(kind) = entry.file_type() else { continue };
             if kind.is_dir() {
                 folders.push(entry.path());
             } else if kind.is_file() {
-                let octets = fs::read(entry.path()).unwrap();
+                let Ok(octets) = fs::read(entry.path()) else { continue };
                 let holds = |text: &&str| octets.windows(text.len()).any(|part| part == text.as_bytes());
                 if texts.iter().any(|text| holds(&text)) {
                     found.insert(entry.path().strip_prefix(folder).unwrap().display().to_string());
