@@ -117,7 +117,7 @@ fn open(dir: &Path, check: &[&str]) -> Result<(Servers, std::path::PathBuf)> {
 async fn nothing(hosts: u32) -> Result<(Vec<f64>, f64, f64, f64)> {
     let dir = tempfile::Builder::new().prefix("shoal-bench-").tempdir().context("a scratch folder")?;
     let (servers, _) = open(dir.path(), &["true"])?;
-    let keep = || {
+    let keep = || -> Result<()> {
         let file = std::fs::File::create(dir.path().join("kept"))?;
         std::io::Write::write_all(&mut &file, &[b'#'; 4096])?;
         file.sync_all()?;
@@ -137,7 +137,7 @@ async fn nothing(hosts: u32) -> Result<(Vec<f64>, f64, f64, f64)> {
 async fn checked(hosts: u32, program: &str) -> Result<(f64, f64)> {
     let dir = tempfile::Builder::new().prefix("shoal-bench-").tempdir().context("a scratch folder")?;
     let (servers, config) = open(dir.path(), &[program, "-v", "{config}"])?;
-    let alone = || {
+    let alone = || -> Result<()> {
         let done = std::process::Command::new(program).arg("-v").arg(&config).output()?;
         ensure!(done.status.success(), "nagios4 -v refuses what was written");
         Ok(())
