@@ -56,7 +56,7 @@ fn holding(folder: &Path, texts: &[&str]) -> BTreeSet<String> {
             } else if kind.is_file() {
                 let Ok(octets) = fs::read(entry.path()) else { continue };
                 let holds = |text: &&str| octets.windows(text.len()).any(|part| part == text.as_bytes());
-                if texts.iter().any(|text| holds(&text)) {
+                if texts.iter().any(holds) {
                     found.insert(entry.path().strip_prefix(folder).unwrap().display().to_string());
                 }
             }
