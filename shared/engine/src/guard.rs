@@ -11,6 +11,9 @@
 //! What was removed without asking in the last [`Options::max_change_within`](crate::Options::max_change_within) counts
 //! together with what is to be removed, until somebody agrees to something: many small removals are a large one.
 //!
+//! A removal may take several steps (a server drains before it goes). It is asked about and counted with the first: what is being removed and
+//! remembers what it did before goes on.
+//!
 //! One change may take the whole unit with it ([`Agent::takes_unit`]). Then everything of the unit counts as removed, whoever
 //! wants it still; and while a person holds any of it, or nobody can say what it should be, it is not done at all.
 //!
@@ -29,7 +32,7 @@ use sha2::{Digest, Sha256};
 use crate::agent::Agent;
 use crate::decide::{Context, hex};
 use crate::item::{ADOPT, Item, Kind, Planned, Trouble};
-use crate::ledger::Move;
+use crate::ledger::{Entry, Move, Stage};
 use crate::options::MaxChange;
 use crate::target::Why;
 use crate::unit::State;
@@ -199,7 +202,10 @@ fn toll<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>, ready: &[A::Key]) -> To
     for (key, planned) in ready.iter().filter_map(|key| Some((key, planned(unit, key)?))) {
         // A person said so of each that is adopted.
         let adopted = planned.verb == ADOPT && !takes(ctx, key, planned);
-        if adopted || unit.agreed(key).is_some_and(|agreed| *agreed == planned.digest()) {
+        if adopted
+            || goes_on(unit, key, planned)
+            || unit.agreed(key).is_some_and(|agreed| *agreed == planned.digest())
+        {
             continue;
         }
         if matches!(planned.because, Why::NewLogic { .. }) {
@@ -233,6 +239,16 @@ fn toll<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>, ready: &[A::Key]) -> To
         toll.stands |= toll.falls.iter().any(wanted);
     }
     toll
+}
+
+/// Whether it is a further step of a removal whose first one was let through: it remembers what that one wrote down, and was counted then.
+fn goes_on<A: Agent>(unit: &State<A>, key: &A::Key, planned: &Planned<A>) -> bool {
+    let entry = unit.items.get(key).and_then(|item| item.entry.as_ref());
+    let begun = |entry: &Entry<A::Item>| {
+        let same = entry.memo == planned.memo && !planned.memo.is_null();
+        same && matches!(entry.stage, Stage::Removing { .. })
+    };
+    planned.kind() == Kind::Remove && entry.is_some_and(begun)
 }
 
 /// How many items there are: those that the ledger knows, and those that these changes found beside them.

@@ -1,0 +1,95 @@
+//! What the tests against real load balancers share: the servers, and the program with a database and a configuration.
+
+#![allow(dead_code, unused_imports, reason = "each test uses its own part")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "this is test code")]
+
+mod backend;
+mod haproxy;
+mod scratch;
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+pub(crate) use backend::Backend;
+pub(crate) use haproxy::HaProxy;
+pub(crate) use scratch::{Daemon, Scratch};
+
+/// Whether a program is here; says so if not.
+pub(crate) fn has(test: &str, program: &str) -> bool {
+    let found = ["/usr/sbin", "/usr/bin", "/usr/local/bin"]
+        .iter()
+        .any(|dir| std::path::Path::new(dir).join(program).exists());
+    if !found {
+        println!("SKIPPED: {test}: {program} is not installed");
+    }
+    found
+}
+
+/// Waits until something is so; at most half a minute.
+pub(crate) fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !so() {
+        assert!(Instant::now() < end, "it did not come true: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A port that was free a moment ago.
+pub(crate) fn free() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Asks over HTTP with a connection of its own: what is answered, without the head.
+pub(crate) fn get(port: u16, path: &str) -> Result<String, String> {
+    let ask = || {
+        let mut stream = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port)))?;
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        // In one piece: a second one would wait for the first to be acknowledged.
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes())?;
+        let mut said = String::new();
+        stream.read_to_string(&mut said)?;
+        Ok::<_, std::io::Error>(said)
+    };
+    let said = ask().map_err(|e| e.to_string())?;
+    let (head, body) = said.split_once("\r\n\r\n").ok_or(format!("no answer: {said:?}"))?;
+    if head.starts_with("HTTP/1.1 200") { Ok(body.to_owned()) } else { Err(head.to_owned()) }
+}
+
+/// Who answers twenty requests.
+pub(crate) fn answering(port: u16) -> Vec<String> {
+    let mut all: Vec<String> =
+        (0..20).map(|_| get(port, "/").unwrap_or_else(|e| format!("FAILED {e}"))).collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// The hosts of these backends, and a pool of all of them.
+pub(crate) fn fleet(port: u16, backends: &[(&str, &Backend)], more: &str) -> String {
+    let hosts: String = backends
+        .iter()
+        .map(|(name, backend)| {
+            format!("host: {name}\ndocument: {{address: 127.0.0.1, lb: {{port: {}}}}}\n---\n", backend.port)
+        })
+        .collect();
+    let names: Vec<&str> = backends.iter().map(|(name, _)| *name).collect();
+    format!(
+        "{hosts}tag: lb/web\ndocument: {{port: 80, frontends: ['127.0.0.1:{port}']{more}}}\nmembers: [{}]\n",
+        names.join(", ")
+    )
+}
+
+/// Who serves.
+pub(crate) const WEB: [&str; 3] = ["web1.example.com", "web2.example.com", "web3.example.com"];
+
+/// A backend for each.
+pub(crate) fn web() -> [Backend; 3] {
+    WEB.map(Backend::start)
+}
+
+/// Backends with their names.
+pub(crate) fn named<'b>(backends: &'b [Backend]) -> Vec<(&'static str, &'b Backend)> {
+    WEB.into_iter().zip(backends).collect()
+}
