@@ -21,7 +21,7 @@ const FUNCTION_LINES: usize = 80;
 const SKIP: [&str; 4] = ["target", ".git", ".shoal", "node_modules"];
 
 /// Crates in layers; each may depend on those that stand before it in its own list, and on nothing else of ours.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("shared/core", &[]),
     ("shared/engine", &["shoal-core"]),
     ("shared/store", &["shoal-core"]),
@@ -47,6 +47,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("shared/cli", &["shoal-core", "shoal-store", "shoal-store-sqlite", "shoal-hostdb"]),
     ("agents/dns", &["shoal-core", "shoal-engine", "shoal-agent"]),
     ("agents/monitoring", &["shoal-agent"]),
+    ("agents/lb", &["shoal-agent"]),
     ("agents/example", &["shoal-agent"]),
 ];
 

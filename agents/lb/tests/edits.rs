@@ -47,7 +47,7 @@ async fn what_somebody_edits_is_made_right_and_what_is_theirs_stays() {
     let without: String = file.split_inclusive('\n').filter(|line| !line.contains(WEB[1])).collect();
     fs::write(&path, without).unwrap();
     scratch.converge();
-    assert_eq!((haproxy.file("web"), own(haproxy.servers("web")).1), (file.clone(), servers));
+    assert_eq!((haproxy.file("web"), own(haproxy.servers("web")).1), (file, servers));
     assert_eq!(answering(port), WEB);
     assert_eq!(haproxy.servers("own").len(), 1);
     // A file that Shoal did not write is not written over.

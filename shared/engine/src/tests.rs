@@ -19,5 +19,6 @@ mod races;
 mod selection;
 mod sharing;
 mod status;
+mod steps;
 mod taking;
 mod waking;

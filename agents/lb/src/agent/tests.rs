@@ -1,3 +1,5 @@
+//! The laws, the steps of a server that leaves, and what passes as a path.
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use shoal_agent::laws::{Broken, Laws};

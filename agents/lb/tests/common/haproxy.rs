@@ -92,6 +92,11 @@ impl HaProxy {
         ask(&self.path("admin.sock"), command).unwrap_or_default()
     }
 
+    /// Gives its master a command.
+    pub(crate) fn master(&self, command: &str) -> String {
+        ask(&self.path("master.sock"), command).unwrap_or_default()
+    }
+
     /// The servers that it has in a pool: name, address, port, weight, flags.
     pub(crate) fn servers(&self, pool: &str) -> Vec<String> {
         let said = self.tell(&format!("show servers state {pool}"));

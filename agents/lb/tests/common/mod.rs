@@ -90,6 +90,6 @@ pub(crate) fn web() -> [Backend; 3] {
 }
 
 /// Backends with their names.
-pub(crate) fn named<'b>(backends: &'b [Backend]) -> Vec<(&'static str, &'b Backend)> {
+pub(crate) fn named(backends: &[Backend]) -> Vec<(&'static str, &Backend)> {
     WEB.into_iter().zip(backends).collect()
 }

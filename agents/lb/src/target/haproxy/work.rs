@@ -88,15 +88,14 @@ impl Haproxy {
 
     /// Puts the file in place and, where that has to be, makes HAProxy read it; else what stood there stands there again.
     async fn put(&self, name: &str, before: Option<&Said>, after: &Said, loads: bool) -> Result<(), Fault> {
+        let coming = loads.then(|| self.reload.coming());
         let text = file::text(&Language, name, after);
         let old = std::fs::read_to_string(self.path(name)).ok();
         if old.as_ref() != Some(&text) {
             self.place(name, Some(&text)).await?;
         }
-        if !loads {
-            return Ok(());
-        }
-        let reloaded = self.reload.run(&self.stats, &self.master).await;
+        let Some(coming) = coming else { return Ok(()) };
+        let reloaded = self.reload.run(&self.stats, &self.master, coming).await;
         if reloaded.is_err() && (before.is_none() || old.is_some()) {
             files::put(&self.path(name), old.as_deref())?;
         }
@@ -181,11 +180,12 @@ impl Haproxy {
         batch: &Batch<Lb>,
     ) -> Result<Applied<Lb>, Fault> {
         let old = std::fs::read_to_string(self.path(name)).ok();
+        let coming = self.reload.coming();
         if before.is_some() {
             self.place(name, None).await?;
         }
         if self.settings.tell
-            && let Err(fault) = self.reload.run(&self.stats, &self.master).await
+            && let Err(fault) = self.reload.run(&self.stats, &self.master, coming).await
         {
             files::put(&self.path(name), old.as_deref())?;
             return Err(fault);
