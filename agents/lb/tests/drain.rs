@@ -71,7 +71,7 @@ async fn a_restart_loses_nothing_and_the_deadline_does_not_begin_anew() {
     if !has("a_restart_loses_nothing_and_the_deadline_does_not_begin_anew", "haproxy") {
         return;
     }
-    let (mut haproxy, backends, port, scratch) = working(", drain: 8").await;
+    let (mut haproxy, backends, port, scratch) = working(", drain: 20").await;
     let (at, request) = hold(port, &backends);
     retire(&scratch, WEB[at]).await;
     let begun = Instant::now();
@@ -81,7 +81,7 @@ async fn a_restart_loses_nothing_and_the_deadline_does_not_begin_anew() {
     waits(&scratch, "waiting: 1 connection");
     assert_eq!(answering(port), others(at));
     scratch.converge();
-    assert!(begun.elapsed() < Duration::from_secs(16), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(27), "{:?}", begun.elapsed());
     assert!(request.join().unwrap().is_err(), "its connection was not closed");
     assert_eq!((answering(port), haproxy.servers("web").len()), (others(at), 2));
     // Another one; HAProxy dies in the middle, and what it had with it.

@@ -94,18 +94,28 @@ fn line_of<D: Dialect>(dialect: &D, pool: &Pool, kept: &Kept) -> String {
     format!("{}{SERVER}{json}", dialect.server(pool, kept))
 }
 
+/// Reads what the pool was made from, and nothing of its servers: the beginning of a file is enough.
+///
+/// # Errors
+/// Shoal did not write it, or that cannot be read.
+pub(super) fn pool(lines: impl IntoIterator<Item = String>) -> Result<Pool, String> {
+    let mut lines = lines.into_iter();
+    if !lines.next().is_some_and(|line| line.starts_with(MARK)) {
+        return Err("Shoal did not write it: move it away".to_owned());
+    }
+    let json = lines.next();
+    let pool = json.and_then(|line| serde_json::from_str(line.strip_prefix(POOL)?).ok());
+    pool.ok_or_else(|| {
+        "its line `# shoal pool` cannot be read: put back what stood there, or remove the file".to_owned()
+    })
+}
+
 /// Reads a file.
 ///
 /// # Errors
 /// Shoal did not write it, or what it was made from cannot be read: nobody knows what it holds.
 pub(super) fn read<D: Dialect>(dialect: &D, name: &str, text: &str) -> Result<Said, String> {
-    if !text.starts_with(MARK) {
-        return Err("Shoal did not write it: move it away".to_owned());
-    }
-    let json = text.lines().find_map(|line| line.strip_prefix(POOL));
-    let pool = json.and_then(|json| serde_json::from_str::<Pool>(json).ok());
-    let pool =
-        pool.ok_or("its line `# shoal pool` cannot be read: put back what stood there, or remove the file")?;
+    let pool = pool(text.lines().take(2).map(str::to_owned))?;
     let mut servers = BTreeMap::new();
     let mut rest = String::new();
     for line in text.lines() {

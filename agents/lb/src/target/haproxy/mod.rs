@@ -8,6 +8,7 @@ mod socket;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::BufRead as _;
 use std::path::PathBuf;
 
 use shoal_agent::{Fault, HostName, Observed, Seen, TagName, command, files};
@@ -21,7 +22,7 @@ use socket::Socket;
 
 use super::file::{self, Kept, Line, Said};
 use crate::agent::Lb;
-use crate::item::{Have, Key, Server, Standing};
+use crate::item::{Have, Key, Pool, Server, Standing};
 
 /// What the files of pools end with: HAProxy reads no others of a folder.
 const ENDING: &str = ".cfg";
@@ -75,6 +76,21 @@ impl Haproxy {
             }
             Seen::Nothing => Ok(None),
             Seen::Unknown(why) => Err(fault(why)),
+        }
+    }
+
+    /// What the pool was made from, by its file; nothing if there is none. Costs the same whatever servers it has.
+    fn pool(&self, name: &str) -> Result<Option<Pool>, Fault> {
+        let path = self.path(name);
+        let fault = |why: String| Fault::new(format!("read {}", path.display()), why);
+        self.start()?;
+        match std::fs::File::open(&path) {
+            Ok(file) => {
+                let lines = std::io::BufReader::new(file).lines().map_while(Result::ok);
+                file::pool(lines).map(Some).map_err(fault)
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(fault(e.to_string())),
         }
     }
 

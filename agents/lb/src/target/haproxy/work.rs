@@ -48,14 +48,13 @@ impl Haproxy {
         let name = tag.key();
         fence.check()?;
         owner::claim(&self.settings.directory, fence.epoch, &KIND)?;
-        let before = self.said(name)?;
         let of_pool = batch.changes.iter().find(|edit| edit.key.host.is_none());
         if let Some(Edit { to: None, .. }) = of_pool {
-            return self.remove(name, before, batch).await;
+            return self.remove(name, batch).await;
         }
-        let pool = match (of_pool.and_then(|edit| edit.to.as_ref()), &before) {
+        let pool = match (of_pool.and_then(|edit| edit.to.as_ref()), self.pool(name)?) {
             (Some(Item::Pool(pool)), _) => pool.clone(),
-            (_, Some(said)) => said.pool.clone(),
+            (_, Some(pool)) => pool,
             (_, None) => return Ok(no_pool(batch)),
         };
         let mut each = Each::new();
@@ -69,6 +68,8 @@ impl Haproxy {
             fence.check()?;
             self.at_run_time(name, &pool, batch, fence, &mut each).await?;
         }
+        // In effect; from here on it may take as long as the pool is large.
+        let before = self.said(name)?;
         let servers = before.as_ref().map(|said| said.servers.clone()).unwrap_or_default();
         let mut after = Said { pool, whole: true, servers };
         for edit in &batch.changes {
@@ -173,12 +174,8 @@ impl Haproxy {
     }
 
     /// The pool goes as a whole, with one reload: what goes on in the process before ends by itself.
-    async fn remove(
-        &self,
-        name: &str,
-        before: Option<Said>,
-        batch: &Batch<Lb>,
-    ) -> Result<Applied<Lb>, Fault> {
+    async fn remove(&self, name: &str, batch: &Batch<Lb>) -> Result<Applied<Lb>, Fault> {
+        let before = self.said(name)?;
         let old = std::fs::read_to_string(self.path(name)).ok();
         let coming = self.reload.coming();
         if before.is_some() {
