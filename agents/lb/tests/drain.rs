@@ -52,6 +52,8 @@ async fn an_open_connection_is_waited_for_across_a_reload() {
     let (at, request) = hold(port, &backends);
     retire(&scratch, WEB[at]).await;
     waits(&scratch, &format!("waiting: 1 connection on {}, ", WEB[at]));
+    let (_, said) = scratch.run(&["--plan"]);
+    assert!(said.contains(&format!("waiting: 1 connection on {}, ", WEB[at])), "{said}");
     assert_eq!(answering(port), others(at));
     assert_eq!(scratch.fact(WEB[at]).await["pools"]["web"], "draining");
     // The process that has the connection is left behind; the new one gives the server no work.
