@@ -11,7 +11,7 @@ use super::live;
 use super::socket::Socket;
 
 /// The longest that a reload waits for those who are about to want one.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(3);
 /// How often HAProxy is asked whether it has reloaded.
 const POLL: Duration = Duration::from_millis(5);
 
