@@ -65,13 +65,18 @@ fn add(have: &mut LogEntry, more: &LogEntry) {
     }
 }
 
+/// The revision before which this one is the last: what [`log`] is given to begin with it.
+#[must_use]
+pub fn after(revision: Revision) -> Revision {
+    Revision(revision.0.saturating_add(1))
+}
+
 /// The commit of this revision, whole; `None`: there is none.
 ///
 /// # Errors
 /// What the store says.
 pub async fn commit(store: &dyn Store, revision: Revision) -> Result<Option<LogEntry>, StoreError> {
-    let before = Revision(revision.0.saturating_add(1));
-    let found = store.log(&Range::All, Some(before), 1).await?.pop();
+    let found = store.log(&Range::All, Some(after(revision)), 1).await?.pop();
     Ok(found.filter(|entry| entry.info.revision == revision))
 }
 
@@ -138,12 +143,16 @@ async fn rows(
 }
 
 /// Who last said each value of the row at `key`, by path; through renames. For a tag, its members are rows of their
-/// own, each with its revision. `None`: nothing stands there. Reads no more of the history than it needs.
+/// own, each with its revision; as of `at` (`None`: now). `None`: nothing stands there. Reads no more of the history than it needs.
 ///
 /// # Errors
 /// What the store says.
-pub async fn blame(store: &dyn Store, key: &Key) -> Result<Option<Vec<Line<CommitInfo>>>, StoreError> {
-    let (mut key, mut before) = (key.clone(), None);
+pub async fn blame(
+    store: &dyn Store,
+    key: &Key,
+    at: Option<Revision>,
+) -> Result<Option<Vec<Line<CommitInfo>>>, StoreError> {
+    let (mut key, mut before) = (key.clone(), at.map(after));
     let mut blame: Option<Blame<CommitInfo>> = None;
     loop {
         let entries = store.log(&Range::Key(key.clone()), before, STRIDE).await?;

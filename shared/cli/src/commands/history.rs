@@ -114,7 +114,7 @@ pub(crate) async fn blame(session: &mut Session, args: Blame) -> Outcome {
     let Name(key) = args.name;
     session.exists(&key, None).await?;
     let failed = || Failure::reading(format!("the history of {}", shown(&key)));
-    let values = history::blame(&*session.store, &key).await.map_err(failed())?.unwrap_or_default();
+    let values = history::blame(&*session.store, &key, None).await.map_err(failed())?.unwrap_or_default();
     let mut blamed = Blamed { values, members: Vec::new() };
     if let Kind::Tag(tag) = key.kind() {
         blamed.members = members(session, &tag).await?;

@@ -155,7 +155,7 @@ async fn blame(ask: Ask, Named(key): Named<Key>) -> Answer {
             "{key} has no blame; its history has what was written: /api/v2/history/{key}"
         )));
     }
-    match history::blame(ask.store(), &key).await? {
+    match history::blame(ask.store(), &key, None).await? {
         Some(values) => ask.shape.ok(&Blamed { key, values }),
         None => {
             let found = reading::row(ask.store(), &key, None).await?;

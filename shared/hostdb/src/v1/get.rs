@@ -21,7 +21,7 @@ const MOST: usize = 16 << 20;
 pub(super) async fn text(app: &App, caller: &Caller, path: &str, given: &Given) -> Answer<String> {
     let text = match (given.get("meta"), given.get("foreach")) {
         (Some("revisions"), _) => past::revisions(app, caller, &Resource::parse(path)?, given).await?,
-        (Some("blame"), _) => past::blame(app, &Resource::parse(path)?).await?,
+        (Some("blame"), _) => past::blame(app, &Resource::parse(path)?, given.revision()?).await?,
         (Some("parents"), _) => {
             lines(parents(app, &Resource::parse(path)?, given).await?.iter().map(TagName::key))
         }
@@ -101,10 +101,12 @@ async fn plain(app: &App, of: &Resource, given: &Given) -> Answer<String> {
     }
 }
 
-/// The keys of a namespace.
+/// The keys of a namespace, by name.
 fn keys(view: &View, ns: &Namespace) -> Answer<Vec<String>> {
     if ns.as_str() == HOSTS {
-        return Ok(view.hosts().map(|host| host.name.to_string()).collect());
+        let mut all: Vec<String> = view.hosts().map(|host| host.name.to_string()).collect();
+        all.sort_unstable();
+        return Ok(all);
     }
     let all: Vec<String> = view.tags_in(ns.as_str()).map(|tag| tag.name.key().to_owned()).collect();
     if all.is_empty() { Err(Fault::not_found(format!("Resource {ns} does not exist."))) } else { Ok(all) }
@@ -142,7 +144,7 @@ fn capital(text: &str) -> String {
     first.chain(chars).chain(['.']).collect()
 }
 
-fn known(view: &View, tag: &TagName) -> Answer<()> {
+pub(super) fn known(view: &View, tag: &TagName) -> Answer<()> {
     let missing = || Fault::not_found(format!("Resource {tag} does not exist."));
     view.tag(tag).map(drop).ok_or_else(missing)
 }

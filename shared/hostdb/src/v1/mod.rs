@@ -79,7 +79,7 @@ async fn read(State(app): State<Arc<App>>, Asker(caller): Asker, request: Reques
         // Of many keys the first is not more than the others.
         let of = Resource::parse(&path).ok().filter(|_| given.get("foreach").is_none());
         let mtime = match of {
-            Some(of) => past::mtime(&app, &of).await,
+            Some(of) => past::mtime(&app, &of, given.revision()?).await,
             None => None,
         };
         let mut response = stamped(said(StatusCode::OK, String::new()), mtime);
@@ -141,7 +141,7 @@ async fn written(app: &App, caller: &Caller, parts: &Parts, body: Body) -> Answe
             (StatusCode::OK, "Object deleted")
         }
     };
-    let mut response = stamped(said(status, String::new()), past::mtime(app, &of).await);
+    let mut response = stamped(said(status, String::new()), past::mtime(app, &of, None).await);
     response.extensions_mut().insert(hyper::ext::ReasonPhrase::from_static(words.as_bytes()));
     Ok(response)
 }

@@ -4,9 +4,11 @@ use std::fmt::Write as _;
 
 use jiff::tz::TimeZone;
 use serde_json::Value;
-use shoal_core::{CommitInfo, Key, LogEntry, Range};
+use shoal_core::{CommitInfo, Key, LogEntry, Range, Revision};
+use shoal_store::StoreError;
 
 use super::fault::{Answer, Fault};
+use super::get::known;
 use super::given::Given;
 use super::id::{Object, Resource};
 use super::yaml::yaml;
@@ -20,7 +22,8 @@ const REVISIONS: usize = 50;
 /// The last revisions, newest first, a line each: `id - author, date : message`.
 pub(super) async fn revisions(app: &App, caller: &Caller, of: &Resource, given: &Given) -> Answer<String> {
     let limit = given.number("limit")?.filter(|&n| n > 0).unwrap_or(REVISIONS).min(app.limits.max_page);
-    let (entries, _) = history::log(&**app.db.store(), &ranges(of)?, None, limit).await?;
+    let before = reached(app, given.revision()?).await?.map(history::after);
+    let (entries, _) = history::log(&**app.db.store(), &ranges(of)?, before, limit).await?;
     if entries.is_empty() && !matches!(of, Resource::Root | Resource::Members(_)) {
         return Err(Fault::not_found("Resource does not exist, and never did."));
     }
@@ -45,23 +48,37 @@ fn date(info: &CommitInfo) -> String {
     info.time.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S %z").to_string()
 }
 
-/// When it last changed, in seconds since 1970.
-pub(super) async fn mtime(app: &App, of: &Resource) -> Option<i64> {
+/// When it last changed as of `at` (`None`: now), in seconds since 1970.
+pub(super) async fn mtime(app: &App, of: &Resource, at: Option<Revision>) -> Option<i64> {
     let ranges = Some(of.ranges()).filter(|ranges| !ranges.is_empty())?;
-    let (entries, _) = history::log(&**app.db.store(), &ranges, None, 1).await.ok()?;
+    let (entries, _) = history::log(&**app.db.store(), &ranges, at.map(history::after), 1).await.ok()?;
     Some(entries.first()?.info.time.as_second())
 }
 
-/// Each value, or each member, with who last wrote it: `id (author date) value`.
-pub(super) async fn blame(app: &App, of: &Resource) -> Answer<String> {
+/// The same revision, if there is one of that number yet: logs of what comes after the newest just end there.
+async fn reached(app: &App, at: Option<Revision>) -> Answer<Option<Revision>> {
+    if let Some(asked) = at {
+        let newest = app.db.store().head().await?.revision;
+        if asked > newest {
+            return Err(StoreError::Future { asked, newest }.into());
+        }
+    }
+    Ok(at)
+}
+
+/// Each value, or each member, with who last wrote it as of `at` (`None`: now): `id (author date) value`.
+pub(super) async fn blame(app: &App, of: &Resource, at: Option<Revision>) -> Answer<String> {
+    let at = reached(app, at).await?;
     let store = &**app.db.store();
     match of {
         Resource::Object(object) | Resource::Inside(object, _) => {
             let below = if let Resource::Inside(_, path) = of { path.as_slice() } else { &[] };
-            values(app, object, below).await
+            values(app, object, below, at).await
         }
         Resource::Members(tag) => {
-            let members = app.db.view().direct_members(tag);
+            let view = app.db.as_of(at).await?;
+            known(&view, tag)?;
+            let members = view.direct_members(tag);
             if members.len() > app.limits.max_page {
                 let most = app.limits.max_page;
                 return Err(Fault::bad_request(format!(
@@ -70,7 +87,8 @@ pub(super) async fn blame(app: &App, of: &Resource) -> Answer<String> {
             }
             let mut text = String::new();
             for (member, _) in members {
-                let wrote = store.log(&Range::Key(Key::member(tag, &member)), None, 1).await?;
+                let wrote =
+                    store.log(&Range::Key(Key::member(tag, &member)), at.map(history::after), 1).await?;
                 if let Some(entry) = wrote.first() {
                     push(&mut text, &entry.info, member.as_str());
                 }
@@ -81,10 +99,10 @@ pub(super) async fn blame(app: &App, of: &Resource) -> Answer<String> {
     }
 }
 
-async fn values(app: &App, object: &Object, below: &[String]) -> Answer<String> {
+async fn values(app: &App, object: &Object, below: &[String], at: Option<Revision>) -> Answer<String> {
     let key = object.key();
     let missing = || Fault::not_found(format!("Resource {key} does not exist."));
-    let values = history::blame(&**app.db.store(), &key).await?.ok_or_else(missing)?;
+    let values = history::blame(&**app.db.store(), &key, at).await?.ok_or_else(missing)?;
     let mut text = String::new();
     for value in values {
         // Of the row only the document is what HostDB calls the value.

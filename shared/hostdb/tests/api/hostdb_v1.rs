@@ -9,18 +9,18 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{PATIENCE, Running};
 
-struct V1(Running);
+pub(crate) struct V1(Running);
 
 impl V1 {
     async fn new() -> Self {
         Self(Running::with_v1().await)
     }
 
-    fn ask(&self, method: &str, path: &str) -> RequestBuilder {
+    pub(crate) fn ask(&self, method: &str, path: &str) -> RequestBuilder {
         self.0.ask(method, path)
     }
 
-    async fn get(&self, path: &str) -> String {
+    pub(crate) async fn get(&self, path: &str) -> String {
         let response = self.ask("GET", path).send().await.unwrap();
         let (status, text) = (response.status(), response.text().await.unwrap());
         assert_eq!(status, 200, "{path}: {text}");
@@ -38,7 +38,7 @@ impl V1 {
         request.body(body).send().await.unwrap()
     }
 
-    async fn put(&self, path: &str, value: &str) {
+    pub(crate) async fn put(&self, path: &str, value: &str) {
         let response = self.form("PUT", path, &[("value", value)]).await;
         let status = response.status();
         assert!(response.headers().contains_key("mtime"), "{path}");
@@ -57,7 +57,7 @@ impl V1 {
     }
 
     /// The fleet of HostDB's own test.
-    async fn fleet() -> Self {
+    pub(crate) async fn fleet() -> Self {
         let v1 = Self::new().await;
         for (i, host) in ["web1", "web2", "db1", "db2"].into_iter().enumerate() {
             let value =

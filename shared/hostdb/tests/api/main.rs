@@ -14,4 +14,5 @@ mod reads;
 mod recipes;
 mod rows;
 mod tls;
+mod v1_past;
 mod writes;
