@@ -1,11 +1,13 @@
 //! Servers for one test.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_client::{HttpStore, Options};
+use shoal_client::certificates::Authority;
+use shoal_client::{Access, HttpStore, Options};
 use shoal_core::{Change, Commit, Document};
-use shoal_hostdb::{Limits, Listener};
+use shoal_hostdb::{Limits, Listener, Tls, TlsFiles};
 use shoal_store::Store;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -38,8 +40,29 @@ impl Server {
         Self::serve(made.await.unwrap(), listen, stop).await
     }
 
+    /// The same by TLS, with a certificate of an authority that is made for it in this folder; and who believes that one. Clients
+    /// are asked for a certificate, and show one.
+    pub(crate) async fn unchecked_by_tls(store: impl Store, folder: &Path) -> (Self, Access) {
+        let authority = Authority::new().unwrap();
+        let ca = folder.join("ca.pem");
+        std::fs::write(&ca, &authority.pem).unwrap();
+        let (cert, key) = authority.server(&["127.0.0.1"]).unwrap().write(folder, "server").unwrap();
+        let files = TlsFiles { cert, key, client_ca: Some(ca.clone()), demand: true };
+        let tls = Tls::load(files).unwrap();
+        let (cert, key) = authority.client("agent-vm").unwrap().write(folder, "client").unwrap();
+        let access = Access { ca: Some(ca), cert: Some(cert), key: Some(key), ..Access::default() };
+        let stop = CancellationToken::new();
+        let made = shoal_hostdb::Server::start_unchecked(Arc::new(store), limits(), stop.clone());
+        let listener = Listener::with(&"https://127.0.0.1:0".parse().unwrap(), Some(&tls)).await.unwrap();
+        (Self::on(made.await.unwrap(), listener, stop), access)
+    }
+
     async fn serve(server: shoal_hostdb::Server, listen: &str, stop: CancellationToken) -> Self {
         let listener = Listener::bind(&listen.parse().unwrap()).await.unwrap();
+        Self::on(server, listener, stop)
+    }
+
+    fn on(server: shoal_hostdb::Server, listener: Listener, stop: CancellationToken) -> Self {
         let at = listener.at().to_string();
         let task = tokio::spawn(server.serve(vec![listener]));
         Self { at, stop: stop.drop_guard(), task }
@@ -47,7 +70,12 @@ impl Server {
 
     /// The store behind it.
     pub(crate) fn store(&self) -> HttpStore {
-        HttpStore::with(&self.at, quick()).unwrap()
+        self.store_with(Access::default())
+    }
+
+    /// The same for who shows this.
+    pub(crate) fn store_with(&self, access: Access) -> HttpStore {
+        HttpStore::with(&self.at, Options { access, ..quick() }).unwrap()
     }
 
     /// Stops it; answers where it listened, for another one.

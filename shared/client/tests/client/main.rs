@@ -30,6 +30,23 @@ mod memory {
     shoal_store::conformance!(store);
 }
 
+/// The suite, by TLS, with an authority of each test's own, in front of a store in memory.
+mod tls {
+    use shoal_store::MemoryStore;
+    use shoal_store::conformance::Made;
+
+    use crate::harness::Server;
+
+    async fn store() -> Made {
+        let dir = tempfile::tempdir().unwrap();
+        let (server, access) = Server::unchecked_by_tls(MemoryStore::new(), dir.path()).await;
+        assert!(server.at.starts_with("https://"), "{}", server.at);
+        Made::new(server.store_with(access), (server, dir))
+    }
+
+    shoal_store::conformance!(store);
+}
+
 /// The suite, over a Unix socket, in front of SQLite.
 mod sqlite {
     use shoal_store::conformance::Made;
