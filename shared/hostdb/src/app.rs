@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::{Audit, Authenticator, Keeper, Names, authenticators};
 use crate::db::Db;
+use crate::latest::Latest;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::problem::{Answer, Problem};
@@ -39,6 +40,8 @@ pub(crate) struct App {
     /// The ways to know people, in the order in which they are asked.
     pub(crate) authenticators: Vec<Box<dyn Authenticator>>,
     pub(crate) audit: Audit,
+    /// What time it is for what ends.
+    pub(crate) time: Arc<Latest>,
     writes: Semaphore,
 }
 
@@ -49,12 +52,16 @@ impl App {
         read_only: bool,
         stop: CancellationToken,
     ) -> prometheus::Result<Self> {
+        let metrics = Arc::new(Metrics::new()?);
+        let time = Arc::new(Latest::new(metrics.clock_behind.clone()));
         Ok(Self {
+            authenticators: authenticators(time.clone()),
+            time,
             db,
             read_only,
             hostdb_v1: false,
             checks_rows: true,
-            metrics: Arc::new(Metrics::new()?),
+            metrics,
             watchers: Arc::new(Semaphore::new(limits.watchers)),
             words: Words::default(),
             large_bodies: Semaphore::new(limits.large_bodies),
@@ -67,7 +74,6 @@ impl App {
             keeper: Arc::new(Keeper::new()),
             names: Names::default(),
             own_uid: rustix::process::geteuid().as_raw(),
-            authenticators: authenticators(),
             audit: Audit::default(),
         })
     }

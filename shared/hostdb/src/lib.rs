@@ -32,6 +32,7 @@ mod handshake;
 mod health;
 pub mod history;
 pub mod inventory;
+mod latest;
 mod limits;
 mod listen;
 mod metrics;

@@ -18,6 +18,7 @@ pub(crate) struct Metrics {
     pub(crate) revision: IntGauge,
     pub(crate) hosts: IntGauge,
     pub(crate) tags: IntGauge,
+    pub(crate) clock_behind: IntGauge,
 }
 
 impl Metrics {
@@ -67,6 +68,10 @@ impl Metrics {
             conflicts: counter("shoal_hostdb_conflicts_total", "Writes refused by a precondition.")?,
             revision: gauge("shoal_hostdb_revision", "The newest revision in this server's view.")?,
             hosts: gauge("shoal_hostdb_hosts", "Hosts in this server's view.")?,
+            clock_behind: gauge(
+                "shoal_hostdb_clock_behind_seconds",
+                "How far the machine's clock is behind the latest time that was seen; tokens end by that.",
+            )?,
             tags: gauge("shoal_hostdb_tags", "Tags in this server's view.")?,
             registry,
         })

@@ -38,7 +38,9 @@ impl Server {
         read_only: bool,
         stop: CancellationToken,
     ) -> Result<Self, ServerError> {
-        Ok(Self { app: App::new(Db::open(store).await?, limits, read_only, stop)? })
+        let app = App::new(Db::open(store).await?, limits, read_only, stop)?;
+        app.time.look_at(&**app.db.store()).await?;
+        Ok(Self { app })
     }
 
     /// The same, answering HostDB's own interface below `/v1` too, if `on`.
@@ -76,16 +78,20 @@ impl Server {
         let (limits, metrics, stop) =
             (self.app.limits.clone(), self.app.metrics.clone(), self.app.stop.clone());
         // All listeners of one program have one certificate.
-        if let Some(tls) = listeners.iter().find_map(|listener| listener.tls.as_ref())
-            && let Err(error) = tls.register(&metrics)
-        {
-            tracing::warn!("the certificate is not among the metrics: {error}");
+        if let Some(tls) = listeners.iter().find_map(|listener| listener.tls.as_ref()) {
+            tls.judge_by(self.app.time.clone());
+            if let Err(error) = tls.register(&metrics) {
+                tracing::warn!("the certificate is not among the metrics: {error}");
+            }
         }
         let app = Arc::new(self.app);
-        let follow = app.asks.then(|| tokio::spawn(app.keeper.clone().follow(app.db.database())));
-        connection::serve(listeners, api::router(app), limits, metrics, stop).await;
-        if let Some(follow) = follow {
-            follow.abort();
+        let mut beside = tokio::task::JoinSet::new();
+        if app.asks {
+            beside.spawn(app.keeper.clone().follow(app.db.database()));
         }
+        if app.asks || listeners.iter().any(|listener| listener.tls.is_some()) {
+            beside.spawn(app.time.clone().follow());
+        }
+        connection::serve(listeners, api::router(app), limits, metrics, stop).await;
     }
 }

@@ -7,10 +7,11 @@
 //!
 //! Sessions are not resumed: every connection proves anew who it is, to the authority of now, and nothing is kept between
 //! them. On one that is kept, the client's certificate is looked at with each request ([`Certificate`](crate::certificate::Certificate)).
-//! Certificates of clients are not checked for having been revoked; take the name out of the access rules instead.
+//! When one has ended is judged by a time that never goes back ([`crate::latest`]). Certificates of clients are not checked for having been revoked;
+//! take the name out of the access rules instead.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -20,12 +21,14 @@ use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::time_provider::TimeProvider;
 use shoal_client::tls::{self, BadFile};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use x509_cert::der::Decode as _;
 
+use crate::latest::Latest;
 use crate::metrics::Metrics;
 
 /// After so long without another change, a renewal is done: it is two files and more, one after the other.
@@ -78,6 +81,7 @@ pub struct Tls(Arc<Inner>);
 struct Inner {
     files: TlsFiles,
     now: RwLock<Loaded>,
+    time: Clock,
     /// How often other authorities of clients were taken over.
     generation: watch::Sender<u64>,
     expiry: IntGauge,
@@ -94,6 +98,24 @@ struct Loaded {
     expires: Timestamp,
 }
 
+/// What time it is for certificates of clients: that of the server, once there is one.
+#[derive(Clone, Default)]
+struct Clock(Arc<OnceLock<Arc<Latest>>>);
+
+impl TimeProvider for Clock {
+    fn current_time(&self) -> Option<UnixTime> {
+        let now = self.0.get().map_or_else(Timestamp::now, |latest| latest.now());
+        let since = u64::try_from(now.as_second()).ok()?;
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(since)))
+    }
+}
+
+impl std::fmt::Debug for Clock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Clock")
+    }
+}
+
 #[derive(PartialEq, Eq)]
 struct Read {
     chain: Vec<CertificateDer<'static>>,
@@ -108,7 +130,8 @@ impl Tls {
     /// One cannot be read, or they do not go together. An expired certificate is no error here, but logged: whoever has
     /// only that still wants to read the metrics.
     pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
-        let loaded = Read::from(&files)?.load(&files)?;
+        let time = Clock::default();
+        let loaded = Read::from(&files)?.load(&files, &time)?;
         let cannot = |e: prometheus::Error| TlsError::Odd { path: files.cert.clone(), why: e.to_string() };
         let (expiry, ok) = (
             IntGauge::new(
@@ -130,7 +153,12 @@ impl Tls {
         loaded.tell(&files.cert);
         let failures = failures.map_err(cannot)?;
         let generation = watch::Sender::new(0);
-        Ok(Self(Arc::new(Inner { files, now: RwLock::new(loaded), generation, expiry, ok, failures })))
+        Ok(Self(Arc::new(Inner { files, now: RwLock::new(loaded), time, generation, expiry, ok, failures })))
+    }
+
+    /// Judges by this time from now on, unless there is one already: all servers of one program have one certificate.
+    pub(crate) fn judge_by(&self, time: Arc<Latest>) {
+        let _ = self.0.time.0.set(time);
     }
 
     /// What new connections get.
@@ -180,10 +208,10 @@ impl Tls {
 
     /// Takes over what the files say now.
     fn reload(&self) {
-        let Inner { files, now, generation, expiry, ok, .. } = &*self.0;
+        let Inner { files, now, time, generation, expiry, ok, .. } = &*self.0;
         let fresh = Read::from(files).and_then(|read| {
             let before = now.read().unwrap_or_else(PoisonError::into_inner);
-            if before.read == read { Ok(None) } else { read.after(&before, files).map(Some) }
+            if before.read == read { Ok(None) } else { read.after(&before, files, time).map(Some) }
         });
         match fresh {
             Ok(None) => ok.set(1),
@@ -253,15 +281,15 @@ impl Read {
     }
 
     /// What to use in the place of `before`.
-    fn after(self, before: &Loaded, files: &TlsFiles) -> Result<Loaded, TlsError> {
-        let (loaded, now) = (self.load(files)?, Timestamp::now());
+    fn after(self, before: &Loaded, files: &TlsFiles, time: &Clock) -> Result<Loaded, TlsError> {
+        let (loaded, now) = (self.load(files, time)?, Timestamp::now());
         if loaded.expires <= now && now < before.expires {
             return Err(TlsError::Stale { path: files.cert.clone(), at: loaded.expires });
         }
         Ok(loaded)
     }
 
-    fn load(self, files: &TlsFiles) -> Result<Loaded, TlsError> {
+    fn load(self, files: &TlsFiles, time: &Clock) -> Result<Loaded, TlsError> {
         let expires =
             expiry(&self.chain[0]).map_err(|why| TlsError::Odd { path: files.cert.clone(), why })?;
         let apart = |e: rustls::Error| BadFile::Apart {
@@ -290,6 +318,7 @@ impl Read {
         config.alpn_protocols = vec![tls::PROTOCOL.to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
+        config.time_provider = Arc::new(time.clone());
         Ok(Loaded { read: self, config: Arc::new(config), verifier, expires })
     }
 }

@@ -13,7 +13,6 @@ use axum::extract::MatchedPath;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderMap, Method};
-use jiff::Timestamp;
 use shoal_core::access::{Index, Known, Principal};
 
 use super::authenticator::{self, Credential, Vouched};
@@ -48,7 +47,7 @@ pub(crate) async fn admit(app: &App, head: &Parts) -> Answer<Arc<Caller>> {
     let route = head.extensions.get::<MatchedPath>().map(MatchedPath::as_str);
     let peer = head.extensions.get::<Peer>();
     if let Some(certificate) = peer.and_then(|peer| peer.certificate.as_ref()) {
-        certificate.stands(Timestamp::now()).map_err(|why| unknown(&why, RENEW))?;
+        certificate.stands(app.time.now()).map_err(|why| unknown(&why, RENEW))?;
     }
     if app.asks && route.is_some_and(|route| is_open(&head.method, route)) {
         // A probe shows nothing, and a login shows it in the body.
@@ -118,7 +117,7 @@ async fn identify(app: &App, headers: &HeaderMap, peer: Option<&Peer>) -> Answer
     let index = app.keeper.index(&app.db);
     let token = bearer(headers)?;
     let shown = digest(token);
-    if let Some(known) = peer.and_then(|peer| peer.remembered.find(shown.as_ref(), &index)) {
+    if let Some(known) = peer.and_then(|peer| peer.remembered.find(shown.as_ref(), &index, app.time.now())) {
         return Ok(Arc::new(known));
     }
     let caller = match token {
@@ -219,7 +218,7 @@ impl Caller {
     /// The token is not good.
     pub(crate) fn showing(&self, app: &App, token: &str) -> Answer<Self> {
         let index = app.keeper.index(&app.db);
-        let vouched = token::known(&index, token)?;
+        let vouched = token::known(&index, token, app.time.now())?;
         let shown = Self::of(vouched, index, self.origin.clone());
         Ok(shown.with(Somebody { certificate: self.certificate.clone(), ..(*shown.of).clone() }))
     }
@@ -248,7 +247,7 @@ impl Caller {
     /// What vouched for them does so no longer.
     pub(crate) fn again(&self, app: &App) -> Answer<Self> {
         if let Some(certificate) = &self.certificate {
-            certificate.stands(Timestamp::now()).map_err(|why| unknown(&why, RENEW))?;
+            certificate.stands(app.time.now()).map_err(|why| unknown(&why, RENEW))?;
         }
         if !self.asked {
             return Ok(self.clone());
@@ -269,7 +268,7 @@ impl Caller {
                 if index.token(id).is_none_or(|row| row.hash.0 != *hash) {
                     return Err(ended("its token was revoked"));
                 }
-                match index.shows(id, Timestamp::now()) {
+                match index.shows(id, app.time.now()) {
                     Known::Principal(who) => who,
                     Known::Not(why) => return Err(ended(why)),
                 }

@@ -28,14 +28,17 @@ pub(crate) use identity::{Names, admit};
 pub(crate) use keeper::Keeper;
 pub(crate) use remembered::Remembered;
 
+use std::sync::Arc;
+
 use http::StatusCode;
 use shoal_core::access::Denied;
 
+use crate::latest::Latest;
 use crate::problem::Problem;
 
-/// The ways to know people that there are, in the order in which they are asked.
-pub(crate) fn authenticators() -> Vec<Box<dyn Authenticator>> {
-    vec![Box::new(token::Tokens), Box::new(password::Passwords::default())]
+/// The ways to know people that there are, in the order in which they are asked. What has ended is judged by `time`.
+pub(crate) fn authenticators(time: Arc<Latest>) -> Vec<Box<dyn Authenticator>> {
+    vec![Box::new(token::Tokens(time)), Box::new(password::Passwords::default())]
 }
 
 impl From<Denied> for Problem {

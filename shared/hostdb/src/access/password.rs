@@ -141,7 +141,7 @@ impl App {
             let (status, title) = (http::StatusCode::INTERNAL_SERVER_ERROR, "The server failed");
             Problem::new(status, "internal", title, error.to_string())
         })?;
-        let created = Timestamp::now();
+        let created = self.time.now();
         let expires = created.saturating_add(LASTS).unwrap_or(created);
         let row = Token {
             kind: TokenKind::Session,

@@ -37,8 +37,13 @@ pub(super) fn digest(token: Option<&str>) -> Option<[u8; 32]> {
 }
 
 impl Remembered {
-    /// Who shows this, if it is known and still so.
-    pub(super) fn find(&self, shown: Option<&[u8; 32]>, index: &Arc<Index>) -> Option<Caller> {
+    /// Who shows this, if it is known and still so at `now`.
+    pub(super) fn find(
+        &self,
+        shown: Option<&[u8; 32]>,
+        index: &Arc<Index>,
+        now: Timestamp,
+    ) -> Option<Caller> {
         let entry = self.entry();
         let Entry { shown: had, index: of_index, of, since } = entry.as_ref()?;
         let same = match (had, shown) {
@@ -49,7 +54,7 @@ impl Remembered {
         let good = same
             // While it is referred to, nothing else is at its place.
             && std::ptr::eq(of_index.as_ptr(), Arc::as_ptr(index))
-            && of.until.is_none_or(|until| Timestamp::now() < until)
+            && of.until.is_none_or(|until| now < until)
             && since.elapsed() < BELIEVED;
         good.then(|| Caller { index: index.clone(), of: of.clone() })
     }
@@ -84,18 +89,25 @@ mod tests {
 
     #[test]
     fn only_the_same_token_and_the_same_rows_are_remembered() {
+        let now = Timestamp::now();
         let (index, remembered) = (Arc::new(Index::default()), Remembered::default());
         let (a, b) = (digest(Some("a")), digest(Some("b")));
-        assert!(remembered.find(None, &index).is_none());
+        assert!(remembered.find(None, &index, now).is_none());
         remembered.keep(a, &caller(&index, None));
-        assert_eq!(remembered.find(a.as_ref(), &index).unwrap().who.name, "ann");
-        assert!(remembered.find(b.as_ref(), &index).is_none() && remembered.find(None, &index).is_none());
+        assert_eq!(remembered.find(a.as_ref(), &index, now).unwrap().who.name, "ann");
+        assert!(
+            remembered.find(b.as_ref(), &index, now).is_none()
+                && remembered.find(None, &index, now).is_none()
+        );
         // Another index that says the same is another one.
-        assert!(remembered.find(a.as_ref(), &Arc::new(Index::default())).is_none());
-        let past = Timestamp::now() - Duration::from_secs(1);
+        assert!(remembered.find(a.as_ref(), &Arc::new(Index::default()), now).is_none());
+        let past = now - Duration::from_secs(1);
         remembered.keep(a, &caller(&index, Some(past)));
-        assert!(remembered.find(a.as_ref(), &index).is_none());
+        assert!(remembered.find(a.as_ref(), &index, now).is_none());
         remembered.keep(None, &caller(&index, None));
-        assert!(remembered.find(None, &index).is_some() && remembered.find(a.as_ref(), &index).is_none());
+        assert!(
+            remembered.find(None, &index, now).is_some()
+                && remembered.find(a.as_ref(), &index, now).is_none()
+        );
     }
 }

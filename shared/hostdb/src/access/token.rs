@@ -11,15 +11,17 @@ use super::authenticator::{Answer, Authenticator, Credential, Vouched};
 use super::caller::Shown;
 use super::unknown;
 use crate::credentials::hash as hash_of;
+use crate::latest::Latest;
 use crate::problem::Problem;
 
-/// Knows whoever shows a token of the database.
-pub(crate) struct Tokens;
+/// Knows whoever shows a token of the database that has not ended by this time.
+pub(crate) struct Tokens(pub(super) Arc<Latest>);
 
 impl Authenticator for Tokens {
     fn knows<'a>(&'a self, shown: Credential<'a>, index: &'a Arc<Index>) -> BoxFuture<'a, Answer> {
         let answer = match shown {
-            Credential::Bearer(token) if token.starts_with(PREFIX) => match known(index, token) {
+            Credential::Bearer(token) if token.starts_with(PREFIX) => match known(index, token, self.0.now())
+            {
                 Ok(vouched) => Answer::Is(vouched),
                 Err(problem) => Answer::No(problem),
             },
@@ -36,11 +38,11 @@ fn parts(token: &str) -> Option<(&str, &str)> {
     token.strip_prefix(PREFIX)?.split_once('_')
 }
 
-/// Whose token it is.
+/// Whose token it is at `now`.
 ///
 /// # Errors
 /// It is not good.
-pub(super) fn known(index: &Index, token: &str) -> Result<Vouched, Problem> {
+pub(super) fn known(index: &Index, token: &str, now: Timestamp) -> Result<Vouched, Problem> {
     let hint = "look at it with `shoal token list`, or make another with `shoal token create`";
     let bad = |why: &str| unknown(why, hint);
     let (id, secret) = parts(token).ok_or_else(|| bad("its token is not of the form shoal_ID_SECRET"))?;
@@ -50,7 +52,7 @@ pub(super) fn known(index: &Index, token: &str) -> Result<Vouched, Problem> {
     if !bool::from(shown.0.as_bytes().ct_eq(hash.to_ascii_lowercase().as_bytes())) {
         return Err(bad("its token does not exist, or was revoked"));
     }
-    match index.shows(id, Timestamp::now()) {
+    match index.shows(id, now) {
         Known::Principal(who) => Ok(Vouched { who, by: Shown::Token(id.to_owned(), hash), until }),
         Known::Not(why) => Err(bad(why)),
     }

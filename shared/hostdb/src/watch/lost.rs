@@ -45,7 +45,7 @@ pub(super) async fn lost(app: Arc<App>, caller: Arc<Caller>, ranges: Vec<Range>)
         };
         let expired = async {
             match now.until {
-                Some(until) => tokio::time::sleep(left(until)).await,
+                Some(until) => tokio::time::sleep(left(until, app.time.now())).await,
                 None => std::future::pending().await,
             }
         };
@@ -65,7 +65,7 @@ pub(super) async fn lost(app: Arc<App>, caller: Arc<Caller>, ranges: Vec<Range>)
 }
 
 /// How long it is until then: a little more, so that it is past; at most an hour, because the clock may be set.
-fn left(until: Timestamp) -> Duration {
-    let millis = until.duration_since(Timestamp::now()).as_millis();
+fn left(until: Timestamp, now: Timestamp) -> Duration {
+    let millis = until.duration_since(now).as_millis();
     Duration::from_millis(u64::try_from(millis + 5).unwrap_or(0).clamp(5, 3_600_000))
 }

@@ -1,10 +1,9 @@
-//! What goes wrong around a server, done to the real process: killed, no room, a clock that is set back, thousands of
-//! connections, bodies that lie, keys that are tricks. docs/reliability.md lists them, and those that other tests have.
+//! What goes wrong around a server, done to the real process: killed, no room, bodies that lie, keys that are tricks.
+//! docs/reliability.md lists them, and those that other tests have.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,17 +13,17 @@ use tokio::process::Command;
 use crate::harness::PATIENCE;
 use crate::process::{Program, command};
 
-fn client() -> reqwest::Client {
+pub(crate) fn client() -> reqwest::Client {
     reqwest::Client::builder().timeout(PATIENCE).build().unwrap()
 }
 
-async fn get(url: &str, path: &str) -> (u16, Value) {
+pub(crate) async fn get(url: &str, path: &str) -> (u16, Value) {
     let answer = client().get(format!("{url}{path}")).send().await.unwrap();
     (answer.status().as_u16(), answer.json().await.unwrap_or(Value::Null))
 }
 
 /// Writes a host; the revision, or the status of the refusal and what it says.
-async fn put(
+pub(crate) async fn put(
     client: &reqwest::Client,
     url: &str,
     host: &str,
@@ -35,7 +34,7 @@ async fn put(
     Ok((answer.status().as_u16(), answer.json().await.unwrap_or(Value::Null)))
 }
 
-fn store(dir: &Path) -> String {
+pub(crate) fn store(dir: &Path) -> String {
     format!("sqlite:{}", dir.join("shoal.db").display())
 }
 
@@ -131,137 +130,6 @@ async fn a_full_disk_is_said_and_what_was_answered_stays() {
         assert_eq!((status, &found["document"]["n"]), (200, &json!(n)));
     }
     assert_eq!(get(&server.url, &format!("/api/v2/hosts/h{done}.example.com")).await.0, 404);
-}
-
-/// libfaketime, which comes with the program `faketime`.
-fn faketime() -> Option<String> {
-    let out = std::process::Command::new("faketime").args(["-f", "+0", "env"]).output().ok()?;
-    let text = String::from_utf8(out.stdout).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("LD_PRELOAD=")).map(str::to_owned)
-}
-
-#[tokio::test]
-async fn a_clock_that_is_set_back_an_hour_changes_no_order_and_no_claim() {
-    let Some(library) = faketime() else {
-        println!("SKIPPED: a_clock_that_is_set_back_an_hour…: faketime is not installed");
-        return;
-    };
-    let dir = tempfile::tempdir().unwrap();
-    let clock = dir.path().join("clock");
-    std::fs::write(&clock, "+0").unwrap();
-    let mut told = command(&store(dir.path()), &["--listen", "127.0.0.1:0"]);
-    // What a person sets is the wall clock; the time since the boot goes on.
-    told.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", &clock);
-    told.env("FAKETIME_NO_CACHE", "1")
-        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-        .env("DONT_FAKE_MONOTONIC", "1");
-    let server = Program::of(told).await;
-    let (client, url) = (client(), &server.url);
-    let claim = async |holder: &str| {
-        let want = json!({"name": "unit/dns/x", "of": 1, "holder": holder, "ttl": {"secs": 2, "nanos": 0}});
-        client
-            .post(format!("{url}/api/v2/store/claim"))
-            .json(&want)
-            .send()
-            .await
-            .unwrap()
-            .json::<Value>()
-            .await
-            .unwrap()
-    };
-    assert!(put(&client, url, "a.example.com", &json!({})).await.unwrap().0 < 300);
-    let held = claim("one").await;
-    assert!(held.to_string().contains("Granted"), "{held}");
-    std::fs::write(&clock, "-3600").unwrap();
-    assert!(put(&client, url, "b.example.com", &json!({})).await.unwrap().0 < 300);
-    let (_, log) = get(url, "/api/v2/commits").await;
-    let entries: Vec<(u64, jiff::Timestamp)> = log["items"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|e| (e["revision"].as_u64().unwrap(), e["time"].as_str().unwrap().parse().unwrap()))
-        .collect();
-    let [(second, late), (first, early)] = entries[..] else { panic!("{log}") };
-    // The clock was really set back, and the order is that of revisions.
-    assert!(second > first && early.duration_since(late).as_mins() >= 59, "{log}");
-    let taken = claim("two").await;
-    assert!(taken.to_string().contains("Taken"), "the other's claim is not over: {taken}");
-    let begun = std::time::Instant::now();
-    while !claim("two").await.to_string().contains("Granted") {
-        assert!(begun.elapsed() < PATIENCE, "it is over after its time, and not an hour later");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-/// Octets of memory that a process has.
-fn resident(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
-}
-
-#[tokio::test]
-async fn ten_thousand_connections_cost_little_and_one_more_is_told() {
-    const MANY: usize = 10_000;
-    /// Each has sent the head of a request, for which hyper has a buffer of 8 KiB; a build without optimisation needs the most.
-    const EACH: u64 = 24 << 10;
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    if limit.maximum.is_some_and(|most| most < MANY as u64 + 500) {
-        println!("SKIPPED: ten_thousand_connections…: this process may not open as many files");
-        return;
-    }
-    limit.current = limit.maximum;
-    setrlimit(Resource::Nofile, limit).unwrap();
-    let many = (MANY + 1).to_string();
-    let server =
-        Program::of(command("memory:", &["--listen", "127.0.0.1:0", "--max-connections", &many])).await;
-    let (pid, address) = (server.child.id().unwrap(), server.url.strip_prefix("http://").unwrap().to_owned());
-    assert_eq!(get(&server.url, "/healthz").await.0, 200);
-    let before = resident(pid);
-    let (opening, mut open) = (std::time::Instant::now(), Vec::with_capacity(MANY));
-    for _ in 0..MANY {
-        let mut stream = TcpStream::connect(&address).await.unwrap();
-        // Half a head: it is read, and waited for.
-        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nx: ").await.unwrap();
-        open.push(stream);
-    }
-    let each = resident(pid).saturating_sub(before) / MANY as u64;
-    println!("{each} octets a connection");
-    assert!(each < EACH, "{each} octets a connection");
-    // Who does not end the head of a request is cut after 30 s: the first of them before the last has come, where that takes long.
-    if opening.elapsed() > Duration::from_secs(15) {
-        println!(
-            "SKIPPED: ten_thousand_connections…: this machine is too busy, opening them took {:?}",
-            opening.elapsed()
-        );
-        return;
-    }
-    // One place is left: a whole client still gets its answer.
-    let count = async || {
-        let text =
-            client().get(format!("{}/metrics", server.url)).send().await.unwrap().text().await.unwrap();
-        text.lines().find_map(|l| l.strip_prefix("shoal_http_connections ")?.parse::<usize>().ok())
-    };
-    assert_eq!(count().await, Some(MANY + 1));
-    // With that place taken, the next one is told. It may take a moment to be given back by the one before.
-    let (begun, mut last) = (std::time::Instant::now(), Vec::new());
-    loop {
-        let mut stream = TcpStream::connect(&address).await.unwrap();
-        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nx: ").await.unwrap();
-        last.push(stream);
-        let asked = client().get(format!("{}/healthz", server.url)).send().await.unwrap();
-        if asked.status() == 503 {
-            break;
-        }
-        assert!(begun.elapsed() < PATIENCE && last.len() < 100, "it takes more than it should");
-    }
-    drop((open, last));
-    let begun = std::time::Instant::now();
-    while count().await != Some(1) {
-        assert!(begun.elapsed() < PATIENCE, "their places are given to others");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
 
 /// Sends these octets, and `ends` or stays; what comes back until the server closes.

@@ -2,7 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by them")]
 
 mod access;
+mod apart;
+mod clock;
 mod codings;
+mod crowds;
 mod faults;
 mod harness;
 mod hostdb_v1;

@@ -16,10 +16,19 @@ pub(crate) struct Program {
     log: Lines<BufReader<ChildStderr>>,
 }
 
-/// The program on this store, with more on its command line.
+/// The program on this store, with more on its command line; it asks nobody who he is.
 pub(crate) fn command(store: &str, more: &[&str]) -> Command {
+    program("off", store, more)
+}
+
+/// The same, asking who may do what.
+pub(crate) fn asking(store: &str, more: &[&str]) -> Command {
+    program("on", store, more)
+}
+
+fn program(access: &str, store: &str, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_shoal-hostdb"));
-    command.args(["--store", store, "--log-format", "json", "--access", "off"]).args(more);
+    command.args(["--store", store, "--log-format", "json", "--access", access]).args(more);
     // The name that every program of Shoal has in common counts.
     command.env("SHOAL_LOG", "info").env("RUST_LOG", "off");
     command.stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
