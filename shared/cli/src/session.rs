@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use shoal_core::{Committed, Edit, HostName, Key, Proposal, Range, Revision, View, Warning};
+use shoal_core::{Committed, Edit, HostName, Key, Proposal, Range, Revision, TagName, View, Warning};
 use shoal_hostdb::history::Changed;
 use shoal_hostdb::reading;
 use shoal_store::{Database, Outcome as Done, Proposed, Query, Store, StoreError, TransactError};
@@ -63,6 +63,13 @@ impl Session {
     pub(crate) async fn around(&self, host: &HostName, at: Option<u64>) -> Outcome<View> {
         let view = reading::around(&*self.store, host, at.map(Revision)).await;
         view.map_err(Failure::reading(format!("host {host}")))
+    }
+
+    /// Who is in a tag as of `at`, in memory. Costs the tag and the hosts in it, and where rules choose among all hosts, a reading of
+    /// everything.
+    pub(crate) async fn below(&self, tag: &TagName, at: Option<u64>) -> Outcome<View> {
+        let view = reading::below(&*self.store, tag, at.map(Revision)).await;
+        view.map_err(Failure::reading(format!("tag {tag}")))
     }
 
     /// Who writes, and why.

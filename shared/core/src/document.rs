@@ -124,7 +124,9 @@ pub(crate) fn as_text(raw: &str) -> Option<Cow<'_, str>> {
     }
 }
 
-fn find<'a>(json: &'a str, field: &str) -> Option<&'a str> {
+/// The JSON text of one top-level field of JSON text; as [`Document::raw`].
+#[must_use]
+pub fn find<'a>(json: &'a str, field: &str) -> Option<&'a str> {
     // Most documents do not even hold the word, and a name may be spelt in another way only with a backslash.
     if !json.contains(field) && !json.contains('\\') {
         return None;

@@ -28,7 +28,7 @@ mod view;
 
 pub use commit::{Change, Commit, CommitInfo, Committed, Epoch, LogEntry, Pre, Revision, Row};
 pub use diff::{Blame, Difference, Line, diff};
-pub use document::Document;
+pub use document::{Document, find as raw_field};
 pub use edit::{Edit, Expect, Proposal};
 pub use key::{Access, Key, Kind, Range};
 pub use member::{MAX_RULE, Member, MemberKind};
@@ -49,5 +49,6 @@ pub use status::{
 };
 pub use view::{
     Broken, Conflict, Contents, Counters, Doubt, Effective, EffectiveDocument, Excerpt, Excerpting, Fact,
-    Hits, Host, Origin, Plain, Said, Stood, Tag, Tombstone, Touched, Unsure, Via, View,
+    Hits, Host, Origin, Plain, Said, Stood, Tag, Tombstone, Touched, Unsure, Via, View, allows_override,
+    host_row, tag_row,
 };

@@ -3,12 +3,17 @@
 //! The server and the command line share this. A reading that takes several pages is of one revision: the first
 //! page's.
 
+use std::collections::BTreeSet;
+
 use shoal_core::{
-    HostName, HostRecord, Key, Kind, Namespace, Range, Revision, Row, TagName, TagRecord, View,
+    HostName, HostRecord, Key, Kind, Member, MemberKind, Namespace, Range, Revision, Row, TagName, TagRecord,
+    View,
 };
 use shoal_store::{Page, Query, Store, StoreError};
 
 use shoal_core::docs::{HostDoc, TagDoc};
+
+use crate::inventory::Rows;
 
 /// What stands at a key, or what is left there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -225,26 +230,140 @@ pub async fn alone(store: &dyn Store, host: &HostName, namespace: &Namespace) ->
     Ok(view)
 }
 
-/// The hosts and the tags of one namespace, as far as they stand by themselves: without what rules select, what tags of other namespaces
-/// contain, and facts. `None`: there are such rules or tags, and the whole view has to be read.
+/// A view that answers who is in a tag as the whole one would, as of `at`. Costs the tag, what it nests and the hosts that they
+/// name; where a rule is among them, a reading of everything.
 ///
 /// # Errors
 /// What the store says.
-pub async fn plain(store: &dyn Store, namespace: &Namespace) -> Result<Option<View>, StoreError> {
+pub async fn below(store: &dyn Store, tag: &TagName, at: Option<Revision>) -> Result<View, StoreError> {
+    let mut found = Vec::new();
+    let (mut seen, mut open) = (BTreeSet::from([tag.clone()]), vec![tag.clone()]);
+    let mut hosts = BTreeSet::new();
+    let mut pages = Pages { store, at };
+    while let Some(tag) = open.pop() {
+        let mut rows = pages.all(Range::Key(Key::tag(&tag))).await?;
+        rows.extend(pages.all(Range::members(&tag)).await?);
+        for row in rows {
+            if let Kind::Member(_, member) = row.key.kind() {
+                match (member.kind(), member.as_tag(tag.namespace())) {
+                    (MemberKind::Rule(_), _) => return self::view(store, pages.at).await,
+                    (_, Some(nested)) => open.extend(Some(nested).filter(|tag| seen.insert(tag.clone()))),
+                    (_, None) => hosts.extend(member.as_str().parse().ok().map(|name| Key::host(&name))),
+                }
+            }
+            found.push(row);
+        }
+    }
+    if hosts.len() > FEW {
+        found.extend(pages.all(Range::hosts()).await?.into_iter().filter(|row| hosts.contains(&row.key)));
+    } else {
+        for key in hosts {
+            found.extend(pages.all(Range::Key(key)).await?);
+        }
+    }
+    // In the order in which all rows are read, so that of ways that are as short the same is told.
+    found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     let mut view = View::new();
+    found.into_iter().for_each(|row| view.load(row));
+    view.loaded(pages.at.unwrap_or_default());
+    Ok(view)
+}
+
+/// What a tag has for members as they are written, by text, with the revision that made each, as of `at`.
+///
+/// # Errors
+/// What the store says.
+pub async fn direct(
+    store: &dyn Store,
+    tag: &TagName,
+    at: Option<Revision>,
+) -> Result<Vec<(Member, Revision)>, StoreError> {
+    let rows = Pages { store, at }.all(Range::members(tag)).await?;
+    let members = rows.into_iter().filter_map(|row| match row.key.kind() {
+        Kind::Member(_, member) => Some((member, row.revision)),
+        _ => None,
+    });
+    let mut all: Vec<_> = members.collect();
+    all.sort();
+    Ok(all)
+}
+
+/// The tags that nest a tag, by name, as of `at`. Costs those.
+///
+/// # Errors
+/// What the store says.
+pub async fn nesting(
+    store: &dyn Store,
+    tag: &TagName,
+    at: Option<Revision>,
+) -> Result<Vec<TagName>, StoreError> {
+    let (mut pages, mut found) = (Pages { store, at }, BTreeSet::new());
+    // In its own namespace it stands by its key, in others by all of its name.
+    for member in [Member::nested(tag, tag.namespace()), Member::nested(tag, "")] {
+        for row in pages.all(Range::Naming(member)).await? {
+            if let Kind::Member(holder, member) = row.key.kind()
+                && member.as_tag(holder.namespace()).as_ref() == Some(tag)
+                && !pages.all(Range::Key(Key::tag(&holder))).await?.is_empty()
+            {
+                found.insert(holder);
+            }
+        }
+    }
+    Ok(found.into_iter().collect())
+}
+
+/// A view that answers what a tag says by itself as the whole one would, as of `at`. Costs its row.
+///
+/// # Errors
+/// What the store says.
+pub async fn tag_alone(store: &dyn Store, tag: &TagName, at: Option<Revision>) -> Result<View, StoreError> {
+    let (mut view, mut pages) = (View::new(), Pages { store, at });
+    pages.all(Range::Key(Key::tag(tag))).await?.into_iter().for_each(|row| view.load(row));
+    view.loaded(pages.at.unwrap_or_default());
+    Ok(view)
+}
+
+/// Up to so many hosts are read one by one, and all of them where there are more: each is a question.
+const FEW: usize = 64;
+
+/// Readings of one revision: that of the first.
+struct Pages<'s> {
+    store: &'s dyn Store,
+    at: Option<Revision>,
+}
+
+impl Pages<'_> {
+    /// All rows of a range.
+    async fn all(&mut self, range: Range) -> Result<Vec<Row>, StoreError> {
+        let mut query = Query { at: self.at, ..Query::new(range) };
+        let mut all = Vec::new();
+        loop {
+            let page = self.store.read(&query).await?;
+            (self.at, query.at) = (Some(page.at), Some(page.at));
+            all.extend(page.rows);
+            match page.next {
+                Some(next) => query.after = Some(next),
+                None => return Ok(all),
+            }
+        }
+    }
+}
+
+/// The rows of an inventory, as far as it follows from the hosts and the tags of one namespace by themselves. `None`: there are rules, or tags of
+/// other namespaces, among the members, and the whole view has to be read.
+///
+/// # Errors
+/// What the store says.
+pub async fn plain(store: &dyn Store, namespace: &Namespace) -> Result<Option<Rows>, StoreError> {
+    let mut found = Rows::new(namespace.clone());
     let mut at = None;
     for range in [Range::Key(Key::schema(namespace)), Range::namespace(namespace.as_str()), Range::hosts()] {
         let mut query = Query { at, ..Query::new(range) };
         loop {
             let page = store.read(&query).await?;
             (at, query.at) = (Some(page.at), Some(page.at));
-            for row in page.rows {
-                let member = row.key.as_member().map(|(_, member)| member);
-                if member.is_some_and(|m| m.starts_with("select:") || (m.starts_with('@') && m.contains('/')))
-                {
-                    return Ok(None);
-                }
-                view.load(row);
+            if !page.rows.into_iter().all(|row| found.take(row)) {
+                return Ok(None);
             }
             match page.next {
                 Some(next) => query.after = Some(next),
@@ -252,8 +371,7 @@ pub async fn plain(store: &dyn Store, namespace: &Namespace) -> Result<Option<Vi
             }
         }
     }
-    view.loaded(at.unwrap_or_default());
-    Ok(Some(view))
+    Ok(Some(found))
 }
 
 fn record<T: serde::de::DeserializeOwned>(row: &Row) -> Result<T, StoreError> {
@@ -262,4 +380,91 @@ fn record<T: serde::de::DeserializeOwned>(row: &Row) -> Result<T, StoreError> {
         place: format!("the row {} (revision {})", row.key, row.revision),
         why: e.to_string(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+    use shoal_core::{Change, Commit, Document};
+    use shoal_store::MemoryStore;
+
+    async fn commit(store: &MemoryStore, rows: Vec<(String, Value)>) -> Revision {
+        let put = |(key, value): (String, Value)| Change::put(key.parse().unwrap(), Document::from(value));
+        let commit = Commit {
+            pre: Vec::new(),
+            changes: rows.into_iter().map(put).collect(),
+            author: "ann".into(),
+            principal: None,
+            origin: None,
+            message: "because".into(),
+            idempotency: None,
+            intent: None,
+        };
+        store.commit(commit).await.unwrap().revision
+    }
+
+    fn rows(of: &[&str]) -> Vec<(String, Value)> {
+        let value = |key: &str| if key.starts_with("hosts/") { json!({"id": key}) } else { json!({}) };
+        of.iter().map(|key| ((*key).to_owned(), value(key))).collect()
+    }
+
+    /// What is read of one tag answers as the whole database does, now and at an old revision.
+    #[tokio::test]
+    async fn readings_of_one_tag_are_as_the_whole_says() {
+        let store = MemoryStore::new();
+        let first = commit(
+            &store,
+            rows(&[
+                "hosts/a",
+                "hosts/b",
+                "hosts/c",
+                "tags/x",
+                "tags/x/members/a",
+                "tags/x/members/@y",
+                "tags/x/members/@dns/x",
+                "tags/y",
+                "tags/y/members/b",
+                "tags/y/members/nobody",
+                // A circle, which no checked commit makes, and tags that are not there.
+                "tags/y/members/@x",
+                "tags/y/members/@gone",
+                "tags/gone/members/c",
+                "dns/x",
+                "dns/x/members/c",
+                "dns/x/members/@x",
+                "dns/y",
+                "dns/y/members/@tags/y",
+            ]),
+        )
+        .await;
+        commit(&store, rows(&["tags/rules", "tags/rules/members/select: true", "tags/x/members/c"])).await;
+        let many = (0..100).flat_map(|n| {
+            let state = if n % 2 == 0 { "retired" } else { "active" };
+            let host = (format!("hosts/m{n}"), json!({"id": "m", "state": state}));
+            [host, (format!("tags/many/members/m{n}"), json!({}))]
+        });
+        commit(&store, many.chain(rows(&["tags/many", "tags/many/members/@y"])).collect()).await;
+        for at in [None, Some(first)] {
+            let whole = view(&store, at).await.unwrap();
+            for tag in
+                ["tags/x", "tags/y", "tags/gone", "dns/x", "dns/y", "tags/rules", "tags/many", "tags/none"]
+            {
+                let tag: TagName = tag.parse().unwrap();
+                let some = below(&store, &tag, at).await.unwrap();
+                let members = whole.members(&tag);
+                assert_eq!(some.members(&tag), members, "{tag} at {at:?}");
+                for host in &members {
+                    assert_eq!(some.via(&tag, host.as_str()), whole.via(&tag, host.as_str()), "{tag} {host}");
+                    assert_eq!(some.host(host.as_str()), whole.host(host.as_str()), "{host}");
+                }
+                assert_eq!(direct(&store, &tag, at).await.unwrap(), whole.direct_members(&tag), "{tag}");
+                assert_eq!(nesting(&store, &tag, at).await.unwrap(), whole.tag_parents(&tag), "{tag}");
+                let own = tag_alone(&store, &tag, at).await.unwrap();
+                let effective = |view: &View| view.effective_document(&tag, None).map(|d| d.document);
+                assert_eq!(effective(&own), effective(&whole), "{tag}");
+                assert_eq!(some.revision(), whole.revision());
+            }
+        }
+    }
 }

@@ -37,11 +37,12 @@ pub(crate) async fn run(session: &mut Session, args: Inventory) -> Outcome {
                 None => reading::plain(&*session.store, &wanted.namespace).await.map_err(failed)?,
                 Some(_) => None,
             };
-            let view = match plain {
-                Some(view) => view,
-                None => session.view(None).await?,
-            };
-            inventory::list(&view, &wanted.namespace, rule.as_ref()).into_bytes()
+            match plain {
+                Some(rows) => rows.list().into_bytes(),
+                None => {
+                    inventory::list(&session.view(None).await?, &wanted.namespace, rule.as_ref()).into_bytes()
+                }
+            }
         }
     };
     let unsure = inventory::unsure(&text);

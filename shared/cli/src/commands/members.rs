@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use shoal_core::{HostName, Key, Kind, Member, Revision, TagName, Via, View};
+use shoal_hostdb::reading;
 
 use crate::args::{Effective, Members, Parents};
 use crate::failure::{Failure, Outcome};
@@ -46,16 +47,17 @@ struct Written {
 pub(crate) async fn members(session: &mut Session, args: Members) -> Outcome {
     let Members { tag, direct, revision } = args;
     session.exists(&Key::tag(&tag), revision).await?;
-    let view = session.view(revision).await?;
     if direct {
-        let all =
-            view.direct_members(&tag).into_iter().map(|(member, revision)| Written { member, revision });
-        let all: Vec<Written> = all.collect();
+        let all = reading::direct(&*session.store, &tag, revision.map(Revision)).await;
+        let all = all.map_err(Failure::reading(format!("tag {tag}")))?;
+        let all: Vec<Written> =
+            all.into_iter().map(|(member, revision)| Written { member, revision }).collect();
         return session.out.print(&all, |out| {
             let rows = all.iter().map(|w| vec![w.member.to_string(), w.revision.to_string()]).collect();
             out.table(&["MEMBER", "SINCE"], rows, &format!("tag {tag} has no members"))
         });
     }
+    let view = session.below(&tag, revision).await?;
     let way = |host: &HostName| view.via(&tag, host.as_str()).map(Way::of);
     let hosts = view.members(&tag).into_iter().filter_map(|host| Some(HostIn { way: way(&host)?, host }));
     let all: Vec<HostIn> = hosts.collect();
@@ -95,8 +97,8 @@ pub(crate) async fn parents(session: &mut Session, args: Parents) -> Outcome {
             })
         }
         Kind::Tag(tag) => {
-            let view = session.view(args.revision).await?;
-            let all = view.tag_parents(&tag);
+            let all = reading::nesting(&*session.store, &tag, args.revision.map(Revision)).await;
+            let all = all.map_err(Failure::reading(format!("tag {tag}")))?;
             session.out.print(&all, |out| {
                 let rows = all.iter().map(|t| vec![t.to_string()]).collect();
                 out.table(&["TAG"], rows, &format!("no tag nests {tag}"))
@@ -114,7 +116,10 @@ pub(crate) async fn effective(session: &mut Session, args: Effective) -> Outcome
     }
     let view = match &host {
         Some(host) => session.around(host, revision).await?,
-        None => session.view(revision).await?,
+        None => {
+            let view = reading::tag_alone(&*session.store, &tag, revision.map(Revision)).await;
+            view.map_err(Failure::reading(format!("tag {tag}")))?
+        }
     };
     let Some(effective) = view.effective(&tag, host.as_ref()) else {
         let host = host.map(|h| h.to_string()).unwrap_or_default();

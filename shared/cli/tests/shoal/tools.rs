@@ -272,6 +272,64 @@ fn an_inventory_is_the_same_through_a_server_and_on_the_file() {
     }
 }
 
+/// With the schema that comes with Shoal, what Puppet would not take is refused when it is written.
+#[test]
+fn a_schema_refuses_what_puppet_would_not_take() {
+    let served = Served::new();
+    let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/puppet/schema.yaml");
+    served.ok(&["apply", "-f", schema, "-m", "what Puppet takes"]);
+    served.ok(&["apply", "-f", &served.file("fleet.yaml", FLEET), "-m", "fleet"]);
+    served.ok(&["put", "web1.example.com", "puppet.classes.nginx.workers=8", "-m", "more of them"]);
+    for (line, place) in [
+        (["put", "puppet/base", "classes=[../x]"], "/classes"),
+        (["put", "puppet/base", "clases=[ntp]"], "clases"),
+        (["put", "puppet/web", "environment=../x"], "/environment"),
+        (["put", "web1.example.com", "puppet.classes.nginx=5"], "/puppet"),
+    ] {
+        let run = shoal(&served.url, &[&line[..], &["-m", "x"]].concat());
+        let said = text(&run.stderr);
+        assert!(!run.status.success() && said.contains(place), "{line:?}: {said}");
+    }
+    let cache = served.dir.path().join("cache");
+    let run = enc(&served.url, &cache, &["web1.example.com"]);
+    assert_eq!(classes(&run), json!({"nginx": {"workers": 8}, "base": {}}));
+}
+
+/// What is asked about one tag reads that tag, and where no rule is in it not the whole database.
+#[test]
+fn questions_about_one_tag_read_what_is_in_it() {
+    let served = Served::new();
+    let docs = format!(
+        "{FLEET}---\ntag: tags/web\ndocument: {{port: 80}}\nmembers: [web1.example.com, '@inner', '@puppet/db']\n---\n\
+         tag: tags/inner\ndocument: {{port: 81}}\nmembers: [web2.example.com]\n"
+    );
+    served.ok(&["apply", "-f", &served.file("fleet.yaml", &docs), "-m", "fleet"]);
+    served.ok(&["tag", "tags/inner", "+web1.example.com", "-m", "retag"]);
+    let file = format!("sqlite:{}", served.dir.path().join("shoal.db").display());
+    let lines: [(&[&str], u32, &str); 9] = [
+        // Whether it is there; of each tag the row and the members; then each host.
+        (&["members", "tags/web"], 1 + 3 * 2 + 2, "web2.example.com  active  @tags/inner > named"),
+        (&["members", "tags/inner", "--revision", "1"], 1 + 2 + 1, "web2.example.com"),
+        (&["members", "tags/web", "--direct"], 2, "@inner"),
+        (&["members", "puppet/base", "--direct"], 2, "select: site == 'rdu3'"),
+        (&["effective", "tags/web"], 2, "80"),
+        (&["effective", "tags/inner", "--revision", "1"], 2, "81"),
+        (&["parents", "tags/inner"], 4, "tags/web"),
+        (&["parents", "puppet/db"], 4, "tags/web"),
+        // A rule chooses among all hosts: they are read.
+        (&["members", "puppet/base"], 1 + 2 + 1, "select: site == 'rdu3'"),
+    ];
+    for (line, most, says) in lines {
+        let read = asked(&served.url, "/api/v2/store/read");
+        let (one, other) = (shoal(&served.url, line), shoal(&file, line));
+        assert!(one.status.success(), "{line:?}: {}", text(&one.stderr));
+        assert_eq!(text(&one.stdout), text(&other.stdout), "{line:?}");
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words(text(&one.stdout)).contains(&words(says)), "{line:?}: {}", text(&one.stdout));
+        assert_eq!(asked(&served.url, "/api/v2/store/read") - read, most, "{line:?}");
+    }
+}
+
 /// What a server says of one host is what everything says, now and at an old revision.
 #[test]
 fn questions_about_one_host_are_one_question() {

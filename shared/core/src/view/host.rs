@@ -168,6 +168,23 @@ pub struct Broken {
     pub revision: Revision,
 }
 
+/// What a host's row says of its state, and its document as JSON text: for who goes through many rows and needs no more of them. `None`:
+/// the row cannot be read, and a view has no such host. Copies nothing of the document.
+#[must_use]
+pub fn host_row(row: &Document) -> Option<(Lifecycle, &str)> {
+    let raw: RawHost<'_> = serde_json::from_str(row.as_str()).ok()?;
+    let document = raw.document.map_or("{}", RawValue::get);
+    document.starts_with('{').then_some((raw.state, document))
+}
+
+/// The document of a tag's row, in the same way.
+#[must_use]
+pub fn tag_row(row: &Document) -> Option<&str> {
+    let raw: RawTag<'_> = serde_json::from_str(row.as_str()).ok()?;
+    let document = raw.document.map_or("{}", RawValue::get);
+    document.starts_with('{').then_some(document)
+}
+
 // The records again, borrowing the document: it is sliced out of the row, not parsed.
 
 #[derive(Deserialize)]

@@ -43,7 +43,7 @@ pub use effective::{Conflict, Effective, EffectiveDocument, Origin, Said};
 pub(crate) use effective::{escape, leaves};
 pub use excerpt::{Excerpt, Excerpting};
 pub use groups::Contents;
-pub use host::{Broken, Fact, Host, Plain, Tag, Tombstone};
+pub use host::{Broken, Fact, Host, Plain, Tag, Tombstone, host_row, tag_row};
 pub use nest::Via;
 pub use search::{Hits, Unsure};
 pub use touched::Touched;
@@ -548,6 +548,7 @@ fn symbol_of(at: usize) -> HostSym {
 }
 
 /// Whether a schema's row lets hosts override anything.
-fn allows_override(schema: &Document) -> bool {
+#[must_use]
+pub fn allows_override(schema: &Document) -> bool {
     schema.raw("host").is_some_and(|raw| raw != "null")
 }

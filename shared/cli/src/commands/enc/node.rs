@@ -275,6 +275,43 @@ mod tests {
         }
     }
 
+    /// The schema that comes with Shoal refuses when it is written what is refused here when a node asks, and nothing else but names of
+    /// fields that mean nothing.
+    #[test]
+    fn the_schema_refuses_what_this_refuses() {
+        let file = include_str!("../../../../../deploy/puppet/schema.yaml");
+        let edit: Value = codec::read(file.as_bytes(), Format::Yaml).unwrap();
+        assert_eq!((&edit["edit"], &edit["key"]), (&json!("write"), &json!("schemas/puppet")));
+        let schema: shoal_core::Schema = serde_json::from_value(edit["value"].clone()).unwrap();
+        let checker = shoal_core::Checker::compile(&schema).unwrap();
+        let mut both = [0, 0];
+        let (bad, good) = (
+            ["../x", "Ntp", "a:b", "", "::", "ntp::", "_x", "x\n", "ntp::_x", "1x"],
+            ["ntp", "::ntp", "a::b_2", "n9"],
+        );
+        let classes = bad.iter().chain(&good).flat_map(|name| {
+            let values =
+                [json!({}), json!({"x": [1]}), json!(null), json!(false), json!(true), json!(5), json!("x")];
+            let maps = values.map(|value| json!({"classes": {*name: value}}));
+            maps.into_iter().chain([json!({"classes": [name]}), json!({"classes": ["ok", name]})])
+        });
+        let names = ["role", "_r", "rOle9", "a-b", "Role", "9", "", "a::b", "x\n"];
+        let parameters = names.iter().map(|name| json!({"parameters": {*name: {"any": [1, null]}}}));
+        let environments = ["production", "a_1", "9", "", "../x", "a-b", "x\n"];
+        let environments = environments.iter().map(|name| json!({"environment": name}));
+        let forms = [json!(null), json!(5), json!([]), json!({}), json!(["x", 5]), json!("x"), json!(true)];
+        let forms = forms.iter().flat_map(|form| FIELDS.map(|field| json!({field: form})));
+        for document in classes.chain(parameters).chain(environments).chain(forms) {
+            let (here, there) =
+                (answer(json!({}), &[("puppet/a", document.clone())]), checker.check_tag(&document));
+            assert_eq!(here.is_ok(), there.is_ok(), "{document}: {here:?}, {there:?}");
+            assert_eq!(checker.check_host(&document).is_ok(), there.is_ok(), "{document}");
+            both[usize::from(here.is_ok())] += 1;
+        }
+        assert!(both.iter().all(|count| *count > 20), "{both:?}");
+        assert!(checker.check_tag(&json!({"clases": ["ntp"]})).is_err());
+    }
+
     #[test]
     fn text_stays_text_in_ruby() {
         let words = [

@@ -11,21 +11,24 @@
 //! Ansible lays the variables of a child group over those of its parent; Shoal's effective documents have it the other way round. The
 //! inventory gives each group what its tag says, and Ansible merges.
 
+mod rows;
+mod text;
+
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::ptr;
 
 use serde_json::{Map, Value};
-use shoal_core::{Contents, Document, Host, HostName, Lifecycle, Namespace, Rule, TagName, View};
+use shoal_core::{Contents, Host, HostName, Lifecycle, Namespace, Rule, View, raw_field};
+
+pub use rows::Rows;
+pub use text::unsure;
+use text::{Group, Written};
 
 /// The namespace whose tags are the groups, where none is named: where `shoal import ansible` puts them by itself.
 pub const DEFAULT_NAMESPACE: &str = "tags";
 /// The field whose map is the variables, instead of the whole document.
 const VARIABLES: &str = "variables";
-/// The group of all hosts.
-const ALL: &str = "all";
-/// The group of those that are in no other.
-const UNGROUPED: &str = "ungrouped";
 /// How many hosts are searched at once.
 const PAGE: usize = 10_000;
 
@@ -48,66 +51,16 @@ pub fn list(view: &View, namespace: &Namespace, rule: Option<&Rule>) -> String {
         group.hosts.retain(|host| there(host));
         grouped.extend(group.hosts.iter().map(|host| ptr::from_ref(*host)));
     }
-    let loose: Vec<&Host> =
-        hosts.iter().copied().filter(|host| !grouped.contains(&ptr::from_ref(*host))).collect();
-
-    let mut out = String::with_capacity(64 + hosts.len() * 512);
-    out.push('{');
-    for group in &mut groups {
-        if group.tag.name.key() == UNGROUPED {
-            group.hosts.extend(&loose);
-        }
-        write_group(&mut out, group);
-    }
-    let has = |name: &str| groups.iter().any(|group| group.tag.name.key() == name);
-    if !has(UNGROUPED) && !loose.is_empty() {
-        quoted(&mut out, UNGROUPED);
-        out.push(':');
-        write_hosts(&mut out, &loose);
-        out.push_str("},");
-    }
-    if !has(ALL) {
-        let nested: BTreeSet<&TagName> =
-            groups.iter().flat_map(|group| group.nested.iter().copied()).collect();
-        let roots = groups.iter().map(|group| &group.tag.name).filter(|name| !nested.contains(name));
-        let mut roots: Vec<&str> = roots.map(TagName::key).collect();
-        if !has(UNGROUPED) && !loose.is_empty() {
-            roots.push(UNGROUPED);
-        }
-        quoted(&mut out, ALL);
-        out.push(':');
-        write_hosts(&mut out, &[]);
-        write_children(&mut out, roots.into_iter());
-        out.push_str("},");
-    }
-    out.push_str("\"_meta\":{\"hostvars\":{");
-    for (n, host) in hosts.iter().enumerate() {
-        if n > 0 {
-            out.push(',');
-        }
-        quoted(&mut out, host.name.as_str());
-        out.push(':');
-        out.push_str(&variables(view, host, namespace));
-    }
-    out.push('}');
-    if unsure > 0 {
-        out.push_str(&format!(",{UNSURE}{unsure}"));
-    }
-    out.push_str("}}");
-    out
-}
-
-/// What stands before the number of hosts for which the rule could not be evaluated.
-const UNSURE: &str = "\"unsure\":";
-
-/// For how many hosts it is not known whether they belong to an inventory that [`list`] wrote.
-#[must_use]
-pub fn unsure(written: &[u8]) -> usize {
-    // At its very end, or nowhere.
-    let tail = &written[written.len().saturating_sub(48)..];
-    let tail = String::from_utf8_lossy(tail);
-    let number = tail.strip_suffix("}}").and_then(|tail| tail.rsplit_once(&format!(",{UNSURE}")));
-    number.and_then(|(_, number)| number.parse().ok()).unwrap_or_default()
+    let loose = hosts.iter().filter(|host| !grouped.contains(&ptr::from_ref(**host)));
+    let loose = loose.map(|host| host.name.as_str()).collect();
+    let groups = groups.into_iter().map(|group| Group {
+        name: group.tag.name.key(),
+        hosts: group.hosts.iter().map(|host| host.name.as_str()).collect(),
+        nested: group.nested.iter().map(|name| name.key()).collect(),
+        said: said(group.tag.document.as_str()),
+    });
+    let variables = hosts.iter().map(|host| (host.name.as_str(), variables(view, host, namespace)));
+    Written { groups: groups.collect(), hosts: variables.collect(), loose, unsure }.text()
 }
 
 /// The variables of one host, as JSON; `None`: it is not there, or not there yet or any more.
@@ -140,13 +93,17 @@ fn chosen(view: &View, rule: &Rule) -> (HashSet<HostName>, usize) {
 }
 
 /// What a document says to Ansible.
-fn said(document: &Document) -> &str {
-    document.raw(VARIABLES).filter(|raw| raw.starts_with('{')).unwrap_or(document.as_str())
+fn said(document: &str) -> &str {
+    raw_field(document, VARIABLES).filter(|raw| raw.starts_with('{')).unwrap_or(document)
 }
 
 fn variables<'v>(view: &View, host: &'v Host, namespace: &Namespace) -> Cow<'v, str> {
-    let said = said(&host.document);
-    let Some(over) = view.override_of(host, namespace.as_str()) else { return Cow::Borrowed(said) };
+    overridden(said(host.document.as_str()), view.override_of(host, namespace.as_str()), namespace)
+}
+
+/// What a host's document says, with its override over it.
+fn overridden<'d>(said: &'d str, over: Option<&str>, namespace: &Namespace) -> Cow<'d, str> {
+    let Some(over) = over else { return Cow::Borrowed(said) };
     let map = |text: &str| serde_json::from_str::<Map<String, Value>>(text).unwrap_or_default();
     let mut all = map(said);
     all.shift_remove(namespace.as_str());
@@ -154,64 +111,11 @@ fn variables<'v>(view: &View, host: &'v Host, namespace: &Namespace) -> Cow<'v, 
     Cow::Owned(Value::Object(all).to_string())
 }
 
-/// A group and the comma behind it.
-fn write_group(out: &mut String, group: &Contents<'_>) {
-    // It would be taken for what it is not.
-    if group.tag.name.key() == "_meta" {
-        return;
-    }
-    quoted(out, group.tag.name.key());
-    out.push(':');
-    write_hosts(out, &group.hosts);
-    if !group.nested.is_empty() {
-        write_children(out, group.nested.iter().map(|name| name.key()));
-    }
-    let said = said(&group.tag.document);
-    if said != "{}" {
-        out.push_str(",\"vars\":");
-        out.push_str(said);
-    }
-    out.push_str("},");
-}
-
-/// The beginning of a group. Without `hosts` and all the rest, Ansible would take the group for a host.
-fn write_hosts(out: &mut String, hosts: &[&Host]) {
-    out.push_str("{\"hosts\":[");
-    for (n, host) in hosts.iter().enumerate() {
-        if n > 0 {
-            out.push(',');
-        }
-        quoted(out, host.name.as_str());
-    }
-    out.push(']');
-}
-
-fn write_children<'n>(out: &mut String, names: impl Iterator<Item = &'n str>) {
-    out.push_str(",\"children\":[");
-    for (n, name) in names.enumerate() {
-        if n > 0 {
-            out.push(',');
-        }
-        quoted(out, name);
-    }
-    out.push(']');
-}
-
-fn quoted(out: &mut String, text: &str) {
-    if text.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\') {
-        out.push('"');
-        out.push_str(text);
-        out.push('"');
-    } else {
-        out.push_str(&Value::from(text).to_string());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
-    use shoal_core::{Change, Revision};
+    use shoal_core::{Change, Document, Revision, Row};
 
     fn view(rows: &[(&str, Value)]) -> View {
         let changes: Vec<Change> = rows
@@ -245,6 +149,77 @@ mod tests {
             ("dns/x", json!({"document": {"ttl": 9}})),
             ("dns/x/members/c", json!({})),
         ])
+    }
+
+    /// What is written of these rows by themselves, in the order of their keys as a store reads them.
+    fn of_rows(rows: &[(&str, Value)]) -> Option<String> {
+        let tags: Namespace = "tags".parse().unwrap();
+        let mut rows: Vec<_> = rows.to_vec();
+        rows.sort_by_key(|(key, _)| *key);
+        let mut found = Rows::new(tags);
+        for (key, value) in rows {
+            let row = Row {
+                key: key.parse().unwrap(),
+                value: Some(Document::from(value)),
+                revision: Revision(1),
+                moved: None,
+            };
+            let of_it = ["tags/", "hosts/"].iter().any(|of| key.starts_with(of)) || key == "schemas/tags";
+            if of_it && !found.take(row) {
+                return None;
+            }
+        }
+        Some(found.list())
+    }
+
+    /// Read from the rows alone it is the same, octet for octet, as from the view.
+    #[test]
+    fn rows_by_themselves_say_what_the_view_says() {
+        let host = |state: &str, document: Value| json!({"id": "i", "state": state, "document": document});
+        let over = json!({"site": "x", "tags": {"port": 1, "site": "y"}, "variables": {"a": 1}});
+        let mut rows = vec![
+            ("hosts/b.example", host("active", json!({"site": "x"}))),
+            ("hosts/a.example", host("draining", over)),
+            ("hosts/a-b.example", json!({"id": "1"})),
+            ("hosts/gone.example", host("retired", json!({}))),
+            ("hosts/broken.example", json!({"id": "1", "document": {}, "nonsense": 1})),
+            ("hosts/list.example", host("active", json!([1]))),
+            ("hosts/c.example", host("failed", json!({"tags": 3, "variables": []}))),
+            ("tags/web", json!({"document": {"ttl": 5}})),
+            ("tags/web/members/b.example", json!({})),
+            ("tags/web/members/a.example", json!({})),
+            ("tags/web/members/gone.example", json!({})),
+            ("tags/web/members/never.example", json!({})),
+            ("tags/web/members/@inner", json!({})),
+            ("tags/web/members/@nothing", json!({})),
+            // Sorts between a tag and its members.
+            ("tags/web-2", json!({})),
+            ("tags/web-2/members/@web", json!({})),
+            ("tags/inner", json!({"document": {"variables": {"x": "é\n"}}})),
+            ("tags/inner/members/a.example", json!({})),
+            ("tags/broken", json!({"nonsense": 1})),
+            ("tags/broken/members/b.example", json!({})),
+            ("tags/no-row/members/c.example", json!({})),
+            ("dns/x", json!({"document": {"ttl": 9}})),
+        ];
+        let tags: Namespace = "tags".parse().unwrap();
+        assert_eq!(of_rows(&rows).unwrap(), list(&view(&rows), &tags, None));
+        for more in [
+            ("schemas/tags", json!({"tag": true})),
+            ("schemas/tags", json!({"tag": true, "host": null})),
+            ("schemas/tags", json!({"tag": true, "host": true})),
+            ("tags/ungrouped", json!({})),
+            ("tags/all", json!({"document": {"y": 1}})),
+            ("tags/_meta", json!({})),
+        ] {
+            rows.retain(|(key, _)| *key != more.0);
+            rows.push(more);
+            assert_eq!(of_rows(&rows).unwrap(), list(&view(&rows), &tags, None), "{:?}", rows.last());
+        }
+        for other in ["tags/web/members/select: true", "tags/web/members/@dns/x"] {
+            let with = [&rows[..], &[(other, json!({}))]].concat();
+            assert_eq!(of_rows(&with), None, "{other}: that takes all rows");
+        }
     }
 
     fn listed(view: &View, rule: Option<&str>) -> Value {
