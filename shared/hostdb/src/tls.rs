@@ -23,7 +23,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::time_provider::TimeProvider;
 use shoal_client::tls::{self, BadFile};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use x509_cert::der::Decode as _;
@@ -237,11 +237,16 @@ impl Tls {
         }
     }
 
-    /// Follows the files until `stop`: what is told about their folders, SIGHUP, and now and then without either.
-    pub async fn follow(self, stop: CancellationToken) {
+    /// Follows the files until `stop`: what is told about their folders, SIGHUP, and now and then without either. From this call on SIGHUP
+    /// ends the program no more, also before the answer is first waited for.
+    pub fn follow(self, stop: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
+        let hup = signal(SignalKind::hangup()).ok();
+        self.following(stop, hup)
+    }
+
+    async fn following(self, stop: CancellationToken, mut hup: Option<Signal>) {
         let (tell, mut told) = mpsc::channel(1);
         let watcher = watching(&self.0.files, tell);
-        let mut hup = signal(SignalKind::hangup()).ok();
         let mut sweep = tokio::time::interval(SWEEP);
         loop {
             let hangup = async {
