@@ -14,6 +14,7 @@ mod failure;
 pub mod import;
 mod names;
 mod out;
+mod partly;
 mod progress;
 mod run;
 mod session;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use shoal_core::{Committed, Edit, HostName, Key, Proposal, Range, Revision, TagName, View, Warning};
+use shoal_core::{Committed, Edit, HostName, Key, Proposal, Range, Revision, View, Warning};
 use shoal_hostdb::history::Changed;
 use shoal_hostdb::reading;
 use shoal_store::{Database, Outcome as Done, Proposed, Query, Store, StoreError, TransactError};
@@ -12,6 +12,7 @@ use crate::args::Sign;
 use crate::changes;
 use crate::failure::{Failure, Outcome};
 use crate::out::Out;
+use crate::partly::{self, Of};
 
 /// From so many edits on, a server is asked to prepare them.
 const MANY: usize = 256;
@@ -59,17 +60,24 @@ impl Session {
         reading::view(&*self.store, at.map(Revision)).await.map_err(Failure::reading("the database"))
     }
 
+    /// What tells who is in these tags as of `at`, in memory. Costs a tag and the hosts in it, and of a namespace, or where rules choose among all
+    /// hosts, a reading of everything; where that is not for who asks, the ranges that it takes.
+    pub(crate) async fn contents(&self, of: &Of<'_>, at: Option<u64>) -> Outcome<View> {
+        let view = match of {
+            Of::Tag(tag) => reading::below(&*self.store, tag, at.map(Revision)).await,
+            Of::Namespace(_) => reading::view(&*self.store, at.map(Revision)).await,
+        };
+        match view {
+            Err(StoreError::Denied { .. }) => {}
+            view => return view.map_err(Failure::reading("the database")),
+        }
+        partly::view(&*self.store, of, at.map(Revision)).await.map_err(Failure::reading(of.shown()))
+    }
+
     /// What the database says of one host as of `at`, in memory: where the store can pick that, it is all that is read.
     pub(crate) async fn around(&self, host: &HostName, at: Option<u64>) -> Outcome<View> {
         let view = reading::around(&*self.store, host, at.map(Revision)).await;
         view.map_err(Failure::reading(format!("host {host}")))
-    }
-
-    /// Who is in a tag as of `at`, in memory. Costs the tag and the hosts in it, and where rules choose among all hosts, a reading of
-    /// everything.
-    pub(crate) async fn below(&self, tag: &TagName, at: Option<u64>) -> Outcome<View> {
-        let view = reading::below(&*self.store, tag, at.map(Revision)).await;
-        view.map_err(Failure::reading(format!("tag {tag}")))
     }
 
     /// Who writes, and why.
@@ -143,10 +151,14 @@ impl Session {
 
     /// Does the edits as one commit, and leaves it to the caller to say so.
     pub(crate) async fn write_quietly(&self, sign: &Sign, edits: Vec<Edit>) -> Outcome<(String, Done)> {
-        let database = self.database().await?;
+        let way = self.way(sign, false).await?;
         let proposal = self.proposal(sign, false, edits)?;
         let author = proposal.author.clone();
-        Ok((author, database.transact(proposal).await.map_err(not_done)?))
+        let done = match way {
+            Way::Whole(database) => database.transact(proposal).await.map_err(not_done)?,
+            Way::Server(denied) => self.by_server(&denied, &proposal).await?,
+        };
+        Ok((author, done))
     }
 
     /// The same on a database that was opened before.

@@ -11,6 +11,7 @@ use crate::args::Get;
 use crate::failure::{Failure, Outcome};
 use crate::names::{Name, shown};
 use crate::out::plain;
+use crate::partly::Of;
 use crate::session::Session;
 
 pub(crate) async fn run(session: &mut Session, args: Get) -> Outcome {
@@ -147,7 +148,10 @@ struct TagLine {
 }
 
 async fn tags(session: &mut Session, at: Option<u64>, ns: Option<&str>) -> Outcome {
-    let view = session.view(at).await?;
+    let view = match ns {
+        Some(ns) => session.contents(&Of::Namespace(ns), at).await?,
+        None => session.view(at).await?,
+    };
     let line = |tag: &shoal_core::Tag| TagLine {
         tag: tag.name.to_string(),
         owner: tag.owner.clone(),

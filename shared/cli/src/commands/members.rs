@@ -6,6 +6,7 @@ use shoal_hostdb::reading;
 
 use crate::args::{Effective, Members, Parents};
 use crate::failure::{Failure, Outcome};
+use crate::partly::Of;
 use crate::session::Session;
 
 /// Why a host is in a tag.
@@ -57,13 +58,15 @@ pub(crate) async fn members(session: &mut Session, args: Members) -> Outcome {
             out.table(&["MEMBER", "SINCE"], rows, &format!("tag {tag} has no members"))
         });
     }
-    let view = session.below(&tag, revision).await?;
+    let view = session.contents(&Of::Tag(&tag), revision).await?;
     let way = |host: &HostName| view.via(&tag, host.as_str()).map(Way::of);
     let hosts = view.members(&tag).into_iter().filter_map(|host| Some(HostIn { way: way(&host)?, host }));
     let all: Vec<HostIn> = hosts.collect();
     session.out.print(&all, |out| {
         let rows = all.iter().map(|h| {
-            let state = view.host(h.host.as_str()).map(|h| h.state.to_string()).unwrap_or_default();
+            // A host that is not for who asks has no revision, and no state that is known.
+            let host = view.host(h.host.as_str()).filter(|host| host.revision > Revision::default());
+            let state = host.map(|host| host.state.to_string()).unwrap_or_default();
             vec![h.host.to_string(), state, h.way.text(), h.way.revision.to_string()]
         });
         out.table(&["HOST", "STATE", "HOW", "SINCE"], rows.collect(), &format!("no host is in tag {tag}"))

@@ -34,17 +34,27 @@ impl Partly {
             let done = shoal(&this.file, &line.split(' ').collect::<Vec<_>>());
             assert!(done.status.success(), "{line}: {}", text(&done.stderr));
         }
-        let token = shoal(&this.file, &["token", "create", "--owner", "carl", "-m", "x"]);
-        let token = text(&token.stdout).lines().next().unwrap().to_owned();
-        let path = this.served.file("carl", &token);
-        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        this.token("carl", &["--owner", "carl"]);
         this
     }
 
+    /// Makes a token, in a file of that name.
+    fn token(&self, name: &str, of: &[&str]) {
+        let token = shoal(&self.file, &[&["token", "create", "-m", "x"], of].concat());
+        let token = text(&token.stdout).lines().next().unwrap().to_owned();
+        let path = self.served.file(name, &token);
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    }
+
     fn carl(&self, line: &[&str]) -> Output {
+        self.with("carl", line)
+    }
+
+    /// What the command does with the token in that file.
+    fn with(&self, token: &str, line: &[&str]) -> Output {
         Command::new(env!("CARGO_BIN_EXE_shoal"))
             .args(["--store", &self.served.url, "--token-file"])
-            .arg(self.served.dir.path().join("carl"))
+            .arg(self.served.dir.path().join(token))
             .args(line)
             .env("SHOAL_AUTHOR", "somebody")
             .env_remove("RUST_LOG")
@@ -166,4 +176,67 @@ fn everybody_may_ask_about_themselves() {
     p.no(&["can", "dora", "read", "lb/example.com"], "access/ is for administrators");
     let json = p.ok(&["can", "carl", "read", "hosts/", "-o", "json"]);
     assert!(json.contains("\"may\": true"), "{json}");
+}
+
+/// A token that is good for one namespace does there what its owner may, and is told what it lacks for the rest.
+#[test]
+fn a_token_of_one_namespace_works_there() {
+    let p = Partly::new();
+    p.token("lb", &["--owner", "carl", "--namespace", "lb"]);
+    let ok = |token: &str, line: &[&str]| {
+        let run = p.with(token, line);
+        assert!(run.status.success(), "{line:?}: {}", text(&run.stderr));
+        text(&run.stdout).to_owned()
+    };
+    let no = |token: &str, line: &[&str], why: &[&str]| {
+        let run = p.with(token, line);
+        let said = text(&run.stderr);
+        assert_eq!(run.status.code(), Some(1), "{line:?}: {said}");
+        assert!(why.iter().all(|why| said.contains(why)) && !said.contains("any/"), "{line:?}: {said}");
+    };
+    ok("lb", &["put", "lb/web", "port=80", "--member", "@example.com", "-m", "mine"]);
+    ok("lb", &["put", "lb/web", "port=81", "-m", "mine"]);
+    // By nesting and by name, although hosts are not for this token.
+    let all = ok("lb", &["members", "lb/web"]);
+    assert!(all.contains("web1.example.com") && all.contains("@lb/example.com > named"), "{all}");
+    assert!(!all.contains("active"), "{all}");
+    assert!(ok("lb", &["members", "lb/web", "--direct"]).contains("@example.com"));
+    assert!(ok("lb", &["effective", "lb/web"]).contains("81"));
+    ok("lb", &["tag", "lb/web", "-@example.com", "-m", "mine"]);
+    assert_eq!(ok("lb", &["members", "lb/web", "-o", "json"]).trim(), "[]");
+    // What is missing is named with what would do.
+    no("lb", &["get", "lb/"], &["access/rules/lb/secret"]);
+    no("lb", &["put", "dns/x", "a=1", "-m", "x"], &["dns/x", "the scope of the token", "--namespace dns"]);
+    no("lb", &["search", "true"], &["the scope of the token"]);
+    shoal(&p.file, &["acl", "set", "lb/secret", "carl=rw", "-m", "x"]);
+    let tags = ok("lb", &["get", "lb/"]);
+    assert!(tags.contains("lb/web") && tags.contains("lb/secret"), "{tags}");
+    shoal(&p.file, &["tag", "lb/web", "+select: has(host.address)", "-m", "x"]);
+    no("lb", &["members", "lb/web"], &["hosts/", "--namespace hosts"]);
+    no("lb", &["inventory", "--list", "--namespace", "lb"], &["hosts/", "--namespace hosts"]);
+    let cache = p.served.dir.path().join("cache").display().to_string();
+    no("lb", &["enc", "web1.example.com", "--cache", &cache], &["read everything", "without `--namespace`"]);
+    p.token(
+        "more",
+        &[
+            "--owner",
+            "carl",
+            "--namespace",
+            "lb",
+            "--namespace",
+            "hosts",
+            "--namespace",
+            "facts",
+            "--namespace",
+            "schemas",
+        ],
+    );
+    let all = ok("more", &["members", "lb/web"]);
+    assert!(all.contains("active") && all.contains("web2.example.com"), "{all}");
+    assert!(ok("more", &["inventory", "--list", "--namespace", "lb"]).contains("web2.example.com"));
+    // Who administers only that makes tokens.
+    shoal(&p.file, &["group", "add", "admins", "carl", "-m", "x"]);
+    p.token("access", &["--owner", "carl", "--namespace", "access"]);
+    assert!(ok("access", &["token", "create", "--owner", "dora", "-m", "x"]).starts_with("shoal_"));
+    no("access", &["get", "web1.example.com"], &["--namespace hosts"]);
 }

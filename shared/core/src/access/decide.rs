@@ -192,7 +192,13 @@ impl Index {
         }
         if right >= verb.needs() {
             let by = By::Scope(who.token.clone().unwrap_or_default());
-            let hint = "use a token that is good for it, or ask for one".to_owned();
+            let hint = match who.scope.has(target.namespace) {
+                true => "use a token that is good for it, or ask for one".to_owned(),
+                false => format!(
+                    "use a token that is good for it, too (`shoal token create --namespace {}`), or one without namespaces",
+                    target.namespace
+                ),
+            };
             return Err(self.denied(who, verb, target, by.to_string(), hint));
         }
         Err(self.denied(who, verb, target, by.to_string(), next(who, verb, target)))
@@ -381,7 +387,8 @@ impl Index {
     fn everything(&self, who: &Principal) -> Result<(), Denied> {
         // A namespace of which nothing is said is read by everybody who says who they are.
         for facet in [Facet::Data, Facet::Members] {
-            self.must_read(who, Target { namespace: "any", key: None, facet })?;
+            let any = self.must_read(who, Target { namespace: "any", key: None, facet });
+            any.map_err(|denied| whole(who, denied))?;
         }
         for namespace in self.areas.keys() {
             self.all_of(who, namespace, None)?;
@@ -436,6 +443,15 @@ impl Index {
         let key = key.map(|key| format!("/{key}")).unwrap_or_default();
         Some(format!("access/rules/{}{key}: protected", target.namespace))
     }
+}
+
+/// The no to everything: there is no namespace to be named.
+fn whole(who: &Principal, denied: Denied) -> Denied {
+    let hint = match who.is_anonymous() {
+        true => denied.hint,
+        false => "use a token without `--namespace` that reads data and members".to_owned(),
+    };
+    Denied { wanted: "read everything, which this takes".to_owned(), hint, ..denied }
 }
 
 fn next(who: &Principal, verb: Verb, target: Target<'_>) -> String {
