@@ -24,6 +24,10 @@ pub(crate) async fn run(session: &mut Session, args: Get) -> Outcome {
             true => list(session, at, &format!("{word}/")).await,
             false => host_or_tags(session, at, word).await,
         },
+        // What is below access/ has kinds, which are no rows themselves.
+        [kind] if kind.strip_prefix("access/").is_some_and(|kind| !kind.contains('/')) => {
+            list(session, at, &format!("{kind}/")).await
+        }
         _ => some(session, at, &args.names).await,
     }
 }

@@ -238,5 +238,43 @@ fn a_token_of_one_namespace_works_there() {
     shoal(&p.file, &["group", "add", "admins", "carl", "-m", "x"]);
     p.token("access", &["--owner", "carl", "--namespace", "access"]);
     assert!(ok("access", &["token", "create", "--owner", "dora", "-m", "x"]).starts_with("shoal_"));
+    assert!(ok("access", &["get", "access/tokens"]).contains("access/tokens/"));
     no("access", &["get", "web1.example.com"], &["--namespace hosts"]);
+}
+
+/// Who gives nodes their classes and is refused gives the last ones, and says so.
+#[test]
+fn a_refused_reader_prints_what_was_kept_of_a_node() {
+    let p = Partly::new();
+    // By name, what others may not read.
+    for of in ["lb/secret", "vault/"] {
+        assert!(shoal(&p.file, &["acl", "set", of, "puppet=ro", "-m", "x"]).status.success());
+    }
+    p.token("puppet", &["--owner", "puppet", "--read-only"]);
+    let cache = p.served.dir.path().join("cache").display().to_string();
+    let enc = |more: &[&str]| {
+        let run = p.with("puppet", &[&["enc", "web1.example.com", "--cache", &cache], more].concat());
+        (run.status.code(), text(&run.stdout).to_owned(), text(&run.stderr).to_owned())
+    };
+    let (code, good, said) = enc(&[]);
+    assert!(code == Some(0) && good.contains("ntp: {}") && said.is_empty(), "{said}");
+    let kept = |why: &str| {
+        let (code, yaml, said) = enc(&[]);
+        assert!(code == Some(0) && yaml == good, "{said}");
+        assert!(said.contains("this is what it said") && said.contains(why), "{said}");
+        let (code, yaml, said) = enc(&["--max-age", "0s"]);
+        assert!(code == Some(1) && yaml.is_empty() && said.contains(why), "{said}");
+    };
+    let rule = |rights: &str| shoal(&p.file, &["acl", "set", "lb/secret", rights, "-m", "x"]);
+    assert!(rule("puppet=none").status.success());
+    kept("access/rules/lb/secret: puppet has data none");
+    assert!(rule("puppet=ro").status.success());
+    let (code, _, said) = enc(&["--max-age", "0s"]);
+    assert!(code == Some(0) && said.is_empty(), "{said}");
+    let token = std::fs::read_to_string(p.served.dir.path().join("puppet")).unwrap();
+    assert!(shoal(&p.file, &["token", "revoke", &token, "-m", "x"]).status.success());
+    kept("was revoked");
+    // A node of which nothing was kept has no answer.
+    let run = p.with("puppet", &["enc", "web2.example.com", "--cache", &cache]);
+    assert!(run.status.code() == Some(1) && run.stdout.is_empty(), "{}", text(&run.stderr));
 }

@@ -2,8 +2,8 @@
 //!
 //! * A node that the database knows is answered for, and the answer is kept ([`cache`]).
 //! * One that it does not know is an error, and nothing is printed: what was kept of it does not count.
-//! * A database that does not answer in time, cannot be opened or is damaged, and one that cannot tell what the node is in (a rule that
-//!   cannot be evaluated), says nothing of the node. Then what was kept is printed, with its age on standard error; where nothing was
+//! * A database that does not answer in time, cannot be opened or is damaged, one that refuses who asks (a token that has expired, was
+//!   revoked, or may not read it all), and one that cannot tell what the node is in (a rule that cannot be evaluated), says nothing of the node. Then what was kept is printed, with its age on standard error; where nothing was
 //!   kept, or too long ago, that is an error. There is no answer without classes for want of a better one.
 //!
 //! Puppet runs with the last catalog it had when this fails; so a failure changes nothing on the node.
@@ -115,9 +115,11 @@ async fn ask(store: &str, access: &Access, args: &Enc, host: &HostName) -> Outco
 /// A failure that says nothing of the node; all others are for who runs this.
 fn silent(error: StoreError) -> Outcome<Asked> {
     match error {
-        StoreError::Unavailable { .. } | StoreError::Corrupt { .. } | StoreError::Full { .. } => {
-            Ok(Asked::Silent(error.to_string()))
-        }
+        StoreError::Unavailable { .. }
+        | StoreError::Corrupt { .. }
+        | StoreError::Full { .. }
+        // What was kept tells this user nothing that they do not have already.
+        | StoreError::Denied { .. } => Ok(Asked::Silent(error.to_string())),
         error => Err(Failure::Store { what: "the node cannot be read".to_owned(), error }),
     }
 }
