@@ -20,6 +20,26 @@ impl FromStr for Name {
     }
 }
 
+/// What a history may be of: a [`Name`], or all that begins so (`lb/`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Stretch {
+    /// One thing.
+    One(Key),
+    /// A namespace.
+    Namespace(String),
+}
+
+impl FromStr for Stretch {
+    type Err = BadName;
+
+    fn from_str(text: &str) -> Result<Self, BadName> {
+        match text.strip_suffix('/') {
+            Some(namespace) => namespace.parse::<Namespace>().map(|_| Self::Namespace(text.to_owned())),
+            None => text.parse().map(|Name(key)| Self::One(key)),
+        }
+    }
+}
+
 /// What a key is called when people read it.
 pub(crate) fn shown(key: &Key) -> String {
     match key.kind() {

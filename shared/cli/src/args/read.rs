@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use shoal_core::{HostName, TagName};
 
-use crate::names::Name;
+use crate::names::{Name, Stretch};
 
 /// `get`
 #[derive(Args, Debug)]
@@ -82,8 +82,8 @@ pub(crate) struct Effective {
 /// `log`
 #[derive(Args, Debug)]
 pub(crate) struct Log {
-    /// Hosts, tags or keys; without any, everything
-    pub(crate) names: Vec<Name>,
+    /// Hosts, tags, keys or namespaces (lb/); without any, everything
+    pub(crate) names: Vec<Stretch>,
     /// At most so many commits
     #[arg(long, short = 'n', default_value_t = 20, value_name = "N")]
     pub(crate) limit: usize,

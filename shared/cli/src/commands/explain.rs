@@ -240,7 +240,7 @@ fn text(out: &Out, explained: &Explained) -> String {
     let rows =
         tags.iter().map(|t| vec![t.tag.to_string(), t.way.text(), t.way.revision.to_string()]).collect();
     text.push_str("\nTags\n");
-    text.push_str(&out.table(&["TAG", "HOW", "SINCE"], rows, "it is in no tag"));
+    text.push_str(&out.table(&["TAG", "HOW", "REVISION"], rows, "it is in no tag"));
     let (silent, saying): (Vec<&Said>, Vec<&Said>) =
         effective.iter().partition(|said| said.effective.origins.is_empty());
     for said in saying {

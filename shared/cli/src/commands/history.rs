@@ -10,7 +10,7 @@ use shoal_hostdb::reading::{self, Found};
 use crate::args::{Blame, Diff, Log, Show};
 use crate::changes;
 use crate::failure::{Failure, Outcome};
-use crate::names::{Name, shown};
+use crate::names::{Name, Stretch, shown};
 use crate::session::Session;
 
 /// How many changed keys the log names of each commit.
@@ -25,11 +25,19 @@ struct Entry {
 }
 
 pub(crate) async fn log(session: &mut Session, args: Log) -> Outcome {
-    let never = reading::never(&*session.store, args.names.iter().map(|Name(key)| key)).await;
+    let keys = args.names.iter().filter_map(|of| match of {
+        Stretch::One(key) => Some(key),
+        Stretch::Namespace(_) => None,
+    });
+    let never = reading::never(&*session.store, keys).await;
     if let Some(key) = never.map_err(Failure::reading("the database"))? {
         return Err(session.missing::<()>(&Found::Never, key).await);
     }
-    let ranges: Vec<Range> = args.names.iter().flat_map(|Name(key)| history::ranges_of(key)).collect();
+    let ranges_of = |of: &Stretch| match of {
+        Stretch::One(key) => history::ranges_of(key),
+        Stretch::Namespace(prefix) => vec![Range::Prefix(prefix.clone())],
+    };
+    let ranges: Vec<Range> = args.names.iter().flat_map(ranges_of).collect();
     let before = args.before.map(Revision);
     let (entries, _) = history::log(&*session.store, &ranges, before, args.limit.max(1))
         .await

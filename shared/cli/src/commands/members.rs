@@ -69,7 +69,7 @@ pub(crate) async fn members(session: &mut Session, args: Members) -> Outcome {
             let state = host.map(|host| host.state.to_string()).unwrap_or_default();
             vec![h.host.to_string(), state, h.way.text(), h.way.revision.to_string()]
         });
-        out.table(&["HOST", "STATE", "HOW", "SINCE"], rows.collect(), &format!("no host is in tag {tag}"))
+        out.table(&["HOST", "STATE", "HOW", "REVISION"], rows.collect(), &format!("no host is in tag {tag}"))
     })
 }
 
@@ -96,7 +96,7 @@ pub(crate) async fn parents(session: &mut Session, args: Parents) -> Outcome {
             session.out.print(&all, |out| {
                 let row = |t: &TagOf| vec![t.tag.to_string(), t.way.text(), t.way.revision.to_string()];
                 let rows = all.iter().map(row).collect();
-                out.table(&["TAG", "HOW", "SINCE"], rows, &format!("host {host} is in no tag"))
+                out.table(&["TAG", "HOW", "REVISION"], rows, &format!("host {host} is in no tag"))
             })
         }
         Kind::Tag(tag) => {

@@ -96,6 +96,18 @@ async fn history_is_told() {
     let fleet = history().await;
     assert_snapshot!("log", fleet.ok(&["log"]).await);
     assert_snapshot!("log_tag", fleet.ok(&["log", "dns/example.com", "-n", "2"]).await);
+    // Of a namespace it is all that was ever below it.
+    let tag = |text: String| text.lines().map(str::to_owned).collect::<Vec<_>>();
+    let of = tag(fleet.ok(&["log", "dns/"]).await);
+    let one = tag(fleet.ok(&["log", "dns/example.com"]).await);
+    assert!(
+        one.len() > 1 && one.len() <= of.len() && of.len() < tag(fleet.ok(&["log"]).await).len(),
+        "{of:?}"
+    );
+    assert!(
+        of.iter().any(|line| line.contains("shorter")) && !of.iter().any(|line| line.contains("db1 is gone")),
+        "{of:?}"
+    );
     assert_snapshot!("show", fleet.ok(&["show", "2"]).await);
     assert_snapshot!("show_rename", fleet.ok(&["show", "4"]).await);
     assert_snapshot!("blame_tag", fleet.ok(&["blame", "dns/example.com"]).await);
