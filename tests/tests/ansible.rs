@@ -7,11 +7,12 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
+use shoal_client::certificates::{Authority, Wish};
 use shoal_tests::binaries::{binary, system};
 use shoal_tests::hostdb::Hostdb;
-use shoal_tests::pages;
-use shoal_tests::process::output;
+use shoal_tests::process::{Process, output};
 use shoal_tests::swarm::repository;
+use shoal_tests::{pages, ports, wait};
 
 const FLEET: &str = "\
 host: web1.example.com
@@ -204,11 +205,131 @@ fn the_page_says_what_is_so() -> Result<()> {
         return skipped("the_page_says_what_is_so (the plugin's file)", "ansible is not installed");
     }
     let hostdb = fleet()?;
-    let file = pages::first(&page, "yaml")?.replace("http://127.0.0.1:8053", &hostdb.url());
-    let file = file.replace("~/.cache", &hostdb.dir().display().to_string());
+    let file = pages::first(&page, "yaml")?.replace("https://shoal.example.com:8053", &hostdb.url());
+    let dir = hostdb.dir().display().to_string();
+    let file =
+        file.replace("~/.cache", &dir).replace("~/.config/shoal", &dir).replace("/etc/shoal/tls", &dir);
+    hostdb.write("token", "shoal_whatever\n")?;
+    hostdb.write("ca.pem", &Authority::new()?.pem)?;
     let file = hostdb.write("shoal.yml", &file)?.display().to_string();
     ensure!(hosts(&listed(&hostdb, &file, &[])?, "site_rdu3") == ["web1.example.com"]);
     Ok(())
+}
+
+/// A server elsewhere: it asks who somebody is, and Ansible asks whether it is the server.
+#[test]
+fn the_plugin_reads_a_server_that_asks_over_tls() -> Result<()> {
+    if system("ansible-inventory").is_none() {
+        return skipped("the_plugin_reads_a_server_that_asks_over_tls", "ansible is not installed");
+    }
+    let world = Asking::new()?;
+    let dir = |name: &str| world.dir.path().join(name).display().to_string();
+    let plain = format!("plugin: shoal\nurl: {}\n", world.url());
+    std::fs::write(
+        dir("options.shoal.yml"),
+        format!("{plain}token_file: {}\nca: {}\n", dir("token"), dir("ca.pem")),
+    )?;
+    std::fs::write(dir("plain.shoal.yml"), &plain)?;
+    std::fs::write(
+        dir("command.shoal.yml"),
+        format!(
+            "plugin: shoal\nstore: {}\ntoken_file: {}\nca: {}\n",
+            world.url(),
+            dir("token"),
+            dir("ca.pem")
+        ),
+    )?;
+    let (token, ca) = (("SHOAL_TOKEN_FILE", dir("token")), ("SHOAL_CA", dir("ca.pem")));
+    let has = |file: &str, env: &[&(&str, String)]| -> Result<()> {
+        let said = output(world.ansible(file)?.envs(env.iter().map(|(name, value)| (name, value))), &[0])?;
+        let all: Value = serde_json::from_str(&said)?;
+        ensure!(hosts(&all, "ams") == ["db1.example.com", "web2.example.com"], "{all}");
+        Ok(())
+    };
+    has("options.shoal.yml", &[])?;
+    has("plain.shoal.yml", &[&token, &ca])?;
+    has("command.shoal.yml", &[])?;
+    // Whom Ansible does not believe is shown nothing; who does not say who it is, and who may not read it all, is told what would do.
+    let refused = |env: &[&(&str, String)], why: &[&str]| -> Result<()> {
+        let run =
+            world.ansible("plain.shoal.yml")?.envs(env.iter().map(|(name, value)| (name, value))).output()?;
+        let said = String::from_utf8_lossy(&run.stderr).split_whitespace().collect::<Vec<_>>().join(" ");
+        ensure!(!run.status.success() && why.iter().all(|why| said.contains(why)), "{said}");
+        ensure!(!said.contains(world.secret.as_str()), "it tells the token");
+        Ok(())
+    };
+    refused(&[&token], &["certificate verify failed"])?;
+    refused(&[&ca], &["answers 401", "SHOAL_TOKEN_FILE"])?;
+    refused(&[&ca, &("SHOAL_TOKEN_FILE", dir("narrow"))], &["answers 403", "--namespace hosts"])?;
+    // Nor is it sent where others can read it on the way.
+    std::fs::write(dir("plain.shoal.yml"), "plugin: shoal\nurl: http://shoal.example.com:8053\n")?;
+    refused(&[&token, &ca], &["not sent to shoal.example.com:8053 without TLS"])
+}
+
+/// A server that asks, with TLS, the fleet above, a token that reads (`token`) and one that reads tags alone (`narrow`).
+struct Asking {
+    // Before the folder: fields are dropped in order.
+    _server: Process,
+    port: u16,
+    secret: String,
+    dir: tempfile::TempDir,
+}
+
+impl Asking {
+    fn new() -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("shoal-ansible-").tempdir().context("a scratch folder")?;
+        let (authority, port) = (Authority::new()?, ports::free()?);
+        std::fs::write(dir.path().join("ca.pem"), &authority.pem)?;
+        let wish = Wish { names: &["localhost"], ..Wish::default() };
+        let (cert, key) = authority.issue(&wish)?.write(dir.path(), "server")?;
+        let file = format!("sqlite:{}", dir.path().join("shoal.db").display());
+        let on_file = |line: &[&str]| {
+            let mut command = Command::new(binary("shoal")?);
+            output(command.args(line).env("SHOAL_STORE", &file).env("SHOAL_AUTHOR", "tests"), &[0])
+        };
+        std::fs::write(dir.path().join("fleet.yaml"), FLEET)?;
+        on_file(&["apply", "-f", &dir.path().join("fleet.yaml").display().to_string(), "-m", "fleet"])?;
+        let token = |name: &str, more: &[&str]| -> Result<String> {
+            let line = [&["token", "create", "--owner", "ansible", "--read-only", "-m", "x"], more].concat();
+            let token = on_file(&line)?.lines().next().context("a token")?.to_owned();
+            std::fs::write(dir.path().join(name), format!("{token}\n"))?;
+            Ok(token)
+        };
+        let all = ["hosts", "tags", "schemas", "facts"].map(|name| ["--namespace", name]).concat();
+        let secret = token("token", &all)?;
+        token("narrow", &["--namespace", "tags"])?;
+        let mut command = Command::new(binary("shoal-hostdb")?);
+        command.args(["--store", &file, "--listen", &format!("https://127.0.0.1:{port}")]);
+        command.arg("--tls-cert").arg(cert).arg("--tls-key").arg(key);
+        let mut server = Process::start("hostdb", dir.path(), &mut command)?;
+        wait::until("hostdb", wait::PATIENCE, || {
+            server.alive()?;
+            std::net::TcpStream::connect(("127.0.0.1", port)).map_err(anyhow::Error::from)
+        })?;
+        Ok(Self { _server: server, port, secret, dir })
+    }
+
+    fn url(&self) -> String {
+        format!("https://localhost:{}", self.port)
+    }
+
+    /// What lists the inventory of a file in the folder.
+    fn ansible(&self, file: &str) -> Result<Command> {
+        let ours = binary("shoal")?;
+        let ours = ours.parent().context("the folder of our programs")?.display().to_string();
+        let mut command = Command::new("ansible-inventory");
+        command.arg("-i").arg(self.dir.path().join(file)).arg("--list");
+        command.env("PATH", format!("{ours}:{}", std::env::var("PATH").unwrap_or_default()));
+        command
+            .env("ANSIBLE_HOME", self.dir.path().join("ansible"))
+            .env("ANSIBLE_LOCAL_TEMP", self.dir.path().join("tmp"));
+        command.env("ANSIBLE_INVENTORY_PLUGINS", repository().join("deploy/ansible/inventory_plugins"));
+        command.env("ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED", "1").env("ANSIBLE_NOCOLOR", "1");
+        ["SHOAL_STORE", "SHOAL_TOKEN_FILE", "SHOAL_CA"]
+            .iter()
+            .for_each(|name| drop(command.env_remove(name)));
+        Ok(command)
+    }
 }
 
 /// An inventory with its lists in order: Ansible keeps the order in which it hears of groups.

@@ -17,6 +17,16 @@ options:
     description: A server that is asked, such as C(http://127.0.0.1:8053). Without it the command is run.
     type: str
     env: [{name: SHOAL_INVENTORY_URL}]
+  token_file:
+    description:
+      - A file with the token that is shown, and nothing else. A server that asks who may do what wants one.
+      - It takes the right to read hosts, the tags of the namespace, its schema and, where rules or C(where) read them, facts.
+    type: path
+    env: [{name: SHOAL_TOKEN_FILE}]
+  ca:
+    description: A file (PEM) with the authorities that the server's certificate has to be signed by. Without it, those of the system.
+    type: path
+    env: [{name: SHOAL_CA}]
   command:
     description: The command.
     type: str
@@ -43,7 +53,9 @@ extends_documentation_fragment: [constructed, inventory_cache]
 EXAMPLES = r"""
 # shoal.yml
 plugin: shoal
-url: http://127.0.0.1:8053
+url: https://shoal.example.com:8053
+token_file: ~/.config/shoal/token
+ca: /etc/shoal/tls/ca.pem
 where: site == "rdu3" && state == "active"
 keyed_groups:
   - {key: site, prefix: site}
@@ -56,7 +68,8 @@ cache_timeout: 60
 import json
 import os
 import subprocess
-from urllib.parse import urlencode
+from urllib.error import HTTPError
+from urllib.parse import urlencode, urlsplit
 
 from ansible.errors import AnsibleParserError
 from ansible.module_utils.urls import open_url
@@ -64,6 +77,10 @@ from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructa
 
 # The largest answer that is read, in octets.
 LARGEST = 256 << 20
+# The longest file with a token that is read, in octets.
+LONGEST = 4096
+# Where the token may go without TLS: to this machine.
+HERE = ("localhost", "127.0.0.1", "::1")
 
 
 class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
@@ -111,11 +128,44 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         if self.get_option("where"):
             asked["where"] = self.get_option("where")
         url = self.get_option("url").rstrip("/") + "/api/v2/inventory?" + urlencode(asked)
-        with open_url(url, timeout=self.get_option("timeout")) as answer:
-            text = answer.read(LARGEST + 1)
+        headers = {}
+        if self.get_option("token_file"):
+            headers["Authorization"] = "Bearer " + self._token(url)
+        # Wherever else it is told to go, the token would go, too.
+        how = {"headers": headers, "follow_redirects": "none", "timeout": self.get_option("timeout")}
+        if self.get_option("ca"):
+            how["ca_path"] = self.get_option("ca")
+        try:
+            with open_url(url, **how) as answer:
+                text = answer.read(LARGEST + 1)
+        except HTTPError as refused:
+            raise AnsibleParserError(self._refused(refused)) from refused
         if len(text) > LARGEST:
             raise AnsibleParserError(f"the inventory from Shoal has more than {LARGEST} octets")
         return text
+
+    def _token(self, url):
+        """The token, for a server that nobody else on the way can read it from."""
+        parts = urlsplit(url)
+        if parts.scheme != "https" and parts.hostname not in HERE:
+            raise AnsibleParserError(f"the token is not sent to {parts.netloc} without TLS: give an https address")
+        path = self.get_option("token_file")
+        with open(path, encoding="ascii") as file:
+            token = file.read(LONGEST).strip()
+        if not token or not token.isprintable() or " " in token:
+            raise AnsibleParserError(f"{path} holds no token, or something besides")
+        return token
+
+    def _refused(self, refused):
+        """What the server says, and what to do about it."""
+        try:
+            why = json.loads(refused.read(LONGEST)).get("detail", "")
+        except Exception:
+            why = ""
+        said = f"there is no inventory from Shoal: {self.get_option('url')} answers {refused.code}: {why or refused.reason}"
+        if refused.code == 401 and not self.get_option("token_file"):
+            said += "; give it a token with token_file, or SHOAL_TOKEN_FILE"
+        return said
 
     def _run(self):
         line = [self.get_option("command"), "inventory", "--list", "--namespace", self.get_option("namespace")]
@@ -123,6 +173,9 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             line += ["--where", self.get_option("where")]
         if self.get_option("store"):
             line += ["--store", self.get_option("store")]
+        for option in ("token_file", "ca"):
+            if self.get_option(option):
+                line += ["--" + option.replace("_", "-"), self.get_option(option)]
         ran = subprocess.run(line, capture_output=True, timeout=self.get_option("timeout"), check=False)
         said = ran.stderr.decode(errors="replace").strip()
         if ran.returncode != 0:
