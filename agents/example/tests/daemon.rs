@@ -277,6 +277,35 @@ fn a_reload_changes_the_store_the_address_and_the_form_of_the_logs() {
     assert!(lines.iter().any(|line| line["message"] == "stopping"), "{log}");
 }
 
+/// A folder that is moved away, or not mounted, is no empty one: what Shoal made there is its own when the folder is back.
+#[test]
+fn what_was_made_is_known_when_its_folder_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let store = open(&runtime, &path.join("shoal.db"));
+    commit(&store, &runtime, FLEET);
+    configure(path, "one");
+    let text = std::fs::read_to_string(path.join("motd.toml")).unwrap();
+    std::fs::write(path.join("motd.toml"), format!("resync = '1s'\n{text}")).unwrap();
+    let mut daemon = start(path);
+    says(&path.join("one"), "one");
+    let behind = || {
+        let reports = runtime.block_on(store.reports()).unwrap();
+        reports.iter().find_map(|r| Some(r.units.get("files")?.behind_total)).unwrap_or_default()
+    };
+    until("its report says that all is well", || behind() == 0);
+    std::fs::rename(path.join("one"), path.join("away")).unwrap();
+    commit(&store, &runtime, &[("motd/all", r#"{"document":{"banner":"two"}}"#)]);
+    until("it says why", || daemon.log.lock().unwrap().contains("its folder is not there"));
+    until("its report says that something waits", || behind() > 0);
+    assert!(!path.join("one").exists());
+    std::fs::rename(path.join("away"), path.join("one")).unwrap();
+    says(&path.join("one"), "two");
+    daemon.signal("TERM");
+    daemon.ends();
+}
+
 #[test]
 fn logs_are_json_line_by_line_and_metrics_are_named_as_they_should() {
     let dir = tempfile::tempdir().unwrap();

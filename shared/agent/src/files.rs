@@ -10,12 +10,18 @@ use std::str::FromStr;
 
 use shoal_engine::{Fault, Seen};
 
-/// What stands in a file of text. A file that cannot be read is unknown, not absent.
+/// What stands in a file of text. A file that cannot be read is unknown, not absent, and so is one whose folder is not there: a folder that
+/// was moved, or is not mounted, is no empty folder.
 #[must_use]
 pub fn read(path: &Path) -> Seen<String> {
     match fs::read_to_string(path) {
         Ok(text) => Seen::There(text),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Seen::Nothing,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
+                Seen::Unknown(format!("{}: its folder is not there", path.display()))
+            }
+            _ => Seen::Nothing,
+        },
         Err(e) => Seen::Unknown(format!("{}: {e}", path.display())),
     }
 }
@@ -107,6 +113,7 @@ mod tests {
     fn what_cannot_be_read_is_unknown() {
         let dir = tempfile::tempdir().unwrap();
         assert!(matches!(read(dir.path()), Seen::Unknown(_)));
+        assert!(matches!(read(&dir.path().join("none/x")), Seen::Unknown(why) if why.contains("folder")));
         assert!(names::<String>(&dir.path().join("none")).is_err());
         let error = put(&dir.path().join("none/x"), Some("a")).unwrap_err().to_string();
         assert!(error.contains("none/x"), "{error}");
