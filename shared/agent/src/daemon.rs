@@ -345,8 +345,12 @@ pub(crate) async fn heard() {
 mod tests {
     use super::*;
 
+    /// A signal that one test sends is for all that listen in this process: one at a time.
+    static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
     #[tokio::test]
     async fn an_edit_counts_when_it_is_done_and_is_never_forgotten() {
+        let _alone = ALONE.lock().await;
         let (tell, edited) = mpsc::channel(1);
         let mut ears = Ears::of(edited, None).unwrap();
         let begun = Instant::now();
@@ -363,6 +367,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_made_ready_without_end_keeps_nothing_waiting() {
+        let _alone = ALONE.lock().await;
         let (tell, edited) = mpsc::channel(1);
         let mut ears = Ears::of(edited, None).unwrap();
         let asked = AtomicUsize::new(0);
@@ -387,6 +392,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_never_begins_can_be_stopped() {
+        let _alone = ALONE.lock().await;
         let (tell, edited) = mpsc::channel(1);
         let mut ears = Ears::of(edited, None).unwrap();
         tell.send(()).await.unwrap();
