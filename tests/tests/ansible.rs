@@ -325,9 +325,9 @@ impl Asking {
             .env("ANSIBLE_LOCAL_TEMP", self.dir.path().join("tmp"));
         command.env("ANSIBLE_INVENTORY_PLUGINS", repository().join("deploy/ansible/inventory_plugins"));
         command.env("ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED", "1").env("ANSIBLE_NOCOLOR", "1");
-        ["SHOAL_STORE", "SHOAL_TOKEN_FILE", "SHOAL_CA"]
-            .iter()
-            .for_each(|name| drop(command.env_remove(name)));
+        for name in ["SHOAL_STORE", "SHOAL_TOKEN_FILE", "SHOAL_CA"] {
+            command.env_remove(name);
+        }
         Ok(command)
     }
 }
