@@ -142,6 +142,51 @@ fn people_work_through_a_server_as_far_as_they_may() -> Result<()> {
     })
 }
 
+/// An agent with a token of its own plans and works; with a person's it ends at once, and says once why.
+#[test]
+fn an_agent_works_with_a_token_of_its_own() -> Result<()> {
+    if !there("an_agent_works_with_a_token_of_its_own", "curl") {
+        return Ok(());
+    }
+    let world = World::new()?;
+    for line in
+        ["put hosts/web1 a=1 -m x", "put motd/all banner=one --member web1 -m x", "put vault/safe a=1 -m x"]
+    {
+        world.file(&line.split(' ').collect::<Vec<_>>())?;
+    }
+    let path = |name: &str| world.dir.path().join(name);
+    std::fs::create_dir(path("motd"))?;
+    std::fs::write(path("motd.toml"), format!("[agent]\ndir = {:?}\n", path("motd")))?;
+    for (name, of) in [("own", ["--agent", "motd"]), ("person", ["--owner", "carl"])] {
+        let token = world.file(&["token", "create", of[0], of[1], "-m", "x"])?;
+        std::fs::write(path(name), token.lines().next().unwrap_or_default())?;
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(path(name), private)?;
+    }
+    let agent = |token: &str, code: i32, what: &str| {
+        let mut command = Command::new(binary("shoal-example")?);
+        command.args(["--store", &world.url, "--config"]).arg(path("motd.toml"));
+        said(command.arg("--token-file").arg(path(token)).arg(what), code)
+    };
+    agent("own", 3, "--plan")?;
+    agent("own", 0, "--once")?;
+    ensure!(std::fs::read_to_string(path("motd").join("web1"))?.contains("one"), "it wrote something else");
+    world.file(&["put", "motd/all", "banner=two", "-m", "x"])?;
+    agent("person", 3, "--plan")?;
+    let no = agent("person", 1, "--once")?;
+    let times = |what: &str| no.matches(what).count();
+    ensure!(
+        times("shoal token create --agent motd") >= 1 && times("join the other instances: ") <= 1,
+        "{no}"
+    );
+    ensure!(times("not looked at yet") == 0 && times("still waiting") == 0, "{no}");
+    // What it may not read is named, with what would do.
+    world.file(&["acl", "set", "vault/", "*=none", "-m", "x"])?;
+    let no = agent("own", 1, "--plan")?;
+    ensure!(no.contains("access/rules/vault") && no.contains("shoal acl set vault"), "{no}");
+    Ok(())
+}
+
 /// The socket knows local users by the kernel's word: the server's own administers, another is the user of that name.
 #[test]
 #[allow(clippy::print_stdout, reason = "what cannot run says so")]

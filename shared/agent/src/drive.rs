@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use shoal_core::LeftOut;
 use shoal_engine::{
-    Act, Agent, Answer, Applied, Batch, Claimed, Engine, Moment, Outcome, Snapshot, Target, Unit,
+    Act, Agent, Answer, Applied, Batch, Claimed, Engine, Moment, Outcome, Snapshot, Target, Trouble, Unit,
 };
 use shoal_store::Head;
 use tokio::sync::mpsc;
@@ -14,7 +14,8 @@ use tokio::time::Instant;
 
 use crate::clock::until;
 use crate::effects::{Hands, name_of};
-use crate::feed::{self, News};
+use crate::faults::Faults;
+use crate::feed::{self, Down, News};
 use crate::metrics::Board;
 
 /// How many answers may wait to be taken in.
@@ -50,6 +51,7 @@ pub(crate) struct Driver<A: Agent, T> {
     taken: Vec<Unit>,
     /// How many answers said more than that there is none.
     heard: u64,
+    faults: Faults,
 }
 
 /// What was begun and not answered yet.
@@ -88,6 +90,7 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
             sent: BTreeMap::new(),
             taken: Vec::new(),
             heard: 0,
+            faults: Faults::default(),
         }
     }
 
@@ -195,7 +198,7 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
         match &answer {
             // One that it held before has no head with it.
             Answer::Claim(Claimed::Held { head: Some(_), .. }) => self.taken.extend(claims),
-            Answer::Fault(fault) => tracing::warn!("{fault}"),
+            Answer::Fault(fault) => self.faults.say(&fault.to_string(), Instant::now()),
             Answer::Fenced => tracing::warn!("the claim was lost"),
             Answer::Applied(applied) => {
                 if let Some((unit, batch)) = sent {
@@ -209,10 +212,15 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
         self.engine.answer(id, answer, now);
     }
 
+    /// Whether the database does not let this agent work.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.hands.is_refused()
+    }
+
     /// What it waits for right now, the longest first.
     pub(crate) fn waits_for(&self) -> String {
         if self.under_way.is_empty() {
-            return format!("commits newer than revision {}", self.engine.seen().0);
+            return self.tried_again();
         }
         let mut all: Vec<_> = self.under_way.values().collect();
         all.sort_by_key(|one| one.since);
@@ -220,6 +228,22 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
         let told: Vec<_> = all.iter().take(TOLD).map(seconds).collect();
         let more = all.len().saturating_sub(TOLD);
         told.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }
+    }
+
+    /// What it waits for while nothing is under way.
+    fn tried_again(&self) -> String {
+        let troubles = self.engine.troubles();
+        // Who is left out stays so until somebody writes otherwise.
+        let mut open = troubles.iter().filter(|(_, _, why)| !why.starts_with("left out "));
+        let Some((unit, item, why)) = open.next() else {
+            return format!("commits newer than revision {}", self.engine.seen().0);
+        };
+        let of = if item.is_empty() || unit == item { unit.clone() } else { format!("{unit}, {item}") };
+        let more = open.count();
+        let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+        let fault = self.faults.last().map(|fault| format!("; the last fault: {fault}"));
+        let fault = fault.filter(|_| *why == Trouble::Dirty.to_string()).unwrap_or_default();
+        format!("the next attempt at {of}: {why}{fault}{more}")
     }
 
     /// How many answers there were that said more than that there is none.
@@ -240,8 +264,10 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
             News::All(snapshot) => self.engine.load(*snapshot),
             News::Commit(entry) => self.engine.apply(entry.info.revision, &entry.changes),
             News::Upto(revision) => self.engine.upto(revision),
-            News::Down(why) => {
-                tracing::warn!("the database is out of reach, trying again: {why}");
+            News::Down(Down { why, refused }) => {
+                let what =
+                    if refused { "the database refuses this agent" } else { "the database is out of reach" };
+                tracing::warn!("{what}, trying again: {why}");
                 self.board.set_down(Some(why));
             }
         }

@@ -1,7 +1,7 @@
 //! Carries out what the engine asks for, on the store and on the target.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -37,6 +37,8 @@ pub(crate) struct Hands<T> {
     slots: Semaphore,
     /// When it was last said that somebody else has a unit; 0: never.
     told: AtomicI64,
+    /// Whether the last claim that was asked for was refused.
+    refused: AtomicBool,
 }
 
 impl<T> Hands<T> {
@@ -61,7 +63,17 @@ impl<T> Hands<T> {
             presence: Mutex::default(),
             slots,
             told: AtomicI64::new(0),
+            refused: AtomicBool::new(false),
         }
+    }
+
+    /// Whether the database does not let it work: a claim was refused, which does not pass by itself.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    fn asked(&self, answer: &Result<ClaimAnswer, StoreError>) {
+        self.refused.store(matches!(answer, Err(StoreError::Denied { .. })), Ordering::Relaxed);
     }
 
     /// Carries out one effect. Never fails: a failure is an answer, too.
@@ -173,7 +185,9 @@ impl<T> Hands<T> {
         let name = format!("instances/{}", self.namespace);
         let want =
             ClaimRequest { name: name.clone(), of: INSTANCES, holder: self.holder.clone(), ttl: Some(ttl) };
-        match self.store.claim(&want).await {
+        let answer = self.store.claim(&want).await;
+        self.asked(&answer);
+        match answer {
             Ok(ClaimAnswer::Granted(claim)) => *self.presence() = Some(claim),
             Ok(ClaimAnswer::Taken { .. }) => {
                 let many = format!("there are {INSTANCES} of {} already", self.namespace);
@@ -216,7 +230,9 @@ impl<T> Hands<T> {
         let name = format!("unit/{}/{unit}", self.namespace);
         let want = ClaimRequest { name, of: 1, holder: self.holder.clone(), ttl: Some(ttl) };
         let asked = self.clock.now();
-        match self.store.claim(&want).await {
+        let answer = self.store.claim(&want).await;
+        self.asked(&answer);
+        match answer {
             Ok(ClaimAnswer::Granted(claim)) => {
                 let number = claim.number;
                 let lasts = claim.ttl.unwrap_or(ttl);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use shoal_core::{LogEntry, Range, Revision, Row};
 use shoal_engine::{Reading, Snapshot};
-use shoal_store::{Feed, Filter, Head, Query, Result, Store};
+use shoal_store::{Feed, Filter, Head, Query, Result, Store, StoreError};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -18,8 +18,21 @@ pub(crate) enum News {
     Commit(Arc<LogEntry>),
     /// Everything up to here has been told.
     Upto(Revision),
-    /// The store does not answer; it is tried again.
-    Down(String),
+    /// The store does not answer, or refuses to; it is tried again.
+    Down(Down),
+}
+
+/// Why nothing is heard of the store.
+pub(crate) struct Down {
+    pub(crate) why: String,
+    /// Whether it answered, and does not let this agent read.
+    pub(crate) refused: bool,
+}
+
+impl From<StoreError> for Down {
+    fn from(error: StoreError) -> Self {
+        Self { why: error.to_string(), refused: matches!(error, StoreError::Denied { .. }) }
+    }
 }
 
 /// The longest pause between two attempts to reach the store.
@@ -66,7 +79,7 @@ pub(crate) async fn follow(store: Arc<dyn Store>, mut from: Head, news: mpsc::Se
 
 /// Tells what one watch says, until it ends: why it did, or nothing if the position was lost and all was read anew. `None`:
 /// nobody listens any more.
-async fn listen(store: &dyn Store, from: &mut Head, news: &mpsc::Sender<News>) -> Option<Option<String>> {
+async fn listen(store: &dyn Store, from: &mut Head, news: &mpsc::Sender<News>) -> Option<Option<Down>> {
     let mut watch = store.watch(Filter::of(vec![Range::All]), *from);
     while let Some(message) = watch.next().await {
         let told = match message {
@@ -85,13 +98,13 @@ async fn listen(store: &dyn Store, from: &mut Head, news: &mpsc::Sender<News>) -
                     let all = News::All(Box::new(snapshot));
                     return news.send(all).await.ok().map(|()| None);
                 }
-                Err(error) => return Some(Some(error.to_string())),
+                Err(error) => return Some(Some(error.into())),
             },
-            Err(error) => return Some(Some(error.to_string())),
+            Err(error) => return Some(Some(error.into())),
         };
         news.send(told).await.ok()?;
     }
-    Some(Some("the watch ended without saying why".to_owned()))
+    Some(Some(Down { why: "the watch ended without saying why".to_owned(), refused: false }))
 }
 
 /// Twice as long after each failure, at most [`MOST`], and up to half of it less by chance.

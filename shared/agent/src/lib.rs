@@ -20,6 +20,7 @@ mod daemon;
 mod drive;
 mod effects;
 mod exit;
+mod faults;
 mod feed;
 pub mod files;
 mod http;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_core::{Epoch, HostName, Key, TagName, View};
-use shoal_engine::{Agent, Engine, Fault, Options, Snapshot, Target, Verdict};
+use shoal_engine::{Agent, Engine, Fault, Options, Snapshot, Target, Trouble, Verdict};
 use shoal_store::{Head, Store, StoreError};
 use tokio::time::Instant;
 
@@ -73,6 +73,8 @@ async fn settle<A: Agent, T: Target<A>>(driver: &mut Driver<A, T>, limit: &Limit
         let done = match verdict {
             Verdict::Converged | Verdict::Held => true,
             Verdict::Failed | Verdict::Waiting if !limit.waits => true,
+            // It was said why, and it does not pass by itself.
+            _ if driver.is_refused() => return Verdict::Failed,
             _ => limit.end <= now,
         };
         if done {
@@ -126,7 +128,11 @@ impl<A: Agent> Setup<'_, A> {
         driver.follow(head);
         let verdict = settle(&mut driver, limit).await;
         let late = (verdict == Verdict::Busy).then(|| limit.late(driver.waits_for()));
-        let troubles = driver.engine.troubles();
+        let mut troubles = driver.engine.troubles();
+        if driver.is_refused() {
+            // Nothing was looked at, which says no more than the refusal.
+            troubles.retain(|(_, _, why)| *why != Trouble::Dirty.to_string());
+        }
         // What did not come in all that time is not waited for much longer.
         daemon::drain(&mut driver, if late.is_some() { BRIEF } else { daemon::DRAIN }).await;
         for (unit, item, why) in troubles.iter().take(LOGGED) {

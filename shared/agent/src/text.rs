@@ -53,7 +53,7 @@ fn line(out: &mut String, step: &PlannedStep) {
         let _ = write!(out, ", {host}");
     }
     if !step.fields.is_empty() {
-        let _ = write!(out, ", {}", step.fields.join(", "));
+        let _ = write!(out, ", changes {}", step.fields.join(", "));
     }
     out.push(')');
     if step.takes_total > 0 {

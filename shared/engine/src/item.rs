@@ -182,7 +182,7 @@ pub enum Trouble {
 impl std::fmt::Display for Trouble {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Dirty => f.write_str("to be decided"),
+            Self::Dirty => f.write_str("not looked at yet"),
             Self::Changing => f.write_str("changing"),
             Self::Waiting(why) => write!(f, "waiting: {why}"),
             Self::Failed(why) => write!(f, "failed: {why}"),

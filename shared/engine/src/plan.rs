@@ -200,7 +200,9 @@ impl<A: Agent> Engine<A> {
         let mut fields = Vec::new();
         let before =
             if planned.because.is_strayed() { from.as_ref() } else { last.as_ref().or(from.as_ref()) };
-        if let (Some(before), Some(to)) = (before, &to) {
+        if let (Some(before), Some(to)) = (before, &to)
+            && alike(before, to)
+        {
             differing(before, to, String::new(), &mut fields);
         }
         Some(PlannedStep {
@@ -237,6 +239,16 @@ impl<A: Agent> Engine<A> {
         };
         let only = || item.sources.first().filter(|_| item.sources.len() == 1);
         item.sources.iter().find(newest).or_else(only).and_then(|id| id.1.clone())
+    }
+}
+
+/// Whether names of fields that differ mean something: what is there may be told in another form than what is wanted.
+fn alike(before: &Value, to: &Value) -> bool {
+    match (before.as_object(), to.as_object()) {
+        (Some(before), Some(to)) => {
+            before.is_empty() || to.is_empty() || before.keys().any(|key| to.contains_key(key))
+        }
+        _ => true,
     }
 }
 
@@ -293,5 +305,20 @@ fn differing(a: &Value, b: &Value, path: String, found: &mut Vec<String>) {
         }
         _ if path.is_empty() => {}
         _ => found.push(path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn fields_are_named_where_both_are_of_one_form() {
+        let (wrapped, wanted) = (json!({"item": {"host": {}}, "downtime": true}), json!({"host": {"a": 1}}));
+        assert!(!alike(&wrapped, &wanted));
+        assert!(alike(&json!({"host": {"a": 2}}), &wanted) && alike(&json!({}), &wanted));
+        assert!(alike(&json!("a"), &json!("b")));
     }
 }
