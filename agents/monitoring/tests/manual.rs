@@ -76,6 +76,8 @@ async fn the_examples_for_icinga_run() {
     let own = std::fs::read_to_string(icinga.path("icinga2.conf")).unwrap();
     let own =
         own.split("if (!globals.contains").next().unwrap().lines().filter(|line| !line.starts_with(user));
+    // Whom it tells, the example says itself.
+    let own = own.filter(|line| !line.starts_with("object User"));
     let own: String = own.map(|line| format!("{line}\n")).collect();
     std::fs::write(icinga.path("icinga2.conf"), own + &block("icinga2.conf").replace(place, &folder))
         .unwrap();
@@ -125,6 +127,15 @@ async fn the_examples_and_configurations_run() {
     let scratch = Scratch::new(&toml);
     // What every Nagios has.
     let library = std::fs::read_to_string(nagios.path("library.cfg")).unwrap();
+    // It tells somebody else than the example.
+    let library = [
+        ("contact_name ann", "contact_name root"),
+        ("members ann", "members root"),
+        ("_name ops", "_name admins"),
+        ("contact_groups ops", "contact_groups admins"),
+    ]
+    .iter()
+    .fold(library, |text, (theirs, other)| text.replace(theirs, other));
     let ways = ["host", "service"].map(|of| {
         format!("define command {{\n command_name notify-{of}-by-email\n command_line /bin/true\n}}\n")
     });
@@ -137,7 +148,7 @@ async fn the_examples_and_configurations_run() {
     assert!(code == 0 && !said.contains("left out"), "{code} {said}");
     let told: Vec<_> =
         nagios.all("contact").into_iter().map(|contact| contact["contact_name"].clone()).collect();
-    assert_eq!(told, ["ann", "bea"]);
+    assert_eq!(told, ["ann", "bea", "root"]);
     let mut promised = 0;
     for (kind, text) in blocks() {
         let Some(host) = kind.strip_prefix("nagios ") else { continue };

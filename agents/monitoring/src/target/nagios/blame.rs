@@ -17,10 +17,22 @@ pub(super) fn blame(complaint: &str, candidate: &Path) -> BTreeMap<Blame, String
     for line in errors {
         if let Some(blame) = unknown(line).or_else(|| place(line, candidate)).or_else(|| named(line)) {
             let said = line.trim_start_matches("Error: ").trim_start_matches("Warning: ");
-            blames.entry(blame).or_insert_with(|| said.to_owned());
+            blames.entry(blame).or_insert_with(|| without_place(said, candidate));
         }
     }
     blames
+}
+
+/// A complaint without a place in the candidate: that is gone when somebody reads it, and what is unknown there is so for other hosts, too.
+fn without_place(said: &str, candidate: &Path) -> String {
+    let start = format!("(config file '{}", candidate.display());
+    match said.split_once(&start) {
+        Some((before, rest)) => {
+            let after = rest.split_once(')').map_or("", |(_, after)| after);
+            format!("{}{after}", before.trim_end())
+        }
+        None => said.to_owned(),
+    }
 }
 
 /// The text between the first quotes after `start`.
