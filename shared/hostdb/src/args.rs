@@ -214,6 +214,9 @@ async fn serve(url: &str, access: &Access, args: &ServeArgs) -> anyhow::Result<(
     raise_open_files();
     let tls = args.tls()?;
     let store = open_store(url, access).await?;
+    if let Some(why) = crate::open::readable_by_all(url) {
+        tracing::warn!("{why}");
+    }
     let mut listeners = Vec::new();
     for address in &args.listen {
         listeners.push(Listener::with(address, tls.as_ref()).await?);

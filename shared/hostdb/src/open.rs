@@ -79,6 +79,21 @@ async fn open_sqlite(url: &str, path: PathBuf) -> Result<Arc<dyn Store>, OpenErr
     }
 }
 
+/// What to say of a database's file that everybody on the machine may read or write.
+pub(crate) fn readable_by_all(url: &str) -> Option<String> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = url.strip_prefix("sqlite:")?;
+    let all = |rest: &&str| {
+        std::fs::metadata(format!("{path}{rest}")).is_ok_and(|found| found.permissions().mode() & 0o007 != 0)
+    };
+    let open: Vec<String> =
+        ["", "-wal", "-shm"].into_iter().filter(all).map(|rest| format!("{path}{rest}")).collect();
+    (!open.is_empty()).then(|| {
+        let files = open.join(" ");
+        format!("every user of this machine may read the hashes of passwords and all else in the database: chmod o= {files}")
+    })
+}
+
 #[cfg(feature = "etcd")]
 async fn open_etcd(url: &str, make: bool) -> Result<Arc<dyn Store>, OpenError> {
     use shoal_store_etcd::{EtcdStore, Missing};
@@ -97,6 +112,20 @@ async fn open_etcd(url: &str, _make: bool) -> Result<Arc<dyn Store>, OpenError> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_everybody_reads_is_told() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("shoal.db");
+        std::fs::write(&path, "").unwrap();
+        let said = |mode| {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            readable_by_all(&format!("sqlite:{}", path.display()))
+        };
+        assert_eq!((said(0o640), said(0o660)), (None, None));
+        assert!(said(0o644).unwrap().ends_with(&format!("chmod o= {}", path.display())));
+    }
 
     #[tokio::test]
     async fn urls_say_what_they_are() {

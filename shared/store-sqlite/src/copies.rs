@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -275,7 +275,9 @@ impl New {
         let new = beside(place, &format!("{NEW}{}", std::process::id()));
         // Of one that had the same number, in another container perhaps.
         let _ = fs::remove_file(&new);
-        let file = File::create_new(&new).map_err(failed(&new, "making it"))?;
+        let mut empty = File::options();
+        empty.write(true).create_new(true).mode(crate::open::MODE);
+        let file = empty.open(&new).map_err(failed(&new, "making it"))?;
         flock(&file, FlockOperation::NonBlockingLockExclusive)
             .map_err(|error| failed(&new, "locking it")(error.into()))?;
         Ok(Self { place: new, _file: file })

@@ -93,12 +93,28 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<(PathBuf, Connectio
     if options.existing && matches!(place.try_exists(), Ok(false)) {
         return Err(StoreError::Invalid(format!("there is no database at {}", place.display())));
     }
+    if !options.existing && options.vfs.is_none() {
+        make(&place);
+    }
     let failed = |stop: Stop| stop.at(&place, "opening the database");
     let mut connection = connect(&place, options, WRITER_CACHE, true).map_err(|e| failed(e.into()))?;
     identify(&mut connection, &place).map_err(failed)?;
     check(&connection, &place).map_err(failed)?;
     let head = read::head(&connection).map_err(|e| failed(e.into()))?;
     Ok((place, connection, head))
+}
+
+/// What nobody else is let do with a file that is made here: hashes of passwords stand in it. The log and the shared memory have the
+/// rights of the file, as SQLite makes them.
+pub(crate) const MODE: u32 = 0o640;
+
+/// Makes the file where there is none, by its name alone: see [`look`]. Where that cannot be done SQLite makes it, or says why not.
+fn make(place: &Path) {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    match mknodat(CWD, place, FileType::RegularFile, Mode::from_raw_mode(MODE), 0) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        Err(error) => tracing::debug!(place = %place.display(), %error, "the file is left to SQLite to make"),
+    }
 }
 
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {

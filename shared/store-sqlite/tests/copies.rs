@@ -172,3 +172,28 @@ async fn only_a_sound_database_of_ours_is_restored_and_what_stands_stays() {
     drop(connection);
     invalid(restore(&copy, &other, true), "another program");
 }
+
+/// Hashes of passwords stand in it, and in its log.
+#[tokio::test]
+async fn no_other_user_reads_a_new_file() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("shoal.db");
+    let store = SqliteStore::open(&path).await.unwrap();
+    write(&store, 1).await;
+    let (copy, other) = (dir.path().join("backup.db"), dir.path().join("restored.db"));
+    backup(&path, &copy).unwrap();
+    restore(&copy, &other, false).unwrap();
+    let restored = SqliteStore::open(&other).await.unwrap();
+    write(&restored, 2).await;
+    assert!(names(dir.path()).iter().any(|name| name.ends_with("-wal")));
+    for name in names(dir.path()) {
+        let mode = std::fs::metadata(dir.path().join(&name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode & !0o640, 0, "{name} has the mode {mode:o}");
+    }
+    // One that is there keeps what somebody gave it.
+    drop((store, restored));
+    std::fs::set_permissions(&other, std::fs::Permissions::from_mode(0o664)).unwrap();
+    drop(SqliteStore::open(&other).await.unwrap());
+    assert_eq!(std::fs::metadata(&other).unwrap().permissions().mode() & 0o777, 0o664);
+}
