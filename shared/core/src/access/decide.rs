@@ -323,7 +323,7 @@ impl Index {
         let target = Target::namespace(ACCESS);
         if !self.is_admin(who) {
             let rule = format!("built-in: {ACCESS}/ is for administrators alone");
-            let hint = format!("ask somebody of the group {ADMINS} (`shoal group list` shows it)");
+            let hint = format!("ask somebody of the group {ADMINS}");
             return Err(self.denied(who, Verb::Read, target, rule, hint));
         }
         match narrowed(&who.scope, ACCESS, true, Right::Rw) {
@@ -370,7 +370,7 @@ impl Index {
     }
 
     /// All of a namespace, or of one key in it.
-    fn all_of(&self, who: &Principal, namespace: &str, key: Option<&str>) -> Result<(), Denied> {
+    pub(super) fn all_of(&self, who: &Principal, namespace: &str, key: Option<&str>) -> Result<(), Denied> {
         let keys = self.areas.get(namespace).into_iter().flat_map(|area| area.keys.keys());
         let keys = keys.map(String::as_str).filter(|_| key.is_none());
         for key in std::iter::once(key).chain(keys.map(Some)) {

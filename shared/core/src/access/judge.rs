@@ -1,6 +1,6 @@
 //! A whole commit: every row that it would write, those that follow from others included.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::decide::{By, OWN};
 use super::rows::{Manifest, Review, ReviewState, Right, Scope};
@@ -8,7 +8,8 @@ use super::sessions::session;
 use super::{Denied, Facet, Index, Principal, Sort, Target, Verb};
 use crate::key::Access;
 use crate::{
-    ACCESS, Change, Document, FACTS, HOSTS, HostRecord, Key, Kind, Namespace, Pre, Revision, SCHEMAS, View,
+    ACCESS, Change, Document, FACTS, HOSTS, HostRecord, Key, Kind, Namespace, Pre, Revision, SCHEMAS,
+    TagName, View,
 };
 
 /// What a commit has to carry, because of who makes it.
@@ -27,6 +28,7 @@ impl Index {
     /// * An agent may write its own facts and schema, and beyond that what its manifest declares (`writes` in its schema's
     ///   row), as far as its token goes. It cannot declare more by itself.
     /// * Rows below `access/` are for administrators, but reviews: anybody proposes what they could write.
+    /// * Who writes a member of a tag must be able to read what it names ([`Index::may_name`]).
     /// * What is protected is written by approving a review: by a person who did not propose it, and may write it.
     ///
     /// # Errors
@@ -45,7 +47,7 @@ impl Index {
         if who.sort == Sort::Local && !self.protects {
             return Ok(review.unwrap_or_default());
         }
-        let rows = Rows { gone: gone(changes), own: manifest(who, view), view };
+        let rows = Rows { gone: gone(changes), tags: renamed(changes), own: manifest(who, view), view };
         for change in changes {
             self.change(who, &rows, change, review.is_some())?;
         }
@@ -78,8 +80,10 @@ impl Index {
             })?,
             _ => drop(self.may(who, Verb::Write, target)?),
         }
-        if matches!(change.key.kind(), Kind::Host(_) | Kind::Tag(_) | Kind::Member(..)) {
+        if matches!(change.key.kind(), Kind::Host(_) | Kind::Tag(_) | Kind::Member(..)) || held(&change.key) {
             self.renamed(who, change, target)?;
+            self.names(who, rows.view, change, &rows.tags)?;
+            self.nests_protected(who, change)?;
             if let Some(rule) = self.protected(target).filter(|_| !reviewed) {
                 let hint =
                     "propose it with `shoal review propose`, and let somebody else approve it".to_owned();
@@ -144,10 +148,10 @@ impl Index {
                             ));
                         }
                         if !matches!(who.sort, Sort::Person | Sort::Local) || was.proposer == who.name {
-                            let rule = format!(
-                                "built-in: it is {}'s own proposal, or this is no person",
-                                was.proposer
-                            );
+                            let rule = match was.proposer == who.name {
+                                true => format!("built-in: it is {}'s own proposal", was.proposer),
+                                false => format!("built-in: a person approves, and {} is none", who.name),
+                            };
                             return Err(refuse("approve", &rule, "let another person approve it"));
                         }
                         // All of it, also what stands already and of which the commit has no row.
@@ -196,7 +200,7 @@ impl Index {
 
     /// Whether somebody may write all of it, if it is reviewed.
     fn proposes(&self, who: &Principal, view: &View, changes: &[Change]) -> Result<(), Denied> {
-        let rows = Rows { gone: gone(changes), own: manifest(who, view), view };
+        let rows = Rows { gone: gone(changes), tags: renamed(changes), own: manifest(who, view), view };
         for change in changes {
             if let Kind::Access(Access::Review(_)) = change.key.kind() {
                 let rule = "built-in: a proposal is of hosts, tags and other rows".to_owned();
@@ -269,6 +273,8 @@ const MOVED: usize = 5;
 struct Rows<'a> {
     /// Hosts and tags that go or are renamed, by name.
     gone: BTreeSet<String>,
+    /// What tags that are renamed were called, by their new names.
+    tags: BTreeMap<TagName, TagName>,
     /// What the agent's manifest declares, as far as its token goes.
     own: Manifest,
     view: &'a View,
@@ -368,6 +374,18 @@ fn manifest(who: &Principal, view: &View) -> Manifest {
     let whole = declared(view.schema(namespace).map(|row| &row.document)).unwrap_or_default();
     let Scope { writes, .. } = &who.scope;
     writes.as_ref().map_or_else(|| whole.clone(), |narrow| whole.and(narrow))
+}
+
+/// Whether it is the pause of a host or a tag. To stop an agent is nobody made to wait.
+fn held(key: &Key) -> bool {
+    matches!(key.kind(), Kind::Pause(_)) && !key.as_str().starts_with("pauses/agent/")
+}
+
+/// What tags that are renamed were called, by their new names.
+fn renamed(changes: &[Change]) -> BTreeMap<TagName, TagName> {
+    let tag = |key: &Key| if let Kind::Tag(tag) = key.kind() { Some(tag) } else { None };
+    let moves = changes.iter().filter(|change| change.value.is_some());
+    moves.filter_map(|change| Some((tag(&change.key)?, tag(change.moved.as_ref()?)?))).collect()
 }
 
 /// The names of what goes, or is renamed.

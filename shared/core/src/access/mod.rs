@@ -28,6 +28,7 @@ mod decide;
 mod denied;
 mod index;
 mod judge;
+mod names;
 mod rows;
 mod sessions;
 

@@ -1,7 +1,7 @@
 //! Writes: what is asked before anything is worked out, and of what came of it.
 
 use shoal_core::access::{Denied, Facet, Review, ReviewState, Sort, Target, Verb};
-use shoal_core::{Commit, Document, Edit, Key, Kind, Pre, Proposal, Range, TagName, View};
+use shoal_core::{Commit, Document, Edit, Key, Kind, Member, Pre, Proposal, Range, TagName, View};
 use shoal_store::MAX_NAME;
 
 use super::Caller;
@@ -14,11 +14,15 @@ impl Caller {
     ///
     /// # Errors
     /// The no.
-    pub(crate) fn may_propose(&self, edits: &[Edit]) -> Result<(), Denied> {
+    pub(crate) fn may_propose(&self, view: &View, edits: &[Edit]) -> Result<(), Denied> {
         if !self.asked {
             return Ok(());
         }
-        edits.iter().try_for_each(|edit| self.may_edit(edit))
+        for edit in edits {
+            self.may_edit(edit)?;
+            self.may_name(view, edit)?;
+        }
+        Ok(())
     }
 
     /// The proposal as it may be asked: what it rests on is theirs to read, or the answer would tell them of it; and one that does nothing
@@ -90,6 +94,38 @@ impl Caller {
                 }
             }
             Edit::Row { key, .. } => self.may_write(key),
+        }
+    }
+
+    /// Whether what the members name that an edit would add is theirs to read: that there is no such host, the answer would say otherwise.
+    fn may_name(&self, view: &View, edit: &Edit) -> Result<(), Denied> {
+        // Agents are told by the rows themselves that no member is theirs to write.
+        if matches!(self.who.sort, Sort::Agent(_)) {
+            return Ok(());
+        }
+        let stands = |tag: &TagName, member: &Member| view.revision_of(&Key::member(tag, member)).is_some();
+        let one = |tag: &TagName, member: &Member| match stands(tag, member) {
+            true => Ok(()),
+            false => self.index.may_name(&self.who, tag, member),
+        };
+        let all = |tag: &TagName, members: &[Member]| members.iter().try_for_each(|member| one(tag, member));
+        match edit {
+            Edit::PutTag { tag, members: Some(members), .. }
+            | Edit::AddMembers { tag, members }
+            | Edit::SetMembers { tag, members, .. } => all(tag, members),
+            Edit::Patch { key, patch, .. } => match (key.kind(), patch.get("members")) {
+                (Kind::Tag(tag), Some(members)) => {
+                    let texts = members.as_array().into_iter().flatten().filter_map(|member| member.as_str());
+                    // What is no member is refused for that.
+                    all(&tag, &texts.filter_map(|text| text.parse().ok()).collect::<Vec<Member>>())
+                }
+                _ => Ok(()),
+            },
+            Edit::Write { key, .. } | Edit::Row { key, value: Some(_), moved: None } => match key.kind() {
+                Kind::Member(tag, member) => one(&tag, &member),
+                _ => Ok(()),
+            },
+            _ => Ok(()),
         }
     }
 

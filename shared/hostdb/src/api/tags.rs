@@ -219,6 +219,16 @@ async fn expanded(ask: &Ask, name: &TagName) -> Answer {
     }
     caller.reads_nested(&view, name, &[Facet::Members])?;
     let hosts = app.db.members(&view, name, limit);
+    // Whom a rule selects says what is in them; who is named stands in a list that they may read.
+    let shown = |host: &&HostName| {
+        caller.sees_host(host.as_str()) || view.via(name, host.as_str()).is_some_and(|via| via.rule.is_none())
+    };
+    let all = hosts.len();
+    let hosts: std::sync::Arc<[HostName]> = match caller.restricted() {
+        true => hosts.iter().filter(shown).cloned().collect(),
+        false => hosts,
+    };
+    let hidden = all - hosts.len();
     let from = after.map_or(0, |after| hosts.partition_point(|host| *host <= after));
     let to = hosts.len().min(from.saturating_add(limit));
     let item = |host: &HostName| {
@@ -231,7 +241,7 @@ async fn expanded(ask: &Ask, name: &TagName) -> Answer {
     };
     let items: Vec<Expanded> = hosts[from..to].iter().map(item).collect();
     let next = if to < hosts.len() { items.last().map(|e| e.host.to_string()) } else { None };
-    shape.ok(&List { revision: view.revision(), items, next, hidden: 0 })
+    shape.ok(&List { revision: view.revision(), items, next, hidden })
 }
 
 /// `GET /api/v2/tags/{ns}/{key}/members/{member}`

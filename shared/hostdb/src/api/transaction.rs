@@ -169,7 +169,7 @@ async fn propose(ask: &Ask, proposal: Proposal) -> Answer {
     let Ask { app, shape, params, .. } = ask;
     if params.flag("plan")? {
         let revision = app.db.fresh_view().await?.revision();
-        ask.caller.may_propose(&proposal.edits)?;
+        ask.caller.may_propose(&app.db.view(), &proposal.edits)?;
         let proposal = ask.caller.may_rest(proposal)?;
         let mut prepared = app.db.preview(&proposal).await?;
         if !prepared.commit.changes.is_empty() {

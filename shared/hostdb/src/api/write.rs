@@ -112,7 +112,8 @@ impl App {
         caller: &Caller,
         proposal: Proposal,
     ) -> Result<Outcome, TransactError> {
-        let asked = caller.may_propose(&proposal.edits).and_then(|()| caller.may_rest(proposal));
+        let asked =
+            caller.may_propose(&self.db.view(), &proposal.edits).and_then(|()| caller.may_rest(proposal));
         let mut proposal = caller.signed(asked.map_err(|denied| TransactError::Denied(Box::new(denied)))?);
         let said = proposal.idempotency.clone();
         proposal.idempotency = said.as_deref().map(|key| caller.own_key(key));

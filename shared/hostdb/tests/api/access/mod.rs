@@ -1,5 +1,6 @@
 //! Who may do what, over HTTP: people, rules and tokens, and a server that asks.
 
+mod around;
 mod certificates;
 mod guesses;
 mod reads;
