@@ -18,7 +18,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 
-use crate::access::admit;
+use crate::access::{admit, origin_of};
 use crate::app::App;
 use crate::peer::{Door, Peer};
 use crate::problem::{PROBLEM_JSON, Problem, Refused};
@@ -65,10 +65,12 @@ pub(crate) async fn around(State(app): State<Arc<App>>, request: Request, next: 
 /// log and counted.
 async fn asked(app: &App, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
-    let (caller, answer) = match admit(app, &parts).await {
+    let (method, route) = (parts.method.clone(), parts.extensions.get::<MatchedPath>().cloned());
+    let (origin, answer) = match admit(app, &parts).await {
         Ok(caller) => {
             parts.extensions.insert(caller.clone());
-            (Some(caller), next.run(Request::from_parts(parts, body)).await)
+            let answer = next.run(Request::from_parts(parts, body)).await;
+            (caller.origin.clone(), answer)
         }
         Err(problem) => {
             let mut refusal = problem.into_response();
@@ -76,13 +78,16 @@ async fn asked(app: &App, request: Request, next: Next) -> Response {
             if parts.extensions.get::<Peer>().is_some_and(|peer| peer.certificate.is_some()) {
                 refusal.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            (None, refusal)
+            (Some(origin_of(&parts)), refusal)
         }
     };
-    if let Some(Refused { kind, detail }) = answer.extensions().get::<Refused>() {
+    if let Some(Refused { kind, detail, login }) = answer.extensions().get::<Refused>() {
         app.metrics.denied.with_label_values(&[kind]).inc();
-        let origin = caller.as_ref().and_then(|caller| caller.origin.as_deref());
-        app.audit.line(|more| tracing::warn!(target: "audit", origin, more, "{detail}"));
+        app.audit.line(|more| {
+            // Not the path: sessions stand in some.
+            let (user, route) = (login.as_deref(), route.as_ref().map(MatchedPath::as_str));
+            tracing::warn!(target: "audit", origin, user, %method, route, more, "{detail}");
+        });
     }
     answer
 }

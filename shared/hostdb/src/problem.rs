@@ -29,6 +29,8 @@ pub(crate) struct Problem {
     detail: String,
     more: Box<Map<String, Value>>,
     retry_after: Option<u32>,
+    /// Who it says it is that is refused, where no principal is known: for the log alone.
+    claimed: Option<Box<str>>,
 }
 
 /// What handlers answer.
@@ -36,7 +38,7 @@ pub(crate) type Answer<T = Response> = Result<T, Problem>;
 
 impl Problem {
     pub(crate) fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: String) -> Self {
-        Self { status, kind, title, detail, more: Box::default(), retry_after: None }
+        Self { status, kind, title, detail, more: Box::default(), retry_after: None, claimed: None }
     }
 
     /// Adds a member that programs can read.
@@ -50,6 +52,13 @@ impl Problem {
     #[must_use]
     pub(crate) fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after = Some(seconds);
+        self
+    }
+
+    /// Says in the log as whom somebody was refused: a user of a login.
+    #[must_use]
+    pub(crate) fn of_login(mut self, user: &str) -> Self {
+        self.claimed = Some(user.into());
         self
     }
 
@@ -164,7 +173,8 @@ impl Problem {
     /// Whether it refuses somebody, for the log.
     pub(crate) fn refused(&self) -> Option<Refused> {
         let refuses = matches!(self.kind, "denied" | "unauthenticated");
-        refuses.then(|| Refused { kind: self.kind, detail: self.detail.clone() })
+        let kind = if self.claimed.is_some() { "password" } else { self.kind };
+        refuses.then(|| Refused { kind, detail: self.detail.clone(), login: self.claimed.clone() })
     }
 
     fn body(&self) -> Value {
@@ -213,6 +223,8 @@ impl IntoResponse for Problem {
 pub(crate) struct Refused {
     pub(crate) kind: &'static str,
     pub(crate) detail: String,
+    /// The user whom a login named.
+    pub(crate) login: Option<Box<str>>,
 }
 
 impl From<BadName> for Problem {

@@ -300,7 +300,7 @@ impl Read {
         let apart = |e: rustls::Error| BadFile::Apart {
             cert: files.cert.clone(),
             key: files.key.clone(),
-            why: e.to_string(),
+            why: tls::apart(&e),
         };
         let builder = ServerConfig::builder_with_provider(tls::provider())
             .with_safe_default_protocol_versions()

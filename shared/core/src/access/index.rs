@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::rows::{Group, Right, Rights, Rules, Scope, Token, TokenKind, User};
 use super::{ADMINS, ANONYMOUS, EVERYBODY, Principal, Sort};
 use crate::key::Access;
-use crate::{ACCESS, Document, Key, Kind, View};
+use crate::{ACCESS, Document, Key, Kind, Namespace, View};
 
 /// All that decides who may do what, as of one revision. A question costs a few look-ups, however many rows there are.
 #[derive(Clone, Debug, Default)]
@@ -159,10 +159,19 @@ impl Index {
     pub fn called(&self, name: &str) -> Known {
         match name.strip_prefix("agent ") {
             Some(namespace) => match namespace.parse() {
-                Ok(namespace) => Known::Principal(Principal::agent(&namespace)),
+                Ok(namespace) => self.agent(&namespace),
                 Err(_) => Known::Not("no agent is called so"),
             },
             None => self.local(name),
+        }
+    }
+
+    /// The agent of a namespace, whatever it shows, unless the row of its local user (`shoal-NAMESPACE`) is disabled.
+    #[must_use]
+    pub fn agent(&self, namespace: &Namespace) -> Known {
+        match self.users.get(&format!("shoal-{namespace}")) {
+            Some(User { disabled: true, .. }) => Known::Not("the agent is disabled"),
+            _ => Known::Principal(Principal::agent(namespace)),
         }
     }
 
@@ -186,7 +195,7 @@ impl Index {
         }
         match self.users.get(name) {
             Some(user) if user.disabled => Known::Not("the user is disabled"),
-            Some(User { agent: Some(namespace), .. }) => Known::Principal(Principal::agent(namespace)),
+            Some(User { agent: Some(namespace), .. }) => self.agent(namespace),
             Some(_) => Known::Principal(Principal::person(name)),
             None if agent_of(name).is_some() => Known::Not(
                 "only a local user is an agent by being called so; a certificate says it by the URI urn:shoal:agent:dns, or a row by \
@@ -263,7 +272,7 @@ pub(crate) fn check(key: &Key, row: &Document) -> Result<(), String> {
                 );
             }
             match token.owner.strip_prefix("agent ") {
-                Some(namespace) => namespace.parse::<crate::Namespace>().map(drop).map_err(|e| e.to_string()),
+                Some(namespace) => namespace.parse::<Namespace>().map(drop).map_err(|e| e.to_string()),
                 None => person(&token.owner),
             }
         }
@@ -275,7 +284,7 @@ fn subject(name: &str) -> Result<(), String> {
     match name {
         EVERYBODY | ANONYMOUS => Ok(()),
         _ => match name.strip_prefix("agent ") {
-            Some(namespace) => namespace.parse::<crate::Namespace>().map(drop).map_err(|e| e.to_string()),
+            Some(namespace) => namespace.parse::<Namespace>().map(drop).map_err(|e| e.to_string()),
             None => person(name.strip_prefix('@').unwrap_or(name)),
         },
     }

@@ -33,6 +33,8 @@ pub(crate) enum Credential<'a> {
         user: &'a str,
         /// And by what.
         password: &'a str,
+        /// From where: what is bounded by peer is bounded by this.
+        from: &'a str,
     },
 }
 
@@ -93,7 +95,7 @@ pub(crate) async fn ask(
     Err(match shown {
         Credential::Bearer(_) => unknown(
             "its token is not of the form shoal_ID_SECRET",
-            "look at it with `shoal token list`, or make another with `shoal token create`",
+            "ask an administrator for another (`shoal token create`; `shoal token list` shows them all)",
         ),
         Credential::Password { .. } => unknown(
             "no user has this name and this password",
@@ -129,7 +131,7 @@ mod tests {
             Box::pin(async move {
                 let name = match shown {
                     Credential::Bearer(token) => token.strip_prefix("dir."),
-                    Credential::Password { user, password } => {
+                    Credential::Password { user, password, .. } => {
                         Some(user).filter(|user| format!("{user}{user}") == password)
                     }
                 };

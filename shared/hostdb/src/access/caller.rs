@@ -45,7 +45,9 @@ pub(super) enum Shown {
     Name(String),
     /// A name that the system vouches for.
     Local(String),
-    /// Nothing, or what no row says anything of: being on this machine as the server's own user, being an agent by its certificate.
+    /// A certificate that is an agent's.
+    Agent(Namespace),
+    /// Nothing, or what no row says anything of: being on this machine as the server's own user.
     Place,
 }
 

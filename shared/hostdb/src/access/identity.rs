@@ -88,10 +88,10 @@ fn reads_v1(method: &Method, route: Option<&str>) -> bool {
 fn stranger(wanted: &str, peer: Option<&Peer>) -> Problem {
     let hint = match peer.and_then(|peer| peer.uid) {
         Some(uid) if is_nobody(uid) => format!(
-            "send `Authorization: Bearer TOKEN` (`shoal token create` makes one): the uid {uid} is also whom the kernel cannot name, so it is no \
+            "send `Authorization: Bearer TOKEN` (an administrator makes one: `shoal token create`): the uid {uid} is also whom the kernel cannot name, so it is no \
              local user here"
         ),
-        _ => "send `Authorization: Bearer TOKEN` (`shoal token create` makes one), or come by the server's Unix socket".to_owned(),
+        _ => "send `Authorization: Bearer TOKEN` (an administrator makes one: `shoal token create`), or come by the server's Unix socket".to_owned(),
     };
     shoal_core::access::Denied {
         who: shoal_core::access::ANONYMOUS.to_owned(),
@@ -143,9 +143,10 @@ async fn connected(app: &App, index: Arc<Index>, peer: Option<&Peer>) -> Answer<
     let origin = Some(peer.to_string());
     if let Some(certificate) = &peer.certificate {
         let vouched = match certificate.named.as_ref() {
-            Ok(Named::Agent(namespace)) => {
-                Vouched { who: Principal::agent(namespace), by: Shown::Place, until: None }
-            }
+            Ok(Named::Agent(namespace)) => match index.agent(namespace) {
+                Known::Principal(who) => Vouched { who, by: Shown::Agent(namespace.clone()), until: None },
+                Known::Not(why) => return Err(unknown(why, "ask an administrator")),
+            },
             Ok(Named::User(name)) => Vouched::named(&index, name, None)?,
             Err(why) => {
                 return Err(unknown(why, "docs/access.md says whom a certificate names; or show a token"));
@@ -192,6 +193,16 @@ fn bearer(headers: &HeaderMap) -> Answer<Option<&str>> {
     }
 }
 
+/// From where a request with this head comes, whoever sent it, for the record: with the id of the token that it shows, good or not.
+pub(crate) fn origin_of(head: &Parts) -> String {
+    let peer = head.extensions.get::<Peer>().map_or_else(|| "unknown".to_owned(), ToString::to_string);
+    let id = bearer(&head.headers).ok().flatten().and_then(token::id);
+    cut(match id {
+        Some(id) => format!("{peer}, token {id}"),
+        None => peer,
+    })
+}
+
 /// A text that fits the record.
 fn cut(mut text: String) -> String {
     let end = (0..=MAX_ORIGIN.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
@@ -226,9 +237,11 @@ impl Caller {
     /// The same; who did not say who they are reads as somebody who did, unless a rule names `anonymous`: what HostDB's own
     /// interface promises.
     pub(crate) fn reader(&self) -> Self {
-        if !self.asked || !self.who.is_anonymous() {
-            return self.clone();
-        }
+        if !self.asked || !self.who.is_anonymous() { self.clone() } else { self.anybody() }
+    }
+
+    /// Whoever comes to HostDB's interface without saying who they are.
+    pub(crate) fn anybody(&self) -> Self {
         self.with(Somebody { who: Principal::person(shoal_core::access::ANONYMOUS), ..(*self.of).clone() })
     }
 
@@ -256,9 +269,13 @@ impl Caller {
         let ended = |why: &str| unknown(why, "show another token");
         let who = match &self.shown {
             Shown::Place => self.who.clone(),
-            Shown::Name(name) | Shown::Local(name) => {
-                let known =
-                    if matches!(self.shown, Shown::Local(_)) { index.local(name) } else { index.named(name) };
+            Shown::Name(_) | Shown::Local(_) | Shown::Agent(_) => {
+                let known = match &self.shown {
+                    Shown::Local(name) => index.local(name),
+                    Shown::Name(name) => index.named(name),
+                    Shown::Agent(namespace) => index.agent(namespace),
+                    Shown::Place | Shown::Token(..) => Known::Principal(self.who.clone()),
+                };
                 match known {
                     Known::Principal(who) => who,
                     Known::Not(why) => return Err(ended(why)),

@@ -17,6 +17,7 @@ mod caller;
 mod identity;
 mod keeper;
 mod password;
+mod places;
 mod remembered;
 mod token;
 mod writes;
@@ -24,7 +25,7 @@ mod writes;
 pub(crate) use audit::Audit;
 pub(crate) use authenticator::Authenticator;
 pub(crate) use caller::Caller;
-pub(crate) use identity::{Names, admit};
+pub(crate) use identity::{Names, admit, origin_of};
 pub(crate) use keeper::Keeper;
 pub(crate) use remembered::Remembered;
 

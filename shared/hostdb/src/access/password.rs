@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 
 use super::authenticator::{self, Answer, Authenticator, Credential, Vouched};
 use super::caller::Shown;
+use super::places::{Places, peer_of};
 use super::unknown;
 use crate::app::App;
 use crate::credentials::{PASSWORD, new_token, verify};
@@ -22,8 +23,6 @@ use crate::problem::{Answer as Answered, Problem};
 
 /// How many passwords are checked at once: each takes 19 MiB and some 20 ms of a processor.
 const AT_ONCE: usize = 2;
-/// How many more wait for that.
-const WAITING: usize = 64;
 /// How long a session lasts.
 const LASTS: Duration = Duration::from_secs(12 * 3600);
 /// How many ended sessions are swept up at a time.
@@ -46,20 +45,20 @@ pub(crate) struct Session {
 /// Knows whoever says the password that a user's row has, few at a time.
 pub(crate) struct Passwords {
     turns: Semaphore,
-    queue: Semaphore,
+    places: Places,
 }
 
 impl Default for Passwords {
     fn default() -> Self {
-        Self { turns: Semaphore::new(AT_ONCE), queue: Semaphore::new(AT_ONCE + WAITING) }
+        Self { turns: Semaphore::new(AT_ONCE), places: Places::default() }
     }
 }
 
 impl Authenticator for Passwords {
     fn knows<'a>(&'a self, shown: Credential<'a>, index: &'a Arc<Index>) -> BoxFuture<'a, Answer> {
         Box::pin(async move {
-            let Credential::Password { user, password } = shown else { return Answer::Pass };
-            match self.compare(user, password, index).await {
+            let Credential::Password { user, password, from } = shown else { return Answer::Pass };
+            match self.compare(user, password, from, index).await {
                 // Not a no: another way may know them.
                 Ok(false) => Answer::Pass,
                 Ok(true) => match Vouched::named(index, user, None) {
@@ -74,12 +73,12 @@ impl Authenticator for Passwords {
 
 impl Passwords {
     /// Whether this is the user's password. Takes as long where there is no such user.
-    async fn compare(&self, user: &str, password: &str, index: &Index) -> Answered<bool> {
+    async fn compare(&self, user: &str, password: &str, from: &str, index: &Index) -> Answered<bool> {
         let row = index.user(user).filter(|user| !user.disabled).and_then(|user| user.password.clone());
         let known = row.is_some();
         let hash = row.unwrap_or_else(|| Secret(NOBODY.to_owned()));
         let busy = || Problem::busy("too many passwords are being checked: try again");
-        let _place = self.queue.try_acquire().map_err(|_| busy())?;
+        let _place = self.places.take(user, from).ok_or_else(busy)?;
         let _turn = self.turns.acquire().await.map_err(|_| busy())?;
         let said = password.to_owned();
         let right = tokio::task::spawn_blocking(move || verify(&hash, &said)).await.unwrap_or(false);
@@ -94,7 +93,8 @@ impl App {
     /// It is nobody's, or too many are being checked.
     async fn said(&self, user: &str, password: &str, origin: Option<&str>) -> Answered<String> {
         let index = self.keeper.index(&self.db);
-        let shown = Credential::Password { user, password };
+        let from = peer_of(origin);
+        let shown = Credential::Password { user, password, from: &from };
         let refused = match authenticator::ask(&self.authenticators, shown, &index).await {
             Ok(Vouched { by: Shown::Name(name), .. }) => {
                 tracing::info!(target: "audit", user = name, origin, "began a session");
@@ -104,13 +104,8 @@ impl App {
             Err(problem) => problem,
         };
         // Who is turned away because others are many said nothing wrong.
-        if refused.status() == http::StatusCode::UNAUTHORIZED {
-            self.metrics.denied.with_label_values(&["password"]).inc();
-            self.audit.line(|more| {
-                tracing::warn!(target: "audit", user, origin, more, "a password was refused");
-            });
-        }
-        Err(refused)
+        let wrong = refused.status() == http::StatusCode::UNAUTHORIZED;
+        Err(if wrong { refused.of_login(user) } else { refused })
     }
 
     /// Begins a session of a user who says their password. The session is committed before it is answered.

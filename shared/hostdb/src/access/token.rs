@@ -32,10 +32,19 @@ impl Authenticator for Tokens {
 }
 
 const PREFIX: &str = "shoal_";
+/// The longest id that is said in the log; those that are made here have 12 characters.
+const MAX_ID: usize = 32;
 
 /// The id and the secret of a token.
 fn parts(token: &str) -> Option<(&str, &str)> {
     token.strip_prefix(PREFIX)?.split_once('_')
+}
+
+/// The id that a text has if it is of the form of a token: a secret is longer.
+pub(super) fn id(token: &str) -> Option<&str> {
+    let (id, _) = parts(token)?;
+    let fine = (1..=MAX_ID).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric());
+    fine.then_some(id)
 }
 
 /// Whose token it is at `now`.
@@ -43,7 +52,7 @@ fn parts(token: &str) -> Option<(&str, &str)> {
 /// # Errors
 /// It is not good.
 pub(super) fn known(index: &Index, token: &str, now: Timestamp) -> Result<Vouched, Problem> {
-    let hint = "look at it with `shoal token list`, or make another with `shoal token create`";
+    let hint = "ask an administrator for another (`shoal token create`; `shoal token list` shows them all)";
     let bad = |why: &str| unknown(why, hint);
     let (id, secret) = parts(token).ok_or_else(|| bad("its token is not of the form shoal_ID_SECRET"))?;
     let Some(row) = index.token(id) else { return Err(bad("its token does not exist, or was revoked")) };
@@ -65,6 +74,8 @@ mod tests {
     #[test]
     fn a_token_has_two_parts() {
         assert_eq!(parts("shoal_0a_s_x"), Some(("0a", "s_x")));
+        assert_eq!((id("shoal_0a_b"), id("shoal_0a\n_b"), id("other_0a_b")), (Some("0a"), None, None));
+        assert_eq!(id(&format!("shoal_{}_x", "a".repeat(64))), None);
         assert_eq!((parts("shoal_0a"), parts("other_0a_b")), (None, None));
     }
 }

@@ -73,7 +73,7 @@ async fn read(State(app): State<Arc<App>>, Asker(caller): Asker, request: Reques
         let (path, given) = (path(&parts)?, Given::in_query(&parts));
         let reader = session::reader(&app, &caller, given.session());
         // With `*` in it, it is no resource, and what is asked for is more than one.
-        session::may_read(&reader, &Resource::parse(&path).unwrap_or(Resource::Root), &given)?;
+        session::may_read(&app, &reader, &Resource::parse(&path).unwrap_or(Resource::Root), &given)?;
         let place = place(&app, &given)?;
         let text = get::text(&app, &reader, &path, &given).await?;
         // Of many keys the first is not more than the others.
@@ -204,7 +204,7 @@ async fn whose(State(app): State<Arc<App>>, Asker(caller): Asker, request: Reque
     answer().unwrap_or_else(Fault::into_response)
 }
 
-/// `GET /v1/auth/can_modify?user=…&id=…`: 1 or 0.
+/// `GET /v1/auth/can_modify?user=…&id=…`: 1 or 0. Of others than oneself it is for administrators, but where anybody reads the resource.
 async fn can_modify(State(app): State<Arc<App>>, Asker(caller): Asker, request: Request) -> Response {
     let (parts, _) = request.into_parts();
     let answer = || {
@@ -214,6 +214,7 @@ async fn can_modify(State(app): State<Arc<App>>, Asker(caller): Asker, request: 
         let given = Given::in_query(&parts);
         let (user, id) = (given.need("user")?, given.need("id")?);
         let of = Resource::parse(id)?;
+        session::may_ask(&app, &caller, given.session(), user, &of)?;
         Ok(said(StatusCode::OK, if session::may_write(&caller, user, &of) { "1" } else { "0" }.to_owned()))
     };
     answer().unwrap_or_else(Fault::into_response)

@@ -4,8 +4,8 @@
 //! written. One that asks checks the password, and the session is a token like others. Whoever is known in another way (a
 //! token in the head, a local user) needs none.
 
-use shoal_core::Key;
-use shoal_core::access::{Known, Target, Verb};
+use shoal_core::access::{Facet, Known, Target, Verb};
+use shoal_core::{HostName, Key};
 
 use super::fault::{Answer, Fault};
 use super::given::Given;
@@ -55,6 +55,32 @@ fn checked(user: &str) -> Answer<&str> {
     if fine { Ok(user) } else { Err(Fault::unauthorized("That is no name of a user")) }
 }
 
+/// The right to know what a user may: of oneself, as an administrator, or where anybody may read the resource. HostDB's clients ask without
+/// a session.
+pub(super) fn may_ask(
+    app: &App,
+    caller: &Caller,
+    session: Option<&str>,
+    user: &str,
+    of: &Resource,
+) -> Answer<()> {
+    let asker = reader(app, caller, session);
+    let own = asker.who.name == user && user != shoal_core::access::ANONYMOUS;
+    if !asker.asked || own || asker.must_administer().is_ok() {
+        return Ok(());
+    }
+    let (anybody, mut ranges) = (asker.anybody(), of.ranges());
+    // What no range is about, such as rules.
+    if ranges.is_empty() {
+        ranges.push(shoal_core::Range::hosts());
+    }
+    ranges.iter().try_for_each(|range| anybody.reads_range(range)).map_err(|_| {
+        Fault::unauthorized(format!(
+            "What {user} may do with this is told to {user} and to administrators: POST username and password to /v1/auth/session"
+        ))
+    })
+}
+
 /// Whether the user may write the resource, here and alone.
 pub(super) fn may_write(caller: &Caller, user: &str, of: &Resource) -> bool {
     if !caller.asked {
@@ -69,11 +95,7 @@ pub(super) fn may_write(caller: &Caller, user: &str, of: &Resource) -> bool {
     match of {
         Resource::Object(object) | Resource::Inside(object, _) => may(&object.key()),
         Resource::Members(tag) => {
-            let of = Target {
-                facet: shoal_core::access::Facet::Members,
-                namespace: tag.namespace(),
-                key: Some(tag.key()),
-            };
+            let of = Target { facet: Facet::Members, namespace: tag.namespace(), key: Some(tag.key()) };
             one(of)
         }
         Resource::Member(tag, member) => may(&Key::member(tag, member)),
@@ -83,17 +105,41 @@ pub(super) fn may_write(caller: &Caller, user: &str, of: &Resource) -> bool {
 }
 
 /// The right to read what is asked for. What is worked out from many rows is for those from whom none of them is kept.
-pub(super) fn may_read(caller: &Caller, of: &Resource, given: &Given) -> Answer<()> {
+pub(super) fn may_read(app: &App, caller: &Caller, of: &Resource, given: &Given) -> Answer<()> {
     of.ranges().iter().try_for_each(|range| caller.reads_range(range))?;
     if let Resource::Object(Object::Tag(tag)) = of
         && given.get("meta").is_some()
     {
         caller.reads_members(tag)?;
     }
-    let expands = matches!(of, Resource::Members(_)) && !given.flag("raw");
-    let gathers = matches!(given.get("meta"), Some("parents" | "derived")) || given.get("foreach").is_some();
-    if (expands || gathers) && caller.restricted() {
-        caller.reads_range(&shoal_core::Range::All)?;
+    let gathers = given.get("foreach").is_some();
+    let (expands, asks_parents) = match of {
+        Resource::Members(tag) => (Some(tag).filter(|_| !given.flag("raw")), false),
+        _ => (None, matches!(given.get("meta"), Some("parents" | "derived"))),
+    };
+    if !caller.restricted() || !gathers && expands.is_none() && !asks_parents {
+        return Ok(());
     }
-    Ok(())
+    // Of what was, all could be in it.
+    if gathers || given.get("revision").is_some() {
+        return Ok(caller.reads_range(&shoal_core::Range::All)?);
+    }
+    let view = app.db.view();
+    match (expands, given.get("from").map(str::parse::<shoal_core::Namespace>)) {
+        (Some(tag), _) => {
+            caller.reads_nested(&view, tag, &[Facet::Members])?;
+            // Who is named stands in lists that they may read. A text cannot say that some are left out.
+            let kept = |host: &&HostName| {
+                !caller.sees_host(host.as_str())
+                    && view.via(tag, host.as_str()).is_none_or(|via| via.rule.is_some())
+            };
+            match view.members(tag).iter().find(kept) {
+                Some(_) => Ok(caller.reads_range(&shoal_core::Range::hosts())?),
+                None => Ok(()),
+            }
+        }
+        (None, Some(Ok(from))) => Ok(caller.reads_contents(&view, &from, false)?),
+        // It is refused for that.
+        (None, _) => Ok(()),
+    }
 }

@@ -256,6 +256,69 @@ async fn hostdb_v1_has_the_same_rules() {
     g.server.stop().await;
 }
 
+/// What somebody may is told to everybody only where everybody reads what it is about.
+#[tokio::test]
+async fn what_others_may_on_hostdb_v1_is_for_administrators_where_nobody_else_reads() {
+    let mut g = Guarded::new().await;
+    let v1 = Running::guarded_v1(g.database.store().clone()).await;
+    std::mem::replace(&mut g.server, v1).stop().await;
+    let get = async |who: Option<&str>, query: &str| {
+        let asked = g.server.ask("GET", &format!("/v1/{query}"));
+        let asked = if let Some(who) = who { asked.bearer_auth(bearer(who)) } else { asked };
+        asked.send().await.unwrap().status().as_u16()
+    };
+    let of = |user: &str, id: &str| format!("auth/can_modify?user={user}&id={id}");
+    assert_eq!(get(None, &of("ann", "hosts/web1.example.com")).await, 200);
+    assert_eq!(get(None, &of("ann", "lb/secret")).await, 401);
+    g.put(&[("access/rules/hosts", json!({"allow": {"@web": "rw", "*": "ro", "anonymous": "none"}}))]).await;
+    for id in ["hosts/web1.example.com", "hosts/web1.example.com/address", "hosts/.default/perms"] {
+        for (who, status) in [(None, 401), (Some("carl"), 401), (Some("ann"), 200), (Some("root"), 200)] {
+            assert_eq!(get(who, &of("ann", id)).await, status, "{who:?} {id}");
+        }
+    }
+    assert_eq!(get(None, &of("anonymous", "hosts/web1.example.com")).await, 401);
+    // Who wrote something, and why, is read by whoever reads it.
+    for meta in ["revisions", "blame"] {
+        let path = format!("hosts/web1.example.com?meta={meta}");
+        assert_eq!((get(None, &path).await, get(Some("carl"), &path).await), (403, 200), "{meta}");
+        assert_eq!(get(None, &format!("dns/example.com?meta={meta}")).await, 200, "{meta}");
+    }
+    g.server.stop().await;
+}
+
+/// What is kept from somebody refuses what it is about, and not what is read beside it.
+#[tokio::test]
+async fn members_on_hostdb_v1_are_refused_for_what_they_show_alone() {
+    let mut g = Guarded::new().await;
+    let v1 = Running::guarded_v1(g.database.store().clone()).await;
+    std::mem::replace(&mut g.server, v1).stop().await;
+    g.put(&[
+        ("access/rules/puppet", json!({"allow": {"*": "none"}})),
+        ("access/rules/hosts/web2.example.com", json!({"allow": {"*": "none"}})),
+    ])
+    .await;
+    g.edits(vec![
+        json!({"edit": "put_tag", "tag": "lb/all", "document": {}, "members": ["select: true"]}),
+        json!({"edit": "put_tag", "tag": "lb/probe", "document": {}, "members": ["@secret"]}),
+    ])
+    .await;
+    let get = async |path: &str| {
+        let said = g.server.ask("GET", path).send().await.unwrap();
+        (said.status().as_u16(), said.text().await.unwrap())
+    };
+    assert_eq!(get("/v1/lb/web/members").await, (200, "web1.example.com".to_owned()));
+    for (path, rule) in [
+        ("/v1/lb/all/members", "access/rules/hosts/web2.example.com"),
+        ("/v1/lb/probe/members", "access/rules/lb/secret"),
+        ("/v1/hosts/web1.example.com?meta=parents&from=lb", "access/rules/"),
+        ("/v1/hosts/*/address?foreach=lb/web/members", "access/rules/"),
+    ] {
+        let (status, said) = get(path).await;
+        assert!([401, 403].contains(&status) && said.contains(rule), "{path}: {status} {said}");
+    }
+    g.server.stop().await;
+}
+
 /// Clients go on sending a session that has ended, wherever they put it; what needs none is answered all the same.
 #[tokio::test]
 async fn an_ended_session_is_as_none_to_who_reads_hostdb_v1() {
