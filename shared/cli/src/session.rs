@@ -82,16 +82,23 @@ impl Session {
 
     /// Who writes, and why.
     ///
+    /// A server that asks knows who: only administrators name another.
+    ///
     /// # Errors
     /// No message, or nobody to name.
-    pub(crate) fn signed(&self, sign: &Sign, plan: bool) -> Outcome<(String, String)> {
+    pub(crate) async fn signed(&self, sign: &Sign, plan: bool) -> Outcome<(String, String)> {
         if plan {
             // Nobody is asked for what is not written.
             return Ok(("nobody".to_owned(), "plan".to_owned()));
         }
-        let author = match (&sign.author, &self.env.author) {
-            (Some(author), _) => author.clone(),
-            (None, Some((author, _))) => author.clone(),
+        // Where nobody answers who it is, the write itself says why.
+        let who = if self.served { self.store.who().await.ok().flatten() } else { None };
+        let who = who.filter(|who| who.principal != UNASKED);
+        let named = sign.author.as_ref().or(self.env.author.as_ref().map(|(author, _)| author));
+        let author = match (who, named) {
+            (Some(who), None) => who.principal,
+            (Some(who), Some(_)) if !who.administrator => who.principal,
+            (_, Some(author)) => author.clone(),
             (None, None) => {
                 return Err(Failure::Usage(
                     "nothing was written: nobody to name as the author; say who with --author NAME, or set \
@@ -131,7 +138,7 @@ impl Session {
         match way {
             Way::Whole(database) => self.write_to(database, sign, plan, edits).await,
             Way::Server(denied) => {
-                let proposal = self.proposal(sign, plan, edits)?;
+                let proposal = self.proposal(sign, plan, edits).await?;
                 let done = self.by_server(denied, &proposal).await?;
                 self.done(&proposal.author, &done, &[])
             }
@@ -152,7 +159,7 @@ impl Session {
     /// Does the edits as one commit, and leaves it to the caller to say so.
     pub(crate) async fn write_quietly(&self, sign: &Sign, edits: Vec<Edit>) -> Outcome<(String, Done)> {
         let way = self.way(sign, false).await?;
-        let proposal = self.proposal(sign, false, edits)?;
+        let proposal = self.proposal(sign, false, edits).await?;
         let author = proposal.author.clone();
         let done = match way {
             Way::Whole(database) => database.transact(proposal).await.map_err(not_done)?,
@@ -169,7 +176,7 @@ impl Session {
         plan: bool,
         edits: Vec<Edit>,
     ) -> Outcome {
-        let proposal = self.proposal(sign, plan, edits)?;
+        let proposal = self.proposal(sign, plan, edits).await?;
         if sign.review && !plan {
             return crate::commands::review::propose(self, database, proposal).await;
         }
@@ -200,8 +207,8 @@ impl Session {
     }
 
     /// The edits with who and why.
-    pub(crate) fn proposal(&self, sign: &Sign, plan: bool, edits: Vec<Edit>) -> Outcome<Proposal> {
-        let (author, message) = self.signed(sign, plan)?;
+    pub(crate) async fn proposal(&self, sign: &Sign, plan: bool, edits: Vec<Edit>) -> Outcome<Proposal> {
+        let (author, message) = self.signed(sign, plan).await?;
         // A retry after a lost answer must not be done twice.
         let idempotency = Some(uuid::Uuid::now_v7().to_string());
         Ok(Proposal { idempotency, ..Proposal::new(author, message, edits) })
@@ -227,7 +234,7 @@ impl Session {
         let value = serde_json::json!({
             "revision": revision, "changed": changed, "made": made, "author": author, "warnings": done.warnings,
         });
-        let by = self.env.author.as_ref().filter(|(name, _)| *name == author);
+        let by = self.env.author.as_ref().filter(|(name, _)| *name == author && !self.served);
         let by = by.map(|(_, var)| format!(" (from ${var})")).unwrap_or_default();
         self.out.print(&value, |_| {
             let rows = if changed == 1 { "1 row".to_owned() } else { format!("{changed} rows") };
@@ -270,6 +277,9 @@ impl Session {
         }
     }
 }
+
+/// As whom a server has everybody that asks nobody.
+const UNASKED: &str = "anybody";
 
 /// The most hosts that are suggested.
 const MEANT: usize = 3;

@@ -209,7 +209,7 @@ fn config(access: &Access) -> Result<ClientConfig, BadAccess> {
             let apart = |e: rustls::Error| BadFile::Apart {
                 cert: cert.clone(),
                 key: key.clone(),
-                why: e.to_string(),
+                why: tls::apart(&e),
             };
             made.map_err(apart)?
         }

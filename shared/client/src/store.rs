@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use shoal_core::{Commit, Committed, Hits, HostName, Key, LogEntry, Proposal, Range, Revision, Status};
 use shoal_store::{
     Asked, Claim, ClaimAnswer, ClaimRequest, Feed, Filter, Flow, Fut, Head, Inventory, LedgerPage,
-    LedgerWrite, May, Page, Position, Proposed, Query, Result, Search, Store, StoreError,
+    LedgerWrite, May, Page, Position, Proposed, Query, Result, Search, Store, StoreError, Who,
 };
 
 use crate::address::{Address, BadAddress};
@@ -251,6 +251,10 @@ impl Store for HttpStore {
         let Asked { user, verb, on } = asked.clone();
         let query = vec![("user", user), ("verb", verb.as_str().to_owned()), ("on", on)];
         Box::pin(async move { self.ask(Call::get("ask who may", "/can", query)).await.map(Some) })
+    }
+
+    fn who(&self) -> Fut<'_, Result<Option<Who>>> {
+        Box::pin(async { self.ask(Call::get("ask who asks", "/whoami", Vec::new())).await.map(Some) })
     }
 
     fn propose(&self, proposal: &Proposal) -> Fut<'_, Result<Option<Proposed>>> {

@@ -148,7 +148,36 @@ fn certificate(wrong: &CertificateError) -> String {
         CertificateError::InvalidPurposeContext { .. } | CertificateError::InvalidPurpose => {
             "its certificate is not made for this end of a connection (its extended key usage)".to_owned()
         }
-        other => format!("its certificate is not good: {other}"),
+        other => webpki(&other.to_string())
+            .map_or_else(|| format!("its certificate is not good: {other}"), str::to_owned),
+    }
+}
+
+/// What the library that checks certificates has only its own words for.
+fn webpki(words: &str) -> Option<&'static str> {
+    let known = [
+        (
+            "UnsupportedCertVersion",
+            "its certificate is of version 1, which says neither names nor purposes: make one of version 3, as docs/access.md shows (`openssl x509 \
+             -req` makes them with -extfile)",
+        ),
+        (
+            "CaUsedAsEndEntity",
+            "its certificate is an authority's own: show one that the authority signed (without CA:TRUE)",
+        ),
+        ("EndEntityUsedAsCa", "its certificate is signed by one that is no authority's (it has no CA:TRUE)"),
+    ];
+    known.iter().find(|(word, _)| words.contains(word)).map(|(_, said)| *said)
+}
+
+/// Why a certificate and a key do not go together, in words.
+#[must_use]
+pub fn apart(error: &Error) -> String {
+    match error {
+        Error::InconsistentKeys(_) => {
+            "the key belongs to another certificate (a renewal writes both; the certificate of this end stands first in its file)".to_owned()
+        }
+        other => webpki(&other.to_string()).map_or_else(|| other.to_string(), str::to_owned),
     }
 }
 

@@ -7,7 +7,7 @@ use shoal_core::{Commit, Committed, Hits, HostName, LogEntry, Proposal, Range, R
 
 use crate::{
     Asked, Claim, ClaimAnswer, ClaimRequest, Feed, Filter, Flow, Fut, Head, Inventory, LedgerPage,
-    LedgerWrite, May, Page, Position, Proposed, Query, Result, Search,
+    LedgerWrite, May, Page, Position, Proposed, Query, Result, Search, Who,
 };
 
 /// Hosts, tags and all the rest, in one versioned place. Object-safe: it is chosen at run time.
@@ -123,6 +123,14 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Denied`](crate::StoreError::Denied), [`StoreError::Invalid`](crate::StoreError::Invalid) also for who is nobody.
     fn may(&self, _: &Asked) -> Fut<'_, Result<Option<May>>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    /// Who asks, as a server sees it; `None`: there is none, and people say themselves who they are.
+    ///
+    /// # Errors
+    /// As for [`Store::may`].
+    fn who(&self) -> Fut<'_, Result<Option<Who>>> {
         Box::pin(async { Ok(None) })
     }
 

@@ -36,7 +36,7 @@ pub use error::StoreError;
 pub use memory::{Memory, MemoryStore};
 pub use types::{
     Asked, Claim, ClaimAnswer, ClaimRequest, Feed, Filter, Head, Inventory, LedgerPage, LedgerWrite, May,
-    Page, Position, Proposed, Query, Search,
+    Page, Position, Proposed, Query, Search, Who,
 };
 
 /// A future that a store answers with.

@@ -204,6 +204,15 @@ pub struct Asked {
     pub on: String,
 }
 
+/// Who asks, as a server sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Who {
+    /// Their name; `anybody` where the server asks nobody who they are.
+    pub principal: String,
+    /// Whether they may name somebody else as the author of a commit.
+    pub administrator: bool,
+}
+
 /// Whether they may.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct May {

@@ -231,6 +231,9 @@ pub(crate) enum UserWork {
     Disable {
         /// The name
         name: String,
+        /// Also where it leaves nobody who administers
+        #[arg(long)]
+        last: bool,
         #[command(flatten)]
         sign: Sign,
     },
@@ -238,6 +241,9 @@ pub(crate) enum UserWork {
     Remove {
         /// The name
         name: String,
+        /// Also where it leaves nobody who administers
+        #[arg(long)]
+        last: bool,
         #[command(flatten)]
         sign: Sign,
     },
@@ -284,6 +290,9 @@ pub(crate) enum GroupWork {
         /// Whom
         #[arg(required = true)]
         users: Vec<String>,
+        /// Also where it leaves nobody who administers
+        #[arg(long)]
+        last: bool,
         #[command(flatten)]
         sign: Sign,
     },

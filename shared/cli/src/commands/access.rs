@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use shoal_core::access::{Denied, Index, Known, Rules, Target, Verb};
-use shoal_core::{Document, Edit, Expect, Key, Range, Row};
+use shoal_core::access::{ANONYMOUS, Denied, EVERYBODY, Index, Known, Rules, Target, Verb};
+use shoal_core::{ACCESS, Document, Edit, Expect, HOSTS, Key, RESERVED, Range, Row};
 use shoal_store::{Asked, May, Query};
 
 use crate::args::{Acl, AclSet, AclWork, Can, Entry, Ruled, Wanted};
@@ -112,6 +112,8 @@ async fn set(session: &mut Session, args: AclSet) -> Outcome {
     let key: Key = key.parse().map_err(|e: shoal_core::BadName| Failure::Usage(e.to_string()))?;
     let seen = row(session, &key).await?;
     let mut rules: Rules = read(seen.as_ref());
+    let named: Vec<String> =
+        entries.iter().filter(|entry| entry.1.is_some()).map(|entry| entry.0.clone()).collect();
     for Entry(who, rights) in entries {
         match rights {
             Some(rights) => drop(rules.allow.insert(who, rights)),
@@ -127,8 +129,63 @@ async fn set(session: &mut Session, args: AclSet) -> Outcome {
     if protected || unprotected {
         rules.protected = Some(protected);
     }
+    let mut doubts = Vec::new();
+    for name in &named {
+        doubts.extend(doubt(session, name).await?);
+    }
+    let namespace = key.as_str().split('/').nth(2).unwrap_or_default().to_owned();
+    doubts.extend(unused(session, &namespace).await?);
     let edit = put(key, &rules, seen.as_ref())?;
-    session.write(&sign, false, vec![edit]).await
+    session.write(&sign, false, vec![edit]).await?;
+    warn(session, &doubts)
+}
+
+/// Says what may be mistyped in something that was written all the same.
+pub(super) fn warn(session: &mut Session, doubts: &[String]) -> Outcome {
+    if doubts.is_empty() || !session.out.is_text() {
+        return Ok(());
+    }
+    let text: String = doubts.iter().map(|doubt| format!("warning: {doubt}\n")).collect();
+    session.out.write(&text)
+}
+
+/// What is odd about the name of somebody in a rule: it counts as it stands, and is nobody's.
+async fn doubt(session: &Session, name: &str) -> Outcome<Option<String>> {
+    if name == EVERYBODY || name == ANONYMOUS || name.starts_with("agent ") {
+        return Ok(None);
+    }
+    if let Some(group) = name.strip_prefix('@') {
+        let there = row(session, &key("groups", group)?).await?.is_some();
+        let doubt = || {
+            format!(
+                "there is no group {group}, so {name} is nobody yet; `shoal group add {group} NAME` makes it"
+            )
+        };
+        return Ok((!there).then(doubt));
+    }
+    let is_group = row(session, &key("groups", name)?).await?.is_some();
+    let is_user = row(session, &key("users", name)?).await?.is_some();
+    Ok((is_group && !is_user)
+        .then(|| format!("{name} is a group and no user that has a row: do you mean @{name}?")))
+}
+
+/// That nothing stands in a namespace, which may be mistyped.
+pub(super) async fn unused(session: &Session, namespace: &str) -> Outcome<Option<String>> {
+    if [HOSTS, ACCESS].contains(&namespace) || RESERVED.contains(&namespace) {
+        return Ok(None);
+    }
+    let schema: Key = format!("schemas/{namespace}")
+        .parse()
+        .map_err(|e: shoal_core::BadName| Failure::Usage(e.to_string()))?;
+    if row(session, &schema).await?.is_some() {
+        return Ok(None);
+    }
+    let query = Query { limit: 1, ..Query::new(Range::Prefix(format!("{namespace}/"))) };
+    let page = session.store.read(&query).await.map_err(Failure::reading(format!("{namespace}/")))?;
+    Ok(page
+        .rows
+        .is_empty()
+        .then(|| format!("nothing stands in {namespace}/ yet; `shoal get tags` shows what there is")))
 }
 
 /// `can`

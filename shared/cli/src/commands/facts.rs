@@ -83,7 +83,7 @@ async fn write(session: &mut Session, sign: &Sign, plan: bool, edits: Vec<Edit>)
     if plan {
         return session.write(sign, plan, edits).await;
     }
-    let proposal = session.proposal(sign, false, edits.clone())?;
+    let proposal = session.proposal(sign, false, edits.clone()).await?;
     match session.store.propose(&proposal).await {
         Ok(Some(Proposed { committed, warnings })) => {
             let done = Done { committed, warnings, touched: shoal_core::Touched::default() };

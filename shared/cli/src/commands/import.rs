@@ -44,7 +44,8 @@ async fn from_ansible(session: &mut Session, args: ImportAnsible) -> Outcome {
         if args.sign.review {
             return session.write(&args.sign, false, import.edits).await;
         }
-        let proposal = Proposal { pre: import.pre, ..session.proposal(&args.sign, false, import.edits)? };
+        let proposal =
+            Proposal { pre: import.pre, ..session.proposal(&args.sign, false, import.edits).await? };
         let author = proposal.author.clone();
         let database = session.database().await?;
         let made = made(&database.view(), &proposal.edits);

@@ -5,8 +5,8 @@ use std::io::{BufRead, Read};
 use std::path::Path;
 
 use serde::Serialize;
-use shoal_core::access::{Group, Token, User};
-use shoal_core::{Edit, Expect};
+use shoal_core::access::{ADMINS, Group, Token, User};
+use shoal_core::{Edit, Expect, Namespace};
 use shoal_hostdb::credentials::hash_password;
 
 use super::access::{by_name, key, put, read, row};
@@ -29,14 +29,29 @@ pub(crate) async fn user(session: &mut Session, args: UserCommand) -> Outcome {
             session.write(&sign, false, vec![edit]).await
         }
         UserWork::Password(args) => password(session, args).await,
-        UserWork::Disable { name, sign } => {
+        UserWork::Disable { name, last, sign } => {
+            // An agent is stopped by the row of its local user, however it shows who it is.
+            let name = name.strip_prefix("agent ").map_or(name.clone(), |agent| format!("{LOCAL}{agent}"));
             let key = key("users", &name)?;
             let seen = row(session, &key).await?;
-            let user = User { disabled: true, ..read(seen.as_ref()) };
+            let agent: Option<Namespace> = name.strip_prefix(LOCAL).and_then(|agent| agent.parse().ok());
+            if agent.is_none() && !is_known(session, &name).await? {
+                return Err(Failure::Missing(format!(
+                    "there is no user {name}; `shoal user list` shows all"
+                )));
+            }
+            if !last {
+                administered(session, &[&name]).await?;
+            }
+            let have = seen.as_ref().map_or(User { agent, ..User::default() }, |row| read(Some(row)));
+            let user = User { disabled: true, ..have };
             let edit = put(key, &user, seen.as_ref())?;
             session.write(&sign, false, vec![edit]).await
         }
-        UserWork::Remove { name, sign } => {
+        UserWork::Remove { name, last, sign } => {
+            if !last {
+                administered(session, &[&name]).await?;
+            }
             let edits = removal(session, &name).await?;
             session.write(&sign, false, edits).await
         }
@@ -70,6 +85,42 @@ fn first_line(path: &Path) -> Outcome<String> {
     let mut line = String::new();
     std::io::BufReader::new(from.take(LINE)).read_line(&mut line).map_err(failed)?;
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// What local users of agents are called, before the agent's namespace.
+const LOCAL: &str = "shoal-";
+
+/// Whether anything speaks of a user.
+pub(super) async fn is_known(session: &Session, name: &str) -> Outcome<bool> {
+    if row(session, &key("users", name)?).await?.is_some() {
+        return Ok(true);
+    }
+    let groups = by_name(session, "groups").await?;
+    if groups.values().any(|row| read::<Group>(Some(row)).members.contains(name)) {
+        return Ok(true);
+    }
+    let tokens = by_name(session, "tokens").await?;
+    Ok(tokens.values().any(|row| {
+        row.value.as_ref().and_then(|value| value.to::<Token>().ok()).is_some_and(|token| token.owner == name)
+    }))
+}
+
+/// That somebody still administers without these.
+async fn administered(session: &Session, without: &[&str]) -> Outcome {
+    let admins: Group = read(row(session, &key("groups", ADMINS)?).await?.as_ref());
+    let users = by_name(session, "users").await?;
+    let stays = |name: &String| {
+        !without.contains(&name.as_str())
+            && !users.get(name).is_some_and(|row| read::<User>(Some(row)).disabled)
+    };
+    if without.iter().all(|name| !admins.members.contains(*name)) || admins.members.iter().any(stays) {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!(
+        "nothing was written: without {} nobody administers but root and the server's own user, on its machine; put somebody else into \
+         {ADMINS} first (`shoal group add {ADMINS} NAME`), or say --last",
+        without.join(", ")
+    )))
 }
 
 /// A user goes with all that is theirs.
@@ -166,7 +217,11 @@ pub(crate) async fn group(session: &mut Session, args: GroupCommand) -> Outcome 
             let edit = put(key, &now, seen.as_ref())?;
             session.write(&sign, false, vec![edit]).await
         }
-        GroupWork::Remove { group, users, sign } => {
+        GroupWork::Remove { group, users, last, sign } => {
+            if group == ADMINS && !last {
+                let gone: Vec<&str> = users.iter().map(String::as_str).collect();
+                administered(session, &gone).await?;
+            }
             let key = key("groups", &group)?;
             let seen = row(session, &key).await?;
             let mut now: Group = read(seen.as_ref());

@@ -29,7 +29,7 @@ pub(crate) async fn run(session: &mut Session, args: ReviewCommand) -> Outcome {
         ReviewWork::Approve { id, sign } => approve(session, &id, &sign).await,
         ReviewWork::Reject { id, sign } => {
             let (key, seen, review) = open(session, &id).await?;
-            let (author, _) = session.signed(&sign, false)?;
+            let (author, _) = session.signed(&sign, false).await?;
             let review = Review { state: ReviewState::Rejected, reviewer: Some(author), ..review };
             let edit = put(key, &review, None)?;
             let pre = vec![Pre::At(seen.key.clone(), seen.revision)];
@@ -151,7 +151,7 @@ async fn show(session: &mut Session, id: &str) -> Outcome {
 
 async fn approve(session: &mut Session, id: &str, sign: &Sign) -> Outcome {
     let (key, seen, review) = open(session, id).await?;
-    let (author, message) = session.signed(sign, false)?;
+    let (author, message) = session.signed(sign, false).await?;
     let mut pre = vec![Pre::At(seen.key.clone(), seen.revision)];
     for (key, revision) in &review.ground {
         pre.push(if *revision == Revision(0) {
@@ -188,7 +188,7 @@ async fn commit(
     edits: Vec<Edit>,
     pre: Vec<Pre>,
 ) -> Outcome {
-    let mut proposal = Proposal { pre, ..session.proposal(sign, false, edits)? };
+    let mut proposal = Proposal { pre, ..session.proposal(sign, false, edits).await? };
     if let Some(review) = approved {
         // Without a server nobody says who is who: the author is the proposer here, too.
         if review.reviewer.as_deref() == Some(review.proposer.as_str()) && !session.served {
@@ -198,6 +198,8 @@ async fn commit(
             )));
         }
         proposal.author.clone_from(&review.proposer);
+        // Whose change it is stands in the proposal.
+        session.env.author = None;
     }
     let author = proposal.author.clone();
     let database = session.database().await?;

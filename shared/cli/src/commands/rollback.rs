@@ -28,7 +28,7 @@ pub(crate) async fn run(session: &mut Session, args: Rollback) -> Outcome {
     if args.plan || !session.out.is_text() {
         return session.write_to(&database, &args.sign, args.plan, edits).await;
     }
-    let plan = session.proposal(&args.sign, true, edits.clone())?;
+    let plan = session.proposal(&args.sign, true, edits.clone()).await?;
     let plan = database.preview(&plan).await.map_err(|refusal| Failure::Refused(Box::new(refusal)))?;
     let changes = changes::before(&*session.store, plan.commit.changes, None).await?;
     session.write_to(&database, &args.sign, args.plan, edits).await?;

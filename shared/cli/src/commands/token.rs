@@ -6,7 +6,8 @@ use shoal_core::access::{Manifest, Right, Scope, Token, TokenKind};
 use shoal_core::{Edit, Expect};
 use shoal_hostdb::credentials::new_token;
 
-use super::access::{by_name, key, put, row};
+use super::access::{by_name, key, put, row, unused, warn};
+use super::people::is_known;
 use crate::args::{NewToken, Revoke, TokenCommand, TokenWork, When};
 use crate::failure::{Failure, Outcome};
 use crate::session::Session;
@@ -38,6 +39,15 @@ async fn create(session: &mut Session, args: NewToken) -> Outcome {
             "the token would have expired already: --expires is in the past".to_owned(),
         ));
     }
+    let mut doubts = Vec::new();
+    for namespace in &args.namespaces {
+        doubts.extend(unused(session, namespace.as_str()).await?);
+    }
+    if args.owner.is_some() && !owner.starts_with("agent ") && !is_known(session, &owner).await? {
+        doubts.push(format!(
+            "nothing speaks of a user {owner} yet: the token is good all the same, for what everybody may"
+        ));
+    }
     let new = new_token().map_err(|e| Failure::Other(e.into()))?;
     let token = Token {
         kind: TokenKind::Token,
@@ -58,7 +68,8 @@ async fn create(session: &mut Session, args: NewToken) -> Outcome {
             "{}\nthis is shown once: {} of {}{until} (revision {revision})\n",
             new.text, new.id, token.owner
         )
-    })
+    })?;
+    warn(session, &doubts)
 }
 
 fn scope(args: &NewToken) -> Scope {

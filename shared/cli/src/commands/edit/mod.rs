@@ -46,7 +46,7 @@ pub(crate) async fn run(session: &mut Session, args: EditKey) -> Outcome {
     let Name(key) = args.name;
     let editor = Editor::find(session.env.editor.as_deref(), &key)?;
     // Who forgot to say why is told before anything is typed.
-    session.proposal(&args.sign, false, Vec::new())?;
+    session.proposal(&args.sign, false, Vec::new()).await?;
     let mut base = version(session, &key).await?;
     let mut sheet = Sheet::new(&key)?;
     let mut text = yaml(&base.value)?;
@@ -107,7 +107,7 @@ async fn store(
         Way::Whole(database) => database,
         Way::Server(denied) => return store_there(session, sign, key, base, edit, &denied).await,
     };
-    let proposal = session.proposal(sign, false, vec![edit])?;
+    let proposal = session.proposal(sign, false, vec![edit]).await?;
     let author = proposal.author.clone();
     match database.transact(proposal).await {
         Ok(done) => session.done(&author, &done, &[]).map(|()| Step::Done),
@@ -130,7 +130,7 @@ async fn store_there(
     edit: Edit,
     denied: &StoreError,
 ) -> Outcome<Step> {
-    let proposal = session.proposal(sign, false, vec![edit])?;
+    let proposal = session.proposal(sign, false, vec![edit]).await?;
     match session.by_server(denied, &proposal).await {
         Ok(done) => session.done(&proposal.author, &done, &[]).map(|()| Step::Done),
         // It says in words alone what it refuses: whether that is for being late, what stands there shows.
