@@ -131,7 +131,7 @@ const ON_THE_FLEET: &[(&str, &[&str])] = &[
         "shoal-group-remove",
         &[
             "group remove web bob -m x",
-            "group remove admins root -m x -o json",
+            "group remove admins root --last -m x -o json",
             "group remove web nobody -m x",
         ],
     ),

@@ -278,3 +278,36 @@ fn a_refused_reader_prints_what_was_kept_of_a_node() {
     let run = p.with("puppet", &["enc", "web2.example.com", "--cache", &cache]);
     assert!(run.status.code() == Some(1) && run.stdout.is_empty(), "{}", text(&run.stderr));
 }
+
+/// What may be mistyped is said, and who administers does not go by mistake.
+#[test]
+fn odd_names_in_rules_are_said_and_the_last_administrator_stays() {
+    let p = Partly::new();
+    let run = |line: &str| {
+        let done = shoal(&p.file, &line.split(' ').collect::<Vec<_>>());
+        (done.status.code().unwrap(), text(&done.stdout).to_owned() + text(&done.stderr))
+    };
+    assert_eq!(run("group add web ann -m x").0, 0);
+    assert_eq!(run("group add admins root -m x").0, 0);
+    for (line, code, says) in [
+        ("acl set lb/ @nosuch=rw -m x", 0, "there is no group nosuch"),
+        ("acl set lb/ web=rw -m x", 0, "do you mean @web?"),
+        ("acl set nosuch/ @web=rw -m x", 0, "nothing stands in nosuch/ yet"),
+        ("token create --owner nosuch --namespace nosuch -m x", 0, "nothing stands in nosuch/ yet"),
+        ("user disable nobody -m x", 1, "there is no user nobody"),
+        ("user disable root -m x", 2, "say --last"),
+        ("user remove root -m x", 2, "say --last"),
+        ("group remove admins root -m x", 2, "say --last"),
+        ("group remove admins root --last -m x", 0, "revision"),
+    ] {
+        let (is, said) = run(line);
+        assert!(is == code && said.contains(says), "{line}: {is} {said}");
+    }
+    let (_, said) = run("acl set lb/ @web=rw *=ro -m x");
+    assert!(!said.contains("warning"), "{said}");
+    // An agent is stopped by its own name.
+    let agent = ["user", "disable", "agent dns", "-m", "x"];
+    assert!(shoal(&p.file, &agent).status.success());
+    let (_, said) = run("user list");
+    assert!(said.contains("shoal-dns") && said.contains("disabled"), "{said}");
+}
