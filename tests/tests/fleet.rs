@@ -93,9 +93,7 @@ fn the_script_makes_files_of_an_inventory() -> Result<()> {
     let dir = tempfile::Builder::new().prefix("shoal-fleet-").tempdir()?;
     let run = |mapping: &Path, out: &str| {
         let out = dir.path().join(out);
-        let mut script = Command::new(repository().join("tests/fleet"));
-        script.arg("--inventory").arg(example.join("inventory.json")).arg("--mapping").arg(mapping);
-        output(script.arg("--out").arg(&out).env_remove("SHOAL_STORE"), &[0]).map(|said| (out, said))
+        script(&example, mapping, &out).map(|said| (out, said))
     };
     let mapping = example.join("mapping.yaml");
     let declared = zones(&std::fs::read_to_string(&mapping)?);
@@ -110,11 +108,79 @@ fn the_script_makes_files_of_an_inventory() -> Result<()> {
             output(Command::new(&check).args(["-i", "local", zone]).arg(out.join("zones").join(zone)), &[0])?;
             ensure!(said.contains(&format!("zones/{zone} ")), "{zone} is not in {said}");
         }
+        ensure!(pools(&out)? == [("web".to_owned(), 2)], "{:?}", pools(&out)?);
+        for part in
+            ["haproxy/web.cfg ", "there is no host web3.example.com; left out", "backend stats is not there"]
+        {
+            ensure!(said.contains(part), "{part:?} is not in {said}");
+        }
     }
     let none = dir.path().join("none.yaml");
     std::fs::write(&none, "name: fleet\n")?;
     let (_, said) = run(&none, "nothing")?;
     ensure!(said.contains("zones/: nothing"), "{said}");
+    Ok(())
+}
+
+/// Runs `tests/fleet`: what it prints.
+fn script(inventory: &Path, mapping: &Path, out: &Path) -> Result<String> {
+    let mut script = Command::new(repository().join("tests/fleet"));
+    script.arg("--inventory").arg(inventory.join("inventory.json")).arg("--mapping").arg(mapping);
+    output(script.arg("--out").arg(out).env_remove("SHOAL_STORE"), &[0])
+}
+
+/// The pools that stand in a folder that `tests/fleet` made, each with the number of its servers.
+fn pools(out: &Path) -> Result<Vec<(String, usize)>> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(out.join("haproxy"))? {
+        let path = entry?.path();
+        let name = path.file_stem().context("a name")?.to_string_lossy().into_owned();
+        if path.extension().is_some_and(|end| end == "cfg") {
+            let servers = |line: &&str| line.trim_start().starts_with("server ");
+            all.push((name, std::fs::read_to_string(&path)?.lines().filter(servers).count()));
+        }
+    }
+    all.sort();
+    Ok(all)
+}
+
+/// The real pools become files that HAProxy accepts; who is no host of the inventory is reported, and is in none.
+#[test]
+fn the_real_pools_are_accepted() -> Result<()> {
+    let name = "the_real_pools_are_accepted";
+    let Some(dir) = real_fleet().filter(|dir| dir.join("haproxy.json").exists()) else {
+        return skipped(name, "no haproxy.json beside an inventory (SHOAL_FLEET names its folder)");
+    };
+    let Some(haproxy) = binaries::system("haproxy") else {
+        return skipped(name, "haproxy is not installed");
+    };
+    let out = tempfile::Builder::new().prefix("shoal-pools-").tempdir()?;
+    let mapping = repository().join("deploy/example/fedora/mapping.yaml");
+    let said = script(&dir, &mapping, out.path())?;
+    let text = |name: &str| std::fs::read_to_string(dir.join(name)).context(name.to_owned());
+    let theirs: Value = serde_json::from_str(&text("haproxy.json")?)?;
+    let inventory: Value = serde_json::from_str(&text("inventory.json")?)?;
+    let is_host = |server: &Value| {
+        let name = server["address"].as_str().unwrap_or_default();
+        let full =
+            if name.contains('.') { name.to_owned() } else { format!("{name}.rdu3.fedoraproject.org") };
+        inventory["_meta"]["hostvars"].get(&full).is_some().then_some(full)
+    };
+    let mut expected = Vec::new();
+    for (pool, backend) in theirs["backends"].as_object().context("backends")? {
+        let servers = backend["servers"].as_array().context("servers")?;
+        let hosts: BTreeSet<String> = servers.iter().filter_map(is_host).collect();
+        expected.push((pool.clone(), hosts.len()));
+        for server in servers.iter().filter(|server| is_host(server).is_none()) {
+            let line = format!("backend {pool}: server {}: ", server["name"].as_str().unwrap_or_default());
+            ensure!(said.contains(&line), "{line:?} is not in {said}");
+        }
+    }
+    expected.sort();
+    ensure!(pools(out.path())? == expected, "{:?}, expected are {expected:?}", pools(out.path())?);
+    let mut check = Command::new(haproxy);
+    check.args(["-c", "-f"]).arg(out.path().join("haproxy.cfg")).arg("-f").arg(out.path().join("haproxy"));
+    output(&mut check, &[0])?;
     Ok(())
 }
 

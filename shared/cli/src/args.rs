@@ -26,7 +26,8 @@ pub(crate) use self::read::{
 pub(crate) use self::rewrite::rewrite;
 pub(crate) use self::tools::{Enc, Facts, FactsWork, Inventory, Upload};
 pub(crate) use self::write::{
-    Apply, EditKey, Import, ImportAnsible, ImportFrom, ImportZone, Mv, Put, Rm, Rollback, TagCommand,
+    Apply, EditKey, Import, ImportAnsible, ImportFrom, ImportHaproxy, ImportZone, Mv, Put, Rm, Rollback,
+    TagCommand,
 };
 
 /// The whole command line.

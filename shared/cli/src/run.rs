@@ -83,6 +83,7 @@ fn begins(command: &Command) -> bool {
         Command::Group(args) => return matches!(args.work, GroupWork::Add { .. }),
         Command::Import(args) => match &args.from {
             ImportFrom::Ansible(args) => args.plan,
+            ImportFrom::Haproxy(args) => args.plan,
             ImportFrom::Zone(args) => args.plan,
         },
         _ => return false,

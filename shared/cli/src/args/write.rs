@@ -153,8 +153,28 @@ pub(crate) struct Import {
 pub(crate) enum ImportFrom {
     /// An Ansible inventory, as `ansible-inventory --list` prints it
     Ansible(ImportAnsible),
+    /// The frontends and backends of an HAProxy, as JSON
+    Haproxy(ImportHaproxy),
     /// A zone file, read by BIND's named-compilezone
     Zone(ImportZone),
+}
+
+/// `import haproxy`
+#[derive(Args, Debug)]
+pub(crate) struct ImportHaproxy {
+    /// The frontends and backends; - reads standard input
+    pub(crate) file: PathBuf,
+    /// How servers are called here: the file's part `pools`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) mapping: PathBuf,
+    /// Remove pools that an earlier import made and the file does not list any more
+    #[arg(long)]
+    pub(crate) prune: bool,
+    /// Show what would change, write nothing; exits with 3 if something would
+    #[arg(long)]
+    pub(crate) plan: bool,
+    #[command(flatten)]
+    pub(crate) sign: Sign,
 }
 
 /// `import zone`

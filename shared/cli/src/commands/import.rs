@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use shoal_core::{HostId, Proposal};
+use shoal_core::{HostId, Proposal, Range};
 use shoal_store::{StoreError, TransactError};
 
 use super::put::read;
-use crate::args::{Import, ImportAnsible, ImportFrom, ImportZone};
+use crate::args::{Import, ImportAnsible, ImportFrom, ImportHaproxy, ImportZone, Sign};
 use crate::failure::{Failure, Outcome};
-use crate::import::{ansible, rows, zone};
+use crate::import::{ansible, haproxy, rows, zone};
 use crate::session::{Session, made, not_done};
 
 /// How often the rows are read again because somebody changed them meanwhile.
@@ -19,33 +19,53 @@ pub(crate) async fn run(session: &mut Session, args: Import) -> Outcome {
     session.out.begin("importing");
     match args.from {
         ImportFrom::Ansible(args) => from_ansible(session, args).await,
+        ImportFrom::Haproxy(args) => from_haproxy(session, args).await,
         ImportFrom::Zone(args) => from_zone(session, args).await,
     }
 }
 
 async fn from_ansible(session: &mut Session, args: ImportAnsible) -> Outcome {
     let (inventory, mapping) = (text(&args.file)?, text(&args.mapping)?);
-    let failed = |error: ansible::ImportError| {
-        let (file, mapping) = (args.file.display(), args.mapping.display());
-        let what = format!("nothing was imported from {file} with the mapping {mapping}");
-        Failure::Other(anyhow::Error::new(error).context(what))
-    };
+    let failed = |error| not_imported(&args.file, &args.mapping, error);
     let wanted = ansible::read(&inventory, &mapping).map_err(failed)?;
+    let against = |rows: &ansible::Rows| wanted.against(rows, args.prune, new_id).map_err(failed);
+    merge(session, &wanted.ranges(args.prune), args.plan, &args.sign, against).await
+}
+
+async fn from_haproxy(session: &mut Session, args: ImportHaproxy) -> Outcome {
+    let (pools, mapping) = (text(&args.file)?, text(&args.mapping)?);
+    let failed = |error| not_imported(&args.file, &args.mapping, error);
+    let wanted = haproxy::read(&pools, &mapping).map_err(failed)?;
+    let against = |rows: &ansible::Rows| wanted.against(rows, args.prune, new_id).map_err(failed);
+    merge(session, &wanted.ranges(args.prune), args.plan, &args.sign, against).await
+}
+
+fn not_imported(file: &Path, mapping: &Path, error: ansible::ImportError) -> Failure {
+    let what = format!("nothing was imported from {} with the mapping {}", file.display(), mapping.display());
+    Failure::Other(anyhow::Error::new(error).context(what))
+}
+
+/// Shows or makes the changes that the rows need.
+async fn merge(
+    session: &mut Session,
+    ranges: &[Range],
+    plan: bool,
+    sign: &Sign,
+    against: impl Fn(&ansible::Rows) -> Outcome<ansible::Import>,
+) -> Outcome {
     let mut tries = 0;
     loop {
-        let ranges = wanted.ranges(args.prune);
         let (_, rows) =
-            rows::read(&*session.store, &ranges).await.map_err(Failure::reading("the database"))?;
-        let import = wanted.against(&rows, args.prune, new_id).map_err(failed)?;
-        if args.plan {
+            rows::read(&*session.store, ranges).await.map_err(Failure::reading("the database"))?;
+        let import = against(&rows)?;
+        if plan {
             session.out.print(&import.report, |_| import.report.to_string())?;
             return if import.edits.is_empty() { Ok(()) } else { Err(Failure::Pending) };
         }
-        if args.sign.review {
-            return session.write(&args.sign, false, import.edits).await;
+        if sign.review {
+            return session.write(sign, false, import.edits).await;
         }
-        let proposal =
-            Proposal { pre: import.pre, ..session.proposal(&args.sign, false, import.edits).await? };
+        let proposal = Proposal { pre: import.pre, ..session.proposal(sign, false, import.edits).await? };
         let author = proposal.author.clone();
         let database = session.database().await?;
         let made = made(&database.view(), &proposal.edits);

@@ -5,5 +5,6 @@
 //! and leaves the latter alone.
 
 pub mod ansible;
+pub mod haproxy;
 pub mod rows;
 pub mod zone;

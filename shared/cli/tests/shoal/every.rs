@@ -168,6 +168,14 @@ const ON_THE_FLEET: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "shoal-import-haproxy",
+        &[
+            "import haproxy {pools} --mapping {mapping} --plan",
+            "import haproxy {pools} --mapping {mapping} -m x -o json",
+            "import haproxy {docs} --mapping {mapping} -m x",
+        ],
+    ),
+    (
         "shoal-facts-upload",
         &[
             "facts upload web1.example.com -f {facts} --plan",
@@ -257,9 +265,10 @@ async fn every_command_on_the_fleet() {
         let files = [
             ("{docs}", fleet.file("docs.yaml", "host: web3.example.com\nid: h9\ndocument: {site: ams1}\n")),
             ("{bad}", fleet.file("bad.yaml", "host: web3.example.com\nstat: active\n")),
+            ("{pools}", fleet.file("pools.json", r#"{"backends": {"web": {"servers": [{"name": "web1", "address": "web1", "port": 80}, {"name": "web9", "address": "web9", "port": 80}]}}}"#)),
             ("{inventory}", fleet.file("inventory.json", r#"{"_meta": {"hostvars": {"n1.example.com": {"rack": 4}}}, "all": {"children": ["web"]}, "web": {"hosts": ["n1.example.com"]}}"#)),
             ("{password}", fleet.file("password", "correct horse battery\n")),
-            ("{mapping}", fleet.file("mapping.yaml", "name: lab\n")),
+            ("{mapping}", fleet.file("mapping.yaml", "name: lab\npools: {name: lab-pools, domain: example.com}\n")),
             ("{facts}", fleet.file("facts.json", r#"{"os": {"name": "Debian"}, "uptime": "3 days"}"#)),
         ];
         let (mut seen, mut codes) = (String::new(), Vec::new());

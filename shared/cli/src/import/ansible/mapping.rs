@@ -28,6 +28,13 @@
 //!     only: monitored                        # only of hosts of which this variable is true
 //!     tag: monitoring/tcp-{value}
 //!     document: {checks: {"tcp-{value}": {command: check_tcp, args: ["{value}"]}}}
+//! pools:                           # what `shoal import haproxy` makes of a load balancer's pools
+//!   name: fleet-pools              # what that import calls itself: another name than the first
+//!   namespace: lb                  # backend web becomes lb/web
+//!   domain: example.com            # put behind names of servers that have no dot
+//!   rename: [{host: www, to: web1.example.com}]        # other names, as for hosts
+//!   skip: [local1]                 # servers that are to be left out, by the name that they have there
+//!   bind: 0.0.0.0                  # where frontends take requests; without it, HAProxy's own configuration has them
 //! ```
 //!
 //! Unknown words in the file are errors, with their place. What an inventory's *data* holds is never one.
@@ -61,6 +68,37 @@ pub struct Mapping {
     /// Tags to make of the values that hosts have.
     #[serde(default)]
     pub each: Vec<Each>,
+    /// How a load balancer's pools become tags.
+    #[serde(default)]
+    pub pools: Option<Pools>,
+}
+
+/// How a load balancer's pools become tags.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pools {
+    /// What that import calls itself.
+    pub name: Namespace,
+    /// Where the tags stand.
+    #[serde(default = "lb")]
+    pub namespace: Namespace,
+    /// Put behind names without a dot.
+    #[serde(default)]
+    pub domain: Option<String>,
+    /// Other names; the first rule that fits.
+    #[serde(default)]
+    pub rename: Vec<Rename>,
+    /// Servers that are left out.
+    #[serde(default)]
+    pub skip: Vec<String>,
+    /// Where frontends take requests; `None`: they are not Shoal's.
+    #[serde(default)]
+    pub bind: Option<std::net::IpAddr>,
+}
+
+#[allow(clippy::expect_used, reason = "the word is a namespace; a test makes it")]
+fn lb() -> Namespace {
+    "lb".parse().expect("lb is a namespace")
 }
 
 /// How groups become tags.
@@ -378,6 +416,10 @@ impl Mapping {
         }
         if mapping.hosts.variables != Keep::None && mapping.hosts.fields.contains_key(VARIABLES) {
             let why = format!("hosts.variables: a field is called {VARIABLES}, too: give it another name");
+            return Err(ImportError::Mapping(why));
+        }
+        if mapping.pools.as_ref().is_some_and(|pools| pools.name == mapping.name) {
+            let why = format!("pools.name: {} is the other import's name: each needs its own", mapping.name);
             return Err(ImportError::Mapping(why));
         }
         if let Some(each) = mapping.each.iter().find(|each| !each.tag.contains("{value}")) {

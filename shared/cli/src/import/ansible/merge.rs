@@ -206,8 +206,17 @@ impl<'a> Merge<'a> {
         }
         let there =
             |m: &&Member| m.as_tag(name.namespace()).is_some_and(|t| self.value(&Key::tag(&t)).is_some());
-        let members: BTreeSet<Member> =
+        let mut members: BTreeSet<Member> =
             want.members.iter().chain(want.if_there.iter().filter(there)).cloned().collect();
+        if want.keep {
+            let is_there = |member: &&Member| self.value(&Key::member(name, member)).is_some();
+            let kept: Vec<Member> = before.members.difference(&members).filter(is_there).cloned().collect();
+            for member in kept {
+                let why = format!("{member} stays in: it may be one that could not be told");
+                self.report.notes.push(Note::new(name.to_string(), why));
+                members.insert(member);
+            }
+        }
         for member in &members {
             if self.put_member(name, member) {
                 self.line('+', name.as_str(), member.as_str());
@@ -235,7 +244,8 @@ impl<'a> Merge<'a> {
         let (mut hosts, mut tags) = (Vec::new(), Vec::new());
         for subject in marks.keys() {
             if let Ok(tag) = subject.parse::<TagName>() {
-                if !wanted.tags.contains_key(&tag) && !wanted.absent.contains(&tag) {
+                let spoken_of = [&wanted.absent, &wanted.unknown].iter().any(|tags| tags.contains(&tag));
+                if !spoken_of && !wanted.tags.contains_key(&tag) {
                     tags.push(tag);
                 }
             } else if let Some(host) =

@@ -19,14 +19,14 @@ mod value;
 mod wanted;
 
 pub use inventory::{Group, Inventory};
-pub use mapping::Mapping;
+pub use mapping::{Mapping, Pools};
 pub use merge::Rows;
 pub use report::{Line, Note, Report, Tally};
 
 use std::collections::BTreeSet;
 
-use shoal_core::{Change, Edit, HostId, Key, Pre, Range};
-use wanted::Wanted;
+use shoal_core::{Change, Edit, HostId, Key, Namespace, Pre, Range};
+pub(in crate::import) use wanted::{Wanted, WantedTag, renamed_by};
 
 /// Why an import did not happen. What is odd in the data is never one of these; it is a [`Note`].
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +37,11 @@ pub enum ImportError {
     /// The inventory is JSON, and no inventory.
     #[error("this is not what `ansible-inventory --list` prints: {0}")]
     NotAnInventory(&'static str),
+    /// This is no description of pools.
+    #[error(
+        "this is no description of HAProxy's frontends and backends: {0}; docs/agents/lb.md shows its form"
+    )]
+    NotPools(#[source] serde_json::Error),
     /// The mapping file is wrong.
     #[error("the mapping file: {0}")]
     Mapping(String),
@@ -115,11 +120,22 @@ impl Reading {
         prune: bool,
         mut id: impl FnMut() -> HostId,
     ) -> Result<Import, ImportError> {
-        let merge = merge::Merge::new(&self.mapping.name, rows, self.notes.clone());
-        let (changes, pre, report) = merge.run(&self.wanted, prune, &mut id)?;
-        let edits = edits::edits(&changes)?;
-        Ok(Import { changes, edits, pre, report })
+        merged(&self.mapping.name, &self.wanted, self.notes.clone(), rows, prune, &mut id)
     }
+}
+
+/// The changes that make rows as they are wanted, for an import of this name.
+pub(in crate::import) fn merged(
+    name: &Namespace,
+    wanted: &Wanted,
+    notes: Vec<Note>,
+    rows: &Rows,
+    prune: bool,
+    id: &mut dyn FnMut() -> HostId,
+) -> Result<Import, ImportError> {
+    let (changes, pre, report) = merge::Merge::new(name, rows, notes).run(wanted, prune, id)?;
+    let edits = edits::edits(&changes)?;
+    Ok(Import { changes, edits, pre, report })
 }
 
 #[cfg(test)]

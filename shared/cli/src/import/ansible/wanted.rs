@@ -21,11 +21,13 @@ pub(super) const ENVIRONMENT: &str = "@environment";
 
 /// Everything that is wanted.
 #[derive(Debug, Default)]
-pub(super) struct Wanted {
+pub(in crate::import) struct Wanted {
     pub(super) hosts: BTreeMap<HostName, WantedHost>,
-    pub(super) tags: BTreeMap<TagName, WantedTag>,
+    pub(in crate::import) tags: BTreeMap<TagName, WantedTag>,
     /// Groups that are named and not there: no tag is made, one that stands is emptied and kept.
     pub(super) absent: BTreeSet<TagName>,
+    /// Tags of which it cannot be told what they should be: they stay as they are, and have not vanished.
+    pub(in crate::import) unknown: BTreeSet<TagName>,
 }
 
 /// A host.
@@ -45,13 +47,15 @@ pub(super) struct WantedHost {
 
 /// A tag.
 #[derive(Debug, Default)]
-pub(super) struct WantedTag {
+pub(in crate::import) struct WantedTag {
     /// The document's fields, and [`OWNER`] and [`ENVIRONMENT`].
-    pub(super) fields: Map<String, Value>,
+    pub(in crate::import) fields: Map<String, Value>,
     /// Members other than the hosts of the group.
-    pub(super) members: BTreeSet<Member>,
+    pub(in crate::import) members: BTreeSet<Member>,
     /// Nested tags that are wanted only where they stand already: groups that are named and not there.
     pub(super) if_there: BTreeSet<Member>,
+    /// Some members could not be told: what an earlier import put in stays.
+    pub(in crate::import) keep: bool,
 }
 
 /// Applies the mapping.
@@ -125,8 +129,12 @@ fn host_names(inventory: &Inventory, mapping: &Mapping, notes: &mut Vec<Note>) -
 }
 
 fn renamed(name: &str, mapping: &Mapping) -> String {
-    let hosts = &mapping.hosts;
-    let by_rule = hosts.rename.iter().find_map(|Rename { suffix, host, to }| {
+    renamed_by(name, &mapping.hosts.rename, mapping.hosts.domain.as_deref())
+}
+
+/// What rules make of a name, and a domain of one without a dot that no rule fits.
+pub(in crate::import) fn renamed_by(name: &str, rules: &[Rename], domain: Option<&str>) -> String {
+    let by_rule = rules.iter().find_map(|Rename { suffix, host, to }| {
         let stem = name.strip_suffix(suffix.as_deref().unwrap_or_default())?;
         match host {
             Some(host) if host != name => None,
@@ -134,7 +142,7 @@ fn renamed(name: &str, mapping: &Mapping) -> String {
             None => suffix.as_ref().map(|_| format!("{stem}{to}")),
         }
     });
-    match (by_rule, &hosts.domain) {
+    match (by_rule, domain) {
         (Some(name), _) => name,
         (None, Some(domain)) if !name.contains('.') => format!("{name}.{domain}"),
         (None, _) => name.to_owned(),
