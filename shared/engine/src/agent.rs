@@ -274,6 +274,15 @@ pub enum Step {
         /// Why, and what to do about it.
         why: String,
     },
+    /// What stands is as it should be, and its time has come: a backup, a test of one. It changes nothing of what is wanted, so it is
+    /// no drift and the guard does not count it; a pause holds it. Where what is wanted is not what was last made, or nothing is there,
+    /// it is an [`Act`](Self::Act).
+    Run {
+        /// What, in one word for plans and metrics.
+        verb: &'static str,
+        /// What to remember.
+        memo: Value,
+    },
     /// Do something about it now.
     Act {
         /// What, in one word for plans and metrics: `create`, `update`, `remove`, `drain`, ….

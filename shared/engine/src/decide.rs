@@ -192,12 +192,15 @@ impl<A: Agent> Context<'_, A> {
                 }
                 self.act(item, wanted, ADOPT, memo.clone(), Some(have.clone()), now)
             }
-            Step::Act { verb: "create", memo }
+            Step::Run { verb, memo } if self.stands(item, wanted) && !adopts => {
+                self.run(item, wanted, verb, memo, have.cloned())
+            }
+            Step::Act { verb: "create", memo } | Step::Run { verb: "create", memo }
                 if missing.is_some_and(|last| Some(last) != wanted.item.as_ref()) =>
             {
                 self.act(item, wanted, "update", memo, None, now)
             }
-            Step::Act { verb, memo } => {
+            Step::Act { verb, memo } | Step::Run { verb, memo } => {
                 let verb = if adopts { ADOPT } else { verb };
                 self.act(item, wanted, verb, memo, have.cloned(), now)
             }
@@ -487,7 +490,8 @@ impl Why {
             | Self::NotMember(_, _, r)
             | Self::Lifecycle(_, r)
             | Self::Edited(_, r) => Some(*r),
-            Self::Drift
+            Self::Due
+            | Self::Drift
             | Self::Restart
             | Self::Restored { .. }
             | Self::Moved { .. }
@@ -501,10 +505,11 @@ impl Why {
         matches!(self, Self::Drift | Self::Restart | Self::Restored { .. } | Self::Moved { .. })
     }
 
-    /// One word for metrics: `intended`, `drift`, `restart`, `restored`, `moved` or `new_logic`.
+    /// One word for metrics: `intended`, `due`, `drift`, `restart`, `restored`, `moved` or `new_logic`.
     #[must_use]
     pub fn cause(&self) -> &'static str {
         match self {
+            Self::Due => "due",
             Self::Drift => "drift",
             Self::Restart => "restart",
             Self::Restored { .. } => "restored",
@@ -519,6 +524,7 @@ impl std::fmt::Display for Why {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Wanted(r) => write!(f, "wanted since revision {r}"),
+            Self::Due => f.write_str("its time has come"),
             Self::Drift => f.write_str("drift: it was changed behind Shoal's back"),
             Self::Restart => f.write_str("restart: the target began anew"),
             Self::Restored { from, to } => write!(

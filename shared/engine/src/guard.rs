@@ -202,7 +202,10 @@ fn toll<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>, ready: &[A::Key]) -> To
     for (key, planned) in ready.iter().filter_map(|key| Some((key, planned(unit, key)?))) {
         // A person said so of each that is adopted.
         let adopted = planned.verb == ADOPT && !takes(ctx, key, planned);
-        if adopted
+        // Nothing is otherwise after what is due.
+        let due = planned.because == Why::Due;
+        if due
+            || adopted
             || goes_on(unit, key, planned)
             || unit.agreed(key).is_some_and(|agreed| *agreed == planned.digest())
         {

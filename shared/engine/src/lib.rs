@@ -7,6 +7,7 @@ mod agent;
 mod batch;
 mod counters;
 mod decide;
+mod due;
 mod effect;
 mod engine;
 mod facts;

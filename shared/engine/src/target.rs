@@ -312,6 +312,8 @@ pub trait Clock: Send + Sync {
 pub enum Why {
     /// The sources want it since this revision: an intentional change.
     Wanted(Revision),
+    /// It is as it should be, and its time has come ([`Step::Run`](crate::Step::Run)).
+    Due,
     /// It was changed behind Shoal's back.
     Drift,
     /// The target, which nobody else can reach ([`Nature::sole`]), began anew.

@@ -5,6 +5,7 @@ mod agent;
 mod beside;
 mod claims;
 mod conditional;
+mod due;
 mod facts;
 mod failing;
 mod guard;
