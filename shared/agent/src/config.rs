@@ -28,7 +28,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use shoal_client::Access;
 use shoal_core::TagName;
-use shoal_engine::{MaxChange, OnDrift};
+use shoal_engine::{Fault, MaxChange, OnDrift};
 
 use crate::cli::Args;
 use crate::exit::Failure;
@@ -102,6 +102,15 @@ struct Own<C> {
 /// Where the configuration is: the file that was named, or `/etc/shoal/NAME.toml`.
 pub(crate) fn path(args: &Args, program: &str) -> PathBuf {
     args.config.clone().unwrap_or_else(|| Path::new("/etc/shoal").join(format!("{program}.toml")))
+}
+
+/// The table `[agent]` and the secrets of a configuration, for what a program does beside being an agent.
+///
+/// # Errors
+/// The file cannot be read, or is wrong, and where.
+pub fn settings<C: DeserializeOwned>(path: &Path) -> Result<(C, Secrets), Fault> {
+    let config = Config::<C>::read(path, true).map_err(|e| Fault::new("read the configuration", e))?;
+    Ok((config.agent, config.common.secrets))
 }
 
 impl<C: DeserializeOwned> Config<C> {

@@ -11,6 +11,7 @@
 //! which gives it the same program as every other: a daemon, `--once`, `--plan`, `--preview FILE`, claims, the ledger,
 //! the guard, retries, metrics, systemd. `docs/custom-agents.md` explains a whole one.
 
+mod base;
 mod chance;
 mod cli;
 mod clock;
@@ -40,13 +41,18 @@ mod text;
 
 pub use std::process::ExitCode;
 
+pub use base::{Base, Place};
+pub use config::settings;
+
 pub use program::{Program, main};
 pub use {schemars, serde, serde_json};
 
 pub use schemars::JsonSchema;
 pub use serde::{Deserialize, Serialize};
 pub use serde_json::Value;
-pub use shoal_core::{Change, Document, Epoch, Host, HostName, Key as DbKey, Lifecycle, Revision, TagName};
+pub use shoal_core::{
+    Change, Document, Epoch, Host, HostName, Key as DbKey, Lifecycle, Revision, TagName, span,
+};
 pub use shoal_engine::{
     Agent, Applied, At, Batch, Blocked, Clock, Desired, Edit, Fault, Fence, Known, Line, Look, Millis,
     Moment, Nature, Observed, Outcome, Scope, Seen, Source, Step, Target, Unit, Why,

@@ -10,6 +10,7 @@ use shoal_client::Access;
 use shoal_engine::{Agent, Fault, Nature, Target};
 use shoal_store::Store;
 
+use crate::base::Base;
 use crate::cli::Args;
 use crate::config::{self, Common, Config};
 use crate::daemon::{self, Ears, Preparing, Stop};
@@ -36,7 +37,7 @@ where
     Program::new(build).main()
 }
 
-type Build<C, A, T> = Box<dyn Fn(C, Secrets) -> Result<(A, T), Fault> + Send + Sync>;
+type Build<C, A, T> = Box<dyn Fn(C, Secrets, Base) -> Result<(A, T), Fault> + Send + Sync>;
 
 /// A program before it runs: for agents that know more kinds of stores than the usual, or whose targets need secrets that
 /// documents name.
@@ -58,6 +59,13 @@ where
 
     /// The same, and `build` gets the node's `[secrets]` too, for its target.
     pub fn with_secrets(build: impl Fn(C, Secrets) -> Result<(A, T), Fault> + Send + Sync + 'static) -> Self {
+        Self::with_base(move |config, secrets, _| build(config, secrets))
+    }
+
+    /// The same, and `build` gets what its target may ask of the database, too. It can be asked once the target is started.
+    pub fn with_base(
+        build: impl Fn(C, Secrets, Base) -> Result<(A, T), Fault> + Send + Sync + 'static,
+    ) -> Self {
         Self { build: Box::new(build), stores: Stores::new() }
     }
 
@@ -190,7 +198,8 @@ where
         open: Option<&Opened>,
     ) -> Result<Part<A, T>, Failure> {
         let (url, access) = (config.store(args), config.access(args));
-        let (agent, target) = (self.build)(config.agent, config.common.secrets.clone())?;
+        let base = Base::default();
+        let (agent, target) = (self.build)(config.agent, config.common.secrets.clone(), base.clone())?;
         let store = match open.filter(|open| open.url == url && open.access == access) {
             Some(open) => open.clone(),
             None => {
@@ -198,6 +207,7 @@ where
                 Opened { store: self.stores.open(&url, missing, &access).await?, url, access }
             }
         };
+        base.open(store.store.clone());
         let part = Part {
             common: config.common,
             text: config.text,
