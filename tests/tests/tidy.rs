@@ -21,7 +21,7 @@ const FUNCTION_LINES: usize = 80;
 const SKIP: [&str; 4] = ["target", ".git", ".shoal", "node_modules"];
 
 /// Crates in layers; each may depend on those that stand before it in its own list, and on nothing else of ours.
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: [(&str, &[&str]); 15] = [
     ("shared/core", &[]),
     ("shared/engine", &["shoal-core"]),
     ("shared/store", &["shoal-core"]),
@@ -48,6 +48,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ("agents/dns", &["shoal-core", "shoal-engine", "shoal-agent"]),
     ("agents/monitoring", &["shoal-agent"]),
     ("agents/lb", &["shoal-agent"]),
+    ("agents/backup", &["shoal-agent"]),
     ("agents/example", &["shoal-agent"]),
 ];
 

@@ -1,0 +1,142 @@
+//! What must never push a good copy out, with real restic: sources that are missing, unmounted or much smaller, files that cannot be read,
+//! and retention that would take the last good one.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "this is test code")]
+
+mod support;
+
+use std::fs;
+
+use serde_json::{Value, json};
+use support::{HOST, Scratch, here};
+
+#[tokio::test]
+async fn a_source_that_is_not_as_it_should_be_is_a_fault_and_no_backup() {
+    if !here("guards") {
+        return;
+    }
+    let scratch = Scratch::new();
+    scratch.fill("big", 120, 3);
+    let (files, big) = (scratch.text("files"), scratch.text("big"));
+    scratch.policy(json!({"paths": [files, big], "fresh": "26h"})).await;
+    scratch.converge();
+    let good = scratch.snapshots();
+    assert_eq!(good.len(), 1);
+
+    // One of two is missing: restic itself would report success.
+    fs::rename(scratch.path("big"), scratch.path("away")).unwrap();
+    scratch.age(48);
+    let said = scratch.fails();
+    assert!(said.contains(&format!("{big} is missing")), "{said}");
+    // An empty folder in its place is what a file system leaves that is not mounted.
+    fs::create_dir(scratch.path("big")).unwrap();
+    let said = scratch.fails();
+    assert!(said.contains("at the last good backup it had") && said.contains("raise `shrink`"), "{said}");
+    let status = scratch.status().await;
+    assert!(status.contains("older than 26h"), "{status}");
+    assert_eq!(scratch.snapshots(), good, "nothing was made");
+    let fact = &scratch.fact().await["nightly@main"];
+    assert!(fact["failed"]["why"].as_str().unwrap().contains(&big), "{fact}");
+    assert_eq!(fact["snapshot"], json!(good[0]));
+
+    // What has to be mounted and is not.
+    scratch.policy(json!({"mounted": [files]})).await;
+    let said = scratch.fails();
+    assert!(said.contains(&format!("{files} is not mounted")), "{said}");
+    // What is meant goes when a person says so.
+    scratch.policy(json!({"paths": [files, big], "shrink": 100})).await;
+    scratch.converge();
+    assert_eq!(scratch.snapshots().len(), 2);
+}
+
+#[tokio::test]
+async fn only_folders_that_the_node_allows_are_backed_up() {
+    if !here("guards") {
+        return;
+    }
+    let scratch = Scratch::new();
+    scratch.configure("allow = [\"/srv\"]", "");
+    scratch.policy(json!({})).await;
+    let said = scratch.fails();
+    assert!(said.contains("may not be backed up from here"), "{said}");
+    assert!(scratch.snapshots().is_empty());
+}
+
+#[tokio::test]
+async fn retention_keeps_what_the_rules_keep_and_always_the_last_good_one() {
+    if !here("guards") {
+        return;
+    }
+    let scratch = Scratch::new();
+    scratch.policy(json!({})).await;
+    scratch.converge();
+    // Two years of nights, and one of another host that nobody knows to be good.
+    let files = scratch.text("files");
+    let tags = ["--tag", "shoal", "--tag", "policy:nightly"];
+    let old = |host: &str, time: &str| {
+        let at = ["--host", host, "--time", time];
+        scratch.restic(&[&["backup", "-q"], &tags[..], &at[..], &[files.as_str()][..]].concat());
+    };
+    for (month, days) in [("2025-01", [1, 9, 20]), ("2025-08", [2, 3, 4]), ("2026-10", [7, 8, 31])] {
+        for day in days {
+            old(HOST, &format!("{month}-{day:02} 03:00:00"));
+        }
+    }
+    old("web9.example.com", "2025-01-01 03:00:00");
+    old("web9.example.com", "2025-01-02 03:00:00");
+    let keep = ["--keep-last", "2", "--keep-daily", "3", "--keep-monthly", "3", "--keep-yearly", "9"];
+    let select = ["forget", "--dry-run", "--json", "--host", HOST, "--group-by", "host,paths"];
+    let text = scratch.restic(&[&select[..], &keep[..]].concat());
+    let text = text.lines().find(|line| line.starts_with('[')).unwrap();
+    let groups: Vec<Value> = serde_json::from_str(text).unwrap();
+    let ids = |what: &str| {
+        let all = groups[0][what].as_array().unwrap();
+        let mut ids: Vec<_> = all.iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect();
+        ids.sort();
+        ids
+    };
+    let (kept, gone) = (ids("keep"), ids("remove"));
+    assert!(!gone.is_empty() && kept.len() >= 4, "{kept:?} {gone:?}");
+    scratch.policy(json!({"keep": {"last": 2, "daily": 3, "monthly": 3, "yearly": 9}})).await;
+    scratch.converge();
+    let mut left = scratch.snapshots();
+    let others: Vec<String> = serde_json::from_str::<Vec<Value>>(&scratch.restic(&[
+        "snapshots",
+        "--json",
+        "--host",
+        "web9.example.com",
+    ]))
+    .unwrap()
+    .iter()
+    .map(|one| one["id"].as_str().unwrap().to_owned())
+    .collect();
+    assert_eq!(others.len(), 2, "of a host of which none is known to be good, all stay");
+    left.retain(|id| !others.contains(id));
+    left.sort();
+    assert_eq!(left, kept, "as restic itself would");
+    // Newer ones that nobody knows to be good do not push the good one out.
+    let good = scratch.fact().await["nightly@main"]["snapshot"].clone();
+    for minute in 10..14 {
+        old(HOST, &format!("2027-01-01 03:{minute}:00"));
+    }
+    scratch.upkeep_due("main");
+    scratch.policy(json!({"keep": {"last": 1}})).await;
+    scratch.converge();
+    let left = scratch.snapshots();
+    assert!(left.contains(&good.as_str().unwrap().to_owned()), "{left:?} without {good}");
+    scratch.restic(&["check"]);
+}
+
+#[tokio::test]
+async fn without_credentials_for_it_nothing_is_removed() {
+    if !here("guards") {
+        return;
+    }
+    let scratch = Scratch::new();
+    let path = scratch.path("backup.toml");
+    let text = fs::read_to_string(&path).unwrap().replace("[agent.repositories.main.removal]", "");
+    fs::write(path, text).unwrap();
+    scratch.policy(json!({"keep": {"last": 1}})).await;
+    let said = scratch.fails();
+    assert!(said.contains("no credentials that may remove"), "{said}");
+    assert_eq!(scratch.snapshots().len(), 1);
+}

@@ -1,0 +1,254 @@
+//! What the tests with real restic share: a repository, files, the program with a database and a configuration.
+
+#![allow(dead_code, reason = "each test uses its own part")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "this is test code")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use shoal_core::{Proposal, Range};
+use shoal_store::{Database, Query, Store};
+use shoal_store_sqlite::SqliteStore;
+use tempfile::TempDir;
+
+pub(crate) const HOST: &str = "web1.example.com";
+
+/// Whether restic is here; says so if not.
+pub(crate) fn here(test: &str) -> bool {
+    let found = Command::new("restic").arg("version").output().is_ok_and(|out| out.status.success());
+    if !found {
+        println!("SKIPPED: {test}: restic is not installed");
+    }
+    found
+}
+
+/// A database, a repository, a folder of files.
+pub(crate) struct Scratch {
+    dir: TempDir,
+}
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        let scratch = Self { dir: TempDir::new().unwrap() };
+        fs::write(scratch.path("password"), "correct horse\n").unwrap();
+        fs::create_dir_all(scratch.path("files/deep/er")).unwrap();
+        scratch.fill("files", 30, 1);
+        scratch.configure("", "");
+        scratch.restic(&["init"]);
+        scratch
+    }
+
+    /// Writes files that are the same for the same number.
+    pub(crate) fn fill(&self, folder: &str, count: usize, salt: u64) {
+        let folder = self.path(folder);
+        fs::create_dir_all(folder.join("deep/er")).unwrap();
+        for n in 0..count {
+            let octets: Vec<u8> = (0..4_000 + n as u64 * 331)
+                .map(|i| ((i * 31 + salt * 7) ^ (i >> 5) ^ n as u64) as u8)
+                .collect();
+            let at = if n % 3 == 0 { folder.join("deep/er") } else { folder.clone() };
+            fs::write(at.join(format!("file {n}")), octets).unwrap();
+        }
+    }
+
+    /// The configuration, with more of `[agent]`, and more tables.
+    pub(crate) fn configure(&self, agent: &str, tables: &str) {
+        let text = format!(
+            "[secrets]\nrestic = {{ file = {:?} }}\n\
+             [agent]\nstate = {:?}\nhost = \"{HOST}\"\nretry = \"1s\"\n{agent}\n\
+             [agent.repositories.main]\nurl = {:?}\npassword = \"secret:restic\"\nparallel = 3\n\
+             [agent.repositories.main.removal]\n{tables}\n",
+            self.path("password"),
+            self.path("state"),
+            self.path("repo"),
+        );
+        fs::write(self.path("backup.toml"), text).unwrap();
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn text(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    /// restic by hand.
+    pub(crate) fn try_restic(&self, args: &[&str]) -> Output {
+        let mut command = Command::new("restic");
+        command.args(["-r", &self.text("repo"), "--password-file", &self.text("password")]).args(args);
+        command.env("RESTIC_CACHE_DIR", self.path("cache")).output().unwrap()
+    }
+
+    pub(crate) fn restic(&self, args: &[&str]) -> String {
+        let out = self.try_restic(args);
+        assert!(out.status.success(), "restic {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    }
+
+    /// The ids of all snapshots, oldest first.
+    pub(crate) fn snapshots(&self) -> Vec<String> {
+        let all: Vec<Value> =
+            serde_json::from_str(&self.restic(&["snapshots", "--json", "--no-lock"])).unwrap();
+        all.iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect()
+    }
+
+    pub(crate) async fn store(&self) -> SqliteStore {
+        SqliteStore::open(self.path("db")).await.unwrap()
+    }
+
+    /// Commits edits in the form of the API.
+    pub(crate) async fn edit(&self, edits: Value) {
+        let database = Database::open(Arc::new(self.store().await)).await.unwrap();
+        let edits = serde_json::from_value(edits).unwrap();
+        database.transact(Proposal::new("test", "a test", edits)).await.unwrap();
+    }
+
+    /// One host in a policy; `more` of its document.
+    pub(crate) async fn policy(&self, more: Value) {
+        let mut document = json!({"paths": [self.text("files")], "repositories": ["main"]});
+        document.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        self.edit(json!([
+            {"edit": "put_host", "host": HOST, "document": {}},
+            {"edit": "put_tag", "tag": "backup/nightly", "document": document, "members": [HOST]},
+        ]))
+        .await;
+    }
+
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shoal-backup"));
+        command.arg("--store").arg(format!("sqlite:{}", self.path("db").display()));
+        command.arg("--config").arg(self.path("backup.toml")).args(args);
+        command
+    }
+
+    /// Runs the program to its end: the exit code, and what it said.
+    pub(crate) fn run(&self, args: &[&str]) -> (i32, String) {
+        let output = self.command(args).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code().unwrap(), String::from_utf8_lossy(&said).into_owned())
+    }
+
+    /// Does what is due; nothing may be left to do. Answers what it said.
+    pub(crate) fn converge(&self) -> String {
+        let (code, said) = self.run(&["--once", "--wait", "90s"]);
+        assert_eq!(code, 0, "{said}");
+        said
+    }
+
+    /// Tries what is due for a short while, and fails; answers what it said.
+    pub(crate) fn fails(&self) -> String {
+        let (code, said) = self.run(&["--once", "--wait", "6s"]);
+        assert_ne!(code, 0, "{said}");
+        said
+    }
+
+    /// What is kept of the only item, changed by hand.
+    pub(crate) fn record(&self, change: impl FnOnce(&mut Value)) -> Value {
+        let path = self.path("state/hosts").join(HOST).join("nightly@main.json");
+        let mut record: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        change(&mut record);
+        fs::write(path, record.to_string()).unwrap();
+        record
+    }
+
+    /// Makes what was last done so many hours older, so that it is due again.
+    pub(crate) fn age(&self, hours: i64) {
+        let back = |value: &mut Value| {
+            if let Some(at) = value.as_i64() {
+                *value = json!(at - hours * 3_600_000);
+            }
+        };
+        self.record(|record| {
+            back(&mut record["since"]);
+            for track in ["main", "proof"] {
+                if record[track]["good"].is_i64() {
+                    back(&mut record[track]["good"]);
+                }
+            }
+        });
+    }
+
+    /// Makes what is done in the repository itself due again.
+    pub(crate) fn upkeep_due(&self, track: &str) {
+        let path = self.path("state/repositories/main.json");
+        let Ok(text) = fs::read_to_string(&path) else { return };
+        let mut record: Value = serde_json::from_str(&text).unwrap();
+        record[track]["good"] = json!(0);
+        fs::write(&path, record.to_string()).unwrap();
+    }
+
+    /// The facts of the host.
+    pub(crate) async fn fact(&self) -> Value {
+        let key = format!("facts/backup/{HOST}").parse().unwrap();
+        let page = self.store().await.read(&Query::new(Range::Key(key))).await.unwrap();
+        page.rows.first().and_then(|row| Some(row.value.as_ref()?.value())).unwrap_or_default()
+    }
+
+    /// What the agents of this database say of themselves, as text.
+    pub(crate) async fn status(&self) -> String {
+        serde_json::to_string(&self.store().await.reports().await.unwrap()).unwrap()
+    }
+
+    /// Restores by the program; answers the code and what it said.
+    pub(crate) fn restore(&self, args: &[&str], to: &str) -> (i32, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shoal-backup"));
+        command.arg("restore").args(args).arg("--to").arg(self.path(to));
+        let output = command.arg("--config").arg(self.path("backup.toml")).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code().unwrap(), String::from_utf8_lossy(&said).into_owned())
+    }
+
+    /// What was restored of a folder into `to` is what stands in it, octet for octet.
+    pub(crate) fn assert_restored(&self, folder: &str, to: &str) {
+        let there = self.path(to).join(self.text(folder).trim_start_matches('/'));
+        assert_eq!(tree(&there), tree(&self.path(folder)));
+    }
+}
+
+/// Every file below a folder, with what it holds.
+pub(crate) fn tree(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let (mut files, mut open) = (BTreeMap::new(), vec![folder.to_owned()]);
+    while let Some(at) = open.pop() {
+        for entry in fs::read_dir(&at).unwrap_or_else(|e| panic!("{}: {e}", at.display())) {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                files.insert(path.strip_prefix(folder).unwrap().to_owned(), fs::read(&path).unwrap());
+            }
+        }
+    }
+    files
+}
+
+/// The program as a daemon, killed when dropped.
+pub(crate) struct Daemon(pub(crate) Child);
+
+impl Daemon {
+    pub(crate) fn start(scratch: &Scratch, args: &[&str]) -> Self {
+        let log = fs::File::options().create(true).append(true).open(scratch.path("log")).unwrap();
+        Self(scratch.command(args).stdout(Stdio::null()).stderr(log).spawn().unwrap())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Waits until something is so; at most a minute.
+pub(crate) fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !so() {
+        assert!(Instant::now() < end, "it did not come true: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
