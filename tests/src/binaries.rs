@@ -40,7 +40,8 @@ fn build() -> anyhow::Result<PathBuf> {
     let mut command = Command::new(cargo);
     command.args(["build", "--quiet", "--bins"]);
     command.args(
-        ["shoal-hostdb", "shoal-cli", "shoal-dns", "shoal-example"].map(|name| format!("--package={name}")),
+        ["shoal-hostdb", "shoal-cli", "shoal-dns", "shoal-backup", "shoal-example"]
+            .map(|name| format!("--package={name}")),
     );
     command.current_dir(env!("CARGO_MANIFEST_DIR"));
     if dir.ends_with("release") {

@@ -1,0 +1,78 @@
+//! A real inventory in front of the backup agent: who is backed up, and which databases are dumped, is what the inventory says.
+//!
+//! The names are other people's: nothing here talks to them. The agent plans, and runs nothing.
+#![allow(clippy::print_stdout, reason = "what cannot run says so")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use shoal_tests::binaries;
+use shoal_tests::process::output;
+use shoal_tests::swarm::repository;
+
+/// What is to be backed up, read from the inventory alone: a host with a policy, and for policies of databases what is dumped.
+fn expected(inventory: &Path) -> Result<BTreeSet<(String, Option<String>)>> {
+    let all: Value = serde_json::from_str(&std::fs::read_to_string(inventory)?)?;
+    let vars = all["_meta"]["hostvars"].as_object().context("hostvars")?;
+    let clients = all["backup_clients"]["hosts"].as_array().context("backup_clients")?;
+    let mut found: BTreeSet<_> =
+        clients.iter().filter_map(|host| Some((host.as_str()?.to_owned(), None))).collect();
+    for (host, vars) in vars {
+        let names = vars["dbs_to_backup"].as_array().into_iter().flatten();
+        found.extend(names.filter_map(|name| Some((host.clone(), Some(name.as_str()?.to_owned())))));
+    }
+    Ok(found)
+}
+
+#[test]
+fn the_backups_of_the_real_fleet_are_planned() -> Result<()> {
+    let name = "the_backups_of_the_real_fleet_are_planned";
+    let named = std::env::var_os("SHOAL_FLEET").map(PathBuf::from);
+    let inventory =
+        named.unwrap_or_else(|| repository().join("../shared/data/fedora")).join("inventory.json");
+    if !inventory.exists() {
+        println!("SKIPPED: {name}: no inventory (SHOAL_FLEET names its folder)");
+        return Ok(());
+    }
+    let expected = expected(&inventory)?;
+    ensure!(expected.len() > 40, "the inventory says {} backups", expected.len());
+    let dir = tempfile::Builder::new().prefix("shoal-backed-up-").tempdir()?;
+    let store = format!("sqlite:{}", dir.path().join("db").display());
+    let mapping = repository().join("deploy/example/fedora/mapping.yaml");
+    let mut import = Command::new(binaries::binary("shoal")?);
+    import.args(["--store", &store, "--author", "test", "import", "ansible"]).arg(&inventory);
+    output(import.arg("--mapping").arg(mapping).args(["-m", "the real fleet"]), &[0])?;
+    let config = dir.path().join("backup.toml");
+    let state = dir.path().join("state");
+    std::fs::write(
+        &config,
+        format!(
+            "[agent]\nstate = {:?}\n[agent.repositories.main]\nurl = \"/nowhere\"\npassword = \"secret:none\"\n",
+            state
+        ),
+    )?;
+    let mut plan = Command::new(binaries::binary("shoal-backup")?);
+    plan.args(["--store", &store, "--plan", "--output", "json", "--config"]).arg(&config);
+    let plan: Value = serde_json::from_str(&output(&mut plan, &[3])?)?;
+    ensure!(plan["quarantined"].as_array().is_none_or(Vec::is_empty), "{}", plan["quarantined"]);
+    let (mut planned, mut upkeep) = (BTreeSet::new(), 0);
+    for step in plan["units"].as_array().into_iter().flatten().flat_map(|unit| unit["steps"].as_array()) {
+        for step in step {
+            let Some(job) = step["to"]["backup"].as_object() else {
+                upkeep += 1;
+                continue;
+            };
+            let host = step["host"].as_str().context("a host")?.to_owned();
+            let dumps = job.get("dumps").map(|dumps| &dumps["database"]);
+            let name = dumps.and_then(|names| Some(names[0].as_str()?.to_owned()));
+            ensure!(name.is_some() || job["paths"] == serde_json::json!(["/etc"]), "{job:?}");
+            planned.insert((host, name));
+        }
+    }
+    ensure!(planned == expected, "{:?}", planned.symmetric_difference(&expected).collect::<Vec<_>>());
+    ensure!(upkeep == 1 && !state.exists());
+    Ok(())
+}
