@@ -41,6 +41,9 @@ pub(crate) struct Args {
     /// Only units that this host feeds, now or as far as the ledger knows; self: this machine
     #[arg(long, value_name = "HOST")]
     pub(crate) host: Option<String>,
+    /// Only this unit; may be repeated
+    #[arg(long, value_name = "UNIT")]
+    pub(crate) unit: Vec<String>,
     /// The configuration file [default: /etc/shoal/NAME.toml, if it is there]
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_core::{Epoch, HostName, Key, TagName, View};
-use shoal_engine::{Agent, Engine, Fault, Options, Snapshot, Target, Trouble, Verdict};
+use shoal_engine::{Agent, Engine, Fault, Options, Snapshot, Target, Trouble, Unit, Verdict};
 use shoal_store::{Head, Store, StoreError};
 use tokio::time::Instant;
 
@@ -250,6 +250,7 @@ impl<A: Agent> Setup<'_, A> {
         options.share = true;
         options.tags = self.tags()?;
         options.host = self.host()?;
+        options.units = self.units();
         options.drift = common.drift;
         options.max_change_by_tag.clone_from(&common.max_change_by_tag);
         if let Some(share) = args.max_change.or(common.max_change) {
@@ -285,6 +286,10 @@ impl<A: Agent> Setup<'_, A> {
         let clock = Arc::new(Wall::new());
         let hands = Hands::new(namespace, holder, self.store.clone(), target, clock, timeout);
         Ok(Driver::new(engine, Arc::new(hands), snapshot, board))
+    }
+
+    fn units(&self) -> Option<BTreeSet<Unit>> {
+        (!self.args.unit.is_empty()).then(|| self.args.unit.iter().map(Unit::from).collect())
     }
 
     fn tags(&self) -> Result<Option<BTreeSet<TagName>>, Failure> {

@@ -508,13 +508,14 @@ impl<A: Agent> Engine<A> {
     /// Whether this unit is one that was asked for (`--tag`, `--host`): whole units only. An engine that saw one source
     /// of several would take what the others feed for gone.
     pub(crate) fn selected(&self, unit: &State<A>) -> bool {
-        let Options { tags, host, .. } = &self.options;
+        let Options { tags, host, units, .. } = &self.options;
         let feeds = |fits: &dyn Fn(&SourceId) -> bool| {
             let recorded =
                 |item: &crate::item::Item<A>| item.entry.as_ref().is_some_and(|e| e.from.iter().any(fits));
             unit.items.values().any(|item| item.sources.iter().any(fits) || recorded(item))
         };
-        tags.as_ref().is_none_or(|tags| feeds(&|id| tags.contains(&id.0)))
+        units.as_ref().is_none_or(|units| units.contains(&unit.name))
+            && tags.as_ref().is_none_or(|tags| feeds(&|id| tags.contains(&id.0)))
             && host.as_ref().is_none_or(|host| feeds(&|id| id.1.as_ref() == Some(host)))
     }
 

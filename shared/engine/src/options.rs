@@ -8,7 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use shoal_core::{HostName, TagName};
 
-use crate::{Millis, Nature};
+use crate::{Millis, Nature, Unit};
 
 /// How an engine works. [`Options::new`] has the defaults.
 #[derive(Clone, Debug)]
@@ -24,11 +24,13 @@ pub struct Options {
     /// ever mend what it says.
     pub once: bool,
     /// Whether it shares the units with the other instances of its agent: each works on as many as any other. Otherwise it takes
-    /// whatever is free. One that works on some units only (`tags`, `host`), or in a target that nobody else can reach
+    /// whatever is free. One that works on some units only (`tags`, `host`, `units`), or in a target that nobody else can reach
     /// ([`Nature::sole`]), never shares.
     pub share: bool,
     /// Only units that one of these tags feeds, or fed as far as the ledger knows; `None`: all.
     pub tags: Option<BTreeSet<TagName>>,
+    /// Only these units (`--unit`); `None`: all. With `tags` or `host`, what all of them select.
+    pub units: Option<BTreeSet<Unit>>,
     /// Only units that this host feeds, or fed as far as the ledger knows (`--host`); `None`: all. With `tags`, both.
     pub host: Option<HostName>,
     /// How much of a unit one batch may change or remove.
@@ -71,6 +73,7 @@ impl Options {
             once: false,
             share: false,
             tags: None,
+            units: None,
             host: None,
             max_change: MaxChange::default(),
             max_change_by_tag: BTreeMap::new(),
@@ -97,7 +100,7 @@ impl Options {
 
     /// Whether only some units are worked on.
     pub(crate) fn is_narrowed(&self) -> bool {
-        self.tags.is_some() || self.host.is_some()
+        self.tags.is_some() || self.host.is_some() || self.units.is_some()
     }
 
     /// Whether a source of this tag and this host may belong to what was asked for; `None`: of whatever tag or host.

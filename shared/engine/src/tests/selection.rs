@@ -20,7 +20,7 @@ fn two_units() -> Toys {
 
 fn only(world: &mut Toys, narrow: impl Fn(&mut Options)) {
     let mut options = world.options.clone();
-    (options.tags, options.host) = (None, None);
+    (options.tags, options.host, options.units) = (None, None, None);
     narrow(&mut options);
     world.options = options;
     world.restart();
@@ -105,4 +105,19 @@ fn what_others_have_to_mend_does_not_hold_up_who_was_not_asked_for() {
     assert_ne!(world.run(), Verdict::Converged);
     let status = world.engine().status(0, false);
     assert_eq!(status.quarantined.len(), 1, "{:?}", status.quarantined);
+}
+
+#[test]
+fn a_unit_is_selected_by_its_name_and_by_what_else_was_asked_for() {
+    let mut world = two_units();
+    only(&mut world, |options| options.units = Some(["b".into()].into()));
+    world.converge();
+    assert_eq!((world.at("a", 0), world.at("b", 1), world.at("b", 2)), (None, Some("hi"), Some("hi")));
+    only(&mut world, |options| {
+        options.units = Some(["b".into()].into());
+        options.host = Some(name(0).parse().unwrap());
+    });
+    world.commit(rows(&[("toy/b", tag("yo")), ("toy/a", tag("yo"))]));
+    world.converge();
+    assert_eq!((world.at("a", 0), world.at("b", 1)), (None, Some("hi")));
 }
