@@ -76,3 +76,41 @@ fn the_backups_of_the_real_fleet_are_planned() -> Result<()> {
     ensure!(upkeep == 1 && !state.exists());
     Ok(())
 }
+
+#[test]
+fn the_command_restores_through_the_agents_program() -> Result<()> {
+    if binaries::system("restic").is_none() {
+        println!("SKIPPED: the_command_restores_through_the_agents_program: restic is not installed");
+        return Ok(());
+    }
+    let dir = tempfile::Builder::new().prefix("shoal-restored-").tempdir()?;
+    let path = |name: &str| dir.path().join(name);
+    std::fs::write(path("password"), "correct horse\n")?;
+    std::fs::create_dir(path("files"))?;
+    std::fs::write(path("files/one file"), "what was there\n")?;
+    let config = format!(
+        "[secrets]\nrestic = {{ file = {:?} }}\n[agent]\nstate = {:?}\n[agent.repositories.main]\nurl = {:?}\npassword = \"secret:restic\"\n",
+        path("password"),
+        path("state"),
+        path("repo"),
+    );
+    std::fs::write(path("backup.toml"), config)?;
+    let restic = |args: &[&str]| {
+        let mut command = Command::new("restic");
+        command.arg("-r").arg(path("repo")).arg("--password-file").arg(path("password"));
+        command.arg("--cache-dir").arg(path("cache"));
+        output(command.args(args), &[0]).map(drop)
+    };
+    restic(&["init"])?;
+    let files = path("files").display().to_string();
+    let marks = ["--tag", "shoal", "--tag", "policy:nightly", "--host", "web1.example.com"];
+    restic(&[&["backup"], &marks[..], &[&*files][..]].concat())?;
+    binaries::binary("shoal-backup")?;
+    let mut restore = Command::new(binaries::binary("shoal")?);
+    restore.args(["restore", "web1.example.com", &format!("{files}/one file"), "--to"]).arg(path("out"));
+    let said = output(restore.arg("--config").arg(path("backup.toml")), &[0])?;
+    ensure!(said.contains("nightly"), "{said}");
+    let restored = path("out").join(files.trim_start_matches('/')).join("one file");
+    ensure!(std::fs::read_to_string(restored)? == "what was there\n");
+    Ok(())
+}

@@ -5,6 +5,7 @@ mod agents;
 mod database;
 mod manual;
 mod read;
+mod restore;
 mod rewrite;
 mod tools;
 mod write;
@@ -23,6 +24,7 @@ pub(crate) use self::manual::{Completions, Manual, Program};
 pub(crate) use self::read::{
     Blame, Diff, Effective, Explain, Export, Get, Log, Members, Parents, Search, Show,
 };
+pub(crate) use self::restore::Restore;
 pub(crate) use self::rewrite::rewrite;
 pub(crate) use self::tools::{Enc, Facts, FactsWork, Inventory, Upload};
 pub(crate) use self::write::{
@@ -317,6 +319,14 @@ Examples:
 Ansible calls a program without options of its own: deploy/ansible has one, and a plugin. SHOAL_STORE, SHOAL_INVENTORY_NAMESPACE and
 SHOAL_INVENTORY_WHERE say to both what the options say.")]
     Inventory(Inventory),
+    /// Give a host's files back, as they were backed up, into a folder of their own
+    #[command(after_help = "\
+It runs `shoal-backup restore`, on a machine whose configuration of the backup agent has the repositories. It needs no database.
+Exit codes: 0 restored and read back, 1 failed.
+Examples:
+  shoal restore web1.example.com --to /srv/restored
+  shoal restore web1.example.com /etc/passwd --at 2026-03-01T12:00 --to /srv/restored")]
+    Restore(Restore),
     /// Back up the database's file, check it, and restore it
     #[command(after_help = "\
 They work on the file itself (--store sqlite:PATH), on the machine where it is.

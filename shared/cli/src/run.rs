@@ -46,6 +46,7 @@ fn real(cli: Cli) -> Outcome {
             return commands::manual::completions(&mut Out::stdout(cli.output), args);
         }
         Command::Man(args) => return commands::manual::manual(&mut Out::stdout(cli.output), args),
+        Command::Restore(args) => return commands::restore::run(args),
         // It has an answer also where there is no database to open.
         Command::Enc(args) => {
             return commands::enc::run(&mut Out::stdout(cli.output), &cli.store, &cli.access, args);

@@ -18,6 +18,7 @@ mod members;
 mod pause;
 mod people;
 mod put;
+pub(crate) mod restore;
 pub(crate) mod review;
 mod rollback;
 mod search;
@@ -69,6 +70,7 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> Outcome {
         Command::Facts(args) => facts::run(session, args).await,
         Command::Inventory(args) => inventory::run(session, args).await,
         Command::Enc(_) => Err(Failure::Usage("the database is opened by the program itself".to_owned())),
+        Command::Restore(args) => restore::run(&args),
         Command::Database(_) => Err(Failure::Usage("the file is worked on by the program itself".to_owned())),
         Command::Completions(args) => manual::completions(&mut session.out, &args),
         Command::Man(args) => manual::manual(&mut session.out, &args),

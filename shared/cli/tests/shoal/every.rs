@@ -221,6 +221,8 @@ const AS_A_PROCESS: &[(&str, &[&str])] = &[
             "database restore {dir}/a.db",
         ],
     ),
+    // What it does is the backup agent's, whose tests show it.
+    ("shoal-restore", &["restore web1.example.com"]),
     ("shoal-serve", &["serve --listen 0.0.0.0:1"]),
     ("shoal-completions", &["completions tcsh"]),
     ("shoal-man", &["man {dir}/man", "man {dir}/man -o json", "man {dir}/shoal.db/man"]),
