@@ -177,3 +177,29 @@ impl Drop for Mounted {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
+
+#[tokio::test]
+async fn told_to_stop_it_ends_what_runs_in_order() {
+    if !here("faults") {
+        return;
+    }
+    let scratch = Scratch::new();
+    let noise = Command::new("sh")
+        .args(["-c", "head -c 300000000 /dev/urandom > \"$0\""])
+        .arg(scratch.path("files/large"))
+        .status();
+    assert!(noise.unwrap().success());
+    scratch.policy(json!({})).await;
+    let mut daemon = Daemon::start(&scratch, &[]);
+    until("restic is at it", || fs::read_dir(scratch.path("repo/locks")).unwrap().next().is_some());
+    std::thread::sleep(Duration::from_secs(1));
+    let told = Command::new("kill").args(["-TERM", &daemon.0.id().to_string()]).status();
+    assert!(told.unwrap().success() && daemon.0.wait().unwrap().success());
+    assert_eq!(fs::read_dir(scratch.path("repo/locks")).unwrap().count(), 0, "restic took its lock back");
+    let record = scratch.record(|_| {});
+    assert!(scratch.snapshots().is_empty(), "300 MB take longer than that");
+    // It did not fail, and is due as before.
+    assert!(record["begun"].is_null() && record["main"]["failures"] == json!(0), "{record}");
+    scratch.converge();
+    assert_eq!(scratch.snapshots().len(), 1);
+}

@@ -5,6 +5,7 @@
 //! of its physical machine, one of the repository; what changes a repository takes all of those. While it holds them it renews them,
 //! and it stops itself when it cannot. Hundreds may wait: of each repository only as many ask the database as may run.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -189,8 +190,9 @@ impl Work {
         let stop = watch::Sender::new(None);
         let listen = stop.subscribe();
         let live = Live { said: "begins".to_owned(), stop: stop.clone() };
-        if self.live().insert(key.clone(), live).is_some() {
-            return Err(Fault::new(what, "it is under way"));
+        match self.live().entry(key.clone()) {
+            Entry::Occupied(_) => return Err(Fault::new(what, "one that is ending is still under way")),
+            Entry::Vacant(place) => _ = place.insert(live),
         }
         let noted = self.change(key, |record| record.begun = Some(begun.clone()));
         if let Err(fault) = noted {

@@ -45,6 +45,7 @@ pub(crate) async fn measure(
             return Err(Fault::new(what, format!("{path} may not be backed up from here")).next(next));
         }
     }
+    allowed(settings, root, job)?;
     for path in &job.mounted {
         let there = place(root, path);
         let mounted = is_mounted(&there).map_err(|e| Fault::new(what, format!("{path}: {e}")))?;
@@ -65,6 +66,24 @@ pub(crate) async fn measure(
     }
     shrunk(job, last, &sizes)?;
     Ok(sizes)
+}
+
+/// Refuses a path that leads out of the folders that are allowed, by a link that somebody put into one of them.
+fn allowed(settings: &Settings, root: Option<&Path>, job: &Job) -> Result<(), Fault> {
+    if settings.allow.iter().any(|folder| folder.as_str() == "/") {
+        return Ok(());
+    }
+    let real = |path: &AbsPath| fs::canonicalize(place(root, path)).ok();
+    let folders: Vec<PathBuf> = settings.allow.iter().filter_map(real).collect();
+    for path in &job.paths {
+        // What is missing is said so later.
+        let Some(there) = real(path) else { continue };
+        if !folders.iter().any(|folder| there.starts_with(folder)) {
+            let why = format!("{path} leads to {}, which may not be backed up from here", there.display());
+            return Err(Fault::new("look at what is to be backed up", why));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses what is much smaller than it was at the last good backup.

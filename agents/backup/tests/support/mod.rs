@@ -143,7 +143,7 @@ impl Scratch {
 
     /// Tries what is due for a short while, and fails; answers what it said.
     pub(crate) fn fails(&self) -> String {
-        let (code, said) = self.run(&["--once", "--wait", "6s"]);
+        let (code, said) = self.run(&["--once", "--wait", "20s"]);
         assert_ne!(code, 0, "{said}");
         said
     }
