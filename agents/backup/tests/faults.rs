@@ -162,7 +162,7 @@ async fn a_repository_that_is_full_says_so_and_what_was_good_comes_back() {
     scratch.age(48);
     let said = scratch.fails();
     assert!(said.contains("no space left") && said.contains("the repository is full"), "{said}");
-    assert!(scratch.status().await.contains("older than 26h"));
+    scratch.fails_and_reports("older than 26h").await;
     let (code, said) = scratch.restore(&[HOST], "out");
     assert_eq!(code, 0, "{said}");
     let out = scratch.path("out").join(scratch.text("files").trim_start_matches('/'));

@@ -31,8 +31,7 @@ async fn a_source_that_is_not_as_it_should_be_is_a_fault_and_no_backup() {
     fs::create_dir(scratch.path("big")).unwrap();
     let said = scratch.fails();
     assert!(said.contains("at the last good backup it had") && said.contains("raise `shrink`"), "{said}");
-    let status = scratch.status().await;
-    assert!(status.contains("older than 26h"), "{status}");
+    scratch.fails_and_reports("older than 26h").await;
     assert_eq!(scratch.snapshots(), good, "nothing was made");
     let fact = &scratch.fact().await["nightly@main"];
     assert!(fact["failed"]["why"].as_str().unwrap().contains(&big), "{fact}");

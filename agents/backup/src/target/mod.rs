@@ -32,7 +32,7 @@ use crate::step;
 use runs::Work;
 
 /// How soon to look at a run that was begun, in milliseconds.
-const SOON: Moment = 2_000;
+const SOON: Moment = 300;
 
 /// restic, with the repositories of the configuration.
 #[derive(Debug)]

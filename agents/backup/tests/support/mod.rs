@@ -195,6 +195,17 @@ impl Scratch {
         serde_json::to_string(&self.store().await.reports().await.unwrap()).unwrap()
     }
 
+    /// Fails until its last report says this; the report of a run that has only just begun again says that.
+    pub(crate) async fn fails_and_reports(&self, what: &str) {
+        for _ in 0..5 {
+            if self.status().await.contains(what) {
+                return;
+            }
+            self.fails();
+        }
+        panic!("{what} is not in {}", self.status().await);
+    }
+
     /// Restores by the program; answers the code and what it said.
     pub(crate) fn restore(&self, args: &[&str], to: &str) -> (i32, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_shoal-backup"));
