@@ -43,15 +43,14 @@ fn the_backups_of_the_real_fleet_are_planned() -> Result<()> {
     let store = format!("sqlite:{}", dir.path().join("db").display());
     let mapping = repository().join("deploy/example/fedora/mapping.yaml");
     let mut import = Command::new(binaries::binary("shoal")?);
-    import.args(["--store", &store, "--author", "test", "import", "ansible"]).arg(&inventory);
+    import.args(["--store", &store, "import", "ansible", "--author", "test"]).arg(&inventory);
     output(import.arg("--mapping").arg(mapping).args(["-m", "the real fleet"]), &[0])?;
     let config = dir.path().join("backup.toml");
     let state = dir.path().join("state");
     std::fs::write(
         &config,
         format!(
-            "[agent]\nstate = {:?}\n[agent.repositories.main]\nurl = \"/nowhere\"\npassword = \"secret:none\"\n",
-            state
+            "[agent]\nstate = {state:?}\n[agent.repositories.main]\nurl = \"/nowhere\"\npassword = \"secret:none\"\n"
         ),
     )?;
     let mut plan = Command::new(binaries::binary("shoal-backup")?);

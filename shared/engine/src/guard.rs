@@ -62,6 +62,8 @@ const SAMPLE: usize = 10;
 struct Toll<K> {
     changed: usize,
     removed: usize,
+    /// How many others are on their way out, a step at a time.
+    leaving: usize,
     /// How many went of late, unasked.
     recent: usize,
     /// Of how many.
@@ -147,11 +149,14 @@ fn move_digest<A: Agent>(unit: &State<A>, Move { from, to }: &Move) -> String {
 }
 
 fn weigh<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>, ready: Vec<A::Key>) -> Gate<A::Key> {
-    let Toll { changed, removed, recent, of, stands, new_logic, taker, falls } = toll(ctx, unit, &ready);
+    let Toll { changed, removed, leaving, recent, of, stands, new_logic, taker, falls } =
+        toll(ctx, unit, &ready);
     let limit = limit(ctx, unit);
     // Of those that there were before.
     let too_many = !limit.allows(changed + removed + recent, of + recent);
-    let all = removed > 1 && removed >= of && stands;
+    // The last of them go with those that were let through before.
+    let gone = removed + leaving;
+    let all = removed > 0 && gone > 1 && gone >= of && stands;
     let why = match (&taker, too_many, all) {
         (Some(key), _, true) => {
             format!(
@@ -167,7 +172,7 @@ fn weigh<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>, ready: Vec<A::Key>) ->
         (None, true, _) => {
             format!("it would change {changed} and remove {removed} of {of} items, more than {limit}")
         }
-        (None, _, true) => format!("it would remove all {removed} items while their tag still stands"),
+        (None, _, true) => format!("it would remove all {gone} items while their tag still stands"),
         (_, false, false) if !new_logic.is_empty() => {
             format!(
                 "another version of the agent decides differently about {} unchanged items",
@@ -192,6 +197,7 @@ fn toll<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>, ready: &[A::Key]) -> To
     let mut toll = Toll {
         changed: 0,
         removed: 0,
+        leaving: 0,
         recent: 0,
         of: of(unit, ready),
         stands: false,
@@ -199,6 +205,7 @@ fn toll<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>, ready: &[A::Key]) -> To
         taker: None,
         falls: Vec::new(),
     };
+    let mut counted = BTreeSet::new();
     for (key, planned) in ready.iter().filter_map(|key| Some((key, planned(unit, key)?))) {
         // A person said so of each that is adopted.
         let adopted = planned.verb == ADOPT && !takes(ctx, key, planned);
@@ -227,12 +234,14 @@ fn toll<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>, ready: &[A::Key]) -> To
             Kind::Update => toll.changed += 1,
             Kind::Remove => {
                 toll.removed += 1;
+                counted.insert(key);
                 toll.stands |= !matches!(planned.because, Why::TagGone(..));
             }
         }
     }
     if toll.removed > 0 {
         toll.recent = unit.pages.removed().count(unit.now, ctx.options.max_change_within);
+        toll.leaving = leaving(unit, &counted, toll.of);
     }
     if toll.taker.is_some() {
         toll.falls = falls(unit, ready);
@@ -252,6 +261,18 @@ fn goes_on<A: Agent>(unit: &State<A>, key: &A::Key, planned: &Planned<A>) -> boo
         same && matches!(entry.stage, Stage::Removing { .. })
     };
     planned.kind() == Kind::Remove && entry.is_some_and(begun)
+}
+
+/// How many are being removed already, beside these: none of them is as it should be. Costs those, where with these they could be
+/// all that there is, and nothing otherwise.
+fn leaving<A: Agent>(unit: &State<A>, beside: &BTreeSet<&A::Key>, of: usize) -> usize {
+    if unit.open.len() + beside.len() < of {
+        return 0;
+    }
+    let leaves = |entry: &Entry<A::Item>| matches!(entry.stage, Stage::Removing { .. });
+    let removing =
+        |key: &A::Key| unit.items.get(key).and_then(|item| item.entry.as_ref()).is_some_and(leaves);
+    unit.open.keys().filter(|key| !beside.contains(key) && removing(key)).count()
 }
 
 /// How many items there are: those that the ledger knows, and those that these changes found beside them.

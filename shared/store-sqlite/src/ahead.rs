@@ -104,6 +104,8 @@ mod tests {
             };
             store.commit(commit).await.unwrap();
             lengths.insert(std::fs::metadata(&log).unwrap().len());
+            // Who makes room ahead has its turn, also on a busy machine.
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         }
         // Some three frames a commit, so the log grew 150 times by itself before.
         assert!(lengths.len() < 30, "the log had {} lengths", lengths.len());

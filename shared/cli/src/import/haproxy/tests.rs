@@ -1,3 +1,5 @@
+//! What the pools of an HAProxy become.
+
 use serde_json::{Value, json};
 use shoal_core::{Document, HostId, Key, Kind, Revision, Row};
 
