@@ -103,6 +103,23 @@ pub struct Commit {
     pub intent: Option<String>,
 }
 
+impl Commit {
+    /// What, with who and why, on no condition.
+    #[must_use]
+    pub fn new(author: impl Into<String>, message: impl Into<String>, changes: Vec<Change>) -> Self {
+        Self {
+            pre: Vec::new(),
+            changes,
+            author: author.into(),
+            principal: None,
+            origin: None,
+            message: message.into(),
+            idempotency: None,
+            intent: None,
+        }
+    }
+}
+
 /// What became of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Committed {

@@ -24,7 +24,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::member::Member;
@@ -33,7 +32,7 @@ use crate::name::{
     TagName, is_host, is_namespace, name, segment,
 };
 use crate::unit;
-use std::borrow::Borrow;
+use std::borrow::{Borrow, Cow};
 use std::sync::Arc;
 
 name! {
@@ -147,10 +146,30 @@ impl Key {
     /// For a member row, the tag and the member, without parsing either.
     #[must_use]
     pub fn as_member(&self) -> Option<(&str, &str)> {
-        match self.namespace() {
-            HOSTS | FACTS | SCHEMAS | PAUSES | APPROVALS | ACCESS => None,
-            _ => self.0.split_once("/members/"),
+        Self::member_in(&self.0)
+    }
+
+    /// [`Key::as_member`] of the text of a key.
+    #[must_use]
+    pub fn member_in(text: &str) -> Option<(&str, &str)> {
+        let (namespace, rest) = text.split_once('/')?;
+        if RESERVED.contains(&namespace) {
+            return None;
         }
+        let (key, member) = member(rest)?;
+        Some((text.get(..namespace.len() + 1 + key.len())?, member))
+    }
+
+    /// The text of the key that `text` reads as: for who goes through many and keeps none. Copies nothing of a host's key, nor of one
+    /// that has a host as a member.
+    ///
+    /// # Errors
+    /// Text that is no key.
+    pub fn written(text: &str) -> Result<Cow<'_, str>, BadName> {
+        if is_plain(text) {
+            return Ok(Cow::Borrowed(text));
+        }
+        through_parts(text).map(|key| Cow::Owned(String::from(key)))
     }
 }
 
@@ -188,7 +207,7 @@ fn is_plain(text: &str) -> bool {
     }
     // What a tag's key may hold is wider than this; what a rule holds, too, so that it never reads as a member.
     let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-_.".contains(b);
-    match rest.split_once("/members/") {
+    match member(rest) {
         Some((key, member)) => {
             key.starts_with(|c: char| c.is_ascii_alphanumeric())
                 && key.len() <= MAX_SEGMENT
@@ -199,6 +218,13 @@ fn is_plain(text: &str) -> bool {
         }
         None => false,
     }
+}
+
+/// The tag's key and the member, of what stands behind a namespace. A tag's key has no slash, so its first one ends it: to look for the
+/// word all along every key would cost as much as the rest of reading it.
+fn member(rest: &str) -> Option<(&str, &str)> {
+    let (key, behind) = rest.split_once('/')?;
+    Some((key, behind.strip_prefix("members/")?))
 }
 
 fn classify(text: &str) -> Result<Kind, BadName> {
@@ -271,65 +297,10 @@ fn path(text: &str) -> Result<(), &'static str> {
     text.split('/').try_for_each(segment)
 }
 
-/// A set of keys that a store can read and watch.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Range {
-    /// Every key.
-    All,
-    /// One key.
-    Key(Key),
-    /// Every key that starts with this text; it ends with `/`, or is empty.
-    Prefix(String),
-    /// Every member row, of whatever tag, that names this member.
-    Naming(Member),
-}
-
-impl Range {
-    /// All hosts.
-    #[must_use]
-    pub fn hosts() -> Self {
-        Self::Prefix(format!("{HOSTS}/"))
-    }
-
-    /// All rows of a namespace.
-    #[must_use]
-    pub fn namespace(namespace: &str) -> Self {
-        Self::Prefix(format!("{namespace}/"))
-    }
-
-    /// The member rows of a tag.
-    #[must_use]
-    pub fn members(tag: &TagName) -> Self {
-        Self::Prefix(format!("{tag}/members/"))
-    }
-
-    /// Whether the key is in the set.
-    #[must_use]
-    pub fn contains(&self, key: &Key) -> bool {
-        match self {
-            Self::All => true,
-            Self::Key(one) => one == key,
-            Self::Prefix(prefix) => key.as_str().starts_with(prefix.as_str()),
-            Self::Naming(member) => key.as_member().is_some_and(|(_, m)| m == member.as_str()),
-        }
-    }
-}
-
-impl fmt::Display for Range {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::All => f.write_str("everything"),
-            Self::Key(key) => write!(f, "{key}"),
-            Self::Prefix(prefix) => write!(f, "{prefix}*"),
-            Self::Naming(member) => write!(f, "*/members/{member}"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Range;
 
     #[test]
     fn keys_say_what_they_are() {
@@ -339,6 +310,9 @@ mod tests {
             "dns/example.com/members/web1.example.com",
             "dns/example.com/members/@tags/rdu3",
             "dns/example.com/members/select: site == \"a/members/b\"",
+            "dns/members",
+            "dns/members/members/web1",
+            "members/a/members/web1",
             "facts/vm/web1.example.com",
             "facts/backup/backup/db-nightly",
             "schemas/dns",
@@ -357,7 +331,18 @@ mod tests {
             let key: Key = text.parse().unwrap();
             assert_eq!(key.as_str(), text);
             assert_eq!(key.kind(), classify(text).unwrap());
+            let member = match key.kind() {
+                Kind::Member(tag, member) => Some((tag.to_string(), member.to_string())),
+                _ => None,
+            };
+            let said = key.as_member().map(|(tag, member)| (tag.to_owned(), member.to_owned()));
+            assert_eq!(said, member, "{text}");
+            assert_eq!(Key::written(text).unwrap(), text);
         }
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused_and_what_is_written_otherwise_is_the_same() {
         for bad in [
             "",
             "hosts",
@@ -389,7 +374,7 @@ mod tests {
             "access/members/x",
             "access/x/members/y",
         ] {
-            assert!(bad.parse::<Key>().is_err(), "{bad:?}");
+            assert!(bad.parse::<Key>().is_err() && Key::written(bad).is_err(), "{bad:?}");
         }
         for (text, same) in [
             ("hosts/WEB1", "hosts/web1"),
@@ -400,6 +385,7 @@ mod tests {
             ("access/rules/hosts/WEB1", "access/rules/hosts/web1"),
         ] {
             assert_eq!(text.parse::<Key>().unwrap().as_str(), same);
+            assert_eq!(Key::written(text).unwrap(), same);
         }
     }
 

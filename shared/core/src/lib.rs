@@ -16,6 +16,7 @@ mod key;
 mod member;
 mod name;
 mod prepare;
+mod range;
 mod record;
 mod rollback;
 mod schema;
@@ -30,13 +31,14 @@ pub use commit::{Change, Commit, CommitInfo, Committed, Epoch, LogEntry, Pre, Re
 pub use diff::{Blame, Difference, Line, diff};
 pub use document::{Document, find as raw_field};
 pub use edit::{Edit, Expect, Proposal};
-pub use key::{Access, Key, Kind, Range};
+pub use key::{Access, Key, Kind};
 pub use member::{MAX_RULE, Member, MemberKind};
 pub use name::{
     ACCESS, APPROVALS, BadName, FACTS, HOSTS, HostName, MAX_SEGMENT, Namespace, PAUSES, RESERVED, SCHEMAS,
     TagName,
 };
 pub use prepare::{MAX_ROW, Prepared, Refusal, Sort, Warning, prepare, prepare_as};
+pub use range::{About, Range};
 pub use record::{HostId, HostRecord, Lifecycle, Schema, TagRecord};
 pub use rollback::{Scope, rollback};
 pub use schema::{Checker, Fault};

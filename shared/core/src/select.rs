@@ -98,13 +98,17 @@ impl Rule {
                     if e.msg.contains("Recursion limit") {
                         return bad(1, TOO_DEEP);
                     }
+                    let column = usize::try_from(e.pos.1).unwrap_or(1).max(1);
+                    if e.msg.contains("token recognition error at: '=") {
+                        return bad(column, "there is no `=`: write `==` to compare");
+                    }
                     let why = e
                         .msg
                         .split(" expecting ")
                         .next()
                         .unwrap_or_default()
                         .replace("mismatched input '<EOF>'", "it ends too early");
-                    bad(usize::try_from(e.pos.1).unwrap_or(1).max(1), &why)
+                    bad(column, &why)
                 },
             )
         })?;
@@ -393,10 +397,12 @@ fn read(expr: &Expr, bound: &[&str]) -> Option<Option<Field>> {
         }
         _ => return None,
     };
-    let base = base.trim_start_matches('.');
-    if bound.contains(&base) {
+    // An absolute name (`.site`) is looked for outside of all variables.
+    let named = base.trim_start_matches('.');
+    if named == base && bound.contains(&base) {
         return Some(None);
     }
+    let base = named;
     Some(Some(match (base, field) {
         ("name" | "state" | "owner" | "environment", _) => format!("@{base}").into(),
         ("host", Some(field)) => field.into(),
@@ -517,6 +523,12 @@ mod tests {
         assert_eq!(reads("has(host.x) && host['y-z'] == name"), ["@name", "x", "y-z"]);
         assert_eq!(reads("facts.vm.ip == '1' || size(facts) > 2"), ["@facts", "@facts.vm"]);
         assert_eq!(reads("size(host) > 3"), ["@host"]);
+        // An absolute name is the host's, whatever a variable around it is called.
+        assert_eq!(reads("[1].exists(facts, .facts.puppet.os.family == 'Debian')"), ["@facts.puppet"]);
+        assert_eq!(reads("[1].exists(site, .site == 'rdu3')"), ["site"]);
+        assert!(selects("[1].exists(site, .site == 'rdu3')", r#"{"site":"rdu3"}"#));
+        assert!(selects("[1].exists(facts, .facts.vm.ip == '192.0.2.1')", "{}"));
+        assert_eq!(reads("[1].exists(site, site == 1)"), [""; 0]);
         let needs =
             |rule: &str| Rule::compile(rule).unwrap().needs().map(|(f, v)| (f.to_string(), v.join(",")));
         assert_eq!(needs("state == 'active' && 'x' == site && cpus > 4"), Some(("site".into(), "x".into())));
@@ -535,7 +547,7 @@ the rule "site == " does not compile: column 9: Syntax error: it ends too early
           ^
 "#);
         insta::assert_snapshot!(error("site = 'x'"), @r#"
-the rule "site = 'x'" does not compile: column 6: Syntax error: token recognition error at: '= '
+the rule "site = 'x'" does not compile: column 6: there is no `=`: write `==` to compare
   site = 'x'
        ^
 "#);

@@ -4,7 +4,11 @@
 //! is behind, and nothing quarantined, since N or earlier. Instances of one agent share its units, so the best word on
 //! a unit counts: who has not come so far yet, or waits for another's claim, says nothing against it. What rests on
 //! schedule is not behind. What an instance says of another life of the database says nothing of this one. An instance that ended on purpose is not waited for; one that died is not either, but is
-//! named, unless others work on all that it had. If nobody works on a unit any more, nobody knows how it stands, and that is not done.
+//! named, unless others work on all that it had. If nobody works on a unit any more, nobody knows how it stands, and that is not done. Who
+//! has no unit may get one by what it has not seen, which others may not reach: so each such instance is waited for.
+//!
+//! What holds nothing up is told beside it: what was left out of items, and units of which a look failed since. What a unit cannot see it does not
+//! know to be otherwise, so it is not behind.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,6 +17,10 @@ use jiff::Timestamp;
 
 /// How agents begin what waits for a person: a pause, a clash, a guard.
 const HELD: &str = "held:";
+/// How they begin what waits until something that cannot be understood is mended.
+const BLOCKED: &str = "blocked:";
+/// How they begin what somebody paused.
+const PAUSED: &str = "held: paused:";
 /// How many reasons are named of each unit.
 const LINES: usize = 5;
 
@@ -25,10 +33,23 @@ pub struct Standing {
     pub waiting: Vec<Group>,
     /// Instances that died, one line each.
     pub dead: Vec<String>,
+    /// How much was left out of items, of the units that these agents work on. It holds nothing up.
+    pub left_out: u64,
+    /// Units of which the last look or attempt failed, one line each. What is not behind was done before that, and nobody knows whether it
+    /// still stands.
+    pub failing: Vec<String>,
+}
+
+impl Standing {
+    /// Whether something is not done, and all of that waits for a person: it is held, or cannot be understood.
+    #[must_use]
+    pub fn rests(&self) -> bool {
+        !self.waiting.is_empty() && self.waiting.iter().all(|group| group.rests)
+    }
 }
 
 /// Why a unit, or an agent, is not done.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Group {
     /// Of what.
     pub of: String,
@@ -36,8 +57,12 @@ pub struct Group {
     pub lines: Vec<String>,
     /// How many more there are.
     pub more: u64,
-    /// Whether only a person can help.
+    /// Whether only a person can help, by letting it go.
     pub held: bool,
+    /// Whether none of it goes on without a person: each is held, or waits for a commit that mends what cannot be understood.
+    pub rests: bool,
+    /// What a person does next, if it is known.
+    pub next: Option<String>,
 }
 
 impl Group {
@@ -74,6 +99,7 @@ pub fn standing(
     for (agent, instances) in &live {
         standing.agents.insert(Namespace::clone(agent));
         standing.waiting.extend(agent_waits(agent, instances, epoch, target));
+        remarks(agent, instances, epoch, &mut standing);
     }
     for agent in asked.iter().filter(|agent| !live.contains_key(agent)) {
         standing
@@ -104,6 +130,8 @@ fn agent_waits(agent: &Namespace, instances: &[&Report], epoch: Epoch, target: R
     if let Some(line) = lags(newest, epoch, target) {
         return vec![Group::one(agent.as_str(), line)];
     }
+    let idle = instances.iter().filter(|report| report.units.is_empty());
+    waiting.extend(idle.filter_map(|r| lags(r, epoch, target)).map(|line| Group::one(agent.as_str(), line)));
     let units: BTreeSet<&String> = instances.iter().flat_map(|r| r.units.keys()).collect();
     for name in units {
         waiting.extend(unit_waits(agent, name, instances, epoch, target));
@@ -120,9 +148,28 @@ fn agent_waits(agent: &Namespace, instances: &[&Report], epoch: Epoch, target: R
             lines: lines.collect(),
             more: odd.len().saturating_sub(LINES) as u64 + unnamed,
             held: false,
+            rests: true,
+            next: Some("it goes on when what is written there is mended".to_owned()),
         });
     }
     waiting
+}
+
+/// What is said of the agent's units beside what is behind, by who of those that work on each has seen most.
+fn remarks(agent: &Namespace, instances: &[&Report], epoch: Epoch, standing: &mut Standing) {
+    let mut best: BTreeMap<&String, (&Report, &UnitStatus)> = BTreeMap::new();
+    let here = instances.iter().filter(|report| report.epoch == epoch);
+    for (report, (name, unit)) in here.flat_map(|&report| report.units.iter().map(move |unit| (report, unit)))
+    {
+        let known = best.get(name).is_some_and(|(by, _)| (by.seen, by.at) >= (report.seen, report.at));
+        if !unit.elsewhere && !known {
+            best.insert(name, (report, unit));
+        }
+    }
+    for (name, (_, unit)) in best {
+        standing.left_out += unit.left_out_total.max(unit.left_out.len() as u64);
+        standing.failing.extend(unit.failing.iter().map(|why| format!("{agent}/{name}: {why}")));
+    }
 }
 
 /// Why the unit is not done, as the best of those says that work on it; `None`: it is.
@@ -168,7 +215,29 @@ fn behind(of: &str, unit: &UnitStatus, target: Revision) -> Option<Group> {
         lines: named.iter().take(LINES).map(line).collect(),
         more: named.len().saturating_sub(LINES) as u64 + unnamed,
         held: unit.held.is_some() || named.iter().all(|b| b.why.starts_with(HELD)),
+        rests: rests(unit, &named, unnamed),
+        next: next(of, unit, &named),
     })
+}
+
+/// Whether nothing of what is behind goes on without a person. Of what is not named only how much of it is held is known.
+fn rests(unit: &UnitStatus, named: &[&Behind], unnamed: u64) -> bool {
+    let asked = |why: &str| unit.held.as_ref().is_some_and(|hold| hold.why == why);
+    let waits = |b: &&Behind| b.why.starts_with(HELD) || b.why.starts_with(BLOCKED) || asked(&b.why);
+    let known = unnamed == 0 || unit.held_total >= unit.behind_total;
+    known && unit.failing.is_none() && named.iter().all(waits)
+}
+
+/// What a person does about it.
+fn next(of: &str, unit: &UnitStatus, named: &[&Behind]) -> Option<String> {
+    if unit.held.is_some() {
+        return Some(format!("look with `shoal approve {of} --plan`"));
+    }
+    if !unit.clashes.is_empty() {
+        return Some(format!("look with `shoal adopt {of} --plan`"));
+    }
+    let paused = named.iter().any(|b| b.why.starts_with(PAUSED));
+    paused.then(|| "`shoal resume` ends a pause; `shoal get pauses` lists them".to_owned())
 }
 
 #[cfg(test)]
@@ -243,7 +312,7 @@ mod tests {
         let (first, second) = ("dns one", "dns two");
         // One lags, or is behind with what the other has done: the unit is done.
         for other in [
-            report(second, 3, LIVE, json!({})),
+            report(second, 3, LIVE, elsewhere()),
             report(second, 4, LIVE, behind(4)),
             report(second, 5, LIVE, behind(4)),
             report(second, 5, LIVE, elsewhere()),
@@ -257,6 +326,17 @@ mod tests {
         // The one that works on it has not come so far; the other only says that it is not his.
         let lags = [report(first, 4, LIVE, converged()), report(second, 5, LIVE, elsewhere())];
         assert_eq!(why(&lags, 5), "dns/a: one has seen revision 4 only +0");
+    }
+
+    #[test]
+    fn who_has_no_unit_may_get_one_by_what_it_has_not_seen() {
+        let first = report("vm one", 5, LIVE, converged());
+        let second = |seen, expires| report("vm two", seen, expires, json!({}));
+        for all in [[first.clone(), second(4, LIVE)], [second(4, LIVE), first.clone()]] {
+            assert_eq!(why(&all, 5), "vm: two has seen revision 4 only +0");
+        }
+        assert_eq!(why(&[first.clone(), second(5, LIVE)], 5), "");
+        assert_eq!(why(&[first, second(4, "")], 5), "", "it ended");
     }
 
     #[test]
@@ -327,5 +407,73 @@ mod tests {
         }});
         assert!(stands(&[report("dns", 5, LIVE, unit)], 5, &[]).waiting[0].held);
         assert!(!stands(&[report("dns", 5, LIVE, behind(1))], 5, &[]).waiting[0].held);
+    }
+
+    /// A unit with these reasons, of which so many are held in all.
+    fn waits(whys: &[&str], held_total: u64) -> Value {
+        let item = |why: &&str| json!({"key": "k", "since": 1, "why": why});
+        let items: Vec<Value> = whys.iter().map(item).collect();
+        json!({"a": {"items": 9, "behind": items, "behind_total": items.len(), "held_total": held_total}})
+    }
+
+    #[test]
+    fn what_goes_on_by_itself_does_not_rest() {
+        let rests = |units: Value| stands(&[report("dns", 5, LIVE, units)], 5, &[]).rests();
+        assert!(rests(waits(&["held: paused: host/web1", "blocked: dns/a cannot be understood"], 1)));
+        for other in
+            ["", "waiting: 3 connections", "failed: timeout", "not looked at yet", "cannot be seen: gone"]
+        {
+            assert!(!rests(waits(&["held: paused: host/web1", other], 1)), "{other}");
+        }
+        assert!(!rests(converged()), "it is done");
+        let mut failing = waits(&["held: paused: host/web1"], 1);
+        failing["a"]["failing"] = json!("no answer");
+        assert!(!rests(failing));
+        // Of those that are not named it has to be known.
+        let mut many = waits(&["held: guard: too much"], 3);
+        many["a"]["behind_total"] = json!(3);
+        assert!(rests(many.clone()));
+        many["a"]["behind_total"] = json!(4);
+        assert!(!rests(many));
+        // Nothing is to be changed, and it is asked about all the same.
+        let hold = json!({"digest": "d", "why": "elsewhere", "create": 0, "update": 0, "remove": 0, "of": 9, "sample": []});
+        let mut asked = waits(&["elsewhere"], 0);
+        asked["a"]["held"] = hold;
+        assert!(rests(asked));
+        let mut odd = report("dns", 5, LIVE, converged());
+        odd.quarantined =
+            vec![serde_json::from_value(json!({"what": "x", "why": "bad", "since": 1})).unwrap()];
+        assert!(stands(&[odd.clone()], 5, &[]).rests());
+        assert!(!stands(&[odd, report("lb", 4, LIVE, converged())], 5, &[]).rests(), "another one lags");
+    }
+
+    #[test]
+    fn what_a_person_does_next_is_said() {
+        let next = |units: Value| stands(&[report("dns", 5, LIVE, units)], 5, &[]).waiting.remove(0).next;
+        assert!(next(waits(&["held: paused: host/web1"], 1)).unwrap().contains("`shoal resume`"));
+        let clash = json!([{"key": "k", "there": 1, "wanted": 2, "digest": "d"}]);
+        let mut adopts = waits(&["held: k is there already"], 1);
+        adopts["a"]["clashes"] = clash;
+        assert_eq!(next(adopts).unwrap(), "look with `shoal adopt dns/a --plan`");
+        assert_eq!(next(behind(1)), None);
+    }
+
+    #[test]
+    fn what_holds_nothing_up_is_told() {
+        let out = json!([{"key": "k", "who": ["dns/a: web1"], "why": "bad address"}]);
+        let unit = |seen: u64| {
+            json!({"a": {
+                "items": 1, "behind": [], "behind_total": 0, "left_out": out, "left_out_total": seen, "failing": "gone"
+            }})
+        };
+        let all = [
+            report("dns one", 5, LIVE, unit(3)),
+            report("dns two", 4, LIVE, unit(7)),
+            report("dns three", 6, LIVE, elsewhere()),
+            report("lb", 5, LIVE, converged()),
+        ];
+        let done = stands(&all, 5, &[]);
+        assert_eq!(said(&done), "");
+        assert_eq!((done.left_out, done.failing), (3, vec!["dns/a: gone".to_owned()]));
     }
 }

@@ -45,6 +45,12 @@ impl Status {
     pub fn works_on(&self, unit: &str) -> bool {
         self.units.get(unit).is_some_and(|unit| !unit.elsewhere)
     }
+
+    /// Whether the instance said that it will say more, and the time for that has not run out.
+    #[must_use]
+    pub fn lives(&self, now: Timestamp) -> bool {
+        self.expires.is_some_and(|end| end > now)
+    }
 }
 
 /// Whether an instance runs.

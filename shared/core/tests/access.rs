@@ -243,6 +243,26 @@ fn the_nearest_row_that_names_somebody_decides() {
     assert!(may("root", Verb::Write, "web", Facet::Data).starts_with("yes access/groups/admins"));
 }
 
+/// Everything is no namespace, and none is called so.
+#[test]
+fn a_token_for_one_namespace_does_not_read_everything() {
+    let index = Index::of(&database(&[]));
+    for name in ["any", "lb"] {
+        let scope = Scope { namespaces: Some([name.to_owned()].into()), ..Scope::default() };
+        let who = Principal { scope, token: Some("t".into()), ..Principal::person("ann") };
+        assert!(!index.reads_everything(&who), "{name}");
+        for range in [Range::All, Range::Prefix(String::new()), Range::Naming("web1".parse().unwrap())] {
+            let no = index.may_read(&who, &range).unwrap_err();
+            assert!(no.rule == "access/tokens/t: the scope of the token" && whole(&no), "{name}: {no:?}");
+        }
+    }
+    // What is kept from them in a namespace that is called so is a part of everything.
+    let rules = |name: &str| database(&[(format!("access/rules/{name}"), json!({"allow": {"*": "none"}}))]);
+    for name in ["any", "other"] {
+        assert!(!Index::of(&rules(name)).reads_everything(&Principal::person("ann")), "{name}");
+    }
+}
+
 #[test]
 fn rows_that_cannot_be_read_allow_nobody_anything() {
     let view = database(&[
@@ -326,4 +346,58 @@ fn nothing_of_it_is_rolled_back() {
     let key: Key = "access/tokens/1".parse().unwrap();
     assert!(shoal_core::rollback(&now, &then, shoal_core::Scope::Everything).is_empty());
     assert!(shoal_core::rollback(&now, &then, shoal_core::Scope::Key(&key)).is_empty());
+}
+
+/// An agent whose manifest says so has hosts made, and takes none of those that stand.
+#[test]
+fn who_makes_hosts_makes_them_where_nothing_stands_or_is_retired() {
+    let writes = json!({"host_fields": ["state"], "makes_hosts": true, "members": ["vm", "lb"]});
+    let host = |id: &str, state: &str| json!({"id": id, "state": state, "document": {"a": 1}});
+    let view = database(&[
+        ("schemas/vm".into(), json!({"tag": true, "writes": writes})),
+        ("hosts/gone".into(), host("1", "retired")),
+        ("hosts/here".into(), host("2", "active")),
+        ("vm/a".into(), json!({})),
+    ]);
+    let index = Index::of(&view);
+    let vm = Principal::agent(&"vm".parse().unwrap());
+    let may = |who: &Principal, key: &str, row: Value| {
+        let change = Change::put(key.parse().unwrap(), Document::from(row));
+        index.judge(who, &view, &[change]).map(drop).map_err(|denied| denied.rule)
+    };
+    assert_eq!(may(&vm, "hosts/new", host("9", "requested")), Ok(()));
+    assert_eq!(may(&vm, "hosts/gone", host("1", "requested")), Ok(()));
+    assert_eq!(may(&vm, "vm/a/members/here", json!({})), Ok(()));
+    assert_eq!(may(&vm, "lb/web/members/here", json!({})), Ok(()));
+    for (key, row) in [
+        ("hosts/new", host("9", "active")),
+        ("hosts/gone", host("8", "requested")),
+        ("hosts/here", json!({"id": "2", "state": "requested", "document": {"a": 2}})),
+        ("dns/a/members/here", json!({})),
+        ("vm/b", json!({})),
+        ("lb/web", json!({"document": {"a": 1}})),
+    ] {
+        may(&vm, key, row).unwrap_err();
+    }
+    let away = Change::delete("hosts/gone".parse().unwrap());
+    assert!(index.judge(&vm, &view, &[away]).is_err());
+    // It puts hosts into tags, and takes out who is retired by then; what else people put there is theirs.
+    let nested = may(&vm, "vm/a/members/@b", json!({})).unwrap_err();
+    assert!(nested.ends_with("its manifest is about members that are hosts, and @b is none"), "{nested}");
+    let put = |key: &str, row: Value| Change::put(key.parse().unwrap(), Document::from(row));
+    let out = |key: &str| Change::delete(key.parse().unwrap());
+    let all = |changes: &[Change]| index.judge(&vm, &view, changes).map(drop).map_err(|denied| denied.rule);
+    assert_eq!(all(&[out("lb/web/members/gone")]), Ok(()));
+    let here = json!({"id": "2", "state": "retired", "document": {"a": 1}});
+    assert_eq!(all(&[put("hosts/here", here), out("lb/web/members/here")]), Ok(()));
+    let serves = all(&[out("lb/web/members/here")]).unwrap_err();
+    assert!(serves.ends_with("lets it take out who is retired, and here is not"), "{serves}");
+    all(&[put("hosts/gone", host("1", "requested")), out("lb/web/members/gone")]).unwrap_err();
+    all(&[out("lb/web/members/@b")]).unwrap_err();
+    // Another's manifest says nothing for it, and a token's scope takes away.
+    assert!(may(&Principal::agent(&"dns".parse().unwrap()), "hosts/new", host("9", "requested")).is_err());
+    let narrow = Scope { writes: Some(Manifest::default()), ..Scope::default() };
+    let narrow = Principal { scope: narrow, token: Some("t".into()), ..vm };
+    assert!(may(&narrow, "hosts/new", host("9", "requested")).is_err());
+    assert!(may(&narrow, "vm/a/members/here", json!({})).is_err());
 }

@@ -446,3 +446,34 @@ fn what_changes_many_hosts_rests_on_those_alone() {
         prepared.commit.pre
     );
 }
+
+/// What other rules leave open is said, once: a protected tag nests one that is not.
+#[test]
+fn rules_that_leave_a_protected_tag_open_are_warned_of() {
+    let mut fleet = small();
+    fleet.change(vec![
+        tag("lb/inner", json!({}), &["web1"]),
+        tag("lb/outer", json!({}), &["@inner"]),
+        tag("dns/other", json!({}), &["@lb/inner"]),
+    ]);
+    let protect =
+        |of: &str, protected: bool| write(&format!("access/rules/{of}"), json!({"protected": protected}));
+    let mut said = |edits: Vec<Edit>| {
+        let done = fleet.change(edits);
+        done.warnings.iter().map(|w| format!("{} {}", w.code, w.key)).collect::<Vec<_>>().join(", ")
+    };
+    assert_eq!(said(vec![protect("lb/outer", true)]), "nests-unprotected lb/outer");
+    // It is known by now.
+    assert_eq!(said(vec![protect("hosts", false)]), "");
+    assert_eq!(said(vec![protect("lb/inner", true), protect("dns/other", true)]), "");
+    // Whatever takes the protection away.
+    let both = "nests-unprotected dns/other, nests-unprotected lb/outer";
+    assert_eq!(said(vec![protect("lb/inner", false)]), both);
+    assert_eq!(said(vec![protect("lb/inner", true)]), "");
+    let gone = Edit::Delete {
+        key: "access/rules/lb/inner".parse().unwrap(),
+        follow: false,
+        expect: shoal_core::Expect::Any,
+    };
+    assert_eq!(said(vec![gone]), both);
+}

@@ -275,16 +275,40 @@ impl Index {
     /// Whether somebody may see a review: who may read all that it is about.
     ///
     /// # Errors
-    /// The no, with what decided it.
+    /// The no, without what the review is about.
     pub fn may_read_review(&self, who: &Principal, row: &Document) -> Result<(), Denied> {
         let Ok(review) = row.to::<Review>() else { return self.administers(who).map(drop) };
         if review.proposer == who.name && !who.is_anonymous() {
             return Ok(());
         }
-        review.changes.iter().try_for_each(|change| match Target::of(&change.key) {
-            Some(target) => self.must_read(who, target),
-            None => self.administers(who).map(drop),
-        })
+        if review.changes.iter().all(|change| self.reads_row(who, &change.key)) {
+            return Ok(());
+        }
+        let rule = "built-in: a proposal is shown to who may read all that it is about";
+        Err(Denied::unnamed(who, "read a proposal that is about something kept from you", rule))
+    }
+
+    /// A review that somebody may see, as they may see it: without the rows that it rests on and they may not read; `None`: as it is.
+    #[must_use]
+    pub fn review_without(&self, who: &Principal, row: &Document) -> Option<Document> {
+        let mut review = row.to::<Review>().ok()?;
+        let all = review.ground.len();
+        review.ground.retain(|key, _| self.reads_row(who, key));
+        let nothing = |_| Document::from(serde_json::Value::Null);
+        (review.ground.len() < all).then(|| Document::of(&review).unwrap_or_else(nothing))
+    }
+
+    /// A review that somebody writes back, with what [`Index::review_without`] left out of it for them; `None`: as it is.
+    #[must_use]
+    pub fn review_with(&self, who: &Principal, is: &Document, was: &Document) -> Option<Document> {
+        let (mut is, was) = (is.to::<Review>().ok()?, was.to::<Review>().ok()?);
+        let kept = was.ground.into_iter().filter(|(key, _)| !self.reads_row(who, key));
+        let kept: Vec<_> = kept.filter(|(key, _)| !is.ground.contains_key(key)).collect();
+        if kept.is_empty() {
+            return None;
+        }
+        is.ground.extend(kept);
+        Document::of(&is).ok()
     }
 
     /// Whether somebody may work as the agent of a namespace: claim its units, write its ledger, report.
@@ -305,6 +329,24 @@ impl Index {
         let hint = format!("use a token of that agent: `shoal token create --agent {namespace}`");
         let denied = self.denied(who, Verb::Write, Target::namespace(namespace), rule, hint);
         Err(Denied { wanted: what.to_owned(), ..denied })
+    }
+
+    /// Whether somebody may read what concerns the agent of each namespace whose name begins so, whether there is one or not.
+    ///
+    /// # Errors
+    /// The no, with what decided it.
+    pub fn may_read_work(&self, who: &Principal, begin: &str) -> Result<(), Denied> {
+        let target = Target::namespace(begin);
+        // Any name that begins so may be one that the token is not good for.
+        if who.scope.namespaces.is_some() {
+            let by = By::Scope(who.token.clone().unwrap_or_default());
+            return Err(whole(who, self.denied(who, Verb::Read, target, by.to_string(), String::new())));
+        }
+        self.must_read(who, target)?;
+        for namespace in self.areas.keys().filter(|namespace| namespace.starts_with(begin)) {
+            self.must_read(who, Target::namespace(namespace))?;
+        }
+        Ok(())
     }
 
     /// Whether nothing is kept from somebody but what is below `access/`: what most people, and all agents, are asked about
@@ -365,7 +407,7 @@ impl Index {
                     None => self.all_of(who, namespace, None),
                 },
             },
-            Range::All | Range::Naming(_) => self.everything(who),
+            Range::All | Range::Naming(_) | Range::Concerning(_) => self.everything(who),
         }
     }
 
@@ -385,10 +427,17 @@ impl Index {
     }
 
     fn everything(&self, who: &Principal) -> Result<(), Denied> {
-        // A namespace of which nothing is said is read by everybody who says who they are.
-        for facet in [Facet::Data, Facet::Members] {
-            let any = self.must_read(who, Target { namespace: "any", key: None, facet });
-            any.map_err(|denied| whole(who, denied))?;
+        // What no rule speaks of is read by everybody who says who they are, as far as their token goes: one for some namespaces is
+        // not good for it, whatever they are called.
+        let scope = &who.scope;
+        let by = match scope.namespaces.is_some() || scope.data.min(scope.members) < Right::Ro {
+            _ if who.is_anonymous() => Some(By::Default),
+            true => Some(By::Scope(who.token.clone().unwrap_or_default())),
+            false => None,
+        };
+        if let Some(by) = by {
+            let (verb, target) = (Verb::Read, Target::namespace(HOSTS));
+            return Err(whole(who, self.denied(who, verb, target, by.to_string(), next(who, verb, target))));
         }
         for namespace in self.areas.keys() {
             self.all_of(who, namespace, None)?;

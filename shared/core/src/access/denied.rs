@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::Principal;
+
 /// Why somebody may not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denied {
@@ -15,6 +17,26 @@ pub struct Denied {
     pub hint: String,
     /// Whether somebody who says who they are may be answered otherwise (HTTP 401, not 403).
     pub unknown: bool,
+}
+
+impl Denied {
+    /// The no to something that is kept from somebody with its name: which rule is about it would tell what it is.
+    #[must_use]
+    pub fn unnamed(who: &Principal, wanted: &str, rule: &str) -> Self {
+        let hint = match who.is_anonymous() {
+            true => {
+                "say who you are: with a token (`shoal token create`), or through the server's Unix socket"
+            }
+            false => "an administrator may do it, and sees what it is",
+        };
+        Self {
+            who: who.name.clone(),
+            wanted: wanted.to_owned(),
+            rule: rule.to_owned(),
+            hint: hint.to_owned(),
+            unknown: who.is_anonymous(),
+        }
+    }
 }
 
 impl fmt::Display for Denied {

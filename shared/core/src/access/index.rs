@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::rows::{Group, Right, Rights, Rules, Scope, Token, TokenKind, User};
 use super::{ADMINS, ANONYMOUS, EVERYBODY, Principal, Sort};
 use crate::key::Access;
-use crate::{ACCESS, Document, Key, Kind, Namespace, View};
+use crate::{ACCESS, Document, Key, Kind, Namespace, Revision, View};
 
 /// All that decides who may do what, as of one revision. A question costs a few look-ups, however many rows there are.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +20,7 @@ pub struct Index {
     anonymous: bool,
     /// Whether any row says that something is protected.
     pub(super) protects: bool,
+    as_of: Revision,
 }
 
 /// What is said of a namespace and of its keys.
@@ -42,11 +43,17 @@ impl Index {
     /// The rows of a view.
     #[must_use]
     pub fn of(view: &View) -> Self {
-        let mut index = Self::default();
+        let mut index = Self { as_of: view.access_changed(), ..Self::default() };
         for (key, row) in view.plain("access/") {
             index.add(key, &row.document);
         }
         index
+    }
+
+    /// The newest revision that wrote any of its rows: what is decided by it holds while nothing was written there since.
+    #[must_use]
+    pub fn as_of(&self) -> Revision {
+        self.as_of
     }
 
     /// One row more. One that cannot be read allows nobody anything.
@@ -99,13 +106,16 @@ impl Index {
         self.users.get(name)
     }
 
-    /// The tokens of a user that have ended by `now`.
+    /// The tokens and sessions of somebody, by id, in no order. Costs a look at all tokens.
+    pub fn tokens_of<'i>(&'i self, owner: &'i str) -> impl Iterator<Item = (&'i str, &'i Token)> {
+        let all = self.tokens.iter().map(|(id, token)| (id.as_str(), token));
+        all.filter(move |(_, token)| token.owner == owner)
+    }
+
+    /// Those of them that have ended by `now`.
     pub fn ended<'i>(&'i self, owner: &'i str, now: Timestamp) -> impl Iterator<Item = (&'i str, &'i Token)> {
         let ended = move |token: &Token| token.expires.is_some_and(|end| end <= now);
-        self.tokens
-            .iter()
-            .filter(move |(_, token)| token.owner == owner && ended(token))
-            .map(|(id, token)| (id.as_str(), token))
+        self.tokens_of(owner).filter(move |(_, token)| ended(token))
     }
 
     /// The rows of rules of one namespace that are there: `None` is the namespace's own.

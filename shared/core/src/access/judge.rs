@@ -8,8 +8,8 @@ use super::sessions::session;
 use super::{Denied, Facet, Index, Principal, Sort, Target, Verb};
 use crate::key::Access;
 use crate::{
-    ACCESS, Change, Document, FACTS, HOSTS, HostRecord, Key, Kind, Namespace, Pre, Revision, SCHEMAS,
-    TagName, View,
+    ACCESS, Change, Document, FACTS, HOSTS, HostRecord, Key, Kind, Lifecycle, Member, MemberKind, Namespace,
+    Pre, Revision, SCHEMAS, TagName, View,
 };
 
 /// What a commit has to carry, because of who makes it.
@@ -47,7 +47,7 @@ impl Index {
         if who.sort == Sort::Local && !self.protects {
             return Ok(review.unwrap_or_default());
         }
-        let rows = Rows { gone: gone(changes), tags: renamed(changes), own: manifest(who, view), view };
+        let rows = Rows::of(who, view, changes);
         for change in changes {
             self.change(who, &rows, change, review.is_some())?;
         }
@@ -73,13 +73,14 @@ impl Index {
         if rows.follows(change) {
             return Ok(());
         }
-        match &who.sort {
+        let may = match &who.sort {
             Sort::Agent(namespace) => rows.of_agent(who, namespace, change).map_err(|rule| {
                 let hint = "an administrator may do it; a manifest declares what an agent writes".to_owned();
                 self.denied(who, Verb::Write, target, rule, hint)
-            })?,
-            _ => drop(self.may(who, Verb::Write, target)?),
-        }
+            }),
+            _ => self.may(who, Verb::Write, target).map(drop),
+        };
+        may.map_err(|denied| if self.reads(who, target) { denied } else { kept(denied) })?;
         if matches!(change.key.kind(), Kind::Host(_) | Kind::Tag(_) | Kind::Member(..)) || held(&change.key) {
             self.renamed(who, change, target)?;
             self.names(who, rows.view, change, &rows.tags)?;
@@ -172,7 +173,7 @@ impl Index {
             }
         }
         let Some((key, review, no)) = approves else { return Ok(None) };
-        approved(view, changes, &key, review, no).map(Some)
+        approved(view, changes, &key, review, no, |key| self.reads_row(who, key)).map(Some)
     }
 
     /// Whether a proposal may be made; `refuse` has it in words.
@@ -195,12 +196,17 @@ impl Index {
             let rule = "built-in: a proposal has for ground each row that it changes, as it stands";
             return Err(refuse("propose", rule, "read the rows again, and propose what follows"));
         }
+        // Else whether it moved would be told to who approves.
+        if !is.ground.keys().all(|key| self.reads_row(who, key)) {
+            let rule = "built-in: a proposal rests on what its proposer may read";
+            return Err(refuse("propose", rule, "leave what is kept from you out of its ground"));
+        }
         self.proposes(who, view, &is.changes)
     }
 
     /// Whether somebody may write all of it, if it is reviewed.
     fn proposes(&self, who: &Principal, view: &View, changes: &[Change]) -> Result<(), Denied> {
-        let rows = Rows { gone: gone(changes), tags: renamed(changes), own: manifest(who, view), view };
+        let rows = Rows::of(who, view, changes);
         for change in changes {
             if let Kind::Access(Access::Review(_)) = change.key.kind() {
                 let rule = "built-in: a proposal is of hosts, tags and other rows".to_owned();
@@ -213,24 +219,31 @@ impl Index {
     }
 }
 
-/// The ground has not moved since, and the commit is what was proposed: neither more nor less.
+/// The ground has not moved since, and the commit is what was proposed: neither more nor less. What moved is named if `reads` that.
 fn approved(
     view: &View,
     changes: &[Change],
     key: &Key,
     review: Review,
     no: Denied,
+    reads: impl Fn(&Key) -> bool,
 ) -> Result<Judged, Denied> {
-    let mut moved: Vec<String> = Vec::new();
+    let (mut moved, mut kept): (Vec<String>, bool) = (Vec::new(), false);
     for (key, seen) in &review.ground {
         let now = view.revision_of(key).unwrap_or_default();
-        if now != *seen {
+        if now != *seen && !reads(key) {
+            kept = true;
+        } else if now != *seen {
             moved.push(match (seen.0, now.0) {
                 (_, 0) => format!("{key} is gone"),
                 (0, now) => format!("{key} was made in revision {now}"),
                 (seen, now) => format!("{key} was at revision {seen} and is at {now}"),
             });
         }
+    }
+    // Nor how much it is.
+    if kept {
+        moved.push("something that is kept from you".to_owned());
     }
     if !moved.is_empty() {
         let more = moved.len().saturating_sub(MOVED);
@@ -271,37 +284,41 @@ const MOVED: usize = 5;
 
 /// What the rows of one commit are seen with.
 struct Rows<'a> {
-    /// Hosts and tags that go or are renamed, by name.
-    gone: BTreeSet<String>,
+    /// Hosts and tags that go or are renamed.
+    gone: BTreeSet<Key>,
+    /// Hosts and tags that are renamed: the old ones by the new.
+    renamed: BTreeMap<Key, Key>,
     /// What tags that are renamed were called, by their new names.
     tags: BTreeMap<TagName, TagName>,
     /// What the agent's manifest declares, as far as its token goes.
     own: Manifest,
+    /// In which states hosts are from then on, where an agent may write members.
+    states: BTreeMap<Key, Option<Lifecycle>>,
     view: &'a View,
 }
 
-impl Rows<'_> {
-    /// Whether it only follows from something else in the commit: what was known of what goes.
-    fn follows(&self, change: &Change) -> bool {
-        match change.key.kind() {
-            Kind::Fact(_, subject) if change.value.is_none() => self.gone.contains(&subject),
-            Kind::Fact(..) => change.value == self.came(change) && change.moved.is_some(),
-            Kind::Pause(_) => match &change.moved {
-                Some(_) if change.value.is_some() => change.value == self.came(change),
-                Some(_) => {
-                    change.key.as_str().splitn(3, '/').nth(2).is_some_and(|name| self.gone.contains(name))
-                }
-                None => false,
-            },
-            _ => false,
-        }
+impl<'a> Rows<'a> {
+    fn of(who: &Principal, view: &'a View, changes: &[Change]) -> Self {
+        let gone = gone(changes);
+        let renamed = renamed(view, changes, &gone);
+        let own = manifest(who, view);
+        let states = if own.members.is_empty() { BTreeMap::new() } else { states(changes) };
+        Self { gone, renamed, tags: tags(changes), own, states, view }
     }
 
-    /// What stood where the row says that it came from, if that was about something that goes.
-    fn came(&self, change: &Change) -> Option<Document> {
-        let from = change.moved.as_ref()?;
-        let about = from.as_str().splitn(3, '/').nth(2)?;
-        self.view.row(from).filter(|_| self.gone.contains(about))
+    /// Whether it only follows from something else in the commit: what was known of a host or tag goes with it, or along to its new
+    /// name, as it is, and so does its pause. What a row says of where it comes from is no more than what the host or tag itself does.
+    fn follows(&self, change: &Change) -> bool {
+        let Some((place, about)) = about(&change.key) else { return false };
+        let Some(other) = &change.moved else {
+            // A pause stays until somebody resumes it.
+            return change.value.is_none() && place.starts_with("facts/") && self.gone.contains(&about);
+        };
+        let Some((_, end)) = self::about(other).filter(|(at, _)| *at == place) else { return false };
+        match &change.value {
+            None => self.renamed.get(&end) == Some(&about),
+            Some(_) => self.renamed.get(&about) == Some(&end) && self.view.row(other) == change.value,
+        }
     }
 
     fn of_agent(&self, who: &Principal, namespace: &Namespace, change: &Change) -> Result<(), String> {
@@ -329,6 +346,9 @@ impl Rows<'_> {
             Kind::Host(host) => {
                 within(HOSTS)?;
                 let was = self.view.row(&change.key);
+                if self.own.makes_hosts && makes(was.as_ref(), change.value.as_ref()) {
+                    return Ok(());
+                }
                 let fields = was.as_ref().zip(change.value.as_ref()).and_then(|(was, is)| differing(was, is));
                 let Some(fields) = fields else {
                     return Err(format!("{own}; {host} would be made or deleted"));
@@ -340,9 +360,57 @@ impl Rows<'_> {
                     )),
                 }
             }
+            Kind::Member(tag, member) => {
+                within(tag.namespace())?;
+                self.member_of_agent(&tag, &member, change)
+                    .map_err(|rule| format!("schemas/{namespace}: its manifest {rule}"))
+            }
             _ => Err(own.to_owned()),
         }
     }
+
+    /// Who may say what an agent does may be somebody else than who may write the tags: so it has hosts come and go, and changes nothing else of
+    /// what people put there.
+    fn member_of_agent(&self, tag: &TagName, member: &Member, change: &Change) -> Result<(), String> {
+        if !self.own.members.iter().any(|namespace| namespace.as_str() == tag.namespace()) {
+            return Err(format!("does not declare the members of {:?}", tag.namespace()));
+        }
+        let MemberKind::Host(host) = member.kind() else {
+            return Err(format!("is about members that are hosts, and {member} is none"));
+        };
+        if change.value.is_none() && !self.is_retired(host) {
+            return Err(format!("lets it take out who is retired, and {host} is not"));
+        }
+        Ok(())
+    }
+
+    /// Whether a host is retired once the commit is done.
+    fn is_retired(&self, host: &str) -> bool {
+        let state = match self.states.get(format!("{HOSTS}/{host}").as_str()) {
+            Some(state) => *state,
+            None => self.view.host(host).map(|host| host.state),
+        };
+        state == Some(Lifecycle::Retired)
+    }
+}
+
+/// The states in which hosts are that a commit writes.
+fn states(changes: &[Change]) -> BTreeMap<Key, Option<Lifecycle>> {
+    let state = |row: &Document| row.to::<HostRecord>().ok().map(|record| record.state);
+    let hosts = changes.iter().filter(|change| matches!(change.key.kind(), Kind::Host(_)));
+    hosts.map(|change| (change.key.clone(), change.value.as_ref().and_then(state))).collect()
+}
+
+/// Whether a host is made: where nothing stands, or anew where one is retired. What is asked for is no machine yet.
+fn makes(was: Option<&Document>, is: Option<&Document>) -> bool {
+    let Some(is) = is.and_then(|is| is.to::<HostRecord>().ok()) else { return false };
+    let free = match was {
+        None => true,
+        Some(was) => {
+            was.to::<HostRecord>().is_ok_and(|was| was.state == Lifecycle::Retired && was.id == is.id)
+        }
+    };
+    free && is.state == Lifecycle::Requested
 }
 
 /// The fields in which two rows of a host differ; `None`: in what no manifest can declare.
@@ -376,24 +444,70 @@ fn manifest(who: &Principal, view: &View) -> Manifest {
     writes.as_ref().map_or_else(|| whole.clone(), |narrow| whole.and(narrow))
 }
 
+/// The no to what somebody may not even read: what it is, and which rule is about it, would tell that it follows from what they do.
+fn kept(denied: Denied) -> Denied {
+    Denied {
+        wanted: "write something that follows from this, and is kept from you".to_owned(),
+        rule: "built-in: a write takes the right to all that follows from it".to_owned(),
+        hint: "an administrator may do it, and sees what it is".to_owned(),
+        ..denied
+    }
+}
+
 /// Whether it is the pause of a host or a tag. To stop an agent is nobody made to wait.
 fn held(key: &Key) -> bool {
     matches!(key.kind(), Kind::Pause(_)) && !key.as_str().starts_with("pauses/agent/")
 }
 
+/// Of facts and of the pause of a host or tag: which ones, and of what.
+fn about(key: &Key) -> Option<(&str, Key)> {
+    let text = key.as_str();
+    let (place, of) = match key.kind() {
+        Kind::Fact(..) => {
+            let at = text.match_indices('/').nth(1)?.0 + 1;
+            let of = &text[at..];
+            (&text[..at], if of.contains('/') { of.to_owned() } else { format!("{HOSTS}/{of}") })
+        }
+        Kind::Pause(_) => match text.strip_prefix("pauses/host/") {
+            Some(host) => ("pauses/host/", format!("{HOSTS}/{host}")),
+            None => ("pauses/tag/", text.strip_prefix("pauses/tag/")?.to_owned()),
+        },
+        _ => return None,
+    };
+    Some((place, of.parse().ok()?))
+}
+
 /// What tags that are renamed were called, by their new names.
-fn renamed(changes: &[Change]) -> BTreeMap<TagName, TagName> {
+fn tags(changes: &[Change]) -> BTreeMap<TagName, TagName> {
     let tag = |key: &Key| if let Kind::Tag(tag) = key.kind() { Some(tag) } else { None };
     let moves = changes.iter().filter(|change| change.value.is_some());
     moves.filter_map(|change| Some((tag(&change.key)?, tag(change.moved.as_ref()?)?))).collect()
 }
 
-/// The names of what goes, or is renamed.
-fn gone(changes: &[Change]) -> BTreeSet<String> {
-    let name = |change: &Change| match change.key.kind() {
-        Kind::Host(name) if change.value.is_none() => Some(name.to_string()),
-        Kind::Tag(name) if change.value.is_none() => Some(name.to_string()),
-        _ => None,
+/// The hosts and tags that are renamed to where nothing stood, as both ends say: the old names by the new.
+fn renamed(view: &View, changes: &[Change], gone: &BTreeSet<Key>) -> BTreeMap<Key, Key> {
+    let left: BTreeMap<&Key, &Key> = changes
+        .iter()
+        .filter(|change| gone.contains(&change.key))
+        .filter_map(|change| Some((&change.key, change.moved.as_ref()?)))
+        .collect();
+    let alike = |from: &Key, to: &Key| match (from.kind(), to.kind()) {
+        (Kind::Host(_), Kind::Host(_)) => true,
+        (Kind::Tag(from), Kind::Tag(to)) => from.namespace() == to.namespace(),
+        _ => false,
     };
-    changes.iter().filter_map(name).collect()
+    let came = |change: &Change| {
+        let (to, from) = (&change.key, change.moved.as_ref().filter(|_| change.value.is_some())?);
+        let new = alike(from, to) && left.get(from) == Some(&to) && view.revision_of(to).is_none();
+        new.then(|| (to.clone(), from.clone()))
+    };
+    changes.iter().filter_map(came).collect()
+}
+
+/// The hosts and tags that go, or are renamed.
+fn gone(changes: &[Change]) -> BTreeSet<Key> {
+    let goes = |change: &&Change| {
+        change.value.is_none() && matches!(change.key.kind(), Kind::Host(_) | Kind::Tag(_))
+    };
+    changes.iter().filter(goes).map(|change| change.key.clone()).collect()
 }

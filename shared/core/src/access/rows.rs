@@ -252,13 +252,23 @@ pub struct Manifest {
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     #[schemars(with = "Vec<String>")]
     pub host_fields: BTreeSet<String>,
+    /// Hosts that it makes: where nothing stands, or where one is retired, it may have one `requested`, whole.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub makes_hosts: bool,
+    /// The members of all tags of these namespaces, as far as they are hosts: it puts them in, and takes out who is retired.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    #[schemars(with = "Vec<Namespace>")]
+    pub members: BTreeSet<Namespace>,
 }
 
 impl Manifest {
     /// Whether all of this stands in the other, too.
     #[must_use]
     pub fn is_within(&self, other: &Self) -> bool {
-        self.facts.is_subset(&other.facts) && self.host_fields.is_subset(&other.host_fields)
+        self.facts.is_subset(&other.facts)
+            && self.host_fields.is_subset(&other.host_fields)
+            && self.members.is_subset(&other.members)
+            && (other.makes_hosts || !self.makes_hosts)
     }
 
     /// What stands in both.
@@ -267,6 +277,8 @@ impl Manifest {
         Self {
             facts: self.facts.intersection(&other.facts).cloned().collect(),
             host_fields: self.host_fields.intersection(&other.host_fields).cloned().collect(),
+            makes_hosts: self.makes_hosts && other.makes_hosts,
+            members: self.members.intersection(&other.members).cloned().collect(),
         }
     }
 }

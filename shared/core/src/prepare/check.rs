@@ -6,6 +6,8 @@ use std::sync::Arc;
 use super::reads::Reads;
 use super::refusal::Refusal;
 use super::{MAX_ROW, Warning};
+use crate::access::{Facet, Index, Target};
+use crate::key::Access;
 use crate::schema::{Checker, Fault};
 use crate::{
     Change, Document, EffectiveDocument, HostName, Key, Kind, Member, MemberKind, Namespace, Origin, Rule,
@@ -14,6 +16,8 @@ use crate::{
 
 /// The most warnings of one kind; the rest is counted.
 const MAX_WARNINGS: usize = 10;
+/// How a warning ends that only says how many others there are.
+const MORE: &str = "more of this kind";
 /// Up to so many members, each is read for itself; beyond, all hosts are.
 const FEW: usize = 64;
 
@@ -27,7 +31,7 @@ pub(super) struct Check<'c> {
 impl Check<'_> {
     pub(super) fn all(mut self, changes: &[Change]) -> Result<Vec<Warning>, Refusal> {
         let mut warnings = Warnings::default();
-        let mut nesting = BTreeSet::new();
+        let (mut nesting, mut ruled) = (BTreeSet::new(), false);
         for change in changes {
             if let Some(value) = change.value.as_ref().filter(|v| v.as_str().len() > MAX_ROW) {
                 return Err(Refusal::TooLarge {
@@ -43,14 +47,41 @@ impl Check<'_> {
                 (Kind::Host(host), Some(_)) => self.host(&host, &mut warnings)?,
                 (Kind::Host(host), None) => self.left(&host)?,
                 (Kind::Schema(namespace), Some(_)) => self.schema(&namespace, &mut warnings)?,
+                (Kind::Access(Access::Rules(..)), _) => ruled = true,
                 _ => {}
             }
         }
         for tag in nesting {
             self.cycle(&tag)?;
         }
+        if ruled {
+            self.protection(&mut warnings);
+        }
         self.pairs(&mut warnings)?;
         Ok(warnings.done())
+    }
+
+    /// What other rules leave open: a protected tag nests one that is not, so that one person alone changes who is in it. Nobody can write
+    /// such a member; this is of those that stand. Costs a look at all protected tags.
+    fn protection(&self, warnings: &mut Warnings) {
+        let (before, after) = (Index::of(self.before), Index::of(self.after));
+        let protected = |index: &Index, tag: &TagName| {
+            let (namespace, key) = (tag.namespace(), Some(tag.key()));
+            index.protected(Target { namespace, key, facet: Facet::Members }).is_some()
+        };
+        for tag in self.after.tags().map(|tag| &tag.name).filter(|tag| protected(&after, tag)) {
+            for (member, _) in self.after.direct_members(tag) {
+                let Some(nested) = member.as_tag(tag.namespace()) else { continue };
+                let open = |index: &Index| protected(index, tag) && !protected(index, &nested);
+                if open(&after) && !open(&before) {
+                    let text = format!(
+                        "it is protected and nests {nested}, which is not: who writes that changes who is in {tag} alone; \
+                         `shoal acl set {nested} --protected`, or take it out"
+                    );
+                    warnings.add("nests-unprotected", Key::tag(tag), text);
+                }
+            }
+        }
     }
 
     /// A member names what exists, in a tag that exists.
@@ -335,6 +366,14 @@ fn disputes(tag: &TagName, new: &[(&HostName, EffectiveDocument)], warnings: &mu
     }
 }
 
+impl Warning {
+    /// Whether it says nothing but how many others of its kind there are.
+    #[must_use]
+    pub fn is_count(&self) -> bool {
+        self.text.starts_with("and ") && self.text.ends_with(MORE)
+    }
+}
+
 /// Warnings, bounded per kind.
 #[derive(Default)]
 struct Warnings {
@@ -355,7 +394,7 @@ impl Warnings {
         for (code, count) in self.counts {
             let more = count.saturating_sub(MAX_WARNINGS);
             if let Some(last) = self.all.iter().rev().find(|w| w.code == code).cloned().filter(|_| more > 0) {
-                self.all.push(Warning { text: format!("and {more} more of this kind"), ..last });
+                self.all.push(Warning { text: format!("and {more} {MORE}"), ..last });
             }
         }
         self.all

@@ -36,7 +36,7 @@ pub struct Prepared {
 /// What is allowed and yet worth knowing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Warning {
-    /// A name for machines: `conflict`, `breaks-schema`, `override-ignored`.
+    /// A name for machines: `conflict`, `breaks-schema`, `nests-unprotected`.
     pub code: String,
     /// The row it is about.
     pub key: Key,

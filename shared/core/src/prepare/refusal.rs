@@ -175,6 +175,14 @@ pub enum Refusal {
         /// How large it may be.
         most: usize,
     },
+    /// What refuses it is not for whoever proposes it: put by who knows them in the place of the refusal.
+    #[error(
+        "it is refused by something that is kept from you: ask somebody who may read more, such as an administrator"
+    )]
+    Kept {
+        /// What sort of answer the refusal is.
+        sort: Sort,
+    },
 }
 
 /// What sort of answer a refusal is.
@@ -215,6 +223,7 @@ impl Refusal {
             Self::Kind { .. } => "kind",
             Self::Id { .. } => "id",
             Self::TooLarge { .. } => "too-large",
+            Self::Kept { .. } => "kept",
         }
     }
 
@@ -223,6 +232,7 @@ impl Refusal {
     pub fn sort(&self) -> Sort {
         match self {
             Self::Missing { .. } => Sort::Missing,
+            Self::Kept { sort } => *sort,
             Self::Stale { .. } => Sort::Stale,
             Self::Exists { .. }
             | Self::Nested { .. }
@@ -267,6 +277,7 @@ impl Refusal {
             Self::Kind { .. } => "use an edit that fits the key",
             Self::Id { .. } => "leave the id out, and one is given or kept",
             Self::TooLarge { .. } => "split it, or keep what is large elsewhere and say here where",
+            Self::Kept { .. } => "ask somebody who may read more: they are told what it is",
         }
     }
 
@@ -274,7 +285,7 @@ impl Refusal {
     #[must_use]
     pub fn key(&self) -> Option<Key> {
         match self {
-            Self::NoAuthor | Self::NoMessage => None,
+            Self::NoAuthor | Self::NoMessage | Self::Kept { .. } => None,
             Self::Missing { key, .. }
             | Self::Exists { key, .. }
             | Self::Stale { key, .. }

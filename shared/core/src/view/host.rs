@@ -73,7 +73,7 @@ impl Host {
         let raw: RawHost<'_> = serde_json::from_str(row.as_str()).map_err(|e| e.to_string())?;
         Ok(Self {
             name,
-            id: raw.id,
+            id: HostId(raw.id.into_owned()),
             state: raw.state,
             owner: raw.owner,
             environment: raw.environment,
@@ -168,19 +168,19 @@ pub struct Broken {
     pub revision: Revision,
 }
 
-/// What a host's row says of its state, and its document as JSON text: for who goes through many rows and needs no more of them. `None`:
+/// What the text of a host's row says of its state, and its document as JSON text: for who goes through many rows and needs no more of them. `None`:
 /// the row cannot be read, and a view has no such host. Copies nothing of the document.
 #[must_use]
-pub fn host_row(row: &Document) -> Option<(Lifecycle, &str)> {
-    let raw: RawHost<'_> = serde_json::from_str(row.as_str()).ok()?;
+pub fn host_row(row: &str) -> Option<(Lifecycle, &str)> {
+    let raw: RawHost<'_> = serde_json::from_str(row).ok()?;
     let document = raw.document.map_or("{}", RawValue::get);
     document.starts_with('{').then_some((raw.state, document))
 }
 
 /// The document of a tag's row, in the same way.
 #[must_use]
-pub fn tag_row(row: &Document) -> Option<&str> {
-    let raw: RawTag<'_> = serde_json::from_str(row.as_str()).ok()?;
+pub fn tag_row(row: &str) -> Option<&str> {
+    let raw: RawTag<'_> = serde_json::from_str(row).ok()?;
     let document = raw.document.map_or("{}", RawValue::get);
     document.starts_with('{').then_some(document)
 }
@@ -190,7 +190,8 @@ pub fn tag_row(row: &Document) -> Option<&str> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawHost<'a> {
-    id: HostId,
+    #[serde(borrow)]
+    id: Cow<'a, str>,
     #[serde(default)]
     state: Lifecycle,
     owner: Option<String>,
