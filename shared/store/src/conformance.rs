@@ -2,7 +2,7 @@
 //!
 //! [`conformance!`](crate::conformance!) makes one test of each case:
 //!
-//! ```ignore
+//! ```text
 //! mod suite {
 //!     async fn store() -> shoal_store::conformance::Made { … }
 //!     shoal_store::conformance!(store);
@@ -17,6 +17,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a case that fails panics")]
 
 mod claims;
+mod copies;
+mod cut;
 mod history;
 mod model;
 mod past;
@@ -32,6 +34,7 @@ use std::sync::Arc;
 use shoal_core::{Change, Commit, Document, Key};
 
 pub use claims::*;
+pub use copies::*;
 pub use history::*;
 pub use past::*;
 pub use properties::*;
@@ -71,15 +74,16 @@ pub type Making = Pin<Box<dyn Future<Output = Made>>>;
 /// Makes a new, empty database.
 pub type Factory = fn() -> Making;
 
-/// Makes a test of every case of the suite; see [the module](crate::conformance).
+/// Makes a test of every case of the suite; see [the module](mod@crate::conformance).
 #[macro_export]
 macro_rules! conformance {
     ($factory:path) => {
         $crate::conformance!(@cases $factory:
             commits_are_read_back, pages_are_whole, tombstones_show_when_asked, naming_finds_members,
+            concerning_finds_what_concerns_a_host,
             nonsense_is_refused, preconditions_hold, no_change_writes_nothing, retries_answer_the_first,
             retries_are_known_by_their_intent,
-            renames_stay_in_sight, large_values_page,
+            renames_stay_in_sight, large_values_page, the_newest_is_no_older_than_what_was_acknowledged,
             old_revisions_are_read, logs_are_of_the_range, the_future_is_refused,
             watches_tell_all, filtered_watches_say_how_far, only_those_concerned_are_woken, lost_positions_are_reset, slow_watchers_miss_nothing,
             claims_exclude, claims_are_counted, claims_expire, lost_claims_fence, the_ledger_is_apart,
@@ -92,6 +96,27 @@ macro_rules! conformance {
             #[test]
             fn $case() {
                 $crate::conformance::run(|| ::std::boxed::Box::pin($factory()), $crate::conformance::$case);
+            }
+        )*
+    };
+}
+
+/// Makes a test of every case about copies of one kind of store in another: the first argument is as for [`conformance!`](crate::conformance!), the second a
+/// function that makes a new [`Place`](crate::conformance::Place) in a box.
+#[macro_export]
+macro_rules! copies {
+    ($factory:path, $place:path) => {
+        $crate::copies!(@cases $factory, $place:
+            copies_are_the_same, copies_go_on_after_a_kill, copies_wait_until_the_source_rests, copies_of_others_are_refused,
+            copies_are_finished_by_who_took_them_up_last, copies_tell_of_what_came_too_late,
+        );
+    };
+    (@cases $factory:path, $place:path: $($case:ident),* $(,)?) => {
+        $(
+            #[test]
+            fn $case() {
+                let case = |new| $crate::conformance::$case(new, $place);
+                $crate::conformance::run(|| ::std::boxed::Box::pin($factory()), case);
             }
         )*
     };
@@ -114,16 +139,7 @@ pub(crate) fn key(text: &str) -> Key {
 
 /// A commit of these changes by Ann.
 pub(crate) fn commit(changes: impl IntoIterator<Item = Change>) -> Commit {
-    Commit {
-        pre: Vec::new(),
-        changes: changes.into_iter().collect(),
-        author: "ann".into(),
-        principal: None,
-        origin: None,
-        message: "because".into(),
-        idempotency: None,
-        intent: None,
-    }
+    Commit::new("ann", "because", changes.into_iter().collect())
 }
 
 /// A change that puts a number at a key.

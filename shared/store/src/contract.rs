@@ -3,11 +3,13 @@
 //! The conformance suite holds every store to what is written here. What a store cannot promise does not
 //! stand here.
 
-use shoal_core::{Commit, Committed, Hits, HostName, LogEntry, Proposal, Range, Revision, Status};
+use shoal_core::docs::{HostDoc, TagDoc};
+use shoal_core::{Commit, Committed, Hits, HostName, LogEntry, Namespace, Proposal, Range, Revision, Status};
 
 use crate::{
     Asked, Claim, ClaimAnswer, ClaimRequest, Feed, Filter, Flow, Fut, Head, Inventory, LedgerPage,
-    LedgerWrite, May, Page, Position, Proposed, Query, Result, Search, Who,
+    LedgerWrite, Listed, ListedLog, May, NewPassword, OwnToken, Page, Position, Proposed, Query, Result,
+    Search, Texts, Who, Whole,
 };
 
 /// Hosts, tags and all the rest, in one versioned place. Object-safe: it is chosen at run time.
@@ -17,6 +19,13 @@ use crate::{
 pub trait Store: Send + Sync + 'static {
     /// The database's identity and newest revision.
     fn head(&self) -> Fut<'_, Result<Head>>;
+
+    /// The same, for who asks before each of many reads: answered from memory where the store hears of every commit before it is
+    /// acknowledged, and else by one question for all who ask at once. It is no older than any commit that was acknowledged, by whomever,
+    /// before this was called; [`Store::head`] may be newer still.
+    fn newest(&self) -> Fut<'_, Result<Head>> {
+        self.head()
+    }
 
     /// Rows of `range` in key order, as they stood at `at` (`None`: now). Tombstones are left out unless the
     /// query asks for them. All pages of one reading use the first page's `at`.
@@ -82,12 +91,20 @@ pub trait Store: Send + Sync + 'static {
     fn write_ledger(&self, rows: Vec<LedgerWrite>, held: &Claim) -> Fut<'_, Result<()>>;
 
     /// Replaces what this agent instance last said of itself.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`](crate::StoreError::Invalid) where [`MAX_INSTANCES`](crate::MAX_INSTANCES) others of the agent live.
     fn report(&self, status: Status) -> Fut<'_, Result<()>>;
 
     /// What agents last said of themselves. Expired reports are among them until a store forgets them: after
     /// [`REPORT_GRACE`](crate::REPORT_GRACE) at the earliest, and when an agent has more than
-    /// [`MAX_REPORTS`](crate::MAX_REPORTS).
+    /// [`MAX_REPORTS`](crate::MAX_REPORTS) that expired, or that stand for good. One that has not expired is there.
     fn reports(&self) -> Fut<'_, Result<Vec<Status>>>;
+
+    /// Everything that stands in the database, for who copies it; `None`: this store cannot tell all of it (one behind a server does not).
+    fn whole(&self) -> Option<&dyn Whole> {
+        None
+    }
 
     /// A page of the hosts that an expression selects, where the store has a view to ask ([`View::search`](shoal_core::View::search));
     /// `None`: it has none, and who asks loads one.
@@ -105,6 +122,16 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Future`](crate::StoreError::Future).
     fn around(&self, _: &HostName, _at: Option<Revision>) -> Fut<'_, Result<Option<Page>>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    /// What stands in these ranges now, one behind the other and each in key order, all of one moment, where the store has it at hand;
+    /// `None`: it has not, and who asks reads pages. Of a member row there is the key alone, and nothing in place of its value. The first
+    /// member of which `last` says so is the last row of all.
+    ///
+    /// # Errors
+    /// As for [`Store::read`]. Costs the memory of all of it.
+    fn texts(&self, _ranges: &[Range], _last: fn(&str) -> bool) -> Fut<'_, Result<Option<Texts>>> {
         Box::pin(async { Ok(None) })
     }
 
@@ -132,6 +159,71 @@ pub trait Store: Send + Sync + 'static {
     /// As for [`Store::may`].
     fn who(&self) -> Fut<'_, Result<Option<Who>>> {
         Box::pin(async { Ok(None) })
+    }
+
+    /// A page of the hosts that are for who asks to read, by name, after `after`, as of `at` (`None`: now), where the store has a server that
+    /// leaves out the others; `None`: it has none, and [`Store::read`] answers all of them. Nothing may be worked out from what is missing.
+    ///
+    /// # Errors
+    /// [`StoreError::Future`](crate::StoreError::Future).
+    fn list_hosts(
+        &self,
+        _at: Option<Revision>,
+        _after: Option<&str>,
+    ) -> Fut<'_, Result<Option<Listed<HostDoc>>>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    /// The same of tags, without their members: of a namespace, or of all (`None`).
+    ///
+    /// # Errors
+    /// As for [`Store::list_hosts`].
+    fn list_tags(
+        &self,
+        _namespace: Option<&Namespace>,
+        _at: Option<Revision>,
+        _after: Option<&str>,
+    ) -> Fut<'_, Result<Option<Listed<TagDoc>>>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    /// The same of commits that wrote in any of these ranges (none: everywhere), newest first, before `before`, at most `limit`. Ranges are keys,
+    /// prefixes, and the members of tags.
+    ///
+    /// # Errors
+    /// As for [`Store::log`].
+    fn list_log(
+        &self,
+        _ranges: &[Range],
+        _before: Option<Revision>,
+        _limit: usize,
+    ) -> Fut<'_, Result<Option<ListedLog>>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    /// The tokens and sessions of who asks, where the store has a server that asks who it is.
+    ///
+    /// # Errors
+    /// [`StoreError::Denied`](crate::StoreError::Denied).
+    fn own_tokens(&self) -> Fut<'_, Result<Option<Vec<OwnToken>>>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    /// Revokes one of them, for this reason; `false`: there is no server that asks, and nothing was done.
+    ///
+    /// # Errors
+    /// [`StoreError::Denied`](crate::StoreError::Denied), [`StoreError::Invalid`](crate::StoreError::Invalid) for a token that is not theirs.
+    fn revoke_own(&self, _id: &str, _message: &str) -> Fut<'_, Result<bool>> {
+        Box::pin(async { Ok(false) })
+    }
+
+    /// Replaces the password of a user, who knows the one of now; `false`: there is no server that asks, and nothing was done.
+    ///
+    /// # Errors
+    /// [`StoreError::Denied`](crate::StoreError::Denied) where it is not the password of now, [`StoreError::Invalid`](crate::StoreError::Invalid) for a
+    /// new one that is none.
+    fn change_password(&self, _: &NewPassword) -> Fut<'_, Result<bool>> {
+        Box::pin(async { Ok(false) })
     }
 
     /// Does a proposal, where the store has a server that prepares it; `None`: it has none, and who asks prepares it. A large

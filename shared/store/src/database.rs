@@ -11,11 +11,13 @@
 //! * A refusal is as of the newest revision at the time of asking, never of a view that lags.
 //! * A proposal with an idempotency key is done once, however often it is asked for, and although the commit that it
 //!   would make today is another one.
+//! * Who asks for it ([`Database::refresh`]) reads all that was committed before they asked, by whomever.
 //! * While the store does not answer, the view stays as it is and says so ([`Database::trouble`]); it is never empty for want of an answer.
 
 mod coming;
 mod follow;
 mod past;
+mod recent;
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -31,6 +33,7 @@ use tokio::sync::watch;
 
 use crate::{Store, StoreError};
 use coming::Coming;
+use recent::Known;
 
 /// How often a proposal is prepared again because others were faster.
 const ATTEMPTS: u32 = 24;
@@ -57,6 +60,8 @@ struct Shared {
     coming: Mutex<Option<Coming>>,
     /// What the view holds; sent after the view was replaced.
     reached: watch::Sender<Reached>,
+    /// Up to when the view is known to hold all that was committed.
+    known: Known,
 }
 
 /// Who decides whether a commit may happen, see [`Database::transact_if`].
@@ -117,6 +122,7 @@ impl Database {
     /// # Errors
     /// What the store says; an unreadable range is never taken for an empty one.
     pub async fn open(store: Arc<dyn Store>) -> Result<Self, StoreError> {
+        let known = Known::now();
         let (head, view) = follow::load(&*store).await?;
         let reached = Reached { epoch: head.epoch, revision: view.revision(), trouble: None };
         let shared = Arc::new(Shared {
@@ -124,6 +130,7 @@ impl Database {
             view: RwLock::new(Arc::new(view)),
             coming: Mutex::new(None),
             reached: watch::Sender::new(reached),
+            known,
         });
         let follower = tokio::spawn(follow::follow(shared.clone()));
         Ok(Self(Arc::new(Inner { shared, follower })))

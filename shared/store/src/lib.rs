@@ -14,30 +14,39 @@
 //! [`MemoryStore`] is a whole store for tests and the simulator; its synchronous heart is [`Memory`]. Who
 //! writes another store finds the parts that all of them share in [`parts`], and holds it to the contract with
 //! the `conformance` module (cargo feature of the same name).
+//!
+//! [`migrate()`] copies a database from one store into another, with all that belongs to it ([`Whole`], [`Draft`]).
 
 use std::pin::Pin;
 use std::time::Duration;
 
+mod address;
 mod clock;
 mod contract;
 mod database;
 mod error;
+mod forward;
 mod memory;
+mod migrate;
 pub mod parts;
 mod types;
+mod whole;
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 
+pub use address::without_password;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use contract::Store;
 pub use database::{Database, Judge, Outcome, TransactError};
 pub use error::StoreError;
-pub use memory::{Memory, MemoryStore};
+pub use memory::{Memory, MemoryDraft, MemoryStore};
+pub use migrate::{MigrateError, Migrated, Step, Told, migrate};
 pub use types::{
-    Asked, Claim, ClaimAnswer, ClaimRequest, Feed, Filter, Head, Inventory, LedgerPage, LedgerWrite, May,
-    Page, Position, Proposed, Query, Search, Who,
+    Asked, Claim, ClaimAnswer, ClaimRequest, Feed, Filter, Head, Inventory, LedgerPage, LedgerWrite, Listed,
+    ListedCommit, ListedLog, May, NewPassword, OwnToken, Page, Position, Proposed, Query, Search, Texts, Who,
 };
+pub use whole::{Draft, Piece, Retry, Stand, Whole};
 
 /// A future that a store answers with.
 pub type Fut<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -68,5 +77,8 @@ pub const MAX_MESSAGE: usize = 64 << 10;
 pub const REMEMBERED: usize = 100_000;
 /// How long a report is kept after it expired.
 pub const REPORT_GRACE: Duration = Duration::from_secs(3600);
-/// How many reports of one agent are kept at most: those said last.
+/// How many reports of one agent are kept at most of instances that do not live any more, and of single runs: those said last.
 pub const MAX_REPORTS: usize = 256;
+/// How many instances of one agent may report at once. What a living one says is never forgotten for those of others: one more is
+/// refused.
+pub const MAX_INSTANCES: usize = 50_000;

@@ -9,6 +9,7 @@
 
 mod claims;
 mod core;
+mod draft;
 mod pre;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,11 +18,15 @@ use rand::TryRngCore;
 use shoal_core::{Commit, Committed, Epoch, LogEntry, Range, Revision, Status};
 
 pub use self::core::Memory;
+pub use self::draft::MemoryDraft;
 use crate::parts::{History, Hub};
 use crate::{
     Claim, ClaimAnswer, ClaimRequest, Clock, Feed, Filter, Flow, Fut, Head, LedgerPage, LedgerWrite, Page,
-    Position, Query, Result, Store, SystemClock,
+    Position, Query, Result, Store, SystemClock, Whole,
 };
+
+/// How many commits are read of the past at once.
+const AFTER: usize = 256;
 
 /// The in-memory [`Store`]. A clone is another handle of the same database.
 #[derive(Clone)]
@@ -130,12 +135,15 @@ impl Store for MemoryStore {
     }
 
     fn report(&self, status: Status) -> Fut<'_, Result<()>> {
-        self.0.memory().report(status, self.0.clock.time());
-        ready(Ok(()))
+        ready(self.0.memory().report(status, self.0.clock.time()))
     }
 
     fn reports(&self) -> Fut<'_, Result<Vec<Status>>> {
         ready(Ok(self.0.memory().reports()))
+    }
+
+    fn whole(&self) -> Option<&dyn Whole> {
+        Some(self)
     }
 }
 
@@ -146,7 +154,7 @@ impl History for Inner {
     }
 
     fn after(&self, after: Revision) -> Fut<'_, Result<Vec<Arc<LogEntry>>>> {
-        ready(Ok(self.memory().after(after, 256)))
+        ready(Ok(self.memory().after(after, AFTER)))
     }
 }
 
@@ -164,13 +172,7 @@ mod tests {
         let key: Key = key.parse().unwrap();
         Commit {
             pre,
-            changes: vec![Change::put(key, Document::parse(value).unwrap())],
-            author: "ann".into(),
-            principal: None,
-            origin: None,
-            message: "because".into(),
-            idempotency: None,
-            intent: None,
+            ..Commit::new("ann", "because", vec![Change::put(key, Document::parse(value).unwrap())])
         }
     }
 
@@ -243,4 +245,15 @@ mod suite {
         crate::conformance::Made::new(crate::MemoryStore::new(), ())
     }
     crate::conformance!(store);
+}
+
+#[cfg(test)]
+mod copies {
+    async fn store() -> crate::conformance::Made {
+        crate::conformance::Made::new(crate::MemoryStore::new(), ())
+    }
+    fn place() -> Box<dyn crate::conformance::Place> {
+        Box::new(crate::conformance::MemoryPlace::default())
+    }
+    crate::copies!(store, place);
 }

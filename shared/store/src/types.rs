@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use shoal_core::{Committed, Epoch, HostName, Key, LogEntry, Namespace, Pre, Range, Revision, Row, Warning};
+use shoal_core::{
+    CommitInfo, Committed, Epoch, HostName, Key, LogEntry, Namespace, Pre, Range, Revision, Row, Warning,
+};
 
 use crate::MAX_PAGE;
 
@@ -54,6 +56,34 @@ pub struct Page {
     pub rows: Vec<Row>,
     /// What the query for the next page says as [`Query::after`], with `at` as here; `None`: this was the last.
     pub next: Option<Key>,
+}
+
+/// Rows as text, all of one revision, in one piece of memory: for who goes through many of them once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Texts {
+    text: String,
+    /// Where each row's key ends, and its value, which the next key follows.
+    ends: Vec<(usize, usize)>,
+}
+
+impl Texts {
+    /// Adds a row behind the others: its key, and its value or nothing.
+    pub fn push(&mut self, key: &str, value: &str) {
+        self.text.push_str(key);
+        let key = self.text.len();
+        self.text.push_str(value);
+        self.ends.push((key, self.text.len()));
+    }
+
+    /// Keys and values, in the order in which they were added.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        let mut from = 0;
+        self.ends.iter().filter_map(move |(key, end)| {
+            let row = (self.text.get(from..*key)?, self.text.get(*key..*end)?);
+            from = *end;
+            Some(row)
+        })
+    }
 }
 
 /// What a watcher wants to hear.
@@ -211,6 +241,87 @@ pub struct Who {
     pub principal: String,
     /// Whether they may name somebody else as the author of a commit.
     pub administrator: bool,
+}
+
+/// A page of a list that a server makes for who asks: what is not for them is left out, and counted.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Listed<T> {
+    /// What all items are of.
+    pub revision: Revision,
+    /// What is for them.
+    pub items: Vec<T>,
+    /// What the next page comes after; `None`: this was the last.
+    #[serde(default = "Option::default")]
+    pub next: Option<String>,
+    /// How many are left out of the whole list; of its pages, the first says it.
+    #[serde(default)]
+    pub hidden: usize,
+}
+
+/// A page of the log as a server shows it to who asks, newest first.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct ListedLog {
+    /// The commits of which something is for them.
+    pub items: Vec<ListedCommit>,
+    /// What the next page is before; `None`: this was the last.
+    #[serde(default)]
+    pub next: Option<Revision>,
+    /// How many commits were left out of this page, because nothing of them is.
+    #[serde(default)]
+    pub hidden: usize,
+}
+
+/// A commit in such a page.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct ListedCommit {
+    /// Who, when and why.
+    #[serde(flatten)]
+    pub info: CommitInfo,
+    /// How many rows of what was asked about it wrote, of those that are for who asks.
+    pub changed: usize,
+    /// Some of them.
+    pub keys: Vec<Key>,
+    /// How many others it wrote.
+    #[serde(default)]
+    pub hidden: usize,
+}
+
+/// A token as its owner sees it: without what it shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OwnToken {
+    /// What it is revoked by.
+    pub id: String,
+    /// Whose it is.
+    pub owner: String,
+    /// Where it comes from.
+    pub kind: shoal_core::access::TokenKind,
+    /// What it is good for.
+    pub scope: shoal_core::access::Scope,
+    /// When it was made.
+    pub created: jiff::Timestamp,
+    /// When it ends; `None`: when it is revoked.
+    #[serde(default)]
+    pub expires: Option<jiff::Timestamp>,
+    /// What it is for.
+    #[serde(default)]
+    pub description: String,
+}
+
+/// A password to be replaced by another one. It is printed without either.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+pub struct NewPassword {
+    /// Whose.
+    pub user: String,
+    /// The one of now.
+    pub password: String,
+    /// The one from then on.
+    pub new: String,
+}
+
+impl std::fmt::Debug for NewPassword {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the passwords of {}", self.user)
+    }
 }
 
 /// Whether they may.

@@ -1,9 +1,10 @@
 //! Cases about rows and the commits that write them.
 
-use shoal_core::{Change, Document, Key, Pre, Range, Revision, Row};
+use futures::StreamExt;
+use shoal_core::{Change, Commit, Document, Key, Pre, Range, Revision, Row};
 
 use super::{Factory, commit, delete, key, put};
-use crate::{MAX_PAGE_BYTES, MAX_VALUE, Query, Store, StoreError};
+use crate::{Feed, Filter, MAX_PAGE, MAX_PAGE_BYTES, MAX_VALUE, Query, Store, StoreError};
 
 /// All rows of the query, page by page.
 pub(super) async fn rows(store: &dyn Store, mut query: Query) -> Vec<Row> {
@@ -51,6 +52,27 @@ pub async fn commits_are_read_back(new: Factory) {
     assert_eq!(now(&*store, Range::Key(key("lb/none"))).await, []);
     let row = rows(&*store, Query::new(Range::Key(key("lb/web")))).await.remove(0);
     assert_eq!(row.revision, first.revision);
+}
+
+/// Who asks for the newest revision hears of whatever was acknowledged before, by whomever, also while others commit and somebody
+/// watches.
+pub async fn the_newest_is_no_older_than_what_was_acknowledged(new: Factory) {
+    let store = new().await;
+    assert_eq!(store.newest().await.unwrap(), store.head().await.unwrap());
+    let mut watch = store.watch(Filter::all(), store.head().await.unwrap());
+    assert!(matches!(watch.next().await, Some(Ok(Feed::Upto(_)))), "it has begun");
+    let writers = (0..4).map(|writer| {
+        let store = store.handle();
+        async move {
+            for n in 0..10 {
+                let done = store.commit(commit([put(&format!("lb/k{writer}"), n)])).await.unwrap();
+                let newest = store.newest().await.unwrap();
+                assert!(newest.revision >= done.revision, "{newest:?} is older than {done:?}");
+            }
+        }
+    });
+    futures::future::join_all(writers).await;
+    assert_eq!(store.newest().await.unwrap(), store.head().await.unwrap());
 }
 
 /// Pages end where they say and hold all rows of one revision, whatever is written meanwhile.
@@ -114,6 +136,54 @@ pub async fn naming_finds_members(new: Factory) {
     assert_eq!(store.log(&naming, None, 10).await.unwrap().len(), 2);
     let nested = Range::Naming("@tags/web1".parse().unwrap());
     assert_eq!(now(&*store, nested).await.len(), 1);
+}
+
+/// What concerns a host is found among what concerns others, in pages, as it stood, and with what is gone.
+pub async fn concerning_finds_what_concerns_a_host(new: Factory) {
+    let store = new().await;
+    let others = (0..200).flat_map(|n| {
+        [
+            format!("hosts/h{n}"),
+            format!("facts/vm/h{n}"),
+            format!("dns/x/members/h{n}"),
+            format!("pauses/host/h{n}"),
+        ]
+    });
+    let ours = [
+        "dns/x",
+        "dns/x/members/@tags/t",
+        "dns/x/members/web1",
+        "dns/x/members/select: site == \"a\"",
+        "facts/vm/web1",
+        "hosts/web1",
+        "lb/y",
+        "pauses/agent/dns",
+        "pauses/host/web1",
+        "schemas/dns",
+    ];
+    let all = others.chain(ours.map(str::to_owned)).map(|key| put(&key, 0));
+    let first = store.commit(commit(all)).await.unwrap().revision;
+    store
+        .commit(commit([delete("dns/x/members/web1"), delete("hosts/h7"), put("tags/new", 0)]))
+        .await
+        .unwrap();
+    let range = Range::Concerning("web1".parse().unwrap());
+    let mut expected: Vec<&str> = ours.into();
+    expected.sort_unstable();
+    for limit in [1, 3, MAX_PAGE] {
+        let query = Query { at: Some(first), limit, ..Query::new(range.clone()) };
+        let found = rows(&*store, query).await;
+        let found: Vec<_> = found.iter().map(|row| row.key.as_str()).collect();
+        assert_eq!(found, expected, "{limit} at once");
+    }
+    expected.push("tags/new");
+    let query = Query { tombstones: true, ..Query::new(range.clone()) };
+    let found = rows(&*store, query).await;
+    assert_eq!(found.iter().map(|row| row.key.as_str()).collect::<Vec<_>>(), expected);
+    assert!(found.iter().any(|row| row.key.as_str() == "dns/x/members/web1" && row.value.is_none()));
+    assert_eq!(store.log(&range, None, 10).await.unwrap().len(), 2);
+    let rests = Commit { pre: vec![Pre::Unchanged(range, first)], ..commit([put("lb/z", 0)]) };
+    assert!(matches!(store.commit(rests).await, Err(StoreError::Invalid(why)) if why.contains("web1")));
 }
 
 /// Commits that cannot be are refused with their reason, and write nothing.

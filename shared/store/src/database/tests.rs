@@ -221,3 +221,45 @@ async fn the_past_of_another_life_is_not_told() {
     reached.wait_for(|r| r.epoch != before).await.unwrap();
     assert!(database.excerpt_at(then, Some(&a), None).await.unwrap().is_some());
 }
+
+/// A store whose commits nobody has heard of yet when they are acknowledged: who follows runs only when the test waits.
+#[tokio::test]
+async fn who_asks_for_it_reads_what_was_acknowledged_before() {
+    let memory = MemoryStore::new();
+    let database = Database::open(Arc::new(memory.clone())).await.unwrap();
+    let writer = Database::open(Arc::new(memory.clone())).await.unwrap();
+    for n in 0..20 {
+        let name = format!("h{n}");
+        let done = writer.transact(proposal(vec![host(&name, "{}")])).await.unwrap();
+        // The view of this one may lag, or not; after this it does not.
+        database.refresh(Duration::from_secs(20)).await.unwrap();
+        assert!(database.view().revision() >= done.committed.revision);
+        assert!(database.view().host(&name).is_some());
+    }
+    // Nobody runs in between: it does lag.
+    let commit = Commit::new(
+        "ann",
+        "because",
+        vec![shoal_core::Change::put("hosts/late".parse().unwrap(), Document::trusted(r#"{"id":"1"}"#))],
+    );
+    let revision = memory.commit(commit).await.unwrap().revision;
+    assert!(database.view().revision() < revision, "the watch was heard although nobody ran");
+    database.refresh(Duration::from_secs(20)).await.unwrap();
+    assert_eq!(database.view().revision(), revision);
+    // Another life of the database, of the same revision: what was known is not taken for it.
+    memory.set_epoch(Epoch(77));
+    database.refresh(Duration::from_secs(20)).await.unwrap();
+    assert_eq!(database.epoch(), Epoch(77));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_known_ages_until_it_is_asked_for_again() {
+    let (_, database) = open().await;
+    assert!(database.age() < Duration::from_secs(1));
+    tokio::time::advance(Duration::from_secs(30)).await;
+    // That the watch says something does not make it younger: it may have been on its way for long.
+    database.transact(proposal(vec![host("a", "{}")])).await.unwrap();
+    assert!(database.age() >= Duration::from_secs(30));
+    database.refresh(Duration::from_secs(20)).await.unwrap();
+    assert!(database.age() < Duration::from_secs(1));
+}

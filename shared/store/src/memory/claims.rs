@@ -64,6 +64,26 @@ impl Claims {
         Self { held, last: self.last.max(replaced.last) }
     }
 
+    /// The last number that was given out.
+    pub(super) fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// Numbers go on above this one.
+    pub(super) fn go_on_above(&mut self, number: u64) {
+        self.last = self.last.max(number);
+    }
+
+    /// Takes over a claim without an end, with its number.
+    pub(super) fn keep(&mut self, claim: Claim) {
+        self.held.insert((claim.name.clone(), claim.slot), (claim, None));
+    }
+
+    /// Forgets all of them; numbers go on as before.
+    pub(super) fn clear(&mut self) {
+        self.held.clear();
+    }
+
     pub(super) fn release(&mut self, claim: &Claim) {
         let key = (claim.name.clone(), claim.slot);
         if self.held.get(&key).is_some_and(|(c, _)| c.number == claim.number) {

@@ -1,5 +1,7 @@
 //! Rows and their history in memory.
 
+mod copied;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -11,7 +13,9 @@ use shoal_core::{
 };
 
 use super::claims::Claims;
-use crate::parts::{Where, digest, scopes, validate, validate_claim, validate_ledger, validate_query};
+use crate::parts::{
+    Where, digest, scopes, too_many, validate, validate_claim, validate_ledger, validate_query,
+};
 use crate::{
     Claim, ClaimAnswer, ClaimRequest, Head, LedgerPage, LedgerWrite, MAX_PAGE, MAX_PAGE_BYTES, MAX_REPORTS,
     Page, Query, REMEMBERED, REPORT_GRACE, Result, StoreError,
@@ -27,7 +31,7 @@ pub struct Memory {
     naming: HashMap<Box<str>, BTreeSet<Key>>,
     /// The revisions that wrote in a scope, oldest first.
     scopes: HashMap<String, Vec<Revision>>,
-    /// All commits; revision `n` stands at `n - 1`.
+    /// All commits, oldest first. A copy of a database that skipped numbers has their gaps.
     log: Vec<Arc<LogEntry>>,
     remembered: Remembered,
     claims: Claims,
@@ -69,7 +73,8 @@ impl Memory {
     /// The database's identity and newest revision.
     #[must_use]
     pub fn head(&self) -> Head {
-        Head { epoch: self.epoch, revision: Revision(self.log.len() as u64) }
+        let newest = self.log.last().map_or(Revision(0), |entry| entry.info.revision);
+        Head { epoch: self.epoch, revision: newest }
     }
 
     /// Makes this another life of the database.
@@ -129,6 +134,7 @@ impl Memory {
                 let row = self.rows.get_key_value(key.as_str());
                 Box::new(row.map(|(key, _)| key).filter(|key| after.is_none_or(|a| *key > a)).into_iter())
             }
+            Range::Concerning(_) => Box::new(self.concerning(range, from)),
             Range::All => Box::new(self.rows.range::<Key, _>((from, Bound::Unbounded)).map(|(key, _)| key)),
             Range::Prefix(prefix) => {
                 let from = match after {
@@ -139,6 +145,22 @@ impl Memory {
                 Box::new(rows.take_while(move |key| key.as_str().starts_with(prefix.as_str())))
             }
         }
+    }
+
+    /// What of `range` comes after `from`, in order; what is not in it is passed over in one step where it stands together.
+    fn concerning<'a>(&'a self, range: &'a Range, from: Bound<&Key>) -> impl Iterator<Item = &'a Key> + 'a {
+        let mut from = from.map(Key::to_string);
+        std::iter::from_fn(move || {
+            loop {
+                let rest = self.rows.range::<str, _>((from.as_ref().map(String::as_str), Bound::Unbounded));
+                let (key, _) = { rest }.next()?;
+                let beyond = range.beyond(key);
+                from = beyond.map_or_else(|| Bound::Excluded(key.to_string()), Bound::Included);
+                if range.contains(key) {
+                    return Some(key);
+                }
+            }
+        })
     }
 
     /// What stood at `key`.
@@ -209,6 +231,16 @@ impl Memory {
         self.log.push(Arc::new(entry));
     }
 
+    /// How many commits are older than this revision.
+    fn older(&self, revision: Revision) -> usize {
+        self.log.partition_point(|entry| entry.info.revision < revision)
+    }
+
+    /// The commit of this revision, which there is.
+    fn entry(&self, revision: Revision) -> &LogEntry {
+        &self.log[self.older(revision)]
+    }
+
     /// The newest commit.
     pub(super) fn newest(&self) -> Option<Arc<LogEntry>> {
         self.log.last().cloned()
@@ -217,7 +249,7 @@ impl Memory {
     /// Whole commits after `after`, in order, at most `limit`.
     #[must_use]
     pub fn after(&self, after: Revision, limit: usize) -> Vec<Arc<LogEntry>> {
-        let from = usize::try_from(after.0).unwrap_or(usize::MAX).min(self.log.len());
+        let from = self.log.partition_point(|entry| entry.info.revision <= after);
         self.log[from..].iter().take(limit).cloned().collect()
     }
 
@@ -226,7 +258,7 @@ impl Memory {
     pub fn log(&self, range: &Range, before: Option<Revision>, limit: usize) -> Vec<LogEntry> {
         let (mut log, mut bytes) = (Vec::new(), 0);
         for revision in self.log_revisions(range, before).take(limit.min(MAX_PAGE)) {
-            let entry = &self.log[revision.0 as usize - 1];
+            let entry = self.entry(revision);
             let changes: Vec<_> = entry.changes.iter().filter(|c| range.contains(&c.key)).cloned().collect();
             bytes += changes.iter().map(|c| c.value.as_ref().map_or(0, |v| v.as_str().len())).sum::<usize>();
             if bytes > MAX_PAGE_BYTES && !log.is_empty() {
@@ -250,8 +282,12 @@ impl Memory {
         };
         match Where::of(range) {
             Where::All => {
-                let upto = end.0.min(self.log.len() as u64 + 1);
-                Box::new((1..upto).rev().map(Revision))
+                let wrote = |entry: &&Arc<LogEntry>| {
+                    !matches!(range, Range::Concerning(_))
+                        || entry.changes.iter().any(|c| range.contains(&c.key))
+                };
+                let older = self.log[..self.older(end)].iter().rev();
+                Box::new(older.filter(wrote).map(|entry| entry.info.revision))
             }
             Where::Key(key) => {
                 let all = self.rows.get(key.as_str()).map_or(&[][..], Vec::as_slice);
@@ -259,8 +295,7 @@ impl Memory {
             }
             Where::Scope(name) => Box::new(scope(&name)),
             Where::Within(name) => Box::new(
-                scope(&name)
-                    .filter(|r| self.log[r.0 as usize - 1].changes.iter().any(|c| range.contains(&c.key))),
+                scope(&name).filter(|r| self.entry(*r).changes.iter().any(|c| range.contains(&c.key))),
             ),
         }
     }
@@ -331,19 +366,28 @@ impl Memory {
     }
 
     /// See [`Store::report`](crate::Store::report). `time` decides which older reports are forgotten.
-    pub fn report(&mut self, status: Status, time: Timestamp) {
+    ///
+    /// # Errors
+    /// As there.
+    pub fn report(&mut self, status: Status, time: Timestamp) -> Result<()> {
         let grace = SignedDuration::try_from(REPORT_GRACE).unwrap_or(SignedDuration::MAX);
         let agent = status.agent.to_string();
-        self.reports.insert((agent.clone(), status.instance.clone()), status);
-        self.reports.retain(|_, s| s.expires.is_none_or(|end| time.duration_since(end) < grace));
-        let mut ages: Vec<_> =
-            self.reports.iter().filter(|((a, _), _)| *a == agent).map(|(k, s)| (s.at, k.clone())).collect();
-        if ages.len() > MAX_REPORTS {
-            ages.sort();
-            for (_, key) in &ages[..ages.len() - MAX_REPORTS] {
-                self.reports.remove(key);
-            }
+        let key = (agent.clone(), status.instance.clone());
+        let of_agent = || self.reports.iter().filter(|((a, _), _)| *a == agent);
+        if !self.reports.contains_key(&key)
+            && of_agent().filter(|(_, s)| s.lives(time)).count() >= crate::MAX_INSTANCES
+        {
+            return Err(too_many(&status));
         }
+        self.reports.insert(key, status);
+        self.reports.retain(|_, s| s.expires.is_none_or(|end| time.duration_since(end) < grace));
+        let of_agent = self.reports.iter().filter(|((a, _), s)| *a == agent && !s.lives(time));
+        let mut ages: Vec<_> = of_agent.map(|(k, s)| (s.at, k.clone())).collect();
+        ages.sort();
+        for (_, key) in &ages[..ages.len().saturating_sub(MAX_REPORTS)] {
+            self.reports.remove(key);
+        }
+        Ok(())
     }
 
     /// See [`Store::reports`](crate::Store::reports).

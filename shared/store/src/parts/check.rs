@@ -2,7 +2,7 @@
 //! whatever the database holds.
 
 use sha2::{Digest, Sha256};
-use shoal_core::{Change, Commit};
+use shoal_core::{Change, Commit, Pre, Range};
 
 use crate::{
     ClaimRequest, LedgerWrite, MAX_CHANGES, MAX_COMMIT, MAX_MESSAGE, MAX_NAME, MAX_PAGE, MAX_VALUE, Query,
@@ -54,6 +54,12 @@ pub fn validate(mut commit: Commit) -> Result<Commit> {
             "the commit has {changes} changes and {pre} preconditions, at most {MAX_CHANGES} of each are \
              allowed: make several commits"
         ));
+    }
+    // When such a set was last written in, no store keeps.
+    if let Some(Pre::Unchanged(range, _)) =
+        commit.pre.iter().find(|pre| matches!(pre, Pre::Unchanged(Range::Concerning(_), _)))
+    {
+        return invalid(format!("the commit rests on {range}: name the rows that it rests on"));
     }
     commit.changes.sort_by(|a, b| a.key.cmp(&b.key));
     let mut total = 0;
@@ -153,4 +159,15 @@ pub fn validate_query(query: &Query) -> Result<usize> {
         return invalid("a page of no rows was asked for: the limit is at least 1");
     }
     Ok(query.limit.min(MAX_PAGE))
+}
+
+/// Why one instance more of an agent may not report: so many of it live that there is no room to keep what each says.
+#[must_use]
+pub fn too_many(status: &shoal_core::Status) -> StoreError {
+    StoreError::Invalid(format!(
+        "{} may not report: {} instances of the agent {} live already, and what one of them says is not forgotten for another",
+        status.instance,
+        crate::MAX_INSTANCES,
+        status.agent
+    ))
 }

@@ -41,7 +41,8 @@ impl Where {
     #[must_use]
     pub fn of(range: &Range) -> Self {
         match range {
-            Range::All => Self::All,
+            // Nearly every tag is in it, and every commit to one.
+            Range::All | Range::Concerning(_) => Self::All,
             Range::Key(key) => Self::Key(key.clone()),
             Range::Naming(member) => Self::Scope(naming(member.as_str())),
             Range::Prefix(prefix) => {
@@ -79,6 +80,7 @@ mod tests {
             );
         }
         ranges.push(Range::Naming("web1".parse().unwrap()));
+        ranges.push(Range::Concerning("web1".parse().unwrap()));
         for range in &ranges {
             for key in &keys {
                 let filed: Vec<_> = scopes(key).collect();

@@ -14,7 +14,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_core::{Key, Range, Revision};
+use shoal_core::{About, Key, Range, Revision};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -33,6 +33,8 @@ pub(super) struct Seats {
     keys: HashMap<Key, HashSet<u64>>,
     naming: HashMap<String, HashSet<u64>>,
     prefixes: HashMap<String, HashSet<u64>>,
+    /// By the host that they are about.
+    concerning: HashMap<String, HashSet<u64>>,
     /// How many prefixes of each length there are.
     lengths: BTreeMap<usize, usize>,
     /// Sleepers, by when each is to be told how far the database is.
@@ -110,8 +112,19 @@ impl Seats {
         let mut concerned = HashSet::new();
         let lengths: Vec<usize> = self.lengths.keys().copied().collect();
         let mut before: Vec<Option<&str>> = vec![None; lengths.len()];
+        let mut all_hosts = false;
         for key in keys {
             concerned.extend(self.keys.get(key).into_iter().flatten());
+            if !self.concerning.is_empty() {
+                match About::of(key.as_str()) {
+                    About::Host(host) => concerned.extend(self.concerning.get(host).into_iter().flatten()),
+                    About::All if !all_hosts => {
+                        all_hosts = true;
+                        concerned.extend(self.concerning.values().flatten());
+                    }
+                    About::All | About::Nobody => {}
+                }
+            }
             if !self.naming.is_empty() {
                 let named = key.as_member().and_then(|(_, member)| self.naming.get(member));
                 concerned.extend(named.into_iter().flatten());
@@ -212,6 +225,7 @@ impl Seats {
         match range {
             Range::Key(key) => file(&mut self.keys, key.clone(), id),
             Range::Naming(member) => file(&mut self.naming, member.as_str().to_owned(), id),
+            Range::Concerning(host) => file(&mut self.concerning, host.to_string(), id),
             Range::Prefix(prefix) => self.file_prefix(prefix, id),
             Range::All => self.file_prefix("", id),
         }
@@ -228,6 +242,7 @@ impl Seats {
         match range {
             Range::Key(key) => drop(strike(&mut self.keys, key, id)),
             Range::Naming(member) => drop(strike(&mut self.naming, member.as_str(), id)),
+            Range::Concerning(host) => drop(strike(&mut self.concerning, host.as_str(), id)),
             Range::Prefix(prefix) => self.strike_prefix(prefix, id),
             Range::All => self.strike_prefix("", id),
         }

@@ -193,7 +193,7 @@ impl Watcher {
 
 /// The changes that pass the filter. They stand in key order, so of a large commit, keys and prefixes are searched.
 fn pick<'a>(filter: &Filter, changes: &'a [Change]) -> Vec<&'a Change> {
-    let scan = |range: &Range| matches!(range, Range::All | Range::Naming(_));
+    let scan = |range: &Range| matches!(range, Range::All | Range::Naming(_) | Range::Concerning(_));
     if changes.len() <= SCANNED || filter.ranges.iter().any(scan) {
         return changes.iter().filter(|change| filter.passes(&change.key)).collect();
     }
@@ -202,7 +202,7 @@ fn pick<'a>(filter: &Filter, changes: &'a [Change]) -> Vec<&'a Change> {
         let first = match range {
             Range::Key(key) => changes.partition_point(|change| change.key < *key),
             Range::Prefix(prefix) => changes.partition_point(|change| change.key.as_str() < prefix.as_str()),
-            Range::All | Range::Naming(_) => 0,
+            Range::All | Range::Naming(_) | Range::Concerning(_) => 0,
         };
         let there = changes[first..].iter().take_while(|change| range.contains(&change.key));
         found.extend((first..).zip(there).map(|(at, _)| at));

@@ -7,12 +7,13 @@ use proptest::prelude::*;
 use super::*;
 use crate::Filter;
 
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 10] = [
     "dns/a",
     "dns/a/members/@tags/t",
     "dns/a/members/h1",
     "dns/ab/members/h1",
     "dns/b",
+    "facts/dns/h1",
     "hosts/h1",
     "hosts/h2",
     "lb/a/members/h1",
@@ -24,6 +25,7 @@ fn range() -> impl Strategy<Value = Range> {
         1 => Just(Range::All),
         4 => prop::sample::select(&KEYS[..]).prop_map(|key| Range::Key(key.parse().unwrap())),
         2 => prop::sample::select(&["h1", "h2", "@tags/t"][..]).prop_map(|m| Range::Naming(m.parse().unwrap())),
+        2 => prop::sample::select(&["h1", "h2"][..]).prop_map(|h| Range::Concerning(h.parse().unwrap())),
         4 => prop::sample::select(&["", "dns/", "dns/a/", "dns/a/members/", "lb/", "lb/a/members/h1/", "x/"][..])
             .prop_map(|prefix| Range::Prefix(prefix.to_owned())),
     ]

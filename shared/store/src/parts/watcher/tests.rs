@@ -87,6 +87,7 @@ fn op() -> impl Strategy<Value = Op> {
         Just(Range::hosts()),
         Just(Range::namespace("dns")),
         Just(Range::Naming("h1".parse().unwrap())),
+        Just(Range::Concerning("h1".parse().unwrap())),
         prop::sample::select(&KEYS[..]).prop_map(|key| Range::Key(key.parse().unwrap())),
     ];
     let keys = || prop::sample::subsequence(&KEYS[..], 1..4);
@@ -205,6 +206,7 @@ proptest! {
             (0..40u32).prop_map(|n| Range::Prefix(format!("hosts/h{n}"))),
             Just(Range::Prefix(String::new())),
             Just(Range::Naming("h1".parse().unwrap())),
+            (0..400u32).prop_map(|n| Range::Concerning(format!("h{n}").parse().unwrap())),
         ], 0..5),
     ) {
         let mut keys: Vec<Key> = hosts.iter().map(|n| Key::host(&format!("h{n}").parse().unwrap())).collect();
