@@ -13,6 +13,9 @@
 //! A bell that fails, by an error of one reading, ends the watches and is done; the next watch hangs up another. It also
 //! hears when the files are moved, removed or replaced, which is for good (see `files`).
 //!
+//! A process rings before it answers who committed. So whoever finds that nothing rang which was not looked at ([`Ears`]) knows every
+//! commit that was acknowledged by then, without asking SQLite. It rings for itself, too: right after each commit of its own there is something to look at.
+//!
 //! The log carries no locks. The database file itself is never opened here: closing it would drop the locks that
 //! SQLite holds on it.
 
@@ -23,10 +26,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use rusqlite::Connection;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::OwnedFd;
 use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
 use rustix::fs::{Mode, OFlags, open};
-use rustix::io::Errno;
+use rustix::io::{Errno, ioctl_fionread};
 use shoal_store::parts::Hub;
 use shoal_store::{Result, StoreError};
 
@@ -44,10 +48,29 @@ pub(crate) fn ring(log: &Path) -> bool {
     rung.is_ok()
 }
 
+/// What rings, and whether all of it was looked at.
+pub(crate) struct Ears {
+    events: OwnedFd,
+    /// From before what rang is taken in until the hub was told of what it was about.
+    busy: AtomicBool,
+    stop: AtomicBool,
+}
+
+impl Ears {
+    /// Whether the hub was told of every commit that was acknowledged before this was called, by whatever process. Costs a call of the
+    /// kernel.
+    pub(crate) fn heard_all(&self) -> bool {
+        // First what rings, then whether somebody is at it: what was taken in before the first look was announced before.
+        !self.stop.load(Ordering::SeqCst)
+            && ioctl_fionread(&self.events).is_ok_and(|octets| octets == 0)
+            && !self.busy.load(Ordering::SeqCst)
+    }
+}
+
 /// A thread that listens.
 pub(crate) struct Bell {
     files: Arc<Files>,
-    stop: Arc<AtomicBool>,
+    ears: Arc<Ears>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -75,25 +98,30 @@ impl Bell {
             .map_err(|error| {
                 failed("watching the files (the limit is fs.inotify.max_user_watches)", &error)
             })?;
-        let stop = Arc::new(AtomicBool::new(false));
+        let ears = Arc::new(Ears { events, busy: AtomicBool::new(false), stop: AtomicBool::new(false) });
         let listener =
-            Listener { files: Arc::clone(files), connection, hub, telling, stop: Arc::clone(&stop) };
+            Listener { files: Arc::clone(files), connection, hub, telling, ears: Arc::clone(&ears) };
         let thread = std::thread::Builder::new()
             .name("shoal-bell".into())
-            .spawn(move || listener.run(&events))
+            .spawn(move || listener.run())
             .map_err(|error| failed("starting a thread", &error))?;
-        Ok(Self { files: Arc::clone(files), stop, thread: Some(thread) })
+        Ok(Self { files: Arc::clone(files), ears, thread: Some(thread) })
+    }
+
+    /// What it listens by.
+    pub(crate) fn ears(&self) -> Arc<Ears> {
+        Arc::clone(&self.ears)
     }
 
     /// Whether it still does.
     pub(crate) fn listens(&self) -> bool {
-        !self.stop.load(Ordering::SeqCst)
+        !self.ears.stop.load(Ordering::SeqCst)
     }
 }
 
 impl Drop for Bell {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
+        self.ears.stop.store(true, Ordering::SeqCst);
         // Wakes our own thread among others. If that fails it ends with its next event, and is not waited for:
         // when the files are gone, that was the event.
         if self.files.check().is_ok()
@@ -110,27 +138,34 @@ struct Listener {
     connection: Connection,
     hub: Arc<Hub>,
     telling: Arc<Mutex<()>>,
-    stop: Arc<AtomicBool>,
+    ears: Arc<Ears>,
 }
 
 impl Listener {
-    fn run(self, events: &OwnedFd) {
+    fn run(self) {
+        let ears = Arc::clone(&self.ears);
         let mut buffer = [MaybeUninit::uninit(); 4096];
-        let mut events = Reader::new(events, &mut buffer);
+        let mut events = Reader::new(&ears.events, &mut buffer);
         loop {
-            match events.next() {
-                Ok(_) if self.stop.load(Ordering::SeqCst) => return,
-                Ok(_) => {}
+            let rang = waited(&ears.events).and_then(|()| {
+                // Before any of it is taken in: see `Ears::heard_all`.
+                ears.busy.store(true, Ordering::SeqCst);
+                events.next()?;
+                // Many events, one look.
+                while !events.is_buffer_empty() {
+                    events.next()?;
+                }
+                Ok(())
+            });
+            match rang {
+                _ if ears.stop.load(Ordering::SeqCst) => return,
+                Ok(()) => {}
                 Err(Errno::INTR) => continue,
                 Err(error) => {
                     let place = self.files.place.display().to_string();
                     let why = format!("listening for commits of other processes: {error}");
                     return self.end(StoreError::Unavailable { place, why });
                 }
-            }
-            // Many events, one look.
-            if !events.is_buffer_empty() {
-                continue;
             }
             let caught_up = self.files.check().and_then(|()| {
                 catch_up(&self.hub, &self.telling, &self.connection)
@@ -139,13 +174,19 @@ impl Listener {
             if let Err(error) = caught_up {
                 return self.end(error);
             }
+            ears.busy.store(false, Ordering::SeqCst);
         }
     }
 
     fn end(&self, error: StoreError) {
         tracing::error!(%error, "watches end here, and have to be begun anew");
         // Before the watches are told: who begins anew at once must not rely on this one.
-        self.stop.store(true, Ordering::SeqCst);
+        self.ears.stop.store(true, Ordering::SeqCst);
         self.hub.close(error);
     }
+}
+
+/// Waits until something rings.
+fn waited(events: &OwnedFd) -> Result<(), Errno> {
+    poll(&mut [PollFd::new(events, PollFlags::IN)], None).map(drop)
 }

@@ -191,16 +191,7 @@ mod tests {
         for n in 0..3000 {
             let host = Key::host(&format!("h{}.example.com", n % 50).parse().unwrap());
             let value = Document::parse(&format!("{{\"id\":\"{n}\"}}")).unwrap();
-            let commit = Commit {
-                pre: Vec::new(),
-                changes: vec![Change::put(host, value)],
-                author: "a".into(),
-                principal: None,
-                origin: None,
-                message: "m".into(),
-                idempotency: None,
-                intent: None,
-            };
+            let commit = Commit::new("a", "m", vec![Change::put(host, value)]);
             store.commit(commit).await.unwrap();
         }
         // Two pages a commit and more: 24 MiB, if it were never begun anew.

@@ -3,8 +3,10 @@
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, params};
 use shoal_core::Status;
+use shoal_store::parts::too_many;
 use shoal_store::{
-    Claim, LedgerPage, LedgerWrite, MAX_PAGE, MAX_PAGE_BYTES, MAX_REPORTS, REPORT_GRACE, StoreError,
+    Claim, LedgerPage, LedgerWrite, MAX_INSTANCES, MAX_PAGE, MAX_PAGE_BYTES, MAX_REPORTS, REPORT_GRACE,
+    StoreError,
 };
 
 use crate::claims;
@@ -65,25 +67,45 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// See [`Store::report`](shoal_store::Store::report). Also forgets what is old.
+    /// See [`Store::report`](shoal_store::Store::report). Costs the same whoever else reports, while an instance lives; its first word
+    /// and its last look at all of its agent, and forget what is old.
     pub(crate) fn report(&mut self, status: &Status) -> Result<(), Stop> {
         let text = serde_json::to_string(status)
             .map_err(|error| StoreError::Invalid(format!("a report that is not JSON: {error}")))?;
         let agent = status.agent.as_str();
         let expires = status.expires.map(Timestamp::as_millisecond);
+        let now = Timestamp::now();
+        let values = params![agent, status.instance, status.at.as_millisecond(), expires, text];
         let mut sql = self.connection.prepare_cached(
-            "INSERT OR REPLACE INTO reports (agent, instance, at, expires, status) VALUES (?1, ?2, ?3, ?4, ?5)",
+            "UPDATE reports SET at = ?3, expires = ?4, status = ?5 WHERE agent = ?1 AND instance = ?2",
         )?;
-        sql.execute(params![agent, status.instance, status.at.as_millisecond(), expires, text])?;
+        let known = sql.execute(values)? > 0;
+        if known && status.lives(now) {
+            return Ok(());
+        }
+        if !known {
+            let mut sql = self
+                .connection
+                .prepare_cached("SELECT count(*) FROM reports WHERE agent = ?1 AND expires > ?2")?;
+            let live: i64 = sql.query_row(params![agent, now.as_millisecond()], |row| row.get(0))?;
+            if usize::try_from(live).is_ok_and(|live| live >= MAX_INSTANCES) {
+                return Err(too_many(status).into());
+            }
+            let mut sql = self.connection.prepare_cached(
+                "INSERT INTO reports (agent, instance, at, expires, status) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?;
+            sql.execute(values)?;
+        }
         let grace = SignedDuration::try_from(REPORT_GRACE).unwrap_or(SignedDuration::MAX);
-        let old = Timestamp::now().checked_sub(grace).unwrap_or(Timestamp::MIN);
+        let old = now.checked_sub(grace).unwrap_or(Timestamp::MIN);
         let mut sql = self.connection.prepare_cached("DELETE FROM reports WHERE expires <= ?1")?;
         sql.execute([old.as_millisecond()])?;
         let mut sql = self.connection.prepare_cached(
             "DELETE FROM reports WHERE agent = ?1 AND instance IN
-             (SELECT instance FROM reports WHERE agent = ?1 ORDER BY at DESC, instance DESC LIMIT -1 OFFSET ?2)",
+             (SELECT instance FROM reports WHERE agent = ?1 AND (expires IS NULL OR expires <= ?3)
+              ORDER BY at DESC, instance DESC LIMIT -1 OFFSET ?2)",
         )?;
-        sql.execute(params![agent, i64::try_from(MAX_REPORTS).unwrap_or(i64::MAX)])?;
+        sql.execute(params![agent, i64::try_from(MAX_REPORTS).unwrap_or(i64::MAX), now.as_millisecond()])?;
         Ok(())
     }
 }

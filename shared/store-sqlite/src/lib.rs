@@ -26,6 +26,7 @@ mod boot;
 mod claims;
 mod commit;
 mod copies;
+mod draft;
 mod fault;
 mod files;
 mod keeper;
@@ -41,22 +42,25 @@ mod schema;
 mod scopes;
 mod shared;
 mod stage;
+mod texts;
 mod transact;
 mod turn;
 mod verify;
+mod whole;
 mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use shoal_core::{Commit, Committed, Epoch, HostName, LogEntry, Range, Revision, Status};
-use shoal_store::parts::{History, validate, validate_claim, validate_ledger, validate_query};
+use shoal_store::parts::{Chorus, History, validate, validate_claim, validate_ledger, validate_query};
 use shoal_store::{
     Claim, ClaimAnswer, ClaimRequest, Feed, Filter, Flow, Fut, Head, LedgerPage, LedgerWrite, Page, Position,
-    Query, Result, Store, StoreError,
+    Query, Result, Store, StoreError, Texts, Whole,
 };
 
 pub use copies::{Restored, backup, restore};
+pub use draft::SqliteDraft;
 pub use open::Options;
 use shared::Shared;
 pub use verify::{Damage, Verified, verify};
@@ -75,6 +79,10 @@ pub struct SqliteStore(Arc<Inner>);
 struct Inner {
     shared: Arc<Shared>,
     writer: Writer,
+    /// How new the file is, for all who want to know while the hub cannot tell.
+    newest: Chorus<Head>,
+    /// There once the file was checked whole: [`Options::brief()`] leaves that to the first who writes.
+    checked: tokio::sync::OnceCell<()>,
 }
 
 impl SqliteStore {
@@ -95,10 +103,11 @@ impl SqliteStore {
     pub async fn open_with(path: impl AsRef<Path>, options: Options) -> Result<Self> {
         let path = path.as_ref().to_owned();
         let opened = blocking(move || {
-            let (place, connection, head) = open::open(&path, &options)?;
+            let open::Opened { place, connection, head, checked } = open::open(&path, &options)?;
+            let checked = tokio::sync::OnceCell::new_with(checked.then_some(()));
             let shared = Arc::new(Shared::new(place, options, head));
             let writer = Writer::start(connection, &shared)?;
-            Ok(Inner { shared, writer })
+            Ok(Inner { shared, writer, newest: Chorus::default(), checked })
         });
         opened.await.map(|inner| Self(Arc::new(inner)))
     }
@@ -109,7 +118,7 @@ impl SqliteStore {
     /// # Errors
     /// As for a commit.
     pub async fn new_epoch(&self) -> Result<Epoch> {
-        match self.0.writer.run(Task::Epoch(open::random_epoch()?)).await? {
+        match self.write(Task::Epoch(open::random_epoch()?)).await? {
             Answer::Epoch(epoch) => Ok(epoch),
             other => Err(unexpected(&other)),
         }
@@ -121,6 +130,18 @@ impl SqliteStore {
         f: impl FnOnce(&rusqlite::Connection) -> Result<T, fault::Stop> + Send + 'static,
     ) -> Result<T> {
         self.0.shared.reading(f).await
+    }
+
+    /// Does the task, in a file that was checked whole.
+    async fn write(&self, task: Task) -> Result<Answer> {
+        if !self.0.checked.initialized() {
+            let check = || {
+                let place = self.0.shared.files.place.clone();
+                self.reading(move |c| open::whole(c, &place))
+            };
+            self.0.checked.get_or_try_init(check).await?;
+        }
+        self.0.writer.run(task).await
     }
 }
 
@@ -138,6 +159,17 @@ fn unexpected(answer: &Answer) -> StoreError {
 impl Store for SqliteStore {
     fn head(&self) -> Fut<'_, Result<Head>> {
         Box::pin(self.reading(|c| Ok(read::head(c)?)))
+    }
+
+    fn newest(&self) -> Fut<'_, Result<Head>> {
+        if let Some(head) = self.0.shared.heard() {
+            return Box::pin(std::future::ready(Ok(head)));
+        }
+        let ask = || {
+            let shared = Arc::clone(&self.0.shared);
+            async move { shared.reading(|c| Ok(read::head(c)?)).await }
+        };
+        Box::pin(self.0.newest.ask(ask))
     }
 
     fn read(&self, query: &Query) -> Fut<'_, Result<Page>> {
@@ -159,7 +191,7 @@ impl Store for SqliteStore {
             } else {
                 validate(commit)?
             };
-            match self.0.writer.run(Task::Commit(commit, least)).await? {
+            match self.write(Task::Commit(commit, least)).await? {
                 Answer::Committed(done) => Ok(done),
                 other => Err(unexpected(&other)),
             }
@@ -180,7 +212,7 @@ impl Store for SqliteStore {
         let want = want.clone();
         Box::pin(async move {
             validate_claim(&want)?;
-            match self.0.writer.run(Task::Claim(want)).await? {
+            match self.write(Task::Claim(want)).await? {
                 Answer::Claimed(answer) => Ok(answer),
                 other => Err(unexpected(&other)),
             }
@@ -189,7 +221,7 @@ impl Store for SqliteStore {
 
     fn release(&self, claim: &Claim) -> Fut<'_, Result<()>> {
         let claim = claim.clone();
-        Box::pin(async move { self.0.writer.run(Task::Release(claim)).await.map(drop) })
+        Box::pin(async move { self.write(Task::Release(claim)).await.map(drop) })
     }
 
     fn claims(&self, prefix: &str) -> Fut<'_, Result<Vec<Claim>>> {
@@ -206,16 +238,25 @@ impl Store for SqliteStore {
         let held = held.clone();
         Box::pin(async move {
             validate_ledger(&rows)?;
-            self.0.writer.run(Task::Ledger(rows, held)).await.map(drop)
+            self.write(Task::Ledger(rows, held)).await.map(drop)
         })
     }
 
     fn report(&self, status: Status) -> Fut<'_, Result<()>> {
-        Box::pin(async move { self.0.writer.run(Task::Report(Box::new(status))).await.map(drop) })
+        Box::pin(async move { self.write(Task::Report(Box::new(status))).await.map(drop) })
     }
 
     fn reports(&self) -> Fut<'_, Result<Vec<Status>>> {
         Box::pin(self.reading(ledger::reports))
+    }
+
+    fn whole(&self) -> Option<&dyn Whole> {
+        Some(self)
+    }
+
+    fn texts(&self, ranges: &[Range], last: fn(&str) -> bool) -> Fut<'_, Result<Option<Texts>>> {
+        let ranges = ranges.to_vec();
+        Box::pin(self.reading(move |c| texts::texts(c, &ranges, last).map(Some)))
     }
 
     fn around(&self, host: &HostName, at: Option<Revision>) -> Fut<'_, Result<Option<Page>>> {

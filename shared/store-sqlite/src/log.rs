@@ -181,7 +181,7 @@ fn changes(connection: &Connection, range: &Range, of: &Head) -> Result<Vec<Chan
             let from = search(connection, of.first, end, &from)?;
             collect(connection, by_ids, params![from, search(connection, from, end, &to)?])?
         }
-        Range::All | Range::Prefix(_) | Range::Naming(_) => {
+        Range::All | Range::Prefix(_) | Range::Naming(_) | Range::Concerning(_) => {
             collect(connection, by_ids, params![of.first, end])?
         }
     };

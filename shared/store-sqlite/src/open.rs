@@ -6,17 +6,20 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 use shoal_core::{Epoch, Revision};
+use shoal_store::parts::unfinished;
 use shoal_store::{Head, Result, StoreError};
 
 use crate::fault::{Stop, damaged, fault};
-use crate::{read, schema};
+use crate::{draft, files, read, schema};
 
 /// How long another process may keep the file to itself before that is an error.
 pub(crate) const BUSY: Duration = Duration::from_secs(10);
-/// Files up to this size are checked whole when they are opened: some milliseconds.
+/// Files up to this size are checked whole when they are opened, or before they are written ([`Options::brief()`]): some milliseconds.
 const CHECKED_WHOLE: u64 = 16 << 20;
+/// Of how many changes the newest commit is counted where the file is not checked whole.
+const COUNTED: i64 = 1000;
 /// Octets of pages that the writing connection keeps.
 const WRITER_CACHE: i64 = 32 << 20;
 /// Octets of pages that each reading connection keeps. The system keeps them too; here they would count for every reader.
@@ -42,6 +45,10 @@ pub struct Options {
     pub slice: Option<u32>,
     /// Whether the file must be there already. Otherwise a database is made where there is none.
     pub existing: bool,
+    /// Whether who opens it asks a little and ends. Then a file that was closed in order is checked whole before the first thing that
+    /// is written, and not when it is opened; one of which a log was left is checked when it is opened, as ever. What is damaged where
+    /// nothing is read is not found.
+    pub brief: bool,
     /// How many revisions a large commit leaves for others: for tests in which they come to the end of them.
     pub(crate) room: Option<u64>,
 }
@@ -70,6 +77,12 @@ impl Options {
     pub fn existing() -> Self {
         Self { existing: true, ..Self::default() }
     }
+
+    /// [`Options::existing()`], for who asks a little and ends.
+    #[must_use]
+    pub fn brief() -> Self {
+        Self { brief: true, ..Self::existing() }
+    }
 }
 
 /// A random epoch.
@@ -85,8 +98,18 @@ pub(crate) fn random_epoch() -> Result<Epoch> {
     }
 }
 
-/// Opens or makes the database, checks it, and answers where it is, the writing connection and the head.
-pub(crate) fn open(path: &Path, options: &Options) -> Result<(PathBuf, Connection, Head)> {
+/// A database that was opened.
+pub(crate) struct Opened {
+    pub(crate) place: PathBuf,
+    /// The connection that writes.
+    pub(crate) connection: Connection,
+    pub(crate) head: Head,
+    /// Whether all of it was checked that is ever checked when a file is opened.
+    pub(crate) checked: bool,
+}
+
+/// Opens or makes the database, and checks it.
+pub(crate) fn open(path: &Path, options: &Options) -> Result<Opened> {
     // Absolute: the working directory may change, and SQLite reads some relative names as something else.
     let place = absolute(path)?;
     look(&place)?;
@@ -97,11 +120,34 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<(PathBuf, Connectio
         make(&place);
     }
     let failed = |stop: Stop| stop.at(&place, "opening the database");
+    // Before there is a connection, which begins one.
+    let in_order = options.brief && options.vfs.is_none() && !left(&place);
     let mut connection = connect(&place, options, WRITER_CACHE, true).map_err(|e| failed(e.into()))?;
+    let in_order = in_order && keeps_log(&connection);
     identify(&mut connection, &place).map_err(failed)?;
-    check(&connection, &place).map_err(failed)?;
+    // A large commit that was broken off is cleared away by who opens the file next: that is writing.
+    let checked = !in_order || read::stand(&connection).map_err(|e| failed(e.into()))?.staged.is_some();
+    if checked {
+        check(&connection, &place).map_err(failed)?;
+    } else {
+        newest(&connection, COUNTED).map_err(failed)?;
+    }
     let head = read::head(&connection).map_err(|e| failed(e.into()))?;
-    Ok((place, connection, head))
+    Ok(Opened { place, connection, head, checked })
+}
+
+/// Whether the file has a log with something in it: somebody has it open, or stopped without closing it.
+fn left(place: &Path) -> bool {
+    match files::length(&log_of(place)) {
+        Ok(octets) => octets > 0,
+        Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+    }
+}
+
+/// Whether the file is one with a log. A backup is not, nor what was made of one, until it is opened for the first time: that is writing.
+fn keeps_log(connection: &Connection) -> bool {
+    let mode = connection.pragma_query_value(None, "journal_mode", |row| row.get::<_, String>(0));
+    mode.is_ok_and(|mode| mode.eq_ignore_ascii_case("wal"))
 }
 
 /// What nobody else is let do with a file that is made here: hashes of passwords stand in it. The log and the shared memory have the
@@ -109,7 +155,7 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<(PathBuf, Connectio
 pub(crate) const MODE: u32 = 0o640;
 
 /// Makes the file where there is none, by its name alone: see [`look`]. Where that cannot be done SQLite makes it, or says why not.
-fn make(place: &Path) {
+pub(crate) fn make(place: &Path) {
     use rustix::fs::{CWD, FileType, Mode, mknodat};
     match mknodat(CWD, place, FileType::RegularFile, Mode::from_raw_mode(MODE), 0) {
         Ok(()) | Err(rustix::io::Errno::EXIST) => {}
@@ -241,7 +287,7 @@ fn identify(connection: &mut Connection, place: &Path) -> Result<(), Stop> {
     moment.finish()?;
     if new {
         wal(connection)?;
-        create(connection)?;
+        create(connection, schema::APPLICATION, random_epoch()?)?;
     } else {
         recognise(place, application, version)?;
         wal(connection)?;
@@ -260,12 +306,15 @@ pub(crate) fn marks(connection: &Connection) -> rusqlite::Result<(i32, i32)> {
     Ok((mark("application_id")?, mark("user_version")?))
 }
 
-fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
+pub(crate) fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0)).map(|n| n == 0)
 }
 
 pub(crate) fn recognise(place: &Path, application: i32, version: i32) -> Result<(), Stop> {
     let place = place.display();
+    if application == schema::DRAFT {
+        return Err(unfinished(&place.to_string(), draft::REMOVE).into());
+    }
     if application != schema::APPLICATION {
         return Err(StoreError::Invalid(format!(
             "{place} is a SQLite database of another program: give the path of a Shoal database, or of a file that \
@@ -290,7 +339,7 @@ pub(crate) fn recognise(place: &Path, application: i32, version: i32) -> Result<
 }
 
 /// Switches to the write-ahead log. SQLite does not wait here when another process is just doing the same.
-fn wal(connection: &Connection) -> Result<(), Stop> {
+pub(crate) fn wal(connection: &Connection) -> Result<(), Stop> {
     let begun = Instant::now();
     loop {
         let mode =
@@ -317,9 +366,8 @@ fn wal(connection: &Connection) -> Result<(), Stop> {
     }
 }
 
-/// Makes the tables, unless another process has just done so.
-fn create(connection: &mut Connection) -> Result<(), Stop> {
-    let epoch = random_epoch()?;
+/// Makes the tables of a database of this epoch, and marks whose they are, unless another process has just done so.
+pub(crate) fn create(connection: &mut Connection, application: i32, epoch: Epoch) -> Result<(), Stop> {
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     if is_empty(&tx)? {
         tx.execute_batch(schema::CREATE)?;
@@ -327,7 +375,7 @@ fn create(connection: &mut Connection) -> Result<(), Stop> {
             "INSERT INTO meta (id, epoch, claimed, scoped) VALUES (1, ?1, 0, 0)",
             [epoch.0.cast_signed()],
         )?;
-        tx.pragma_update(None, "application_id", schema::APPLICATION)?;
+        tx.pragma_update(None, "application_id", application)?;
         tx.pragma_update(None, "user_version", schema::VERSION)?;
     }
     tx.commit()?;
@@ -337,6 +385,12 @@ fn create(connection: &mut Connection) -> Result<(), Stop> {
 /// Looks for damage, as far as that is cheap: a small file whole, the ends of a large one. The rest is found when
 /// it is read.
 pub(crate) fn check(connection: &Connection, place: &Path) -> Result<(), Stop> {
+    whole(connection, place)?;
+    newest(connection, i64::MAX)
+}
+
+/// Looks at every page of a small file. For a database of two megabytes it takes longer than everything else that is done to open it.
+pub(crate) fn whole(connection: &Connection, place: &Path) -> Result<(), Stop> {
     // The log counts too: pages may stand only there.
     if fs::metadata(place).map_or(0, |found| found.len()) <= CHECKED_WHOLE {
         let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
@@ -345,6 +399,11 @@ pub(crate) fn check(connection: &Connection, place: &Path) -> Result<(), Stop> {
             return Err(damaged(format!("the check of the whole file found: {}", found.join("; "))));
         }
     }
+    Ok(())
+}
+
+/// Makes sure that the newest commit is there, with all its changes where they are not more than `most`.
+fn newest(connection: &Connection, most: i64) -> Result<(), Stop> {
     // One moment: other processes may be writing.
     let moment = connection.unchecked_transaction()?;
     let head = read::head(&moment)?;
@@ -354,19 +413,22 @@ pub(crate) fn check(connection: &Connection, place: &Path) -> Result<(), Stop> {
     if head.revision == Revision(0) {
         return Ok(());
     }
-    let sql = "SELECT (SELECT count FROM changes WHERE id = ?1),
-        (SELECT count(*) FROM changes WHERE id >= ?1 AND id < ?2)";
     let revision = read::int(head.revision);
-    let ids = [schema::first(revision), schema::first(revision + 1)];
-    let (count, there): (Option<i64>, i64) =
-        moment.query_row(sql, ids, |row| Ok((row.get(0)?, row.get(1)?)))?;
-    match count {
-        None => Err(damaged(format!("revision {} has no commit", head.revision))),
-        Some(count) if there != count => {
-            Err(damaged(format!("revision {} should have {count} changes, {there} are there", head.revision)))
-        }
-        Some(_) => Ok(()),
+    let (first, next) = (schema::first(revision), schema::first(revision + 1));
+    let count = moment
+        .query_row("SELECT count FROM changes WHERE id = ?1", [first], |row| row.get::<_, Option<i64>>(0));
+    let Some(count) = count.optional()?.flatten() else {
+        return Err(damaged(format!("revision {} has no commit", head.revision)));
+    };
+    let sql = "SELECT count(*) FROM (SELECT 1 FROM changes WHERE id >= ?1 AND id < ?2 LIMIT ?3)";
+    let there: i64 = moment.query_row(sql, params![first, next, most], |row| row.get(0))?;
+    if there != i64::min(count, most) {
+        return Err(damaged(format!(
+            "revision {} should have {count} changes, {there} are there",
+            head.revision
+        )));
     }
+    Ok(())
 }
 
 /// Where the write-ahead log of the file stands.
@@ -401,7 +463,7 @@ mod tests {
                 // The later ones meet the first at every point of its work.
                 let one = |n: u64| {
                     std::thread::park_timeout(Duration::from_micros(n * (round * 17 % 400)));
-                    open(&path, &Options::default()).unwrap().2.epoch.0
+                    open(&path, &Options::default()).unwrap().head.epoch.0
                 };
                 let all: Vec<_> = (0..6).map(|n| scope.spawn(move || one(n))).collect();
                 all.into_iter().map(|thread| thread.join().unwrap()).collect()

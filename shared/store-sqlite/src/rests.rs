@@ -32,7 +32,7 @@ fn text(pre: &Pre) -> &str {
         }
         Pre::Unchanged(Range::Prefix(prefix), _) => prefix,
         Pre::Unchanged(Range::Naming(member), _) => member.as_str(),
-        Pre::Unchanged(Range::All, _) | Pre::Held { .. } => "",
+        Pre::Unchanged(Range::All | Range::Concerning(_), _) | Pre::Held { .. } => "",
     }
 }
 
@@ -50,7 +50,7 @@ impl Rests {
                     rests.lengths.insert(prefix.len());
                 }
                 Pre::Unchanged(Range::Naming(_), _) => rests.naming.push(place),
-                Pre::Unchanged(Range::All, _) => rests.all.push(place),
+                Pre::Unchanged(Range::All | Range::Concerning(_), _) => rests.all.push(place),
                 Pre::Held { .. } => rests.held.push(place),
             }
         }

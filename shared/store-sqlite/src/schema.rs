@@ -2,6 +2,8 @@
 
 /// Marks the file as Shoal's: `Shol` in ASCII.
 pub(crate) const APPLICATION: i32 = 0x5368_6f6c;
+/// Marks a file that is being made from another database, and is none yet: `Shom`; see `draft`.
+pub(crate) const DRAFT: i32 = 0x5368_6f6d;
 /// The version of the tables that this program reads and writes. Nothing older was ever released.
 pub(crate) const VERSION: i32 = 4;
 

@@ -3,7 +3,7 @@
 //! A task first checks everything it must, then writes; so one that is refused leaves nothing behind and the others of its
 //! transaction go on. Whoever holds this may write; what it costs beside the sync is some microseconds a task.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use crate::files::Files;
 use crate::keeper::Wake;
 use crate::large::Order;
 use crate::read::{self, Stand};
-use crate::shared::{Shared, tell};
+use crate::shared::{Shared, Unsaid, tell};
 use crate::writer::{Answer, Task};
 
 /// What the tasks of one transaction work on.
@@ -41,8 +41,8 @@ struct Done<T> {
     before: Head,
     entries: Vec<Arc<LogEntry>>,
     value: T,
-    /// Whether others are to be told although nothing was committed.
-    told: bool,
+    /// There where others are to be told: of commits, or of a new life.
+    unsaid: Option<Unsaid>,
 }
 
 /// How long it takes until a large commit is looked after again, if it is still there.
@@ -54,6 +54,7 @@ pub(crate) struct Transactor {
     files: Arc<Files>,
     hub: Arc<Hub>,
     telling: Arc<Mutex<()>>,
+    unsaid: Arc<AtomicUsize>,
     /// How many pages the log had after the last commit.
     pages: Arc<AtomicU32>,
     keeper: Wake,
@@ -86,7 +87,8 @@ impl Transactor {
         }))?;
         let (files, hub, telling) = (&shared.files, &shared.hub, &shared.telling);
         let (files, hub, telling) = (Arc::clone(files), Arc::clone(hub), Arc::clone(telling));
-        Ok(Self { connection, files, hub, telling, pages, keeper, large, asked: None })
+        let unsaid = Arc::clone(&shared.unsaid);
+        Ok(Self { connection, files, hub, telling, unsaid, pages, keeper, large, asked: None })
     }
 
     /// Does the tasks in one transaction: all that are not refused, durably, or none.
@@ -124,11 +126,12 @@ impl Transactor {
             // Where SQLite has not undone it already. If this fails, the next BEGIN does, and says so.
             let _ = self.connection.prepare_cached("ROLLBACK").and_then(|mut s| s.execute([]));
         }
-        let Done { before, entries, value, told } = done?;
-        if told || !entries.is_empty() {
+        let Done { before, entries, value, unsaid } = done?;
+        if unsaid.is_some() {
             tell(&self.hub, &self.telling, &self.connection, before, entries);
             bell::ring(&self.files.log);
         }
+        drop(unsaid);
         self.keeper.after(self.pages.load(Ordering::Relaxed));
         Ok(value)
     }
@@ -154,10 +157,12 @@ impl Transactor {
         let head = tx.head;
         let value = f(&mut tx)?;
         let before = Head { epoch: tx.head.epoch, ..head };
-        let told = before.epoch != head.epoch;
         let entries = tx.entries;
+        let tells = before.epoch != head.epoch || !entries.is_empty();
+        // Readers may see it before the hub knows: what they saw must not be newer than what is then said to be the newest.
+        let unsaid = tells.then(|| Unsaid::raise(&self.unsaid));
         self.connection.prepare_cached("COMMIT")?.execute([])?;
-        Ok(Done { before, entries, value, told })
+        Ok(Done { before, entries, value, unsaid })
     }
 }
 

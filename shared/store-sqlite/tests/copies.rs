@@ -15,16 +15,7 @@ async fn write(store: &SqliteStore, host: u32) {
         value: Some(Document::from(serde_json::json!({"id": format!("h{host}"), "state": "active"}))),
         moved: None,
     };
-    let commit = Commit {
-        pre: vec![],
-        changes: vec![change],
-        author: "ann".into(),
-        principal: None,
-        origin: None,
-        message: "test".into(),
-        idempotency: None,
-        intent: None,
-    };
+    let commit = Commit::new("ann", "test", vec![change]);
     store.commit(commit).await.unwrap();
 }
 

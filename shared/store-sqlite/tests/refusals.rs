@@ -13,13 +13,13 @@ mod support;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use shoal_core::Range;
 use shoal_store::{Query, Store, StoreError};
-use shoal_store_sqlite::SqliteStore;
-use support::commit;
+use shoal_store_sqlite::{Options, SqliteStore};
+use support::{commit, key};
 
 /// The refusal, which names the file and some words, and leaves the file as it was.
 async fn refused(path: &Path, words: &[&str]) -> StoreError {
@@ -111,6 +111,88 @@ async fn damage_is_said() {
         matches!(&answer, Err(StoreError::Corrupt { .. })),
         "an unreadable page is no shorter page: {answer:?}"
     );
+}
+
+/// Makes nothing of the page that the claims begin with: no host is read there.
+fn tear(path: &Path) {
+    let connection = rusqlite::Connection::open(path).unwrap();
+    let sql = "SELECT rootpage FROM sqlite_schema WHERE name = 'claims'";
+    let page = connection.query_row(sql, [], |row| row.get::<_, u32>(0)).unwrap() as usize;
+    drop(connection);
+    let mut octets = fs::read(path).unwrap();
+    octets[(page - 1) * 4096..page * 4096].fill(0);
+    fs::write(path, octets).unwrap();
+}
+
+/// Who asks a little is told of the damage that he meets, and writes nothing into a file that has any.
+#[tokio::test]
+async fn a_brief_look_is_no_check_of_the_whole_and_a_write_after_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("shoal.db");
+    made(&path, 20).await;
+    let brief = async || SqliteStore::open_with(&path, Options::brief()).await;
+    let store = brief().await.unwrap();
+    store.commit(commit("w0", 20)).await.unwrap();
+    drop(store);
+    tear(&path);
+    refused(&path, &["is damaged: opening the database: the check of the whole file found"]).await;
+    let before = fs::read(&path).unwrap();
+    let store = brief().await.unwrap();
+    let page = store.read(&Query::new(Range::Key(key("hosts/w0")))).await.unwrap();
+    assert_eq!(page.rows.len(), 1);
+    let met = store.claims("").await;
+    assert!(matches!(&met, Err(StoreError::Corrupt { .. })), "{met:?}");
+    for _ in 0..2 {
+        let written = store.commit(commit("w0", 21)).await;
+        let Err(StoreError::Corrupt { why, .. }) = &written else { panic!("{written:?}") };
+        assert!(why.contains("the check of the whole file found"), "{why}");
+    }
+    drop(store);
+    assert_eq!(fs::read(&path).unwrap(), before, "it was changed");
+    // Somebody was stopped in the middle, or is at it.
+    let log = PathBuf::from(format!("{}-wal", path.display()));
+    fs::write(&log, [0; 32]).unwrap();
+    let Err(error) = brief().await else { panic!("{} was opened", path.display()) };
+    assert!(error.to_string().contains("the check of the whole file found"), "{error}");
+    // What is not there is not made for that.
+    let none = folder.path().join("none.db");
+    let Err(error) = SqliteStore::open_with(&none, Options::brief()).await else { panic!("it was made") };
+    assert!(error.to_string().contains("there is no database at") && !none.exists(), "{error}");
+}
+
+/// As a backup is, and what was restored from one: to open it begins a log, which is writing.
+#[tokio::test]
+async fn a_file_that_never_had_a_log_is_checked_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("shoal.db");
+    made(&path, 20).await;
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection
+        .pragma_update_and_check(None, "journal_mode", "DELETE", |row| row.get::<_, String>(0))
+        .unwrap();
+    drop(connection);
+    tear(&path);
+    let Err(error) = SqliteStore::open_with(&path, Options::brief()).await else { panic!("it was opened") };
+    assert!(error.to_string().contains("the check of the whole file found"), "{error}");
+}
+
+/// Of a range whose keys are out of order nobody knows what was passed over.
+#[tokio::test]
+async fn keys_that_are_out_of_order_are_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("shoal.db");
+    made(&path, 3).await;
+    let mut octets = fs::read(&path).unwrap();
+    for at in 0..octets.len() - 5 {
+        if octets[at..].starts_with(b"lb/w0") {
+            octets[at..at + 2].copy_from_slice(b"aa");
+        }
+    }
+    fs::write(&path, octets).unwrap();
+    let store = SqliteStore::open_with(&path, Options::brief()).await.unwrap();
+    let read = store.read(&Query::new(Range::All)).await;
+    let Err(StoreError::Corrupt { why, .. }) = &read else { panic!("{read:?}") };
+    assert!(why.contains("the key aa/w0 stands behind hosts/w0"), "{why}");
 }
 
 /// Opens the file as whoever runs it, and says what came of it.

@@ -13,17 +13,7 @@ fn change(key: &str, value: Option<&str>) -> Change {
 }
 
 fn commit(changes: Vec<Change>) -> Commit {
-    let (author, message) = ("ann".to_owned(), "m".to_owned());
-    Commit {
-        pre: vec![],
-        changes,
-        author,
-        principal: None,
-        origin: None,
-        message,
-        idempotency: None,
-        intent: None,
-    }
+    Commit::new("ann", "m", changes)
 }
 
 /// Hosts and tags that came, changed and went.

@@ -22,17 +22,7 @@ const KEYS: [&str; 8] = [
 ];
 
 fn commit(changes: Vec<Change>) -> Commit {
-    let (author, message) = ("ann".to_owned(), "m".to_owned());
-    Commit {
-        pre: vec![],
-        changes,
-        author,
-        principal: None,
-        origin: None,
-        message,
-        idempotency: None,
-        intent: None,
-    }
+    Commit::new("ann", "m", changes)
 }
 
 fn change(random: &mut StdRng, n: u64) -> Change {
@@ -50,6 +40,7 @@ fn ranges() -> Vec<Range> {
     (prefixes.iter().map(|p| Range::Prefix((*p).to_owned())))
         .chain(KEYS.iter().map(|k| Range::Key(k.parse().unwrap())))
         .chain(members.iter().map(|m| Range::Naming(m.parse().unwrap())))
+        .chain(["a", "none"].map(|h| Range::Concerning(h.parse().unwrap())))
         .chain([Range::All])
         .collect()
 }

@@ -23,18 +23,16 @@ pub(crate) fn commit(writer: &str, n: u64) -> Commit {
     let value = Document::parse(&format!("{{\"n\":{n},\"fill\":\"{fill}\"}}")).unwrap();
     let at = |place: String| Change::put(key(&place), value.clone());
     Commit {
-        pre: Vec::new(),
-        changes: vec![
-            at(format!("hosts/{writer}")),
-            at(format!("dns/example.com/members/{writer}")),
-            at(format!("lb/{writer}")),
-        ],
-        author: writer.into(),
-        principal: None,
-        origin: None,
-        message: n.to_string(),
         idempotency: Some(format!("{writer} {n}")),
-        intent: None,
+        ..Commit::new(
+            writer,
+            n.to_string(),
+            vec![
+                at(format!("hosts/{writer}")),
+                at(format!("dns/example.com/members/{writer}")),
+                at(format!("lb/{writer}")),
+            ],
+        )
     }
 }
 
