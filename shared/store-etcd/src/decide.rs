@@ -13,6 +13,7 @@ use crate::judge::{Verdict, remember};
 use crate::keys::Keys;
 use crate::known::{Known, identity};
 use crate::large::{ApplyingCommit, Stage, carry_out_commit, parts_of, settle};
+use crate::limits::room_for;
 use crate::link::{Answer, Link, Pause, absent, get, made, put, unmoved};
 use crate::record::{Entry, Identity, Parts, parse, write};
 
@@ -29,6 +30,7 @@ pub(crate) async fn commit_large(
 ) -> Result<Option<Result<Committed>>> {
     let Verdict { committed, head, entry, changes, remember, held } = verdict;
     let Some(mut entry) = entry else { return Ok(None) };
+    let count = changes.len();
     let id = crate::writer::unique();
     let parts = tokio::task::spawn_blocking(move || parts_of(changes)).await;
     let parts =
@@ -37,6 +39,9 @@ pub(crate) async fn commit_large(
         Ok(parts) => parts.into_iter().unzip(),
         Err(refused) => return Ok(Some(Err(refused))),
     };
+    if let Err(full) = room_for(link, parts.iter().map(Vec::len).sum(), count).await {
+        return Ok(Some(Err(full)));
+    }
     entry.parts = Some(Parts { id: id.clone(), firsts });
     let stage = Stage::lay(link, keys, &id, parts).await?;
     let remember = remember.into_iter().collect();
@@ -106,7 +111,7 @@ impl Large {
         loop {
             let mut conditions =
                 vec![unmoved(keys.head(), self.at), absent(keys.applying_commit()), stage.stands(keys)];
-            conditions.extend(held.iter().map(|(key, number)| made(key.clone(), *number)));
+            conditions.extend(held.iter().map(|(key, at)| made(key.clone(), *at)));
             conditions.extend(commit.idempotency.iter().map(|key| absent(keys.done(key))));
             let ops = vec![
                 put(keys.applying_commit(), write(&self.applying)?),

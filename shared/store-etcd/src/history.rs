@@ -14,6 +14,8 @@ use crate::record::{Entry, Identity, Stored, damaged, parse};
 
 /// How many commits are asked for at once: each may have more than a megabyte.
 const AT_ONCE: usize = 32;
+/// How many revisions are looked through at once for one that is there: no more than names are asked for.
+const LONGEST: usize = 2048;
 /// The most commits that a watcher reads at once, and about the most octets.
 const BATCH: usize = 512;
 const BATCH_BYTES: usize = 8 << 20;
@@ -78,6 +80,10 @@ async fn older(
         let from = Revision(end.0.saturating_sub(some as u64).max(1));
         let found =
             link.read("reading the log", vec![first(keys.entries(from, end), some)]).await?.take(0).kvs;
+        if found.is_empty() {
+            // Numbers were skipped, maybe many.
+            return Ok(Some((Vec::new(), beyond_gap(link, keys, from).await?)));
+        }
         let entries = found.iter().rev().map(|kv| parse(&link.place, kv.key(), kv.value()));
         return Ok(Some((entries.collect::<Result<_>>()?, from)));
     }
@@ -94,6 +100,24 @@ async fn older(
     revisions.truncate(some);
     let Some(last) = revisions.last().copied() else { return Ok(None) };
     Ok(Some((entries(link, keys, &revisions).await?, last)))
+}
+
+/// The end of the commits before `end`: behind the newest of them, or 1. Looked for in stretches, each longer than the one before.
+async fn beyond_gap(link: &Link, keys: &Keys, mut end: Revision) -> Result<Revision> {
+    let mut stretch = AT_ONCE as u64;
+    while end.0 > 1 {
+        let from = Revision(end.0.saturating_sub(stretch).max(1));
+        let ops = vec![names(keys.entries(from, end), LONGEST)];
+        let found = link.read("reading the log", ops).await?.take(0).kvs;
+        if let Some(last) = found.last() {
+            let revision = keys.of_entry(last.key());
+            let revision =
+                revision.ok_or_else(|| damaged(&link.place, last.key(), &"its name has no revision"))?;
+            return Ok(Revision(revision.0 + 1));
+        }
+        (end, stretch) = (from, (stretch * 4).min(LONGEST as u64));
+    }
+    Ok(Revision(1))
 }
 
 /// The newest revisions of `from..to` that may have written in the range: some of them at least, if there are some.
@@ -155,7 +179,7 @@ async fn changes(
     let firsts = &parts.firsts;
     let holding = |key: &str| firsts.partition_point(|first| first.as_str() <= key).saturating_sub(1);
     let wanted: BTreeSet<usize> = match range {
-        Range::All => (0..firsts.len()).collect(),
+        Range::All | Range::Concerning(_) => (0..firsts.len()).collect(),
         Range::Key(key) => [holding(key.as_str())].into(),
         Range::Naming(_) => members.iter().map(|key| holding(key.as_str())).collect(),
         Range::Prefix(prefix) => {
@@ -198,15 +222,21 @@ pub(crate) async fn after(
     newest: Revision,
 ) -> Result<Vec<Arc<LogEntry>>> {
     let (mut log, mut bytes, mut from) = (Vec::new(), 0, Revision(after.0 + 1));
+    let mut stretch = AT_ONCE as u64;
     while log.len() < BATCH && bytes < BATCH_BYTES && from <= newest {
         // No further than is wanted: etcd counts a range to its end.
-        let to = Revision((from.0 + AT_ONCE as u64).min(newest.0 + 1));
-        let found =
-            link.read("reading the log", vec![first(keys.entries(from, to), AT_ONCE)]).await?.take(0).kvs;
+        let to = Revision(from.0.saturating_add(stretch).min(newest.0 + 1));
+        let ops = vec![first(keys.entries(from, to), AT_ONCE)];
+        let found = link.read("reading the log", ops).await?.take(0);
+        // Where numbers were skipped it is looked further each time.
+        stretch = if found.kvs.is_empty() { stretch.saturating_mul(4) } else { AT_ONCE as u64 };
         from = to;
-        for kv in found {
+        for kv in found.kvs {
             bytes += kv.value().len();
             let entry: Entry = parse(&link.place, kv.key(), kv.value())?;
+            if found.more {
+                from = Revision(entry.revision.0 + 1);
+            }
             let more = entry.parts.is_some();
             log.push(Arc::new(whole(link, keys, entry).await?));
             if more {

@@ -33,7 +33,7 @@ pub(crate) struct Verdict {
     pub(crate) changes: Vec<Change>,
     /// What idempotency keys come and go.
     pub(crate) remember: Ops,
-    /// The claims that must still be held: key and number.
+    /// The claims that must still be held: key, and the revision of etcd that made it.
     pub(crate) held: Vec<(Vec<u8>, u64)>,
 }
 
@@ -112,7 +112,7 @@ impl Known {
         change.moved.is_none() && self.rows.get(&change.key).map_or(value.is_none(), |row| row.says(value))
     }
 
-    /// Whether all of it is so; answers the claims that it rests on.
+    /// Whether all of it is so; answers the claims that it rests on, as [`Verdict::held`] has them.
     fn check(&self, pre: &[Pre]) -> Result<Vec<(Vec<u8>, u64)>> {
         let mut held = BTreeSet::new();
         for pre in pre {
@@ -128,11 +128,11 @@ impl Known {
                     (last.is_none_or(|last| last <= *since), last)
                 }
                 Pre::Held { name, number } => {
-                    let place = self.claims.get(name).and_then(|all| all.iter().find(|(_, n)| n == number));
-                    let Some(place) = place else {
+                    let mut places = self.claims.get(name).into_iter().flatten();
+                    let Some(place) = places.find(|place| place.number == *number) else {
                         return Err(StoreError::Fenced { name: name.clone(), number: *number });
                     };
-                    held.insert(place.clone());
+                    held.insert((place.key.clone(), place.made));
                     (true, None)
                 }
             };
@@ -232,20 +232,16 @@ mod tests {
     use crate::record::VERSION;
 
     fn known() -> Known {
-        let head = Identity { shoal: VERSION, epoch: Epoch(7), revision: Revision(4), remembered: 0 };
+        let head =
+            Identity { shoal: VERSION, epoch: Epoch(7), revision: Revision(4), remembered: 0, base: 0 };
         Known::new(head, 100)
     }
 
     fn commit(pre: Vec<Pre>, at: &str) -> Commit {
         Commit {
             pre,
-            changes: vec![Change::put(at.parse().unwrap(), Document::trusted("1"))],
-            author: "ann".into(),
-            principal: None,
-            origin: None,
-            message: "because".into(),
             idempotency: Some("once".into()),
-            intent: None,
+            ..Commit::new("ann", "because", vec![Change::put(at.parse().unwrap(), Document::trusted("1"))])
         }
     }
 

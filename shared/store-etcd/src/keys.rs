@@ -1,32 +1,67 @@
 //! The names of all keys in etcd. What stands at each, and why, is in `docs/decisions/0009-etcd-store.md`.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use shoal_core::{Key, Revision};
 
 /// A range of etcd's keys: from the first to before the second.
 pub(crate) type Span = (Vec<u8>, Vec<u8>);
 
-/// The keys of one database.
+/// The keys of one database, and what its fencing numbers count from.
 #[derive(Clone, Debug)]
-pub(crate) struct Keys(String);
+pub(crate) struct Keys {
+    prefix: String,
+    head: &'static str,
+    base: Arc<AtomicU64>,
+}
 
 impl Keys {
     /// The keys of the database of this name.
     pub(crate) fn new(name: &str) -> Self {
-        Self(format!("{name}/"))
+        Self { prefix: format!("{name}/"), head: "log", base: Arc::default() }
+    }
+
+    /// The same of one that is being made from another: its identity stands where nobody takes it for a database's.
+    pub(crate) fn of_draft(name: &str) -> Self {
+        Self { head: "draft", ..Self::new(name) }
+    }
+
+    /// Fencing numbers count from here from now on, if not from higher up: it rises with every other life of the database, also while
+    /// this process goes on.
+    pub(crate) fn count_from(&self, base: u64) {
+        self.base.fetch_max(base, Ordering::SeqCst);
+    }
+
+    /// What the fencing numbers count from: each is this and etcd's revision that made the claim.
+    pub(crate) fn base(&self) -> u64 {
+        self.base.load(Ordering::SeqCst)
     }
 
     fn at(&self, rest: std::fmt::Arguments<'_>) -> Vec<u8> {
-        format!("{}{rest}", self.0).into_bytes()
+        format!("{}{rest}", self.prefix).into_bytes()
+    }
+
+    /// All that stands under the name.
+    pub(crate) fn all(&self) -> Span {
+        let from = self.at(format_args!(""));
+        (from.clone(), end_of(from))
     }
 
     /// The database's identity and newest revision. Every commit is conditional on it.
     pub(crate) fn head(&self) -> Vec<u8> {
-        self.at(format_args!("log"))
+        self.at(format_args!("{}", self.head))
     }
 
     /// A commit.
     pub(crate) fn entry(&self, revision: Revision) -> Vec<u8> {
         self.at(format_args!("log/{:016x}", revision.0))
+    }
+
+    /// The revision in the name of a commit.
+    pub(crate) fn of_entry(&self, name: &[u8]) -> Option<Revision> {
+        let number = std::str::from_utf8(name.get(self.prefix.len() + 4..)?).ok()?;
+        u64::from_str_radix(number, 16).ok().map(Revision)
     }
 
     /// The commits in `from..to`.
@@ -52,7 +87,7 @@ impl Keys {
 
     /// The key of a row's name in etcd.
     pub(crate) fn of_row<'a>(&self, name: &'a [u8]) -> Option<&'a str> {
-        std::str::from_utf8(name.get(self.0.len() + 4..)?).ok()
+        std::str::from_utf8(name.get(self.prefix.len() + 4..)?).ok()
     }
 
     /// That a revision wrote a key.
@@ -104,7 +139,7 @@ impl Keys {
 
     /// The id in the name of such a key.
     pub(crate) fn of_stage(&self, name: &[u8]) -> Option<String> {
-        String::from_utf8(name.get(self.0.len() + 6..)?.to_owned()).ok()
+        String::from_utf8(name.get(self.prefix.len() + 6..)?.to_owned()).ok()
     }
 
     /// That who lays them down, or carries them out, lives.
@@ -112,9 +147,36 @@ impl Keys {
         self.at(format_args!("alive/{id}"))
     }
 
+    /// Who lives of those.
+    pub(crate) fn all_alive(&self) -> Span {
+        let from = self.alive("");
+        (from.clone(), end_of(from))
+    }
+
     /// That a large commit waits for its turn to be decided.
     pub(crate) fn turn(&self) -> Vec<u8> {
         self.at(format_args!("turn"))
+    }
+
+    /// Commits that may be done by whoever commits.
+    pub(crate) fn queued(&self, id: &str) -> Vec<u8> {
+        self.at(format_args!("queue/{id}"))
+    }
+
+    /// All of those.
+    pub(crate) fn queue(&self) -> Span {
+        let from = self.queued("");
+        (from.clone(), end_of(from))
+    }
+
+    /// The id in the name of such a key.
+    pub(crate) fn of_queue(&self, name: &[u8]) -> Option<String> {
+        String::from_utf8(name.get(self.prefix.len() + 6..)?.to_owned()).ok()
+    }
+
+    /// What became of them.
+    pub(crate) fn answer(&self, id: &str) -> Vec<u8> {
+        self.at(format_args!("answer/{id}"))
     }
 
     /// The commit in parts that was decided and is not carried out yet.
@@ -143,6 +205,19 @@ impl Keys {
         self.at(format_args!("order/{n:016x}"))
     }
 
+    /// The idempotency keys after the `n`th, in their order.
+    pub(crate) fn orders(&self, n: u64) -> Span {
+        (self.order(n.saturating_add(1)), end_of(self.at(format_args!("order/"))))
+    }
+
+    /// What stands beside the history: idempotency keys, the ledger, claims.
+    pub(crate) fn beside(&self) -> [Span; 4] {
+        ["done/", "order/", "ledger/", "claim/"].map(|kind| {
+            let from = self.at(format_args!("{kind}"));
+            (from.clone(), end_of(from))
+        })
+    }
+
     /// A place of a claim.
     pub(crate) fn claim(&self, name: &str, slot: u32) -> Vec<u8> {
         self.at(format_args!("claim/{name}\0{slot:08x}"))
@@ -162,7 +237,7 @@ impl Keys {
 
     /// Name and slot in the name of a claim's key.
     pub(crate) fn of_claim(&self, name: &[u8]) -> Option<(String, u32)> {
-        let text = std::str::from_utf8(name.get(self.0.len() + 6..)?).ok()?;
+        let text = std::str::from_utf8(name.get(self.prefix.len() + 6..)?).ok()?;
         let (name, slot) = text.rsplit_once('\0')?;
         Some((name.to_owned(), u32::from_str_radix(slot, 16).ok()?))
     }
@@ -174,7 +249,7 @@ impl Keys {
 
     /// The key in its name.
     pub(crate) fn of_ledger(&self, name: &[u8]) -> Option<String> {
-        String::from_utf8(name.get(self.0.len() + 7..)?.to_owned()).ok()
+        String::from_utf8(name.get(self.prefix.len() + 7..)?.to_owned()).ok()
     }
 
     /// What an instance of an agent last said of itself.
@@ -238,6 +313,8 @@ mod tests {
         assert_eq!(keys.of_row(&keys.row("dns/a")), Some("dns/a"));
         assert_eq!(keys.of_ledger(&keys.ledger("dns/a/0")).as_deref(), Some("dns/a/0"));
         assert_eq!(keys.of_stage(&keys.stage("id")).as_deref(), Some("id"));
+        assert_eq!(keys.of_queue(&keys.queued("id")).as_deref(), Some("id"));
+        assert_eq!(keys.of_entry(&keys.entry(Revision(4711))), Some(Revision(4711)));
         assert_eq!(end_of(vec![b'a', 0xff]), vec![b'b']);
     }
 }

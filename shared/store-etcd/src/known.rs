@@ -3,15 +3,17 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use etcd_client::{GetOptions, TxnOp};
+use etcd_client::{GetOptions, KeyValue, TxnOp};
 use shoal_core::{Commit, Key, Pre, Range, Revision};
 use shoal_store::parts::Where;
 use shoal_store::{MAX_PAGE, REMEMBERED, Result};
 
+use crate::claims::number_of;
 use crate::fault::is_compacted;
 use crate::keys::{Keys, Span};
 use crate::link::{Answer, Found, Link, OPS, first, get, names};
-use crate::record::{Identity, Remembered, RowRecord, parse};
+use crate::queue::{self, Guest, Seat};
+use crate::record::{ClaimRecord, Identity, Remembered, RowRecord, parse};
 
 /// What some commits ask for.
 #[derive(Debug)]
@@ -25,25 +27,44 @@ pub(crate) struct Known {
     pub(crate) done: HashMap<String, Remembered>,
     /// The idempotency keys by their order, where they are due to be forgotten.
     pub(crate) order: HashMap<u64, String>,
-    /// The places of a claim: its key in etcd, and its number.
-    pub(crate) claims: HashMap<String, Vec<(Vec<u8>, u64)>>,
+    pub(crate) claims: HashMap<String, Vec<Place>>,
     /// Whether a large commit waits for its turn.
     pub(crate) turn: bool,
     /// What was judged since, and is not written yet.
     pub(crate) written: Vec<(Key, Revision)>,
+    /// What others handed over, the oldest first.
+    pub(crate) guests: Vec<Guest>,
+    /// What stands where one is answered who handed something over.
+    pub(crate) answer: Option<KeyValue>,
+}
+
+/// A place of a claim that is held.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    /// Its key in etcd, and the revision of etcd that made that.
+    pub(crate) key: Vec<u8>,
+    pub(crate) made: u64,
+    /// The fencing number.
+    pub(crate) number: u64,
 }
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Want {
+pub(crate) enum Want {
     Row(Key),
     Scope(String),
     Done(String),
     Claim(String),
 }
 
-/// How much of it is asked for at first, beside the head and what large commits are under way.
-const FIRST: usize = OPS - 3;
+/// How much of it is asked for at first, beside the head, what large commits are under way, and what is handed over.
+const FIRST: usize = OPS - 5;
+/// Where that begins.
+const BEFORE: usize = 5;
+/// How many commits that others handed over are looked at; less the more there are of one's own.
+const GUESTS: usize = 24;
+/// How many idempotency keys beyond those that are due to be forgotten are read with them, for the commits that come.
+const DUE: u64 = 32;
 
 /// What a group of commits asks for, to be asked in a transaction of its own or in one that could not be done.
 pub(crate) struct Questions<'a> {
@@ -58,17 +79,43 @@ impl<'a> Questions<'a> {
         Self { commits, wants: wants.into_iter().collect() }
     }
 
+    pub(crate) fn commits(&self) -> &[&'a Commit] {
+        &self.commits
+    }
+
+    pub(crate) fn wants(&self) -> &[Want] {
+        &self.wants
+    }
+
+    /// How many of the commits have an idempotency key.
+    pub(crate) fn new_keys(&self) -> u64 {
+        self.commits.iter().filter(|commit| commit.idempotency.is_some()).count() as u64
+    }
+
+    /// Whether something is asked for that no index answers for.
+    pub(crate) fn walks(&self) -> bool {
+        let walks = |pre: &Pre| match pre {
+            Pre::Unchanged(range, _) => {
+                matches!(range, Range::Naming(_)) || matches!(Where::of(range), Where::Within(_))
+            }
+            _ => false,
+        };
+        self.commits.iter().any(|commit| commit.pre.iter().any(walks))
+    }
+
     /// As much as fits in one transaction.
-    pub(crate) fn ops(&self, keys: &Keys) -> Vec<TxnOp> {
-        let first = [get(keys.head()), get(keys.applying_commit()), get(keys.turn())];
+    pub(crate) fn ops(&self, keys: &Keys, seat: Option<&Seat>) -> Vec<TxnOp> {
+        let answer = seat.map_or_else(|| get(keys.answer("")), |seat| seat.ask(keys));
+        let first =
+            [get(keys.head()), get(keys.applying_commit()), get(keys.turn()), queue::waiting(keys), answer];
         first.into_iter().chain(self.wants.iter().take(FIRST).map(|want| want.op(keys, None))).collect()
     }
 
     /// Asks anew. `None` while a large commit is being carried out: nothing may be decided then.
-    pub(crate) async fn ask(&self, link: &Link, keys: &Keys) -> Result<Option<Known>> {
+    pub(crate) async fn ask(&self, link: &Link, keys: &Keys, seat: Option<&Seat>) -> Result<Option<Known>> {
         loop {
-            let answer = link.read("reading what a commit rests on", self.ops(keys)).await?;
-            match self.take_up(link, keys, answer).await {
+            let answer = link.read("reading what a commit rests on", self.ops(keys, seat)).await?;
+            match self.take_up(link, keys, seat, answer).await {
                 Err(error) if is_compacted(&error) => {}
                 other => return other,
             }
@@ -80,6 +127,7 @@ impl<'a> Questions<'a> {
         &self,
         link: &Link,
         keys: &Keys,
+        seat: Option<&Seat>,
         mut answer: Answer,
     ) -> Result<Option<Known>> {
         let at = answer.revision;
@@ -88,11 +136,24 @@ impl<'a> Questions<'a> {
         }
         let (head, head_at) = identity(link, keys, answer.one(0))?;
         let mut known = Known { turn: answer.one(2).is_some(), ..Known::new(head, head_at) };
+        known.answer = answer.one(4);
         let (now, later) = self.wants.split_at(self.wants.len().min(FIRST));
         for (n, want) in now.iter().enumerate() {
-            known.take(link, keys, want, answer.take(n + 3))?;
+            known.take(link, keys, want, answer.take(n + BEFORE))?;
         }
-        for some in later.chunks(OPS) {
+        let mut room = GUESTS.saturating_sub(self.commits.len() / 2);
+        for guest in queue::guests(link, keys, answer.take(3).kvs, seat.map(Seat::id)) {
+            if guest.commits.len() > room {
+                break;
+            }
+            room -= guest.commits.len();
+            known.guests.push(guest);
+        }
+        let theirs = known.guests.iter().flat_map(|guest| &guest.commits);
+        let asked: BTreeSet<_> = theirs.flat_map(wants).collect();
+        let theirs = asked.iter().filter(|want| self.wants.binary_search(want).is_err());
+        let rest: Vec<_> = later.iter().chain(theirs).collect();
+        for some in rest.chunks(OPS) {
             let ops = some.iter().map(|want| want.op(keys, Some(at))).collect();
             let mut answer = link.read("reading what a commit rests on", ops).await?;
             for (n, want) in some.iter().enumerate() {
@@ -107,8 +168,9 @@ impl<'a> Questions<'a> {
                 known.last.insert(range.clone(), last);
             }
         }
-        let new = self.commits.iter().filter(|commit| commit.idempotency.is_some()).count();
-        known.due(link, keys, new as u64, at).await?;
+        let theirs = known.guests.iter().flat_map(|guest| &guest.commits);
+        let new = self.commits.iter().copied().chain(theirs).filter(|commit| commit.idempotency.is_some());
+        known.due(link, keys, new.count() as u64, at).await?;
         Ok(Some(known))
     }
 }
@@ -123,7 +185,9 @@ pub(crate) fn identity(
         let why = "it is gone, and was there when the database was opened";
         return Err(crate::record::damaged(&link.place, &keys.head(), &why));
     };
-    Ok((parse(&link.place, found.key(), found.value())?, found.mod_revision()))
+    let identity: Identity = parse(&link.place, found.key(), found.value())?;
+    keys.count_from(identity.base);
+    Ok((identity, found.mod_revision()))
 }
 
 fn wants(commit: &Commit) -> impl Iterator<Item = Want> + '_ {
@@ -142,7 +206,7 @@ fn wants(commit: &Commit) -> impl Iterator<Item = Want> + '_ {
 
 impl Want {
     /// The question, as of a revision of etcd or now.
-    fn op(&self, keys: &Keys, at: Option<i64>) -> TxnOp {
+    pub(crate) fn op(&self, keys: &Keys, at: Option<i64>) -> TxnOp {
         let at = at.unwrap_or(0);
         let one = GetOptions::new().with_revision(at);
         match self {
@@ -150,7 +214,7 @@ impl Want {
             Self::Done(key) => TxnOp::get(keys.done(key), Some(one)),
             Self::Claim(name) => {
                 let (from, to) = keys.places(name);
-                TxnOp::get(from, Some(one.with_range(to).with_keys_only()))
+                TxnOp::get(from, Some(one.with_range(to)))
             }
             Self::Scope(scope) => TxnOp::get(keys.last(scope), Some(one)),
         }
@@ -169,10 +233,13 @@ impl Known {
             claims: HashMap::new(),
             turn: false,
             written: Vec::new(),
+            guests: Vec::new(),
+            answer: None,
         }
     }
 
-    fn take(&mut self, link: &Link, keys: &Keys, want: &Want, mut found: Found) -> Result<()> {
+    /// Takes up what was found for one of the questions.
+    pub(crate) fn take(&mut self, link: &Link, keys: &Keys, want: &Want, mut found: Found) -> Result<()> {
         match want {
             Want::Row(key) => {
                 if let Some(kv) = found.kvs.pop() {
@@ -191,8 +258,12 @@ impl Known {
             Want::Claim(name) => {
                 let own =
                     found.kvs.iter().filter(|kv| keys.of_claim(kv.key()).is_some_and(|(of, _)| of == *name));
-                let own = own.map(|kv| (kv.key().to_vec(), kv.create_revision().unsigned_abs()));
-                self.claims.insert(name.clone(), own.collect());
+                let place = |kv: &etcd_client::KeyValue| -> Result<Place> {
+                    let record: ClaimRecord = parse(&link.place, kv.key(), kv.value())?;
+                    let made = kv.create_revision().unsigned_abs();
+                    Ok(Place { key: kv.key().to_vec(), made, number: number_of(keys, &record, made) })
+                };
+                self.claims.insert(name.clone(), own.map(place).collect::<Result<_>>()?);
             }
         }
         Ok(())
@@ -200,12 +271,12 @@ impl Known {
 
     /// Reads which idempotency keys are due to be forgotten when so many new ones are used.
     async fn due(&mut self, link: &Link, keys: &Keys, new: u64, at: i64) -> Result<()> {
-        let last = (self.head.remembered + new).saturating_sub(REMEMBERED as u64);
-        if new == 0 || last == 0 {
+        let due = due(self.head.remembered, new);
+        if due.is_empty() {
             return Ok(());
         }
-        let from = keys.order(last.saturating_sub(new) + 1);
-        let options = GetOptions::new().with_range(keys.order(last + 1)).with_revision(at);
+        let from = keys.order(due.start);
+        let options = GetOptions::new().with_range(keys.order(due.end + DUE)).with_revision(at);
         let mut answer =
             link.read("reading old idempotency keys", vec![TxnOp::get(from, Some(options))]).await?;
         for kv in answer.take(0).kvs {
@@ -216,6 +287,12 @@ impl Known {
         }
         Ok(())
     }
+}
+
+/// Which idempotency keys are due to be forgotten when so many new ones are used.
+pub(crate) fn due(remembered: u64, new: u64) -> std::ops::Range<u64> {
+    let last = (remembered + new).saturating_sub(REMEMBERED as u64);
+    last.saturating_sub(new) + 1..last + 1
 }
 
 /// Who last wrote in a range that no index answers for; `None` where it is not such a range. Costs its rows.

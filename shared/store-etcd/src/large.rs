@@ -320,7 +320,7 @@ async fn carry_out(
 }
 
 /// Puts together what fits in a transaction.
-fn batches(each: impl Iterator<Item = Result<Ops>>) -> Result<Vec<Ops>> {
+pub(crate) fn batches(each: impl Iterator<Item = Result<Ops>>) -> Result<Vec<Ops>> {
     let (mut all, mut some, mut size) = (Vec::new(), Ops::new(), 0);
     for ops in each {
         let ops = ops?;

@@ -7,14 +7,18 @@ use std::time::{Duration, Instant};
 use etcd_client::{Compare, CompareOp, GetOptions, Txn, TxnOp};
 use jiff::{SignedDuration, Timestamp};
 use shoal_core::Status;
+use shoal_store::parts::too_many;
 use shoal_store::{
-    Claim, LedgerPage, LedgerWrite, MAX_PAGE, MAX_PAGE_BYTES, MAX_REPORTS, REPORT_GRACE, Result, StoreError,
+    Claim, LedgerPage, LedgerWrite, MAX_INSTANCES, MAX_PAGE, MAX_PAGE_BYTES, MAX_REPORTS, REPORT_GRACE,
+    Result, StoreError,
 };
 
+use crate::claims::made_at;
 use crate::judge::{Ops, octets};
 use crate::keys::{Keys, end_of};
 use crate::known::each;
 use crate::large::{ApplyingLedger, Stage, as_ops, carry_out_ledger, ledger_parts, settle};
+use crate::limits::room_for;
 use crate::link::{BYTES, Link, OPS, Pause, absent, first, get, made, put};
 use crate::record::{damaged, parse, write};
 
@@ -78,23 +82,24 @@ pub(crate) async fn write_rows(link: &Link, keys: &Keys, rows: Vec<LedgerWrite>,
     let rows: BTreeMap<String, Option<Vec<u8>>> = rows.into_iter().map(|row| (row.key, row.value)).collect();
     let ops: Ops = rows.iter().map(|(key, value)| (keys.ledger(key), value.clone())).collect();
     let claim = keys.claim(&held.name, held.slot);
+    let at = holding(link, keys, held).await?;
     if ops.len() > OPS || octets(&ops) > BYTES {
         let rows: Vec<_> = rows.into_iter().map(|(key, value)| LedgerWrite { key, value }).collect();
-        return write_large(link, keys, &rows, held).await;
+        return write_large(link, keys, &rows, held, at).await;
     }
     // An answer may be lost, and what was asked for be done later, after the next write of the same row: so each attempt
     // is conditional on that nobody wrote the rows since this revision of etcd.
-    let mut seen = i64::try_from(held.number).unwrap_or(i64::MAX).max(link.seen());
+    let mut seen = i64::try_from(at).unwrap_or(0).max(link.seen());
     let (mut pause, mut tried) = (Pause::new(), false);
     loop {
-        let mut conditions = vec![made(claim.clone(), held.number), absent(keys.applying_ledger())];
+        let mut conditions = vec![made(claim.clone(), at), absent(keys.applying_ledger())];
         conditions
             .extend(ops.keys().map(|row| Compare::mod_revision(row.clone(), CompareOp::Less, seen + 1)));
         let txn = Txn::new().when(conditions).and_then(as_ops(ops.clone()));
         match link.once("writing the ledger", txn).await {
             Ok(answer) if answer.done => return Ok(()),
             Ok(answer) => {
-                fenced(link, claim.clone(), held).await?;
+                fenced(link, made(claim.clone(), at), held).await?;
                 if tried && stands(link, &ops).await? {
                     return Ok(());
                 }
@@ -117,27 +122,44 @@ async fn stands(link: &Link, ops: &Ops) -> Result<bool> {
     Ok(all.all(|(n, value)| answer.one(n).map(|kv| kv.into_key_value().1) == *value))
 }
 
+fn lost_claim(held: &Claim) -> StoreError {
+    StoreError::Fenced { name: held.name.clone(), number: held.number }
+}
+
+/// The revision of etcd that made the claim's key, by which it is known from here on.
+async fn holding(link: &Link, keys: &Keys, held: &Claim) -> Result<u64> {
+    made_at(link, keys, held).await?.ok_or_else(|| lost_claim(held))
+}
+
 /// That the claim is still held.
-async fn fenced(link: &Link, claim: Vec<u8>, held: &Claim) -> Result<()> {
-    let txn = Txn::new().when(vec![made(claim, held.number)]);
+async fn fenced(link: &Link, still: Compare, held: &Claim) -> Result<()> {
+    let txn = Txn::new().when(vec![still]);
     match link.again("looking at a claim", txn).await?.done {
         true => Ok(()),
-        false => Err(StoreError::Fenced { name: held.name.clone(), number: held.number }),
+        false => Err(lost_claim(held)),
     }
 }
 
-async fn write_large(link: &Link, keys: &Keys, rows: &[LedgerWrite], held: &Claim) -> Result<()> {
+/// `held_at` is the revision of etcd that made the claim's key.
+async fn write_large(
+    link: &Link,
+    keys: &Keys,
+    rows: &[LedgerWrite],
+    held: &Claim,
+    held_at: u64,
+) -> Result<()> {
     let id = crate::writer::unique();
     let claim = keys.claim(&held.name, held.slot);
-    fenced(link, claim.clone(), held).await?;
+    fenced(link, made(claim.clone(), held_at), held).await?;
     let parts = ledger_parts(rows)?;
+    room_for(link, parts.iter().map(Vec::len).sum(), rows.len()).await?;
     let applying = ApplyingLedger { id: id.clone(), parts: parts.len() };
     let record = write(&applying)?;
     let stage = Stage::lay(link, keys, &id, parts).await?;
     let mut pause = Pause::new();
     let at = loop {
         let conditions =
-            vec![made(claim.clone(), held.number), absent(keys.applying_ledger()), stage.stands(keys)];
+            vec![made(claim.clone(), held_at), absent(keys.applying_ledger()), stage.stands(keys)];
         let ops = vec![put(keys.applying_ledger(), record.clone()), stage.decided(keys)];
         match link.once("writing the ledger", Txn::new().when(conditions).and_then(ops)).await {
             Ok(answer) if answer.done => break answer.revision,
@@ -160,7 +182,7 @@ async fn write_large(link: &Link, keys: &Keys, rows: &[LedgerWrite], held: &Clai
                     // Decided and carried out by somebody else, or taken for dead: nobody knows.
                     return Err(other.err().unwrap_or_else(|| lost(link)));
                 }
-                if let Err(error) = fenced(link, claim.clone(), held).await {
+                if let Err(error) = fenced(link, made(claim.clone(), held_at), held).await {
                     stage.undo(link, keys).await;
                     return Err(error);
                 }
@@ -193,15 +215,26 @@ impl Reports {
     pub(crate) async fn report(&self, link: &Link, keys: &Keys, status: &Status) -> Result<()> {
         let agent = status.agent.as_str();
         let (from, to) = keys.reports(Some(agent));
-        let count = GetOptions::new().with_range(to.clone()).with_count_only();
+        let count = || GetOptions::new().with_count_only();
+        let key = keys.report(agent, &status.instance);
         let ops = vec![
-            put(keys.report(agent, &status.instance), write(status)?),
-            TxnOp::get(from.clone(), Some(count)),
+            TxnOp::get(key.clone(), Some(count())),
+            put(key.clone(), write(status)?),
+            TxnOp::get(from.clone(), Some(count().with_range(to.clone()))),
         ];
         let mut answer = link.again("writing a report", Txn::new().and_then(ops)).await?;
-        if usize::try_from(answer.take(1).count).unwrap_or_default() > MAX_REPORTS {
-            let mut ages: Vec<_> =
-                read(link, (from, to)).await?.into_iter().map(|s| (s.at, s.instance)).collect();
+        let (known, now) = (answer.take(0).count > 0, Timestamp::now());
+        let all = usize::try_from(answer.take(2).count).unwrap_or_default();
+        // Those that live stay, so their number is no reason to read them all with each report.
+        let looks = !known || !status.lives(now);
+        if looks && all > MAX_REPORTS {
+            let all = read(link, (from, to)).await?;
+            if !known && all.iter().filter(|s| s.lives(now)).count() > MAX_INSTANCES {
+                forget(link, vec![key]).await?;
+                return Err(too_many(status));
+            }
+            let past = all.into_iter().filter(|s| !s.lives(now));
+            let mut ages: Vec<_> = past.map(|s| (s.at, s.instance)).collect();
             ages.sort_unstable();
             let many = ages.len().saturating_sub(MAX_REPORTS);
             let old = ages.into_iter().take(many).map(|(_, instance)| keys.report(agent, &instance));

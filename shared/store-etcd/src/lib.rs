@@ -8,7 +8,7 @@
 //! * A commit that is larger than etcd's limits happens as one (see `large`); readers see all or nothing of it, and
 //!   never wait for it.
 //! * History, logs and old revisions are kept in keys of our own. Etcd may compact its history whenever it likes.
-//! * Of several addresses one is enough, at first and later.
+//! * Of several addresses one is enough, at first and later. A member that fails or hangs is left for the next one.
 //! * A restart of etcd that is over within ten seconds passes unnoticed; nothing is done twice for it, also
 //!   without an idempotency key. After that, calls and watches end with an error.
 //! * Claims with an end are etcd's leases: etcd counts their time, so no clock of ours is trusted. Etcd's shortest lease is two seconds
@@ -16,14 +16,16 @@
 //!
 //! # What it assumes
 //!
-//! That nobody else writes under the database's name in etcd, and etcd's limits are not below their defaults. The way there is
-//! neither encrypted nor authenticated: keep it within a network that you trust.
+//! That nobody else writes under the database's name in etcd, and etcd's limits are not below their defaults; that is tried
+//! when a database is made (see `limits`). The way there is encrypted with `etcds:`, and authenticated by a
+//! certificate or by a user's password (see [`Papers`]).
 //!
-//! How it is laid out and why stands in `docs/decisions/0009-etcd-store.md`.
+//! How it is laid out and why stands in `docs/decisions/0009-etcd-store.md`, how to set it up in `docs/etcd.md`.
 
 mod address;
 mod claims;
 mod decide;
+mod draft;
 mod fault;
 mod history;
 mod judge;
@@ -31,28 +33,40 @@ mod keys;
 mod known;
 mod large;
 mod ledger;
+mod limits;
 mod link;
+mod members;
+mod memory;
 mod news;
 mod open;
+mod papers;
+mod plan;
+mod queue;
 mod read;
 mod record;
+mod whole;
 mod writer;
 
 use std::sync::Arc;
 
 use shoal_core::{Commit, Committed, Epoch, LogEntry, Range, Revision, Status};
-use shoal_store::parts::{History, Hub, validate, validate_claim, validate_ledger, validate_query};
+use shoal_store::parts::{Chorus, History, Hub, validate, validate_claim, validate_ledger, validate_query};
 use shoal_store::{
     Claim, ClaimAnswer, ClaimRequest, Feed, Filter, Flow, Fut, Head, LedgerPage, LedgerWrite, Page, Position,
-    Query, Result, Store,
+    Query, Result, Store, Whole,
 };
 
 use crate::address::Address;
 use crate::keys::Keys;
 use crate::ledger::Reports;
+use crate::limits::Watching;
 use crate::link::Link;
 use crate::news::Listening;
+use crate::read::Pages;
 use crate::writer::Writer;
+
+pub use crate::draft::EtcdDraft;
+pub use crate::papers::Papers;
 
 /// What to do where there is no database of that name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,11 +88,15 @@ struct Inner {
     keys: Keys,
     writer: Writer,
     reports: Reports,
+    pages: Pages,
     listening: Arc<Listening>,
+    /// How new the database is, for all who want to know at once.
+    newest: Chorus<Head>,
+    _room: Watching,
 }
 
 impl EtcdStore {
-    /// Opens the database at `etcd://HOST:PORT[,HOST:PORT…][/NAME]`, and makes it where there is none.
+    /// Opens the database at `etcd://HOST:PORT[,HOST:PORT…][/NAME]`, and makes it where there is none. Shows nothing.
     ///
     /// # Errors
     /// [`StoreError::Invalid`](shoal_store::StoreError::Invalid) for an address that is none, and for a database of another program or a newer version,
@@ -92,22 +110,38 @@ impl EtcdStore {
     /// # Errors
     /// As there.
     pub async fn open_with(address: &str, missing: Missing) -> Result<Self> {
+        Self::open_showing(address, missing, &Papers::default()).await
+    }
+
+    /// [`EtcdStore::open_with`], of an etcd that wants to know who comes: at
+    /// `etcds://[USER@]HOST:PORT[,HOST:PORT…][/NAME][?quota=SIZE]` by TLS, and what is shown there. With `?quota=` it is known how
+    /// large etcd's own database may be, where etcd does not say it itself (before 3.6).
+    ///
+    /// # Errors
+    /// As there, [`StoreError::Invalid`](shoal_store::StoreError::Invalid) for a file that is not what it should be, and
+    /// [`StoreError::Denied`](shoal_store::StoreError::Denied) where one end does not believe the other.
+    pub async fn open_showing(address: &str, missing: Missing, papers: &Papers) -> Result<Self> {
         let address = Address::parse(address)?;
-        let link = Link::connect(&address).await?;
+        let link = Link::connect(&address, papers)?;
         let keys = Keys::new(&address.name);
-        let head = open::open(&link, &keys, &address.name, missing).await?.head();
-        let listening = Listening::new(link.clone(), keys.clone(), Arc::new(Hub::new(head)));
+        let identity = open::open(&link, &keys, &address.name, missing).await?;
+        keys.count_from(identity.base);
+        let listening = Listening::new(link.clone(), keys.clone(), Arc::new(Hub::new(identity.head())));
         Ok(Self(Arc::new(Inner {
             writer: Writer::start(link.clone(), keys.clone()),
             reports: Reports::default(),
+            pages: Pages::default(),
             listening: Arc::new(listening),
+            newest: Chorus::default(),
+            _room: Watching::start(link.clone()),
             link,
             keys,
         })))
     }
 
-    /// Makes this another life of the database and answers its new epoch: for a backup that was restored. What
-    /// follows the database, in this process or another, is told to read anew.
+    /// Makes this another life of the database and answers its new epoch: for a snapshot of etcd that was restored. What
+    /// follows the database, in this process or another, is told to read anew. Fencing numbers go on above all that were ever given out, leased claims
+    /// end, and those without an end have another number: nobody holds one of before. To be done before anything else uses the database.
     ///
     /// # Errors
     /// As for a commit.
@@ -126,11 +160,20 @@ impl Store for EtcdStore {
         Box::pin(async move { Ok(history::head(link, keys).await?.0.head()) })
     }
 
+    fn newest(&self) -> Fut<'_, Result<Head>> {
+        let ask = || {
+            // It may outlive who asks.
+            let (link, keys) = (self.0.link.clone(), self.0.keys.clone());
+            async move { Ok(history::head(&link, &keys).await?.0.head()) }
+        };
+        Box::pin(self.0.newest.ask(ask))
+    }
+
     fn read(&self, query: &Query) -> Fut<'_, Result<Page>> {
         let (query, (link, keys)) = (query.clone(), self.at());
         Box::pin(async move {
             let limit = validate_query(&query)?;
-            read::page(link, keys, &query, limit).await
+            read::page(link, keys, &self.0.pages, &query, limit).await
         })
     }
 
@@ -188,5 +231,9 @@ impl Store for EtcdStore {
     fn reports(&self) -> Fut<'_, Result<Vec<Status>>> {
         let (link, keys) = self.at();
         Box::pin(async move { ledger::reports(link, keys).await })
+    }
+
+    fn whole(&self) -> Option<&dyn Whole> {
+        Some(self)
     }
 }

@@ -8,41 +8,40 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use etcd_client::{
-    Client, Compare, CompareOp, ConnectOptions, DeleteOptions, Error, GetOptions, KeyValue, KvClient,
-    LeaseClient, Txn, TxnOp, TxnOpResponse, WatchClient, WatchOptions, WatchStream,
+    Compare, CompareOp, DeleteOptions, Error, GetOptions, KeyValue, Txn, TxnOp, TxnOpResponse, WatchOptions,
+    WatchResponse, WatchStream,
 };
 use rand::Rng;
 use shoal_store::{Result, StoreError};
+use tokio::sync::watch;
 
 use crate::address::Address;
-use crate::fault::{fault, is_compacted, silent};
+use crate::fault::{cancelled, fault, is_compacted, silent};
 use crate::keys::Span;
+use crate::members::{Members, REQUEST};
+use crate::papers::Papers;
 
-/// How long one request may take.
-const REQUEST: Duration = Duration::from_secs(5);
 /// For how long what can be sent again is sent again: a restart passes unnoticed, a longer outage is the caller's business.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// For how long it is tried to reach any of several addresses at first.
 const FIRST: Duration = Duration::from_secs(2);
-/// Larger answers than the client takes by default: a page of rows, some large commits.
-const ANSWER: usize = 1 << 30;
 /// The most operations of one transaction, less than etcd's 128 by default.
 pub(crate) const OPS: usize = 120;
 /// The most octets of one transaction, less than etcd's 1.5 MiB by default.
 pub(crate) const BYTES: usize = 1_300_000;
+/// How much etcd's own database may have where nothing else is said.
+const QUOTA: u64 = 2 << 30;
 
 /// The way to etcd. A clone is another handle of the same.
 #[derive(Clone)]
 pub(crate) struct Link {
-    kv: KvClient,
-    lease: LeaseClient,
-    watch: WatchClient,
+    members: Arc<Members>,
     /// For errors: where it is.
     pub(crate) place: Arc<str>,
     /// The newest revision of etcd that an answer was of.
     seen: Arc<AtomicI64>,
-    /// Whether there is more than one address.
-    several: bool,
+    /// How many octets etcd's own database may have, where the address says so.
+    quota: Option<u64>,
 }
 
 /// What a transaction answered.
@@ -77,24 +76,25 @@ impl Answer {
     }
 }
 
+/// How large etcd's own database is, in octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// Its file, which is what etcd compares with its quota.
+    pub(crate) file: u64,
+    /// What of that is in use.
+    pub(crate) used: u64,
+    /// What it may have.
+    pub(crate) quota: u64,
+    /// Whether that is known, and not only what etcd does when it is not told.
+    pub(crate) known: bool,
+}
+
 impl Link {
-    pub(crate) async fn connect(address: &Address) -> Result<Self> {
-        let place: Arc<str> = format!("etcd at {}", address.hosts.join(",")).into();
-        let options = ConnectOptions::new()
-            .with_connect_timeout(Duration::from_secs(3))
-            // A member that was cut off says nothing: it is left after these, and where it has no leader at once.
-            .with_keep_alive(Duration::from_secs(10), Duration::from_secs(5))
-            .with_require_leader(true);
-        let client = Client::connect(&address.hosts, Some(options)).await;
-        let client = client.map_err(|e| fault(&place, "connecting", &e))?;
-        Ok(Self {
-            kv: client.kv_client().max_decoding_message_size(ANSWER).max_encoding_message_size(ANSWER),
-            lease: client.lease_client(),
-            watch: client.watch_client().max_decoding_message_size(ANSWER),
-            place,
-            seen: Arc::new(AtomicI64::new(0)),
-            several: address.hosts.len() > 1,
-        })
+    /// Reads the files; connects when it is first asked.
+    pub(crate) fn connect(address: &Address, papers: &Papers) -> Result<Self> {
+        let members = Arc::new(Members::new(address, papers)?);
+        let place = members.place.name.clone();
+        Ok(Self { members, place, seen: Arc::new(AtomicI64::new(0)), quota: address.quota })
     }
 
     /// The newest revision of etcd that an answer was of.
@@ -104,8 +104,8 @@ impl Link {
 
     /// Runs a transaction, once. After an error it may have been done, or may still be.
     pub(crate) async fn once(&self, attempted: &str, txn: Txn) -> Result<Answer> {
-        let mut kv = self.kv.clone();
-        let answer = self.within(attempted, kv.txn(txn)).await?;
+        let mut member = self.members.member(attempted).await?;
+        let answer = self.within(attempted, member.number, member.kv.txn(txn)).await?;
         let found = answer.op_responses().into_iter().map(|one| match one {
             TxnOpResponse::Get(mut got) => {
                 Found { more: got.more(), count: got.count(), kvs: got.take_kvs() }
@@ -118,13 +118,14 @@ impl Link {
     }
 
     /// Runs the first transaction. One address that nobody answers at is most likely a wrong one, and a person waits; of
-    /// several one may be down, and chance decides which is asked.
+    /// several some may be down, so each is asked.
     pub(crate) async fn at_first(&self, attempted: &str, txn: Txn) -> Result<Answer> {
-        let (begun, mut pause) = (Instant::now(), Pause::new());
+        let (begun, mut pause, mut asked, all) = (Instant::now(), Pause::new(), 0, self.members.count());
         loop {
+            asked += 1;
             match self.once(attempted, txn.clone()).await {
-                Err(error) if error.is_transient() && self.several && begun.elapsed() < FIRST => {
-                    tracing::debug!(%error, "asking again, maybe at another address");
+                Err(error) if error.is_transient() && all > 1 && (asked < all || begun.elapsed() < FIRST) => {
+                    tracing::debug!(%error, "asking again, at another address");
                     pause.wait().await;
                 }
                 other => return other,
@@ -152,9 +153,13 @@ impl Link {
     pub(crate) async fn grant(&self, ttl: Duration) -> Result<i64> {
         let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
         let seconds = i64::try_from(seconds.max(1)).unwrap_or(i64::MAX).min(MOST_SECONDS);
-        let (mut lease, mut pause) = (self.lease.clone(), Pause::new());
+        let (ask, mut pause) = ("asking for a lease", Pause::new());
         loop {
-            match self.within("asking for a lease", lease.grant(seconds, None)).await {
+            let granted = async {
+                let mut member = self.members.member(ask).await?;
+                self.within(ask, member.number, member.lease.grant(seconds, None)).await
+            };
+            match granted.await {
                 Ok(granted) => return Ok(granted.id()),
                 // One whose answer was lost ends by itself.
                 Err(error) if error.is_transient() => pause.after(error).await?,
@@ -166,44 +171,123 @@ impl Link {
     /// Ends a lease, and what hangs on it. One that ended by itself is no error; nor is one that could not be ended,
     /// because it will.
     pub(crate) async fn revoke(&self, lease: i64) {
-        let mut client = self.lease.clone();
-        if let Err(error) = self.within("giving a lease back", client.revoke(lease)).await {
+        let ask = "giving a lease back";
+        let revoked = async {
+            let mut member = self.members.member(ask).await?;
+            self.within(ask, member.number, member.lease.revoke(lease)).await
+        };
+        if let Err(error) = revoked.await {
             tracing::debug!(%error, "a lease is left to end by itself");
         }
     }
 
     /// Makes a lease last its whole time from now. Whether there was one.
     pub(crate) async fn renew(&self, lease: i64) -> Result<bool> {
-        let mut client = self.lease.clone();
-        match tokio::time::timeout(REQUEST, client.keep_alive(lease)).await {
-            Ok(Ok(_)) => Ok(true),
-            Ok(Err(Error::LeaseKeepAliveError(_))) => Ok(false),
-            Ok(Err(error)) => Err(fault(&self.place, "renewing a lease", &error)),
-            Err(_) => Err(silent(&self.place, "renewing a lease", REQUEST.as_secs())),
-        }
+        let ask = "renewing a lease";
+        let mut member = self.members.member(ask).await?;
+        let renewed = async {
+            match member.lease.keep_alive(lease).await {
+                Ok(_) => Ok(true),
+                Err(Error::LeaseKeepAliveError(_)) => Ok(false),
+                Err(error) => Err(error),
+            }
+        };
+        self.within(ask, member.number, renewed).await
     }
 
     /// What is left of a lease, rounded up; `None` where it ended.
     pub(crate) async fn left(&self, lease: i64) -> Result<Option<Duration>> {
-        let mut client = self.lease.clone();
-        let answer = self.within("looking at a lease", client.time_to_live(lease, None)).await?;
+        let ask = "looking at a lease";
+        let mut member = self.members.member(ask).await?;
+        let answer = self.within(ask, member.number, member.lease.time_to_live(lease, None)).await?;
         Ok(u64::try_from(answer.ttl()).ok().map(|seconds| Duration::from_secs(seconds + 1)))
     }
 
-    /// Listens to a range from a revision of etcd on.
-    pub(crate) async fn listen(&self, (from, to): Span, revision: i64) -> Result<WatchStream> {
-        let mut client = self.watch.clone();
-        let options = WatchOptions::new().with_range(to).with_start_revision(revision);
-        self.within("listening for commits", client.watch(from, Some(options))).await
+    /// How large etcd's own database is, as the member that is asked has it.
+    pub(crate) async fn room(&self) -> Result<Room> {
+        let ask = "asking how large it is";
+        let mut member = self.members.member(ask).await?;
+        let status = self.within(ask, member.number, member.maintenance.status()).await?;
+        let octets = |count: i64| u64::try_from(count).unwrap_or(0);
+        // Etcd itself says it since 3.6.
+        let told = Some(octets(status.db_size_quota())).filter(|quota| *quota > 0).or(self.quota);
+        Ok(Room {
+            file: octets(status.db_size()),
+            used: octets(status.raft_used_db_size()),
+            quota: told.unwrap_or(QUOTA),
+            known: told.is_some(),
+        })
     }
 
-    async fn within<T>(&self, attempted: &str, request: impl Future<Output = Result<T, Error>>) -> Result<T> {
+    /// Listens to a range from a revision of etcd on.
+    pub(crate) async fn listen(&self, (from, to): Span, revision: i64) -> Result<Listen> {
+        let ask = "listening for commits";
+        let mut member = self.members.member(ask).await?;
+        // In pieces, or a watcher that was away gets all that it missed as one message.
+        let options = WatchOptions::new().with_range(to).with_start_revision(revision).with_fragment();
+        let stream = self.within(ask, member.number, member.watch.watch(from, Some(options))).await?;
+        let (number, newest) = (member.number, self.members.newest());
+        Ok(Listen { link: self.clone(), stream, number, newest })
+    }
+
+    async fn within<T>(
+        &self,
+        attempted: &str,
+        number: u64,
+        request: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T> {
         match tokio::time::timeout(REQUEST, request).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(fault(&self.place, attempted, &error)),
-            Err(_) => Err(silent(&self.place, attempted, REQUEST.as_secs())),
+            Ok(Err(error)) => {
+                self.members.failed(number, &error);
+                Err(fault(&self.members.place, attempted, &error))
+            }
+            Err(_) => {
+                self.members.leave(number);
+                Err(silent(&self.members.place, attempted, REQUEST.as_secs()))
+            }
         }
     }
+}
+
+/// What one member tells of a range.
+pub(crate) struct Listen {
+    link: Link,
+    stream: WatchStream,
+    number: u64,
+    newest: watch::Receiver<u64>,
+}
+
+impl Listen {
+    /// What it tells next; `None`: another connection is asked by now, and so has to be listened to.
+    ///
+    /// # Errors
+    /// It ended.
+    pub(crate) async fn next(&mut self) -> Result<Option<WatchResponse>> {
+        let number = self.number;
+        tokio::select! {
+            told = self.stream.message() => match told {
+                Ok(Some(told)) => Ok(Some(told)),
+                Ok(None) => Err(self.ended("the connection ended")),
+                Err(error) => {
+                    self.link.members.failed(number, &error);
+                    Err(fault(&self.link.members.place, "listening for commits", &error))
+                }
+            },
+            () = another(&mut self.newest, number) => Ok(None),
+        }
+    }
+
+    /// The error of an end that was told.
+    pub(crate) fn ended(&self, why: &str) -> StoreError {
+        self.link.members.leave(self.number);
+        cancelled(&self.link.members.place, why)
+    }
+}
+
+/// Waits until another connection than this one is asked. Who tells is there for as long as the link is.
+async fn another(newest: &mut watch::Receiver<u64>, number: u64) {
+    drop(newest.wait_for(|newest| *newest != number).await);
 }
 
 /// Etcd takes no longer leases: nine billion seconds.

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use crate::history;
 use crate::keys::Keys;
+use crate::known::identity as identity_of;
 use crate::link::{Link, PATIENCE};
 use crate::record::{Entry, Identity, parse};
 
@@ -67,7 +68,7 @@ impl News {
         for event in told.events() {
             let Some(kv) = event.kv().filter(|_| event.event_type() == EventType::Put) else { continue };
             if kv.key() == self.keys.head() {
-                identity = Some(parse(&self.link.place, kv.key(), kv.value())?);
+                identity = Some(identity_of(&self.link, &self.keys, Some(kv.clone()))?.0);
             } else {
                 let entry: Entry = parse(&self.link.place, kv.key(), kv.value())?;
                 if entry.revision > self.hub.head().revision {
@@ -93,28 +94,19 @@ impl News {
         let at = self.catch_up().await?;
         let mut watch = self.link.listen(self.keys.news(), at + 1).await?;
         loop {
-            let told = watch
-                .message()
-                .await
-                .map_err(|error| crate::fault::fault(&self.link.place, "listening for commits", &error))?;
-            let why = match told {
-                Some(told) if !told.canceled() => {
-                    *listened = true;
-                    self.hear(&told).await?;
-                    continue;
-                }
-                Some(told) if told.compact_revision() > 0 => {
-                    tracing::debug!("etcd compacted what was not told yet: it is read from the log");
-                    *listened = true;
-                    return Ok(());
-                }
-                Some(told) => told.cancel_reason().to_owned(),
-                None => "the connection ended".to_owned(),
-            };
-            return Err(StoreError::Unavailable {
-                place: self.link.place.to_string(),
-                why: format!("listening for commits: {why}"),
-            });
+            // Where requests go elsewhere by now, what was told here may be old.
+            let Some(told) = watch.next().await? else { return Ok(()) };
+            if !told.canceled() {
+                *listened = true;
+                self.hear(&told).await?;
+                continue;
+            }
+            if told.compact_revision() > 0 {
+                tracing::debug!("etcd compacted what was not told yet: it is read from the log");
+                *listened = true;
+                return Ok(());
+            }
+            return Err(watch.ended(told.cancel_reason()));
         }
     }
 }
@@ -130,7 +122,11 @@ async fn listen(news: Arc<News>) {
         }
         match ended {
             Ok(()) => {}
-            Err(error) if well.elapsed() >= PATIENCE || !error.is_transient() => {
+            // A right may be given in between, and a password be changed.
+            Err(error)
+                if well.elapsed() >= PATIENCE
+                    || !(error.is_transient() || matches!(error, StoreError::Denied { .. })) =>
+            {
                 news.hub.close(error);
                 return;
             }

@@ -8,8 +8,10 @@ use sha2::{Digest, Sha256};
 use shoal_core::{Change, CommitInfo, Committed, Document, Epoch, Key, LogEntry, Revision};
 use shoal_store::{Head, Result, StoreError};
 
-/// The version of the layout that this program reads and writes.
-pub(crate) const VERSION: u32 = 1;
+/// The newest version of the layout that this program reads and writes: fencing numbers count from a base. A copy of another database is of it.
+pub(crate) const VERSION: u32 = 2;
+/// The version that a database begins with: without one.
+pub(crate) const PLAIN: u32 = 1;
 /// Larger values stand in the log alone, and the row points there: pages of rows stay small enough to ask for by the
 /// thousand, and one large value fits in a request with its commit.
 pub(crate) const INLINE: usize = 4 << 10;
@@ -25,6 +27,25 @@ pub(crate) struct Identity {
     pub(crate) revision: Revision,
     /// How many idempotency keys were ever used.
     pub(crate) remembered: u64,
+    /// What its fencing numbers count from.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) base: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// At `draft`: a database that is being made from another one. Whoever writes there does so on the condition of this key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DraftRecord {
+    /// What will be its identity.
+    #[serde(flatten)]
+    pub(crate) identity: Identity,
+    /// Who makes it: unique among all that ever did.
+    pub(crate) by: String,
+    /// How often it was written by that one: tells each write from every other.
+    pub(crate) step: u64,
 }
 
 impl Identity {
@@ -75,6 +96,12 @@ impl RowRecord {
         Self { revision, value, large, moved: change.moved.clone() }
     }
 
+    /// What a commit is judged by: with the digest of a value in place of it.
+    pub(crate) fn brief(&self) -> Self {
+        let digest = || self.value.as_ref().map(|text| digest(text.0.as_str()));
+        Self { revision: self.revision, value: None, large: self.large.clone().or_else(digest), moved: None }
+    }
+
     pub(crate) fn is_live(&self) -> bool {
         self.value.is_some() || self.large.is_some()
     }
@@ -84,9 +111,7 @@ impl RowRecord {
         match (value, &self.value, &self.large) {
             (None, None, None) => true,
             (Some(value), Some(text), _) => *value == text.0,
-            (Some(value), None, Some(large)) => {
-                value.as_str().len() > INLINE && digest(value.as_str()) == *large
-            }
+            (Some(value), None, Some(large)) => digest(value.as_str()) == *large,
             _ => false,
         }
     }
@@ -184,11 +209,14 @@ impl Remembered {
     }
 }
 
-/// At `claim/<name>\0<slot>`. The number is the revision of etcd that made the key.
+/// At `claim/<name>\0<slot>`. The number is the revision of etcd that made the key, counted from the database's base.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ClaimRecord {
     pub(crate) holder: String,
     pub(crate) ttl: Option<std::time::Duration>,
+    /// The number of one that was held in the database that this is a copy of; not above the base.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) number: Option<u64>,
 }
 
 /// A ledger row in a part: the value in base 64.
@@ -247,6 +275,36 @@ mod tests {
         assert!(row.says(Some(&value("x"))) && !row.says(Some(&value("y"))) && !row.says(None));
         let gone = RowRecord::of(&Change::delete("lb/a".parse().unwrap()), Revision(3));
         assert!(!gone.is_live() && gone.says(None) && !gone.says(Some(&value("x"))));
+    }
+
+    #[test]
+    fn what_a_row_says_is_seen_by_its_digest() {
+        let value = |text: &str| Document::trusted(text);
+        let key = || "lb/a".parse().unwrap();
+        let row = RowRecord::of(&Change::put(key(), value("1")), Revision(3)).brief();
+        assert!(row.value.is_none() && row.is_live() && row.revision == Revision(3));
+        assert!(row.says(Some(&value("1"))) && !row.says(Some(&value("2"))) && !row.says(None));
+        let gone = RowRecord::of(&Change::delete(key()), Revision(4)).brief();
+        assert!(!gone.is_live() && gone.says(None) && !gone.says(Some(&value("1"))));
+    }
+
+    #[test]
+    fn a_draft_is_read_as_the_identity_that_it_will_have() {
+        let identity = Identity {
+            shoal: VERSION,
+            epoch: Epoch(u64::MAX),
+            revision: Revision(5),
+            remembered: 3,
+            base: 0,
+        };
+        let text = write(&DraftRecord { identity, by: "a".into(), step: 4 }).unwrap();
+        assert_eq!(parse::<Identity>("here", b"k", &text).unwrap(), identity);
+        let back: DraftRecord = parse("here", b"k", &text).unwrap();
+        assert_eq!((back.identity, back.by.as_str(), back.step), (identity, "a", 4));
+        // What has no base does not name it: so it was, and so it stays.
+        assert!(!String::from_utf8(text).unwrap().contains("base"));
+        let based = Identity { base: 1 << 40, ..identity };
+        assert_eq!(parse::<Identity>("here", b"k", &write(&based).unwrap()).unwrap(), based);
     }
 
     #[test]

@@ -61,7 +61,7 @@ async fn another_epoch_resets_everybody() {
     let mut watch = b.watch(Filter::all(), before);
     assert_eq!(watch.next().await.unwrap().unwrap(), Feed::Upto(before.revision));
     let epoch = a.new_epoch().await.unwrap();
-    let told = tokio::time::timeout(Duration::from_secs(20), watch.next()).await.expect("a message");
+    let told = tokio::time::timeout(Duration::from_secs(60), watch.next()).await.expect("a message");
     assert_eq!(told.unwrap().unwrap(), Feed::Reset(Head { epoch, ..before }));
     assert_eq!(b.head().await.unwrap(), Head { epoch, ..before });
     let done = a.commit(commit([put("lb/a", 2)])).await.unwrap();

@@ -38,7 +38,7 @@ async fn what_is_not_ours_is_refused() {
     assert_eq!(count(etcd, &format!("{other}/")).await, 2);
 
     client.put(format!("{newer}/log"), r#"{"shoal":99,"more":true}"#, None).await.unwrap();
-    refused(&etcd.address(&newer), Missing::Make, &["version 99", "knows version 1", "newer Shoal"]).await;
+    refused(&etcd.address(&newer), Missing::Make, &["version 99", "knows version 2", "newer Shoal"]).await;
 }
 
 #[tokio::test]

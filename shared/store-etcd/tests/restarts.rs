@@ -11,13 +11,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use shoal_core::{Commit, Pre, Range, Revision};
-use shoal_store::{ClaimAnswer, ClaimRequest, Feed, Filter, Head, Store, StoreError};
+use shoal_core::{Commit, Document, Edit, Expect, Pre, Proposal, Range, Revision, Row, Scope};
+use shoal_store::{ClaimAnswer, ClaimRequest, Database, Feed, Filter, Head, Store, StoreError};
 use shoal_store_etcd::EtcdStore;
-use support::{Etcd, Way, check_rows, commit, installed, key, put, whole_log};
+use support::{Etcd, Way, all_rows, check_rows, commit, installed, key, put, whole_log};
 
 const KILLS: usize = 6;
 const WRITERS: u64 = 6;
+/// So many that who loses hands over, amid all that is done to etcd.
+const STORES: usize = 3;
 
 /// The `n`th commit of a writer: two rows, of which one has to be as the last commit left it.
 fn step(writer: u64, n: u64, last: Option<Revision>) -> Commit {
@@ -74,12 +76,15 @@ async fn follow(store: &EtcdStore, from: Head, upto: impl Fn() -> Option<Revisio
 
 /// Commits and follows while somebody does harm, and checks that what stands there is what was acknowledged.
 async fn survives(address: &str, mut harm: impl AsyncFnMut(usize)) {
-    let stores = [EtcdStore::open(address).await.unwrap(), EtcdStore::open(address).await.unwrap()];
+    let mut stores = Vec::new();
+    for _ in 0..STORES {
+        stores.push(EtcdStore::open(address).await.unwrap());
+    }
     let start = stores[0].head().await.unwrap();
     let (done, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let writers: Vec<_> = (0..WRITERS)
         .map(|n| {
-            let store = stores[n as usize % 2].clone();
+            let store = stores[n as usize % STORES].clone();
             tokio::spawn(write(store, n, Arc::clone(&done), Arc::clone(&acknowledged)))
         })
         .collect();
@@ -95,7 +100,7 @@ async fn survives(address: &str, mut harm: impl AsyncFnMut(usize)) {
         let before = acknowledged.load(Ordering::SeqCst);
         let begun = Instant::now();
         while acknowledged.load(Ordering::SeqCst) < before + 40 + 7 * kill as u64 {
-            assert!(begun.elapsed() < Duration::from_secs(30), "nothing is acknowledged any more");
+            assert!(begun.elapsed() < Duration::from_secs(60), "nothing is acknowledged any more");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         harm(kill).await;
@@ -188,7 +193,7 @@ async fn compaction_takes_nothing_away() {
         let mut seen = BTreeSet::new();
         while seen.len() < 20 {
             let message =
-                tokio::time::timeout(Duration::from_secs(20), watch.next()).await.expect("a message");
+                tokio::time::timeout(Duration::from_secs(60), watch.next()).await.expect("a message");
             match message.unwrap().unwrap() {
                 Feed::Commit(entry) => assert!(seen.insert(entry.info.revision)),
                 Feed::Upto(_) => {}
@@ -206,6 +211,65 @@ async fn compaction_takes_nothing_away() {
         let at = shoal_store::Query { at: Some(entry.info.revision), ..shoal_store::Query::new(Range::All) };
         let page = here.read(&at).await.unwrap();
         assert_eq!(page.rows[0].value, entry.changes[0].value);
+    }
+}
+
+fn web(count: u64, members: &[&str]) -> Edit {
+    Edit::PutTag {
+        tag: "lb/web".parse().unwrap(),
+        owner: None,
+        environment: None,
+        expires: None,
+        document: Document::trusted(&format!("{{\"count\":{count}}}")),
+        members: Some(members.iter().map(|member| member.parse().unwrap()).collect()),
+        expect: Expect::Any,
+    }
+}
+
+fn host(name: &str) -> Edit {
+    Edit::PutHost {
+        host: name.parse().unwrap(),
+        id: None,
+        state: None,
+        owner: None,
+        environment: None,
+        expires: None,
+        document: Document::empty(),
+        expect: Expect::Any,
+    }
+}
+
+/// A rollback goes to what stood at a revision of ours, whatever etcd remembers of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_etcd_forgot_is_rolled_back_to() {
+    if !installed("what_etcd_forgot_is_rolled_back_to") {
+        return;
+    }
+    let etcd = Etcd::start();
+    let store: Arc<dyn Store> = Arc::new(EtcdStore::open(&etcd.address("back")).await.unwrap());
+    let database = Database::open(store.clone()).await.unwrap();
+    let edit = async |edit: Vec<Edit>| {
+        database.transact(Proposal::new("ann", "because", edit)).await.unwrap().committed.revision
+    };
+    edit(["a.example.com", "b.example.com", "c.example.com"].map(host).into()).await;
+    let good = edit(vec![web(1, &["a.example.com"])]).await;
+    let before = all_rows(&*store, Range::All).await;
+    for n in 2..30 {
+        edit(vec![web(n, &["b.example.com"])]).await;
+        etcd.compact().await;
+    }
+    // What etcd has of that time is gone, or this would show nothing.
+    let mut client = etcd.client().await;
+    let old = etcd_client::GetOptions::new().with_revision(2);
+    assert!(client.get("back/log", Some(old)).await.unwrap_err().to_string().contains("compacted"));
+    for scope in [Scope::Key(&key("lb/web")), Scope::Everything] {
+        database.wait_for(edit(vec![web(99, &["b.example.com", "c.example.com"])]).await).await;
+        let edits = database.rollback(scope, good).await.unwrap();
+        let done = edit(edits).await;
+        let told = |rows: Vec<Row>| rows.into_iter().map(|row| (row.key, row.value)).collect::<Vec<_>>();
+        assert_eq!(told(all_rows(&*store, Range::All).await), told(before.clone()));
+        let log = store.log(&Range::All, None, 1).await.unwrap();
+        assert_eq!(log[0].info.revision, done);
     }
 }
 

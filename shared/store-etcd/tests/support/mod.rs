@@ -34,9 +34,14 @@ pub(crate) struct Etcd {
     folder: TempDir,
     port: u16,
     peer: u16,
+    /// Where it says how it is, to whoever asks.
+    health: u16,
     /// The members of its cluster, by number.
     number: usize,
     peers: Vec<u16>,
+    /// More for its command line, and whether that is TLS for clients.
+    more: Vec<String>,
+    tls: bool,
     keeper: Option<Child>,
     pid: Option<Pid>,
 }
@@ -50,8 +55,10 @@ pub(crate) fn installed(test: &str) -> bool {
     there
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// As many free ports, no two of them the same.
+fn free_ports(count: usize) -> Vec<u16> {
+    let held: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    held.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
 
 impl Etcd {
@@ -60,41 +67,81 @@ impl Etcd {
         Self::cluster(1).remove(0)
     }
 
-    /// Several new ones that are one cluster, which answers.
+    /// Several new ones that are one cluster, which answers. Somebody else may take one of its ports before etcd does: then it
+    /// is made once more, with others.
     pub(crate) fn cluster(members: usize) -> Vec<Self> {
-        let peers: Vec<u16> = (0..members).map(|_| free_port()).collect();
+        Self::many(members, &[], false)
+    }
+
+    /// A new one with more on its command line.
+    pub(crate) fn with<S: ToString>(more: &[S]) -> Self {
+        let more: Vec<_> = more.iter().map(|one| one.to_string()).collect();
+        Self::many(1, &more, false).remove(0)
+    }
+
+    /// A new one that speaks TLS with its clients, by what stands on its command line.
+    pub(crate) fn by_tls(more: &[String]) -> Self {
+        Self::many(1, more, true).remove(0)
+    }
+
+    fn many(members: usize, more: &[String], tls: bool) -> Vec<Self> {
+        for _ in 0..5 {
+            let mut all = Self::members(members, more, tls);
+            all.iter_mut().for_each(Self::launch);
+            if all.iter().all(|one| one.wait().is_ok()) {
+                return all;
+            }
+        }
+        panic!("five clusters one after the other found a port taken");
+    }
+
+    fn members(members: usize, more: &[String], tls: bool) -> Vec<Self> {
+        let mut ports = free_ports(3 * members);
+        let mut peers = ports.split_off(members);
+        let health = peers.split_off(members);
         let member = |(number, peer): (usize, &u16)| Self {
             folder: tempfile::Builder::new().prefix("shoal-etcd.").tempdir().unwrap(),
-            port: free_port(),
+            port: ports[number],
             peer: *peer,
+            health: health[number],
             number,
             peers: peers.clone(),
+            more: more.to_vec(),
+            tls,
             keeper: None,
             pid: None,
         };
-        let mut all: Vec<_> = peers.iter().enumerate().map(member).collect();
-        all.iter_mut().for_each(Self::launch);
-        all.iter().for_each(Self::wait);
-        all
+        peers.iter().enumerate().map(member).collect()
     }
 
-    /// Starts it, again on the same data.
+    /// Starts it, again on the same data, once who may have taken its ports meanwhile has given them back.
     pub(crate) fn run(&mut self) {
-        self.launch();
-        self.wait();
+        for _ in 0..60 {
+            self.launch();
+            match self.wait() {
+                Ok(()) => return,
+                Err(_) => self.kill(),
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        panic!("a port of etcd stays taken");
     }
 
     fn launch(&mut self) {
         let cluster = self.peers.iter().enumerate();
         let cluster = cluster.map(|(n, peer)| format!("n{n}=http://127.0.0.1:{peer}")).collect::<Vec<_>>();
-        let (client, peer) =
-            (format!("http://127.0.0.1:{}", self.port), format!("http://127.0.0.1:{}", self.peer));
+        let scheme = if self.tls { "https" } else { "http" };
+        let client = format!("{scheme}://127.0.0.1:{}", self.port);
+        let (peer, health) =
+            (format!("http://127.0.0.1:{}", self.peer), format!("http://127.0.0.1:{}", self.health));
         let mut keeper = Command::new("sh")
             .args(["-c", KEEPER, "sh", "--name", &format!("n{}", self.number), "--data-dir"])
             .arg(self.folder.path().join("data"))
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--listen-metrics-urls", &health])
             .args(["--initial-cluster", &cluster.join(","), "--log-level", "warn", "--logger", "zap"])
+            .args(&self.more)
             .env("DIR", self.folder.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -106,19 +153,24 @@ impl Etcd {
         self.keeper = Some(keeper);
     }
 
-    fn wait(&self) {
+    /// Waits until it answers. An error: it ended, because a port of its was taken.
+    fn wait(&self) -> Result<(), String> {
         let begun = Instant::now();
         while !self.answers() {
             let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+            if log.contains("bind: address already in use") {
+                return Err(log);
+            }
             assert!(begun.elapsed() < Duration::from_secs(60), "etcd does not start:\n{log}");
             std::thread::sleep(Duration::from_millis(20));
         }
+        Ok(())
     }
 
     /// Whether its cluster has a leader, and so can be written to.
     fn answers(&self) -> bool {
         let mut said = String::new();
-        let asked = TcpStream::connect(("127.0.0.1", self.port)).and_then(|mut tcp| {
+        let asked = TcpStream::connect(("127.0.0.1", self.health)).and_then(|mut tcp| {
             tcp.set_read_timeout(Some(Duration::from_secs(2)))?;
             tcp.write_all(b"GET /health HTTP/1.0\r\n\r\n")?;
             tcp.read_to_string(&mut said)
@@ -139,9 +191,47 @@ impl Etcd {
         }
     }
 
+    /// Makes it anew from a snapshot, as `etcdctl snapshot restore` does, on the same ports.
+    pub(crate) fn restore(&mut self, snapshot: &std::path::Path) {
+        self.kill();
+        let data = self.folder.path().join("data");
+        std::fs::remove_dir_all(&data).unwrap();
+        let peer = format!("http://127.0.0.1:{}", self.peer);
+        let name = format!("n{}", self.number);
+        let done = Command::new("etcdctl")
+            .args(["snapshot", "restore"])
+            .arg(snapshot)
+            .arg("--data-dir")
+            .arg(&data)
+            .args(["--name", &name, "--initial-cluster", &format!("{name}={peer}")])
+            .args(["--initial-advertise-peer-urls", &peer])
+            .env("ETCDCTL_API", "3")
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        self.run();
+    }
+
+    /// Stops it where it is, as a machine that hangs: its connections stay, and nobody answers.
+    pub(crate) fn freeze(&self) {
+        kill_process(self.pid.unwrap(), Signal::STOP).unwrap();
+    }
+
+    /// Lets it go on, and waits until it answers.
+    pub(crate) fn thaw(&self) {
+        kill_process(self.pid.unwrap(), Signal::CONT).unwrap();
+        self.wait().unwrap();
+    }
+
     /// The address of a database.
     pub(crate) fn address(&self, name: &str) -> String {
-        format!("etcd://127.0.0.1:{}/{name}", self.port)
+        let scheme = if self.tls { "etcds" } else { "etcd" };
+        format!("{scheme}://127.0.0.1:{}/{name}", self.port)
+    }
+
+    /// The same, and as whom.
+    pub(crate) fn address_of(&self, user: &str, name: &str) -> String {
+        self.address(name).replace("://", &format!("://{user}@"))
     }
 
     /// A client of its own, for what a store does not do.
@@ -197,16 +287,7 @@ pub(crate) fn put(at: &str, n: u64) -> Change {
 
 /// A commit of these changes by Ann.
 pub(crate) fn commit(changes: impl IntoIterator<Item = Change>) -> Commit {
-    Commit {
-        pre: Vec::new(),
-        changes: changes.into_iter().collect(),
-        author: "ann".into(),
-        principal: None,
-        origin: None,
-        message: "because".into(),
-        idempotency: None,
-        intent: None,
-    }
+    Commit::new("ann", "because", changes.into_iter().collect())
 }
 
 /// Every commit, oldest first.
