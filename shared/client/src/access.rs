@@ -15,6 +15,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::time::Instant;
 
 use crate::address::Address;
+use crate::exposed::{exposed, warn_if_exposed};
 use crate::tls::{self, BadFile};
 
 /// The largest file that is read as a token.
@@ -47,6 +48,16 @@ pub struct Access {
         env = "SHOAL_TOKEN_FILE"
     )]
     pub token_file: Option<PathBuf>,
+    /// The file with the password of the user that an address of etcd names; read again when it changes
+    #[arg(
+        id = "access_password",
+        long = "password-file",
+        global = true,
+        help_heading = HEADING,
+        value_name = "FILE",
+        env = "SHOAL_PASSWORD_FILE"
+    )]
+    pub password_file: Option<PathBuf>,
 }
 
 impl Access {
@@ -58,7 +69,26 @@ impl Access {
             (None, None) => (other.cert, other.key),
             _ => (self.cert, self.key),
         };
-        Self { ca: self.ca.or(other.ca), cert, key, token_file: self.token_file.or(other.token_file) }
+        Self {
+            ca: self.ca.or(other.ca),
+            cert,
+            key,
+            token_file: self.token_file.or(other.token_file),
+            password_file: self.password_file.or(other.password_file),
+        }
+    }
+
+    /// What to say of those files with secrets that every user of this machine can read. Programs that have a log need not ask: it is
+    /// said there.
+    #[must_use]
+    pub fn exposed(&self) -> Vec<String> {
+        let of = |path: &Option<PathBuf>, what| path.as_deref().and_then(|path| exposed(path, what));
+        let all = [
+            of(&self.token_file, "the token"),
+            of(&self.key, "the private key"),
+            of(&self.password_file, "the password"),
+        ];
+        all.into_iter().flatten().collect()
     }
 
     fn files(&self) -> impl Iterator<Item = &Path> {
@@ -234,6 +264,7 @@ fn system() -> Result<RootCertStore, BadAccess> {
 fn token(path: &Path) -> Result<HeaderValue, BadAccess> {
     use std::io::Read as _;
     let unreadable = |e: std::io::Error| BadFile::Unreadable { path: path.to_owned(), why: e.to_string() };
+    warn_if_exposed(path, "the token");
     let mut octets = Vec::new();
     let file = std::fs::File::open(path).map_err(unreadable)?;
     file.take(MAX_TOKEN as u64 + 1).read_to_end(&mut octets).map_err(unreadable)?;
@@ -330,9 +361,16 @@ mod tests {
     fn what_is_said_first_counts_and_pairs_stay_together() {
         let path = |name: &str| Some(PathBuf::from(name));
         let line = Access { ca: path("a"), cert: path("b"), ..Access::default() };
-        let file = Access { ca: path("1"), cert: path("2"), key: path("3"), token_file: path("4") };
+        let file = Access {
+            ca: path("1"),
+            cert: path("2"),
+            key: path("3"),
+            token_file: path("4"),
+            password_file: path("5"),
+        };
         let both = line.clone().or(file.clone());
         assert_eq!((both.ca, both.cert, both.key, both.token_file), (path("a"), path("b"), None, path("4")));
+        assert_eq!(both.password_file, path("5"));
         assert_eq!(Access::default().or(file.clone()), file);
         let half = Credentials::new(line, &addresses("https://a")).err().unwrap();
         assert!(matches!(half, BadAccess::File(_) | BadAccess::Half), "{half}");

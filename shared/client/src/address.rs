@@ -14,7 +14,7 @@ use crate::access::BadAccess;
 /// What is not the address of a server.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadAddress {
-    /// Not an address.
+    /// Not an address. What may be a password is left out of the text.
     #[error(
         "{0:?} is not the address of a server: write https://HOST:PORT, http://HOST:PORT or unix:/PATH, and a comma \
          between several"
@@ -92,7 +92,7 @@ impl FromStr for Address {
     type Err = BadAddress;
 
     fn from_str(text: &str) -> Result<Self, BadAddress> {
-        let unreadable = || BadAddress::Unreadable(text.to_owned());
+        let unreadable = || BadAddress::Unreadable(without_secrets(text));
         if let Some(path) = text.strip_prefix("unix:") {
             if !path.starts_with('/') || path.ends_with('/') || path.contains('\0') {
                 return Err(unreadable());
@@ -124,6 +124,27 @@ impl FromStr for Address {
         let shown = text.trim_end_matches('/').to_owned();
         Ok(Self { base: url.as_str().trim_end_matches('/').to_owned(), shown, way })
     }
+}
+
+/// A text that is no address, as it may be shown: without what stands before an `@`, where a port belongs and is none, and in a query. Each
+/// of them may be a password, or a part of one that has a comma in it. A socket's path has none.
+fn without_secrets(text: &str) -> String {
+    if text.starts_with("unix:") {
+        return text.to_owned();
+    }
+    let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
+    let (user, rest) = rest.rsplit_once('@').map_or(("", rest), |(_, rest)| ("…@", rest));
+    let (rest, query) = rest.find(['?', '#']).map_or((rest, ""), |at| (&rest[..at], "…"));
+    let (place, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+    // An address of IPv6 has colons of its own.
+    let after = place.rfind(']').map_or(0, |at| at + 1);
+    let port = place[after..].find(':').map(|at| after + at + 1);
+    let place = match port {
+        Some(at) if !place[at..].chars().all(|c| c.is_ascii_digit()) => format!("{}…", &place[..at]),
+        _ => place.to_owned(),
+    };
+    let scheme = if text.contains("://") { format!("{scheme}://") } else { String::new() };
+    format!("{scheme}{user}{place}{path}{query}")
 }
 
 /// What a certificate is to be for.
@@ -206,6 +227,32 @@ mod tests {
         for secret in ["http://ann:hunter2@a:1", "https://ann:hunter2@a:1"] {
             let said = Address::all(secret).unwrap_err().to_string();
             assert!(said.contains("password") && !said.contains("hunter2"), "{said}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_shown_without_what_may_be_a_password() {
+        for (bad, shown) in [
+            ("http://ann:hunter2@a:b", "http://…@a:…"),
+            ("http://ann:hunter2@", "http://…@"),
+            ("http://ann:hunt/er2@a b", "http://…@a b"),
+            ("http://ann:hunt?er2@a b", "http://…@a b"),
+            ("http://ann:hunt@er2@a b/c", "http://…@a b/c"),
+            ("ftp://ann:hunter2", "ftp://ann:…"),
+            ("http://ann:hunter2", "http://ann:…"),
+            ("http://ann:hunter2,er2@a:1", "http://ann:…"),
+            ("ann:hunter2@a:1", "…@a:1"),
+            ("http://a/?token=hunter2", "http://a/…"),
+            ("https://a/b#hunter2", "https://a/b…"),
+            ("http://[::1]:hunter2/x", "http://[::1]:…/x"),
+            // What has none is shown as it is.
+            ("127.0.0.1:80", "127.0.0.1:80"),
+            ("ftp://[::1]:80/x", "ftp://[::1]:80/x"),
+            ("unix:x", "unix:x"),
+        ] {
+            let error = Address::all(bad).unwrap_err();
+            assert_eq!(error, BadAddress::Unreadable(shown.to_owned()), "{bad}");
+            assert!(!error.to_string().contains("er2"), "{error}");
         }
     }
 }

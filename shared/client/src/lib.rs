@@ -33,6 +33,7 @@ mod answer;
 pub mod certificates;
 mod connect;
 mod events;
+mod exposed;
 mod link;
 mod store;
 pub mod tls;
@@ -40,5 +41,6 @@ mod watch;
 
 pub use access::{Access, BadAccess};
 pub use address::BadAddress;
+pub use exposed::{exposed, warn_if_exposed};
 pub use link::Options;
 pub use store::HttpStore;

@@ -1,5 +1,6 @@
 //! The servers, and how long and how often each is tried.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -41,6 +42,9 @@ pub struct Options {
     pub heartbeat: Duration,
     /// How long a server that once answered may be gone before that is an error.
     pub patience: Duration,
+    /// Whether what a server knows is enough of hosts, tags and searches, which is answered at once and may be older than what was
+    /// acknowledged. Rows, histories and writes are never that.
+    pub stale: bool,
     /// The first and the longest pause between two rounds over all servers; up to all of it is left out by chance.
     pub pauses: (Duration, Duration),
 }
@@ -56,6 +60,7 @@ impl Default for Options {
             largest: MAX_COMMIT + (MAX_COMMIT >> 2),
             heartbeat: Duration::from_secs(45),
             patience: Duration::from_secs(10),
+            stale: false,
             pauses: (Duration::from_millis(50), Duration::from_secs(2)),
         }
     }
@@ -75,18 +80,33 @@ pub(crate) enum Again {
 pub(crate) struct Call {
     /// What is attempted, as in "cannot …".
     pub(crate) what: &'static str,
+    method: Method,
     /// Below `/api/v2`.
-    path: &'static str,
+    path: Cow<'static, str>,
     query: Vec<(&'static str, String)>,
-    /// JSON, for `POST`; `None`: `GET`. A copy of it costs nothing.
+    /// JSON; a copy of it costs nothing.
     body: Option<Bytes>,
     again: Again,
 }
 
 impl Call {
     /// A question without a body.
-    pub(crate) fn get(what: &'static str, path: &'static str, query: Vec<(&'static str, String)>) -> Self {
-        Self { what, path, query, body: None, again: Again::Always }
+    pub(crate) fn get(
+        what: &'static str,
+        path: impl Into<Cow<'static, str>>,
+        query: Vec<(&'static str, String)>,
+    ) -> Self {
+        Self { what, method: Method::GET, path: path.into(), query, body: None, again: Again::Always }
+    }
+
+    /// The same, sent again only if it was surely not done.
+    pub(crate) fn once(self) -> Self {
+        Self { again: Again::IfUnsent, ..self }
+    }
+
+    /// The same with another method.
+    pub(crate) fn by(self, method: Method) -> Self {
+        Self { method, ..self }
     }
 
     /// A request with a body.
@@ -102,15 +122,24 @@ impl Call {
         let body = serde_json::to_vec(body).map_err(|e| {
             StoreError::Invalid(format!("cannot {what}: it cannot be written as JSON: {}", answer::root(&e)))
         })?;
-        Ok(Self { what, path, query: Vec::new(), body: Some(body.into()), again })
+        let method = Method::POST;
+        Ok(Self { what, method, path: path.into(), query: Vec::new(), body: Some(body.into()), again })
+    }
+
+    /// The same for who takes what the server knows, if it is a read.
+    fn stale(mut self) -> Self {
+        if self.method == Method::GET {
+            self.query.push(("stale", "true".to_owned()));
+        }
+        self
     }
 
     fn request(&self, at: &Address, token: Option<HeaderValue>) -> Result<Request<Full<Bytes>>, Trouble> {
         let bad = || Trouble::Said(StoreError::Invalid(format!("{at} has no path {}", self.path)));
         let mut request = Request::new(Full::new(self.body.clone().unwrap_or_default()));
-        *request.uri_mut() = at.url(self.path, &self.query).ok_or_else(bad)?;
+        *request.uri_mut() = at.url(&self.path, &self.query).ok_or_else(bad)?;
+        *request.method_mut() = self.method.clone();
         if self.body.is_some() {
-            *request.method_mut() = Method::POST;
             request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
         request.headers_mut().extend(token.map(|token| (AUTHORIZATION, token)));
@@ -167,6 +196,7 @@ impl Link {
 
     /// The answer of the first server that has one.
     pub(crate) async fn ask(&self, call: Call) -> Result<Vec<u8>> {
+        let call = if self.options.stale { call.stale() } else { call };
         let (begun, mut pauses) = (Instant::now(), Pauses::new(self.options.pauses));
         loop {
             let (mut failures, mut after, mut elsewhere) = (Vec::new(), None, None);

@@ -1,24 +1,37 @@
 //! The store.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use data_encoding::BASE64;
+use http::Method;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use shoal_core::{Commit, Committed, Hits, HostName, Key, LogEntry, Proposal, Range, Revision, Status};
+use shoal_core::docs::{HostDoc, TagDoc};
+use shoal_core::{
+    Commit, Committed, Hits, HostName, Key, LogEntry, Namespace, Proposal, Range, Revision, Status,
+};
+use shoal_store::parts::Chorus;
 use shoal_store::{
     Asked, Claim, ClaimAnswer, ClaimRequest, Feed, Filter, Flow, Fut, Head, Inventory, LedgerPage,
-    LedgerWrite, May, Page, Position, Proposed, Query, Result, Search, Store, StoreError, Who,
+    LedgerWrite, Listed, ListedLog, May, NewPassword, OwnToken, Page, Position, Proposed, Query, Result,
+    Search, Store, StoreError, Who,
 };
 
 use crate::address::{Address, BadAddress};
 use crate::link::{Again, Call, Link, Options};
 use crate::watch;
 
+/// How long it may take to ask how new the database is. Others wait for the answer, too: one request that is lost on its way must not hold them up for longer than
+/// they would have waited for their own.
+const NEWEST: Duration = Duration::from_secs(10);
+
 /// A database behind one server or several. A clone is another handle of the same connections.
 #[derive(Clone, Debug)]
 pub struct HttpStore {
     link: Arc<Link>,
+    /// How new the database is, for all who want to know at once.
+    newest: Arc<Chorus<Head>>,
 }
 
 impl HttpStore {
@@ -37,7 +50,7 @@ impl HttpStore {
     /// What is not an address, or a file of [`Options::access`] that is not what it should be.
     pub fn with(addresses: &str, options: Options) -> Result<Self, BadAddress> {
         let all = Address::all(addresses)?;
-        Ok(Self { link: Arc::new(Link::new(all, options)?) })
+        Ok(Self { link: Arc::new(Link::new(all, options)?), newest: Arc::default() })
     }
 
     async fn post<T: DeserializeOwned>(
@@ -84,6 +97,18 @@ impl HttpStore {
             ),
         })
     }
+}
+
+fn slow() -> StoreError {
+    let why =
+        format!("cannot ask for the newest revision: no answer within {} s; ask again", NEWEST.as_secs());
+    StoreError::Unavailable { place: "the server".to_owned(), why }
+}
+
+/// How a page of a list is asked for.
+fn paged(at: Option<Revision>, after: Option<&str>) -> Vec<(&'static str, String)> {
+    let at = at.map(|at| ("revision", at.to_string()));
+    at.into_iter().chain(after.map(|after| ("after", after.to_owned()))).collect()
 }
 
 #[derive(Serialize)]
@@ -153,6 +178,14 @@ impl TryFrom<WireLedgerPage> for LedgerPage {
 impl Store for HttpStore {
     fn head(&self) -> Fut<'_, Result<Head>> {
         Box::pin(self.ask(Call::get("ask for the newest revision", "/store/head", Vec::new())))
+    }
+
+    fn newest(&self) -> Fut<'_, Result<Head>> {
+        let ask = || {
+            let store = self.clone();
+            async move { tokio::time::timeout(NEWEST, store.head()).await.unwrap_or_else(|_| Err(slow())) }
+        };
+        Box::pin(self.newest.ask(ask))
     }
 
     fn read(&self, query: &Query) -> Fut<'_, Result<Page>> {
@@ -255,6 +288,65 @@ impl Store for HttpStore {
 
     fn who(&self) -> Fut<'_, Result<Option<Who>>> {
         Box::pin(async { self.ask(Call::get("ask who asks", "/whoami", Vec::new())).await.map(Some) })
+    }
+
+    fn list_hosts(
+        &self,
+        at: Option<Revision>,
+        after: Option<&str>,
+    ) -> Fut<'_, Result<Option<Listed<HostDoc>>>> {
+        let call = Call::get("list the hosts", "/hosts", paged(at, after));
+        Box::pin(async move { self.ask(call).await.map(Some) })
+    }
+
+    fn list_tags(
+        &self,
+        namespace: Option<&Namespace>,
+        at: Option<Revision>,
+        after: Option<&str>,
+    ) -> Fut<'_, Result<Option<Listed<TagDoc>>>> {
+        let path = namespace.map_or_else(|| "/tags".to_owned(), |namespace| format!("/tags/{namespace}"));
+        let call = Call::get("list the tags", path, paged(at, after));
+        Box::pin(async move { self.ask(call).await.map(Some) })
+    }
+
+    fn list_log(
+        &self,
+        ranges: &[Range],
+        before: Option<Revision>,
+        limit: usize,
+    ) -> Fut<'_, Result<Option<ListedLog>>> {
+        let mut query = vec![("limit", limit.to_string())];
+        query.extend(before.map(|before| ("before", before.to_string())));
+        for range in ranges {
+            match range {
+                Range::Key(key) => query.push(("key", key.to_string())),
+                Range::Prefix(prefix) => query.push(("prefix", prefix.clone())),
+                Range::Naming(member) => query.push(("naming", member.to_string())),
+                Range::All => query.push(("prefix", String::new())),
+                // Of agents, which ask for no history.
+                Range::Concerning(_) => return Box::pin(std::future::ready(Ok(None))),
+            }
+        }
+        let call = Call::get("list the log", "/commits", query);
+        Box::pin(async move { self.ask(call).await.map(Some) })
+    }
+
+    fn own_tokens(&self) -> Fut<'_, Result<Option<Vec<OwnToken>>>> {
+        let call = Call::get("list your tokens", "/tokens", Vec::new());
+        Box::pin(async move { Ok(Some(self.ask::<WireList<OwnToken>>(call).await?.items)) })
+    }
+
+    fn revoke_own(&self, id: &str, message: &str) -> Fut<'_, Result<bool>> {
+        let query = vec![("message", message.to_owned())];
+        let call = Call::get("revoke the token", format!("/tokens/{id}"), query).by(Method::DELETE);
+        // Whether an answer was lost, a second attempt cannot tell from a token that is not theirs.
+        Box::pin(async move { self.link.ask(call.once()).await.map(|_| true) })
+    }
+
+    fn change_password(&self, change: &NewPassword) -> Fut<'_, Result<bool>> {
+        let call = Call::post("change the password", "/password", change, Again::IfUnsent);
+        Box::pin(async move { self.link.ask(call?.by(Method::PUT)).await.map(|_| true) })
     }
 
     fn propose(&self, proposal: &Proposal) -> Fut<'_, Result<Option<Proposed>>> {

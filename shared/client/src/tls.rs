@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::exposed::warn_if_exposed;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
@@ -86,11 +87,12 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, BadFile
     if all.is_empty() { Err(bad(pem::Error::NoItemsFound)) } else { Ok(all) }
 }
 
-/// The first private key of a file. One under a passphrase is none.
+/// The first private key of a file. One under a passphrase is none. A file that others can read is warned of in the log, once.
 ///
 /// # Errors
 /// It cannot be read, or holds none.
 pub fn key(path: &Path) -> Result<PrivateKeyDer<'static>, BadFile> {
+    warn_if_exposed(path, "the private key");
     PrivateKeyDer::from_pem_file(path).map_err(|error| BadFile::of(error, path, "private key", "PRIVATE KEY"))
 }
 

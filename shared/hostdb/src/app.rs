@@ -6,8 +6,9 @@ use shoal_store::StoreError;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
-use crate::access::{Audit, Authenticator, Keeper, Names, authenticators};
+use crate::access::{AT_ONCE, Audit, Authenticator, Keeper, Names, authenticators};
 use crate::db::Db;
+use crate::held::{Few, Pace, Room};
 use crate::latest::Latest;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -27,9 +28,11 @@ pub(crate) struct App {
     pub(crate) watchers: Arc<Semaphore>,
     pub(crate) words: Words,
     pub(crate) large_bodies: Semaphore,
-    /// Large bodies of those who have not said yet who they are, and large answers below `/v1`.
+    /// Large bodies of those who have not said yet who they are.
     pub(crate) strangers: Semaphore,
-    pub(crate) large_answers: Arc<Semaphore>,
+    /// Answers below `/v1` that are worked out from much.
+    pub(crate) large_answers: Few,
+    pub(crate) room: Room,
     pub(crate) stop: CancellationToken,
     /// Whether it is asked who may do what.
     pub(crate) asks: bool,
@@ -39,6 +42,8 @@ pub(crate) struct App {
     pub(crate) own_uid: u32,
     /// The ways to know people, in the order in which they are asked.
     pub(crate) authenticators: Vec<Box<dyn Authenticator>>,
+    /// Turns to hash a new password.
+    pub(crate) hashing: Semaphore,
     pub(crate) audit: Audit,
     /// What time it is for what ends.
     pub(crate) time: Arc<Latest>,
@@ -54,6 +59,7 @@ impl App {
     ) -> prometheus::Result<Self> {
         let metrics = Arc::new(Metrics::new()?);
         let time = Arc::new(Latest::new(metrics.clock_behind.clone()));
+        let pace = Pace { least: limits.pace, grace: limits.slow_reading };
         Ok(Self {
             authenticators: authenticators(time.clone()),
             time,
@@ -66,7 +72,8 @@ impl App {
             words: Words::default(),
             large_bodies: Semaphore::new(limits.large_bodies),
             strangers: Semaphore::new(limits.large_bodies),
-            large_answers: Arc::new(Semaphore::new(limits.large_bodies)),
+            large_answers: Few::new(limits.large_bodies, pace),
+            room: Room::new(limits.answers, pace),
             writes: Semaphore::new(limits.writes),
             limits,
             stop,
@@ -74,6 +81,7 @@ impl App {
             keeper: Arc::new(Keeper::new()),
             names: Names::default(),
             own_uid: rustix::process::geteuid().as_raw(),
+            hashing: Semaphore::new(AT_ONCE),
             audit: Audit::default(),
         })
     }
@@ -99,6 +107,13 @@ impl App {
                 self.limits.writes
             ))
         })
+    }
+
+    /// Counts credentials that are not good and were taken for none, and says so in the log: somebody may be guessing.
+    pub(crate) fn ignored(&self, origin: Option<&str>, problem: &Problem) {
+        self.metrics.denied.with_label_values(&["ignored"]).inc();
+        let why = problem.detail();
+        self.audit.line(|more| tracing::warn!(target: "audit", origin, more, "taken for nobody: {why}"));
     }
 
     /// Counts a write that a precondition refused.

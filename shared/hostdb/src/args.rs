@@ -22,7 +22,7 @@ pub const DEFAULT_STORE: &str = "sqlite:/var/lib/shoal/shoal.db";
 #[derive(Parser)]
 #[command(name = "shoal-hostdb", version, about = "The host database server", after_help = EXAMPLES)]
 struct Cli {
-    /// The database: sqlite:PATH, https://HOST:PORT, http://HOST:PORT or unix:/PATH of another server, or memory: to try things out
+    /// The database: sqlite:PATH, https://HOST:PORT, http://HOST:PORT or unix:/PATH of another server, etcds://HOST,HOST, or memory: to try things out
     #[arg(long, value_name = "URL", env = "SHOAL_STORE", default_value = DEFAULT_STORE)]
     store: String,
     #[command(flatten)]

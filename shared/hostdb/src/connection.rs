@@ -163,7 +163,7 @@ impl Common {
         if held.is_none() {
             return refuse(stream).await;
         }
-        let from = peer.clone();
+        let (from, cut) = (peer.clone(), peer.cut.clone());
         let service = self.router.clone().map_request(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(from.clone());
             request.extensions_mut().insert(door);
@@ -175,12 +175,18 @@ impl Common {
             .max_buf_size(MAX_HEAD)
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
         let mut serving = std::pin::pin!(serving);
-        let ended = tokio::select! {
-            ended = serving.as_mut() => ended,
-            () = self.stop.cancelled() => {
-                serving.as_mut().graceful_shutdown();
-                serving.await
+        let served = async {
+            tokio::select! {
+                ended = serving.as_mut() => ended,
+                () = self.stop.cancelled() => {
+                    serving.as_mut().graceful_shutdown();
+                    serving.await
+                }
             }
+        };
+        let ended = tokio::select! {
+            ended = served => ended,
+            () = cut.cancelled() => return tracing::debug!(%peer, "cut: a large answer is read too slowly"),
         };
         if let Err(error) = ended {
             tracing::debug!(%peer, %error, "connection ended");

@@ -54,13 +54,7 @@ impl Db {
 
     /// The view with everything that was committed before this was called.
     pub(crate) async fn fresh_view(&self) -> Result<Arc<View>, StoreError> {
-        let head = self.store().head().await?;
-        if tokio::time::timeout(CATCH_UP, self.wait_for(head.revision)).await.is_err() {
-            return Err(self.trouble().unwrap_or_else(|| StoreError::Unavailable {
-                place: "the database".to_owned(),
-                why: format!("this server did not see revision {} in time", head.revision),
-            }));
-        }
+        self.refresh(CATCH_UP).await?;
         Ok(self.view())
     }
 

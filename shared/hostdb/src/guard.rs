@@ -1,6 +1,6 @@
 //! What every request passes on its way in and every answer on its way out.
 //!
-//! In: who asks is found out ([`crate::access`]). The `Host` header must be a name of this machine where no certificate vouches for it ([`Door`]), so that a web page
+//! In: what is known is made as new as the request needs ([`crate::recent`]), and who asks is found out ([`crate::access`]). The `Host` header must be a name of this machine where no certificate vouches for it ([`Door`]), so that a web page
 //! that points its own name here cannot make a visitor's browser write. On loopback and Unix sockets those are the names of
 //! loopback. Plain HTTP from anywhere also takes addresses, which nobody can point elsewhere, and this machine's own name. By
 //! TLS every name is served: a browser that asked for another has been refused by the certificate. The time of a request
@@ -11,17 +11,19 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, HttpBody, to_bytes};
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 
-use crate::access::{admit, origin_of};
+use crate::access::{origin_of, peer_of};
 use crate::app::App;
+use crate::held::Room;
 use crate::peer::{Door, Peer};
 use crate::problem::{PROBLEM_JSON, Problem, Refused};
+use crate::recent;
 use crate::squeeze::squeezed;
 use crate::v1::Said;
 
@@ -34,6 +36,7 @@ pub(crate) async fn around(State(app): State<Arc<App>>, request: Request, next: 
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let uri = request.uri().clone();
+    let peer = request.extensions().get::<Peer>().cloned();
     let coding = request.headers().get(ACCEPT_ENCODING).cloned();
     // Who came through no door at all is treated as through the narrowest.
     let door = request.extensions().get::<Door>().copied().unwrap_or(Door::Loopback);
@@ -50,7 +53,15 @@ pub(crate) async fn around(State(app): State<Arc<App>>, request: Request, next: 
     } else {
         answer
     };
-    let answer = squeezed(answer, coding).await;
+    let cut = peer.as_ref().map(|peer| peer.cut.clone()).unwrap_or_default();
+    let from = || peer_of(peer.map(|peer| peer.to_string()).as_deref());
+    let taken = app.room.take(answer.body().size_hint().exact(), from).await;
+    let answer = match &taken {
+        // It is not there any more for longer than it takes to say so.
+        Err(_) => Response::default(),
+        Ok(_) => squeezed(answer, coding).await,
+    };
+    let answer = Room::kept(answer, taken, cut);
     let route = route.as_ref().map_or("", MatchedPath::as_str);
     let status = answer.status();
     let verb = known(&method);
@@ -66,10 +77,13 @@ pub(crate) async fn around(State(app): State<Arc<App>>, request: Request, next: 
 async fn asked(app: &App, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     let (method, route) = (parts.method.clone(), parts.extensions.get::<MatchedPath>().cloned());
-    let (origin, answer) = match admit(app, &parts).await {
-        Ok(caller) => {
+    let (origin, answer) = match recent::enter(app, &mut parts).await {
+        Ok((caller, told)) => {
             parts.extensions.insert(caller.clone());
-            let answer = next.run(Request::from_parts(parts, body)).await;
+            let mut answer = next.run(Request::from_parts(parts, body)).await;
+            if let Some(told) = told {
+                told.say(answer.headers_mut());
+            }
             (caller.origin.clone(), answer)
         }
         Err(problem) => {

@@ -10,6 +10,7 @@ use http::{HeaderValue, StatusCode};
 
 use crate::app::App;
 use crate::problem::{Answer, Problem};
+use crate::request::Asker;
 use crate::spec::{Routes, get};
 
 /// The paths of this module, outside of `/api/v2`.
@@ -47,14 +48,15 @@ async fn readyz(State(app): State<Arc<App>>) -> Answer<&'static str> {
     }
 }
 
-/// All counters, in the Prometheus text format.
-async fn metrics(State(app): State<Arc<App>>) -> Answer<Response> {
+/// All counters, in the Prometheus text format. How many hosts and tags there are is for those from whom none is kept.
+async fn metrics(State(app): State<Arc<App>>, Asker(caller): Asker) -> Answer<Response> {
     let view = app.db.view();
     let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     app.metrics.revision.set(i64::try_from(view.revision().0).unwrap_or(i64::MAX));
     app.metrics.hosts.set(gauge(view.hosts().count()));
     app.metrics.tags.set(gauge(view.tags().count()));
-    let text = app.metrics.text().map_err(|e| {
+    app.metrics.view_age.set(i64::try_from(app.db.age().as_secs()).unwrap_or(i64::MAX));
+    let text = app.metrics.text(!caller.restricted()).map_err(|e| {
         Problem::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "internal",

@@ -3,6 +3,7 @@
 //! A tag's history is that of its document and of its members.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -23,7 +24,7 @@ pub fn ranges_of(key: &Key) -> Vec<Range> {
 }
 
 /// Commits that wrote in any of `ranges` (none: everywhere), newest first, at most `limit`, before `before`; each
-/// with its changes in all of them. The second part is where to go on; `None`: this was all.
+/// with its changes in all of them. The second part is where to go on; `None`: this was all. Costs reading each range once, and sorting.
 ///
 /// # Errors
 /// What the store says.
@@ -33,8 +34,7 @@ pub async fn log(
     before: Option<Revision>,
     limit: usize,
 ) -> Result<(Vec<LogEntry>, Option<Revision>), StoreError> {
-    let all = [Range::All];
-    let ranges = if ranges.is_empty() { &all[..] } else { ranges };
+    let ranges = &distinct(ranges);
     let mut merged: BTreeMap<Revision, LogEntry> = BTreeMap::new();
     // Below this revision one of the ranges may have more than what was read of it.
     let mut floor = Revision::default();
@@ -46,23 +46,37 @@ pub async fn log(
             floor = if more { floor.max(last) } else { floor };
         }
         for entry in entries {
-            merged.entry(entry.info.revision).and_modify(|have| add(have, &entry)).or_insert(entry);
+            match merged.entry(entry.info.revision) {
+                Entry::Vacant(none) => drop(none.insert(entry)),
+                Entry::Occupied(have) => have.into_mut().changes.extend(entry.changes),
+            }
         }
     }
     let all_read = floor == Revision::default() && merged.len() <= limit;
     let mut list: Vec<LogEntry> =
         merged.into_values().rev().filter(|e| e.info.revision >= floor).take(limit).collect();
-    list.iter_mut().for_each(|e| e.changes.sort_by(|a, b| a.key.cmp(&b.key)));
+    for entry in &mut list {
+        // What is in several ranges is there once.
+        entry.changes.sort_by(|a, b| a.key.cmp(&b.key));
+        entry.changes.dedup_by(|a, b| a.key == b.key);
+    }
     let next = list.last().map(|e| e.info.revision).filter(|_| !all_read);
     Ok((list, next))
 }
 
-fn add(have: &mut LogEntry, more: &LogEntry) {
-    for change in &more.changes {
-        if !have.changes.iter().any(|c| c.key == change.key) {
-            have.changes.push(change.clone());
+/// Each of these ranges once; none: everything.
+#[must_use]
+pub fn distinct(ranges: &[Range]) -> Vec<Range> {
+    if ranges.is_empty() || ranges.contains(&Range::All) {
+        return vec![Range::All];
+    }
+    let mut some: Vec<Range> = Vec::new();
+    for range in ranges {
+        if !some.contains(range) {
+            some.push(range.clone());
         }
     }
+    some
 }
 
 /// The revision before which this one is the last: what [`log`] is given to begin with it.
@@ -104,8 +118,7 @@ pub async fn between(
     from: Revision,
     to: Revision,
 ) -> Result<Vec<Changed>, StoreError> {
-    let all = [Range::All];
-    let ranges = if ranges.is_empty() { &all[..] } else { ranges };
+    let ranges = &distinct(ranges);
     let (mut old, mut new) = (BTreeMap::new(), BTreeMap::new());
     for range in ranges {
         rows(store, range, from, &mut old).await?;

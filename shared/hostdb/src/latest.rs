@@ -152,16 +152,7 @@ mod tests {
         let behind = latest(at(0), Instant::now());
         behind.look_at(&store).await.unwrap();
         let fact = Change::put("facts/vm/web1".parse().unwrap(), Document::trusted("{}"));
-        let commit = shoal_core::Commit {
-            pre: Vec::new(),
-            changes: vec![fact],
-            author: "ann".into(),
-            principal: None,
-            origin: None,
-            message: "because".into(),
-            idempotency: None,
-            intent: None,
-        };
+        let commit = shoal_core::Commit::new("ann", "because", vec![fact]);
         let begun = Timestamp::now();
         store.commit(commit).await.unwrap();
         behind.look_at(&store).await.unwrap();

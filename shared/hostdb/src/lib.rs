@@ -7,6 +7,7 @@
 //!
 //! Guarantees:
 //!
+//! * Reads are linearizable, unless they say `stale`: what was acknowledged before one came, by whatever server, is in its answer.
 //! * A write that was answered with success is in the database for good; one that was refused left nothing.
 //! * Every error is a problem document ([RFC 9457]) that says what was attempted, on what, why it failed and
 //!   what to do next.
@@ -30,6 +31,7 @@ mod etag;
 mod guard;
 mod handshake;
 mod health;
+mod held;
 pub mod history;
 pub mod inventory;
 mod latest;
@@ -40,6 +42,7 @@ mod open;
 mod peer;
 mod problem;
 pub mod reading;
+mod recent;
 mod request;
 mod server;
 mod spec;
@@ -51,7 +54,7 @@ mod watch;
 pub use args::{AccessMode, ClientCert, DEFAULT_STORE, ServeArgs, command, main, run};
 pub use limits::Limits;
 pub use listen::{Listen, ListenError, Listener};
-pub use open::{OpenError, open_existing, open_store};
+pub use open::{OpenError, open_brief, open_draft, open_existing, open_stale, open_store, renew};
 pub use server::{Server, ServerError};
 pub use shoal_client::Access;
 pub use tls::{Tls, TlsError, TlsFiles};

@@ -19,6 +19,12 @@ pub struct Limits {
     pub body: usize,
     /// Bodies larger than [`Limits::document`] that are read at once.
     pub large_bodies: usize,
+    /// Octets of answers of more than 1 MiB each that are on their way at once, as they are before they are compressed.
+    pub answers: usize,
+    /// Octets of a large answer that its client reads in a second, at least; else it is cut.
+    pub pace: usize,
+    /// How long such an answer may be read more slowly than that.
+    pub slow_reading: Duration,
     /// Rows of one page when none are asked for.
     pub page: usize,
     /// The most rows of one page.
@@ -47,6 +53,9 @@ impl Default for Limits {
             document: 2 << 20,
             body: 64 << 20,
             large_bodies: 4,
+            answers: 256 << 20,
+            pace: 64 << 10,
+            slow_reading: Duration::from_secs(30),
             page: 100,
             max_page: shoal_store::MAX_PAGE,
             handshake_timeout: Duration::from_secs(10),

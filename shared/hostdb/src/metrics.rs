@@ -4,6 +4,9 @@ use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
+/// What says something of all hosts and tags.
+const CONTENTS: [&str; 3] = ["shoal_hostdb_revision", "shoal_hostdb_hosts", "shoal_hostdb_tags"];
+
 /// The server's counters. One per server, so that tests with several do not share.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -19,6 +22,7 @@ pub(crate) struct Metrics {
     pub(crate) hosts: IntGauge,
     pub(crate) tags: IntGauge,
     pub(crate) clock_behind: IntGauge,
+    pub(crate) view_age: IntGauge,
 }
 
 impl Metrics {
@@ -72,6 +76,10 @@ impl Metrics {
                 "shoal_hostdb_clock_behind_seconds",
                 "How far the machine's clock is behind the latest time that was seen; tokens end by that.",
             )?,
+            view_age: gauge(
+                "shoal_hostdb_view_age_seconds",
+                "How long ago, at most, this server's view held all that was committed; above 10 nobody is believed but for this.",
+            )?,
             tags: gauge("shoal_hostdb_tags", "Tags in this server's view.")?,
             registry,
         })
@@ -85,10 +93,12 @@ impl Metrics {
         self.registry.register(one)
     }
 
-    /// All of it in the Prometheus text format.
-    pub(crate) fn text(&self) -> prometheus::Result<Vec<u8>> {
+    /// All of it in the Prometheus text format; without what is in the database unless `whole`.
+    pub(crate) fn text(&self, whole: bool) -> prometheus::Result<Vec<u8>> {
+        let mut all = self.registry.gather();
+        all.retain(|one| whole || !CONTENTS.contains(&one.name()));
         let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        TextEncoder::new().encode(&all, &mut text)?;
         Ok(text)
     }
 }

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::UnixStream;
+use tokio_util::sync::CancellationToken;
 
 use crate::access::Remembered;
 use crate::certificate::Certificate;
@@ -36,6 +37,8 @@ pub(crate) struct Peer {
     pub(crate) certificate: Option<Arc<Certificate>>,
     /// Who asked last over this connection.
     pub(crate) remembered: Remembered,
+    /// Ends this connection at once, whatever is under way on it.
+    pub(crate) cut: CancellationToken,
 }
 
 impl Peer {

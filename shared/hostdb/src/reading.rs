@@ -9,11 +9,11 @@ use shoal_core::{
     HostName, HostRecord, Key, Kind, Member, MemberKind, Namespace, Range, Revision, Row, TagName, TagRecord,
     View,
 };
-use shoal_store::{Page, Query, Store, StoreError};
+use shoal_store::{Page, Query, Store, StoreError, Texts};
 
 use shoal_core::docs::{HostDoc, TagDoc};
 
-use crate::inventory::Rows;
+use crate::inventory;
 
 /// What stands at a key, or what is left there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +49,15 @@ impl<T> Found<T> {
         }
     }
 
+    /// The same for somebody who may not read everything: where it went is left out, unless `sees` that.
+    #[must_use]
+    pub fn seen_by(self, sees: impl FnOnce(&Key) -> bool) -> Self {
+        match self {
+            Self::Gone { revision, to } => Self::Gone { revision, to: to.filter(|to| sees(to)) },
+            other => other,
+        }
+    }
+
     /// Why there is nothing, as the end of a sentence about `what`.
     #[must_use]
     pub fn missing(&self, what: &str) -> String {
@@ -74,6 +83,30 @@ pub async fn row(store: &dyn Store, key: &Key, at: Option<Revision>) -> Result<F
         Some(row) if row.value.is_some() => Found::Here(row),
         Some(row) => Found::Gone { revision: row.revision, to: row.moved },
     })
+}
+
+/// What is left at a key where nothing stands any more, as a view knows it.
+#[must_use]
+pub fn left<T>(view: &View, key: &Key) -> Found<T> {
+    match view.tombstone(key) {
+        Some(grave) => Found::Gone { revision: grave.revision, to: grave.moved.clone() },
+        None => Found::Never,
+    }
+}
+
+/// [`tag`] as a view knows it.
+#[must_use]
+pub fn known_tag(view: &View, name: &TagName, most: usize) -> Found<TagDoc> {
+    let Some(tag) = view.tag(name) else { return left(view, &Key::tag(name)) };
+    let members: Vec<Member> = view.direct_members(name).into_iter().map(|(member, _)| member).collect();
+    let total = members.len();
+    let revision = view.tag_revision(name).unwrap_or(tag.revision);
+    let kept = if total > most { Vec::new() } else { members };
+    let mut doc = TagDoc::of(name.clone(), tag.record(), kept, revision);
+    if total > most {
+        (doc.members, doc.members_total) = (None, u64::try_from(total).ok());
+    }
+    Found::Here(doc)
 }
 
 /// The first of `keys` at which nothing ever stood: it is mostly a mistyped name.
@@ -349,21 +382,34 @@ impl Pages<'_> {
     }
 }
 
-/// The rows of an inventory, as far as it follows from the hosts and the tags of one namespace by themselves. `None`: there are rules, or tags of
-/// other namespaces, among the members, and the whole view has to be read.
+/// The rows that an inventory goes by which follows from the hosts and the tags of one namespace by themselves
+/// ([`inventory::plain`]); up to the first member that takes more than those.
 ///
 /// # Errors
 /// What the store says.
-pub async fn plain(store: &dyn Store, namespace: &Namespace) -> Result<Option<Rows>, StoreError> {
-    let mut found = Rows::new(namespace.clone());
-    let mut at = None;
-    for range in [Range::Key(Key::schema(namespace)), Range::namespace(namespace.as_str()), Range::hosts()] {
-        let mut query = Query { at, ..Query::new(range) };
+pub async fn plain(store: &dyn Store, namespace: &Namespace) -> Result<Texts, StoreError> {
+    let ranges = inventory::ranges(namespace);
+    match store.texts(&ranges, inventory::beyond).await? {
+        Some(texts) => Ok(texts),
+        None => paged(store, &ranges, inventory::beyond).await,
+    }
+}
+
+/// What [`Store::texts`] answers, out of pages.
+async fn paged(store: &dyn Store, ranges: &[Range], last: fn(&str) -> bool) -> Result<Texts, StoreError> {
+    let (mut texts, mut at) = (Texts::default(), None);
+    for range in ranges {
+        let mut query = Query { at, ..Query::new(range.clone()) };
         loop {
             let page = store.read(&query).await?;
             (at, query.at) = (Some(page.at), Some(page.at));
-            if !page.rows.into_iter().all(|row| found.take(row)) {
-                return Ok(None);
+            for row in &page.rows {
+                let member = row.key.as_member().map(|(_, member)| member);
+                let value = row.value.as_ref().filter(|_| member.is_none());
+                texts.push(row.key.as_str(), value.map_or("", |value| value.as_str()));
+                if member.is_some_and(last) {
+                    return Ok(texts);
+                }
             }
             match page.next {
                 Some(next) => query.after = Some(next),
@@ -371,7 +417,7 @@ pub async fn plain(store: &dyn Store, namespace: &Namespace) -> Result<Option<Ro
             }
         }
     }
-    Ok(Some(found))
+    Ok(texts)
 }
 
 fn record<T: serde::de::DeserializeOwned>(row: &Row) -> Result<T, StoreError> {
@@ -391,22 +437,29 @@ mod tests {
 
     async fn commit(store: &MemoryStore, rows: Vec<(String, Value)>) -> Revision {
         let put = |(key, value): (String, Value)| Change::put(key.parse().unwrap(), Document::from(value));
-        let commit = Commit {
-            pre: Vec::new(),
-            changes: rows.into_iter().map(put).collect(),
-            author: "ann".into(),
-            principal: None,
-            origin: None,
-            message: "because".into(),
-            idempotency: None,
-            intent: None,
-        };
+        let commit = Commit::new("ann", "because", rows.into_iter().map(put).collect());
         store.commit(commit).await.unwrap().revision
     }
 
     fn rows(of: &[&str]) -> Vec<(String, Value)> {
         let value = |key: &str| if key.starts_with("hosts/") { json!({"id": key}) } else { json!({}) };
         of.iter().map(|key| ((*key).to_owned(), value(key))).collect()
+    }
+
+    /// In a store that has no texts.
+    #[tokio::test]
+    async fn an_inventory_out_of_pages_is_that_of_the_view() {
+        let (store, tags) = (MemoryStore::new(), "tags".parse().unwrap());
+        let keys =
+            ["hosts/a", "hosts/b", "tags/x", "tags/x/members/a", "tags/x/members/@y", "tags/y", "dns/x"];
+        commit(&store, rows(&keys)).await;
+        let texts = plain(&store, &tags).await.unwrap();
+        let whole = view(&store, None).await.unwrap();
+        assert_eq!(inventory::plain(&texts, &tags), Some(inventory::list(&whole, &tags, None)));
+        commit(&store, rows(&["tags/x/members/select: true"])).await;
+        let texts = plain(&store, &tags).await.unwrap();
+        assert_eq!(texts.iter().last(), Some(("tags/x/members/select: true", "")), "hosts were read in vain");
+        assert_eq!(inventory::plain(&texts, &tags), None);
     }
 
     /// What is read of one tag answers as the whole database does, now and at an old revision.

@@ -12,7 +12,7 @@ use axum::extract::{FromRequestParts, Path, Query};
 use axum::response::Response;
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -22,6 +22,7 @@ use shoal_store::Store;
 use crate::access::Caller;
 use crate::app::App;
 use crate::problem::{Answer, Problem};
+use crate::recent::{STALE, Stale};
 use shoal_core::codec::{self, BadText, Format};
 
 /// The longest author, message or idempotency key that a header may carry, in octets.
@@ -35,6 +36,8 @@ pub(crate) struct Ask {
     pub(crate) params: Params,
     /// Who asks.
     pub(crate) caller: Arc<Caller>,
+    /// Whether they take what this server knows, without a look at the database ([`crate::recent`]).
+    pub(crate) stale: bool,
 }
 
 impl FromRequestParts<Arc<App>> for Ask {
@@ -44,8 +47,10 @@ impl FromRequestParts<Arc<App>> for Ask {
         let shape = Shape::from_request_parts(parts, app).await?;
         let params = Params::from_request_parts(parts, app).await?;
         let Asker(caller) = Asker::from_request_parts(parts, app).await?;
+        let stale = parts.extensions.get::<Stale>().is_some();
         // Nobody after this one reads them.
-        Ok(Self { app: app.clone(), shape, headers: std::mem::take(&mut parts.headers), params, caller })
+        let headers = std::mem::take(&mut parts.headers);
+        Ok(Self { app: app.clone(), shape, headers, params, caller, stale })
     }
 }
 
@@ -68,6 +73,18 @@ impl Ask {
     pub(crate) fn only(mut self, known: &[&str]) -> Answer<Self> {
         self.params = self.params.only(known)?;
         Ok(self)
+    }
+
+    /// The body. It may come slowly: who asks is looked up again when it is here, so that nobody does anything by a right that was taken
+    /// away meanwhile.
+    ///
+    /// # Errors
+    /// As for [`Text::read`], and where what they showed is good no longer, or that cannot be told.
+    pub(crate) async fn text(&mut self, body: Body, accepts: Accepts, limit: usize) -> Answer<Text> {
+        let text = Text::read(self, body, accepts, limit).await?;
+        self.app.trusted().await?;
+        self.caller = Arc::new(self.caller.again(&self.app)?);
+        Ok(text)
     }
 
     /// The database's store.
@@ -120,17 +137,22 @@ impl FromRequestParts<Arc<App>> for Named<Key> {
 
 /// The parameters of the query, in the order they came.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Params(Vec<(String, String)>);
+pub(crate) struct Params {
+    list: Vec<(String, String)>,
+    /// Whether they are those of a read, which may say that it takes what is known.
+    read: bool,
+}
 
 impl FromRequestParts<Arc<App>> for Params {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Answer<Self> {
+        let read = matches!(parts.method, Method::GET | Method::HEAD);
         if parts.uri.query().is_none() {
-            return Ok(Self::default());
+            return Ok(Self { list: Vec::new(), read });
         }
         Query::try_from_uri(&parts.uri)
-            .map(|Query(list)| Self(list))
+            .map(|Query(list)| Self { list, read })
             .map_err(|e| Problem::bad_request(format!("the query cannot be read: {e}")))
     }
 }
@@ -138,13 +160,15 @@ impl FromRequestParts<Arc<App>> for Params {
 impl Params {
     /// Refuses parameters that are not in `known`, and those of `known` that stand twice without being in `many`.
     pub(crate) fn only(self, known: &[&str]) -> Answer<Self> {
-        for (i, (name, _)) in self.0.iter().enumerate() {
-            if !known.contains(&name.as_str()) {
-                let list = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        let every: &[&str] = if self.read { &[STALE] } else { &[] };
+        for (i, (name, _)) in self.list.iter().enumerate() {
+            if !known.contains(&name.as_str()) && !every.contains(&name.as_str()) {
+                let all = [known, every].concat();
+                let list = if all.is_empty() { "none".to_owned() } else { all.join(", ") };
                 return Err(Problem::bad_request(format!("unknown parameter {name:?}; known here: {list}"))
                     .with("field", name.as_str()));
             }
-            let repeats = !MANY.contains(&name.as_str()) && self.0[..i].iter().any(|(n, _)| n == name);
+            let repeats = !MANY.contains(&name.as_str()) && self.list[..i].iter().any(|(n, _)| n == name);
             if repeats {
                 return Err(Problem::bad_request(format!("the parameter {name:?} stands twice"))
                     .with("field", name.as_str()));
@@ -155,12 +179,12 @@ impl Params {
 
     /// The first value of `name`.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+        self.list.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 
     /// Every value of `name`.
     pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(n, _)| n == name).map(|(_, v)| v.as_str())
+        self.list.iter().filter(move |(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 
     /// The first value of `name` as a `T`.
@@ -286,7 +310,7 @@ pub(crate) enum Accepts {
 }
 
 impl Text {
-    /// Reads the body of a request.
+    /// Reads the body of a request. Handlers that ask who it is from take [`Ask::text`].
     ///
     /// # Errors
     /// 415 for another media type, 413 for more than the bound, 503 when too many large bodies are on their way.
@@ -512,7 +536,8 @@ mod tests {
     use super::*;
 
     fn params(list: &[(&str, &str)]) -> Params {
-        Params(list.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect())
+        let list = list.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
+        Params { list, read: false }
     }
 
     #[test]
@@ -522,6 +547,12 @@ mod tests {
         assert!(bad.detail().contains("limit, after"), "{}", bad.detail());
         assert!(params(&[("limit", "1"), ("limit", "2")]).only(&["limit"]).is_err());
         assert!(params(&[("revision", "x")]).revision().is_err());
+        // Any read may say it, and no write.
+        let stale = params(&[("stale", "")]);
+        assert!(stale.clone().only(&[]).is_err());
+        let bad = Params { read: true, ..params(&[("limt", "1")]) }.only(&["limit"]).unwrap_err();
+        assert!(bad.detail().contains("limit, stale"), "{}", bad.detail());
+        Params { read: true, ..stale }.only(&[]).unwrap();
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::db::Db;
 use crate::limits::Limits;
 use crate::listen::Listener;
-use crate::{api, connection};
+use crate::{api, connection, recent};
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +86,7 @@ impl Server {
         }
         let app = Arc::new(self.app);
         let mut beside = tokio::task::JoinSet::new();
+        beside.spawn(recent::follow(app.clone()));
         if app.asks {
             beside.spawn(app.keeper.clone().follow(app.db.database()));
         }

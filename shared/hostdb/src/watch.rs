@@ -104,7 +104,8 @@ async fn watch(
     if let Some(seconds) = params.within("progress", 1, LONGEST)? {
         filter.progress = Duration::from_secs(seconds);
     }
-    let head = app.db.store().head().await?;
+    // Many begin at once where a server was lost.
+    let head = app.db.store().newest().await?;
     let read = |text: &str| {
         position(text, head.epoch).ok_or_else(|| {
             Problem::bad_request(format!(
@@ -143,12 +144,22 @@ pub(crate) fn events(
     let seat = Seat::new(app.clone(), seat);
     let mut epoch = after.epoch;
     let lost = lost::lost(app.clone(), caller.clone(), filter.ranges.clone());
+    let gate = Arc::new(lost::Gate::new(app, caller, filter.ranges.clone(), after.epoch));
     let feed = app.db.store().watch(filter, after);
     let who = caller.clone();
-    let stream = ends_with_error(feed).map(move |message| {
+    let passed = ends_with_error(feed).then(move |message| {
+        let gate = gate.clone();
+        async move {
+            if let Ok(feed) = &message {
+                gate.passes(feed).await;
+            }
+            message
+        }
+    });
+    let stream = passed.map(move |message| {
         Ok::<_, Infallible>(match message {
             Ok(feed) => {
-                let feed = lost::seen(&who, feed);
+                let feed = lost::seen(&seat.app, &who, feed);
                 event(&seat.app, feed, &mut epoch).retry(retry(seat.app.metrics.watchers.get()))
             }
             Err(error) => Event::default().event("error").data(Problem::from(error).to_string()),

@@ -103,14 +103,8 @@ pub(crate) fn quick() -> Options {
 pub(crate) fn fact(n: u64, key: Option<&str>) -> Commit {
     let value = Document::trusted(&format!("{{\"n\":{n}}}"));
     Commit {
-        pre: Vec::new(),
-        changes: vec![Change::put("facts/vm/web1".parse().unwrap(), value)],
-        author: "ann".into(),
-        principal: None,
-        origin: None,
-        message: "because".into(),
         idempotency: key.map(str::to_owned),
-        intent: None,
+        ..Commit::new("ann", "because", vec![Change::put("facts/vm/web1".parse().unwrap(), value)])
     }
 }
 

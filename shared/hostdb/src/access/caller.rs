@@ -142,6 +142,14 @@ impl Caller {
         self.right(Target::namespace(namespace))
     }
 
+    /// The right to read what concerns the agents of all namespaces that begin so.
+    pub(crate) fn reads_works(&self, begin: &str) -> Answer<()> {
+        if self.asked {
+            self.index.may_read_work(&self.who, begin)?;
+        }
+        Ok(())
+    }
+
     /// The right to do an agent's work.
     pub(crate) fn works(&self, namespace: &str, what: &str) -> Answer<()> {
         if self.asked {
@@ -150,12 +158,16 @@ impl Caller {
         Ok(())
     }
 
-    /// A row of a range that they may read, as they may see it; `None`: it is no part of that range for them.
+    /// A row of a range that they may read, as they may see it: without where it went, or came from, if that is kept from them; `None`: it is no part of that range for them.
     ///
     /// # Errors
     /// A review of what they may not read.
     pub(crate) fn row(&self, mut row: Row) -> Answer<Option<Row>> {
-        if !self.asked || row.key.namespace() != ACCESS {
+        if !self.asked {
+            return Ok(Some(row));
+        }
+        row.moved = row.moved.filter(|other| self.sees(other));
+        if row.key.namespace() != ACCESS {
             return Ok(Some(row));
         }
         if !self.administers() {
@@ -164,6 +176,9 @@ impl Caller {
                 (None, true) => Ok(Some(row)),
                 (Some(value), true) => {
                     self.index.may_read_review(&self.who, value)?;
+                    if let Some(without) = self.index.review_without(&self.who, value) {
+                        row.value = Some(without);
+                    }
                     Ok(Some(row))
                 }
             };
@@ -174,30 +189,23 @@ impl Caller {
         Ok(Some(row))
     }
 
-    /// Rows of a range that they may read.
-    ///
-    /// # Errors
-    /// A review of what they may not read.
-    pub(crate) fn rows(&self, rows: Vec<Row>) -> Answer<Vec<Row>> {
-        // Most pages have none of these rows, and keys come in order.
-        if !self.asked || !holds_access(&rows, |row| &row.key) {
-            return Ok(rows);
-        }
-        rows.into_iter().filter_map(|row| self.row(row).transpose()).collect()
-    }
-
     /// A change of a range that they may read, as they may see it; `None`: it is no part of that range for them.
     fn change(&self, mut change: Change) -> Option<Change> {
+        change.moved = change.moved.filter(|other| self.sees(other));
         if change.key.namespace() != ACCESS {
             return Some(change);
         }
         if !self.administers() {
-            let review = change.key.as_str().starts_with("access/reviews/");
-            let seen = |c: &Change| {
-                let value = c.value.as_ref();
-                value.is_none_or(|value| self.index.may_read_review(&self.who, value).is_ok())
-            };
-            return Some(change).filter(|c| review && seen(c));
+            if !change.key.as_str().starts_with("access/reviews/") {
+                return None;
+            }
+            if let Some(value) = &change.value {
+                self.index.may_read_review(&self.who, value).ok()?;
+                if let Some(without) = self.index.review_without(&self.who, value) {
+                    change.value = Some(without);
+                }
+            }
+            return Some(change);
         }
         if let Some(without) = change.value.as_ref().and_then(|value| hidden(&change.key, value)) {
             change.value = Some(without);
@@ -207,11 +215,31 @@ impl Caller {
 
     /// What a commit says of ranges that they may read; `None`: as it is.
     pub(crate) fn entry(&self, entry: &LogEntry) -> Option<LogEntry> {
-        if !self.asked || !holds_access(&entry.changes, |change| &change.key) {
+        let tells = |change: &Change| change.moved.as_ref().is_some_and(|other| !self.sees(other));
+        let whole =
+            || !holds_access(&entry.changes, |change| &change.key) && !entry.changes.iter().any(tells);
+        if !self.asked || whole() {
             return None;
         }
         let changes = entry.changes.iter().cloned().filter_map(|change| self.change(change)).collect();
         Some(LogEntry { info: entry.info.clone(), changes })
+    }
+
+    /// The right to have this much sifted: to be shown what is theirs of it, and how many others there are. Of less than a namespace that
+    /// number would say what the others are, so it is read whole or not at all.
+    pub(crate) fn may_sift(&self, ranges: &[Range]) -> Answer<()> {
+        let wide = |range: &&Range| match range {
+            Range::All => true,
+            Range::Prefix(prefix) => prefix.split_once('/').is_none_or(|(_, rest)| rest.is_empty()),
+            Range::Key(_) | Range::Naming(_) | Range::Concerning(_) => false,
+        };
+        ranges.iter().filter(|range| !wide(range)).try_for_each(|range| self.reads_range(range))
+    }
+
+    /// The no to a commit of which they may see nothing: the same for each. Whoever counts revisions would else be told every key.
+    pub(crate) fn refused_all(&self) -> Denied {
+        let rule = "built-in: a commit is shown to who may read something of what it wrote";
+        Denied::unnamed(&self.who, "read a commit of which nothing is for you", rule)
     }
 
     /// The changes that they may see, and how many others there are.

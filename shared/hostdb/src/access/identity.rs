@@ -13,7 +13,7 @@ use axum::extract::MatchedPath;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderMap, Method};
-use shoal_core::access::{Index, Known, Principal};
+use shoal_core::access::{Denied, Index, Known, Principal};
 
 use super::authenticator::{self, Credential, Vouched};
 use super::caller::{Caller, Shown, Somebody};
@@ -25,8 +25,13 @@ use crate::peer::Peer;
 use crate::problem::{Answer, Problem};
 
 /// What is answered whoever asks: it says nothing of the database.
-const OPEN: [(&str, &str); 4] =
-    [("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/api/v2/openapi.json"), ("POST", "/api/v2/sessions")];
+const OPEN: [(&str, &str); 5] = [
+    ("GET", "/healthz"),
+    ("GET", "/readyz"),
+    ("GET", "/api/v2/openapi.json"),
+    ("POST", "/api/v2/sessions"),
+    ("PUT", "/api/v2/password"),
+];
 
 /// How long the name of a local user is believed, and of how many.
 const BELIEVED: Duration = Duration::from_secs(60);
@@ -50,14 +55,15 @@ pub(crate) async fn admit(app: &App, head: &Parts) -> Answer<Arc<Caller>> {
         certificate.stands(app.time.now()).map_err(|why| unknown(&why, RENEW))?;
     }
     if app.asks && route.is_some_and(|route| is_open(&head.method, route)) {
-        // A probe shows nothing, and a login shows it in the body.
+        // A probe shows nothing, and who says a password shows it in the body.
         return Ok(Arc::new(Caller::unknown(app.keeper.index(&app.db), peer)));
     }
     // Below `/v1` a session is shown in other ways, and hosts and tags are read without one.
     let v1 = route.is_some_and(|route| route == "/v1" || route.starts_with("/v1/"));
     let caller = match identify(app, &head.headers, peer).await {
         // One that has ended counts as none, as it does in a cookie.
-        Err(_) if v1 && reads_v1(&head.method, route) => {
+        Err(problem) if v1 && reads_v1(&head.method, route) => {
+            app.ignored(Some(&origin_of(head)), &problem);
             Arc::new(Caller::unknown(app.keeper.index(&app.db), peer))
         }
         caller => caller?,
@@ -75,7 +81,8 @@ pub(crate) async fn admit(app: &App, head: &Parts) -> Answer<Arc<Caller>> {
 /// What a client does whose certificate is good no longer.
 pub(crate) const RENEW: &str = "connect anew, with one that is good";
 
-fn is_open(method: &Method, route: &str) -> bool {
+/// Whether it is answered whoever asks.
+pub(crate) fn is_open(method: &Method, route: &str) -> bool {
     let method = if method == Method::HEAD { "GET" } else { method.as_str() };
     OPEN.contains(&(method, route))
 }
@@ -93,7 +100,7 @@ fn stranger(wanted: &str, peer: Option<&Peer>) -> Problem {
         ),
         _ => "send `Authorization: Bearer TOKEN` (an administrator makes one: `shoal token create`), or come by the server's Unix socket".to_owned(),
     };
-    shoal_core::access::Denied {
+    Denied {
         who: shoal_core::access::ANONYMOUS.to_owned(),
         wanted: wanted.to_owned(),
         rule: "built-in: who does not say who they are reads and writes nothing but what a rule gives `anonymous`".to_owned(),
@@ -259,14 +266,33 @@ impl Caller {
     /// # Errors
     /// What vouched for them does so no longer.
     pub(crate) fn again(&self, app: &App) -> Answer<Self> {
+        self.now(app).map_err(|(why, hint)| unknown(&why, hint))
+    }
+
+    /// [`Caller::again`], for who writes.
+    ///
+    /// # Errors
+    /// The no.
+    pub(crate) fn still(&self, app: &App) -> Result<Self, Denied> {
+        self.now(app).map_err(|(why, hint)| Denied {
+            who: self.who.name.clone(),
+            wanted: "write any more".to_owned(),
+            rule: format!("built-in: credentials that are shown have to be good: {why}"),
+            hint: hint.to_owned(),
+            unknown: true,
+        })
+    }
+
+    /// Who it is by now, or why nobody, and what to do.
+    fn now(&self, app: &App) -> Result<Self, (String, &'static str)> {
         if let Some(certificate) = &self.certificate {
-            certificate.stands(app.time.now()).map_err(|why| unknown(&why, RENEW))?;
+            certificate.stands(app.time.now()).map_err(|why| (why, RENEW))?;
         }
         if !self.asked {
             return Ok(self.clone());
         }
         let index = app.keeper.index(&app.db);
-        let ended = |why: &str| unknown(why, "show another token");
+        let ended = |why: &str| (why.to_owned(), "show another token");
         let who = match &self.shown {
             Shown::Place => self.who.clone(),
             Shown::Name(_) | Shown::Local(_) | Shown::Agent(_) => {

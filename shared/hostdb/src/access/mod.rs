@@ -6,9 +6,13 @@
 //!
 //! What holds:
 //!
-//! * A right that was taken away is gone when the commit that took it is seen by the view. A write that was let pass before
-//!   that, and is still under way, is refused by the store: it is conditional on nothing below `access/` having changed.
-//! * A raw range, and a watch, is answered whole or refused. Lists for people leave out what one may not read, and say how many.
+//! * A right that was taken away is gone for every read that comes after the commit that took it, at whatever server; for writes, and reads that take what is
+//!   known, once the view has seen it, and after [`TRUST`](crate::recent::TRUST) at the latest. A write that was let pass before
+//!   that, and is still under way, is refused by the store: it is conditional on nothing below `access/` having changed since the rows that it
+//!   was judged by. What comes with a body is asked about again when that is there.
+//! * A raw range, and a watch, is answered whole or refused. Lists for people leave out what one may not read, and say how many; not of less
+//!   than a namespace, where the number would say what.
+//! * What refuses a write is named to who may read it.
 //! * Rows below `access/` are part of no wider range, but for administrators; and the hashes in them of none.
 
 mod audit;
@@ -16,6 +20,8 @@ mod authenticator;
 mod caller;
 mod identity;
 mod keeper;
+mod kept;
+mod own;
 mod password;
 mod places;
 mod remembered;
@@ -25,8 +31,10 @@ mod writes;
 pub(crate) use audit::Audit;
 pub(crate) use authenticator::Authenticator;
 pub(crate) use caller::Caller;
-pub(crate) use identity::{Names, admit, origin_of};
+pub(crate) use identity::{Names, admit, is_open, origin_of};
 pub(crate) use keeper::Keeper;
+pub(crate) use password::AT_ONCE;
+pub(crate) use places::peer_of;
 pub(crate) use remembered::Remembered;
 
 use std::sync::Arc;

@@ -22,7 +22,7 @@ use crate::credentials::{PASSWORD, new_token, verify};
 use crate::problem::{Answer as Answered, Problem};
 
 /// How many passwords are checked at once: each takes 19 MiB and some 20 ms of a processor.
-const AT_ONCE: usize = 2;
+pub(crate) const AT_ONCE: usize = 2;
 /// How long a session lasts.
 const LASTS: Duration = Duration::from_secs(12 * 3600);
 /// How many ended sessions are swept up at a time.
@@ -87,17 +87,23 @@ impl Passwords {
 }
 
 impl App {
-    /// The user who says this password.
+    /// The user who says this password, for `what` (in the record).
     ///
     /// # Errors
     /// It is nobody's, or too many are being checked.
-    async fn said(&self, user: &str, password: &str, origin: Option<&str>) -> Answered<String> {
+    pub(super) async fn said(
+        &self,
+        user: &str,
+        password: &str,
+        origin: Option<&str>,
+        what: &str,
+    ) -> Answered<String> {
         let index = self.keeper.index(&self.db);
         let from = peer_of(origin);
         let shown = Credential::Password { user, password, from: &from };
         let refused = match authenticator::ask(&self.authenticators, shown, &index).await {
             Ok(Vouched { by: Shown::Name(name), .. }) => {
-                tracing::info!(target: "audit", user = name, origin, "began a session");
+                tracing::info!(target: "audit", user = name, origin, "{what}");
                 return Ok(name);
             }
             Ok(_) => unknown("it names no user", "a session is a user's: show a token instead"),
@@ -124,7 +130,7 @@ impl App {
             self.db.view().revision_of(&key).map(|revision| (key, revision))
         };
         let seen = revision(user);
-        let name = self.said(user, password, origin.as_deref()).await?;
+        let name = self.said(user, password, origin.as_deref(), "began a session").await?;
         let seen = if name == user { seen } else { revision(&name) };
         let Some((key, revision)) = seen else {
             let why = format!("{name} has no row of a user, and a session needs one");

@@ -55,7 +55,7 @@ impl Drop for Place<'_> {
 }
 
 /// What counts as one peer: an address without its port, of IPv6 the network of 64 bits; else what is said of it.
-pub(super) fn peer_of(origin: Option<&str>) -> String {
+pub(crate) fn peer_of(origin: Option<&str>) -> String {
     let text = origin.unwrap_or_default();
     let address = text.split([' ', ',']).next().and_then(|first| first.parse::<SocketAddr>().ok());
     match address.map(|address| address.ip().to_canonical()) {

@@ -1,7 +1,7 @@
 //! Writes: what is asked before anything is worked out, and of what came of it.
 
 use shoal_core::access::{Denied, Facet, Review, ReviewState, Sort, Target, Verb};
-use shoal_core::{Commit, Document, Edit, Key, Kind, Member, Pre, Proposal, Range, TagName, View};
+use shoal_core::{Change, Commit, Document, Edit, Key, Kind, Member, Pre, Proposal, Range, TagName, View};
 use shoal_store::MAX_NAME;
 
 use super::Caller;
@@ -129,7 +129,14 @@ impl Caller {
         }
     }
 
-    fn may_write_members(&self, tag: &TagName) -> Result<(), Denied> {
+    /// Whether they may write who is in a tag; of agents it is asked whether that is theirs to read.
+    ///
+    /// # Errors
+    /// The no.
+    pub(crate) fn may_write_members(&self, tag: &TagName) -> Result<(), Denied> {
+        if !self.asked {
+            return Ok(());
+        }
         let target = Target { namespace: tag.namespace(), key: Some(tag.key()), facet: Facet::Members };
         let verb = if matches!(self.who.sort, Sort::Agent(_)) { Verb::Read } else { Verb::Write };
         self.index.may(&self.who, verb, target).map(drop)
@@ -201,6 +208,16 @@ impl Caller {
         }
     }
 
+    /// What a review rests on and was not shown to whoever decides on it stays in it.
+    fn whole_review(&self, view: &View, change: &mut Change) {
+        if change.key.as_str().starts_with("access/reviews/")
+            && let (Some(is), Some(was)) = (&change.value, view.plain_row(&change.key))
+            && let Some(whole) = self.index.review_with(&self.who, is, &was.document)
+        {
+            change.value = Some(whole);
+        }
+    }
+
     /// Whether the commit may happen; what it has to rest on, besides, is added to it.
     ///
     /// # Errors
@@ -209,14 +226,21 @@ impl Caller {
         if !self.asked {
             return Ok(());
         }
+        for change in &mut commit.changes {
+            self.whole_review(view, change);
+        }
         let judged = self.index.judge(&self.who, view, &commit.changes)?;
         commit.pre.extend(judged.pre);
+        if !self.index.is_admin(&self.who) {
+            commit.author.clone_from(&self.who.name);
+        }
         if let Some(author) = judged.author {
             commit.author = author;
         }
-        // What let it pass must still stand when it happens, on whichever server a right is taken away.
+        // What let it pass must still stand when it happens, on whichever server a right is taken away: the rows that were asked, and
+        // not those of the view, which may be newer.
         let rules = Range::Prefix(format!("{}/", shoal_core::ACCESS));
-        commit.pre.push(Pre::Unchanged(rules, view.access_changed()));
+        commit.pre.push(Pre::Unchanged(rules, self.index.as_of()));
         Ok(())
     }
 }

@@ -1,18 +1,20 @@
-//! Sessions, and who may do what: `/api/v2/sessions`, `/api/v2/whoami` and `/api/v2/can`.
+//! Sessions, what is somebody's own, and who may do what: `/api/v2/sessions`, `/api/v2/password`, `/api/v2/tokens`, `/api/v2/whoami` and `/api/v2/can`.
 //!
 //! The rows that decide are rows like others: `/api/v2/access`, for administrators.
 
 use axum::body::Body;
+use axum::extract::Path;
 use http::StatusCode;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shoal_core::access::{Denied, Known, Principal, Target, Verb};
+use shoal_store::{NewPassword, OwnToken};
 
 use crate::access::Caller;
 use crate::problem::{Answer, Problem};
 use crate::request::{Accepts, Ask, Text};
-use crate::spec::{Routes, delete, get, post, query, text};
+use crate::spec::{Routes, delete, get, post, put, query, text};
 
 /// The paths of this module.
 pub(super) fn routes(to: Routes) -> Routes {
@@ -31,6 +33,26 @@ pub(super) fn routes(to: Routes) -> Routes {
                 .answers_nothing("It is ended.")
                 .refuses(&[404]),
         ],
+    )
+    .at(
+        "/api/v2/password",
+        [put("Another password, for a user who says the one of now", password)
+            .open()
+            .body::<Change>()
+            .answers_nothing("It is that from now on, and all sessions of the user have ended.")
+            .refuses(&[401, 403, 409, 507])],
+    )
+    .at(
+        "/api/v2/tokens",
+        [get("The tokens and sessions of who asks, without their secrets", tokens)
+            .answers::<Tokens>("All of them; of who shows a narrow one, that one.")],
+    )
+    .at(
+        "/api/v2/tokens/{id}",
+        [delete("Revokes a token of who asks", revoke)
+            .takes([query::<String>("message", "Why; it stands in the log.")])
+            .answers_nothing("It is good for nothing any more.")
+            .refuses(&[403, 404, 507])],
     )
     .at("/api/v2/whoami", [get("Who asks, as the server sees it", whoami).answers::<Who>("Who.")])
     .at(
@@ -70,20 +92,22 @@ struct Began {
 async fn login(ask: Ask, body: Body) -> Answer {
     let ask = ask.only(&[])?;
     ask.app.writable()?;
-    let Login { user, password } =
-        Text::read(&ask, body, Accepts::Documents, MAX_LOGIN).await?.map().map_err(|bad| mistaken(&bad))?;
+    let read = Text::read(&ask, body, Accepts::Documents, MAX_LOGIN).await?.map();
+    let Login { user, password } = read.map_err(|bad| {
+        let hint = "send {\"user\": \"NAME\", \"password\": \"TEXT\"}, both as text: a password of digits has quotation marks around it";
+        mistaken(&bad, "login", hint)
+    })?;
     let began = ask.app.login(&user, &password, ask.caller.origin.clone()).await?;
     let (token, user, expires) = (began.token, began.user, began.expires);
     ask.shape.with(StatusCode::CREATED, &Began { token, user, expires })
 }
 
-/// What is wrong with a login, without what was sent: the password may stand anywhere in it.
-fn mistaken(bad: &Problem) -> Problem {
-    let hint = "send {\"user\": \"NAME\", \"password\": \"TEXT\"}, both as text: a password of digits has quotation marks around it";
-    let detail = format!("nothing was looked at: the body is no login; {hint}");
+/// What is wrong with a login, or what else has a password in it, without what was sent: the password may stand anywhere in it.
+fn mistaken(bad: &Problem, what: &str, hint: &str) -> Problem {
+    let detail = format!("nothing was looked at: the body is no {what}; {hint}");
     let (kind, title) = match bad.status() {
         StatusCode::BAD_REQUEST => ("malformed", "The body is not what its Content-Type says"),
-        _ => ("invalid", "What was sent is no login"),
+        _ => ("invalid", "What was sent is not what is asked for here"),
     };
     Problem::new(bad.status(), kind, title, detail).with("hint", hint)
 }
@@ -93,6 +117,54 @@ async fn logout(ask: Ask) -> Answer<StatusCode> {
     let ask = ask.only(&[])?;
     let _turn = ask.app.write_turn()?;
     ask.app.logout(&ask.caller.who, ask.caller.origin.clone()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Change {
+    #[schemars(length(min = 1, max = 253))]
+    user: String,
+    /// The one of now.
+    #[schemars(length(max = 1024))]
+    password: String,
+    /// The one from then on.
+    #[schemars(length(min = 8, max = 1024))]
+    new: String,
+}
+
+/// `PUT /api/v2/password`
+async fn password(ask: Ask, body: Body) -> Answer<StatusCode> {
+    let ask = ask.only(&[])?;
+    ask.app.writable()?;
+    let read = Text::read(&ask, body, Accepts::Documents, MAX_LOGIN).await?.map();
+    let Change { user, password, new } = read.map_err(|bad| {
+        let hint =
+            "send {\"user\": \"NAME\", \"password\": \"THE ONE OF NOW\", \"new\": \"THE NEXT\"}, all as text";
+        mistaken(&bad, "change of a password", hint)
+    })?;
+    ask.app.change_password(NewPassword { user, password, new }, ask.caller.origin.clone()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Tokens {
+    items: Vec<OwnToken>,
+}
+
+/// `GET /api/v2/tokens`
+async fn tokens(ask: Ask) -> Answer {
+    let ask = ask.only(&[])?;
+    ask.shape.ok(&Tokens { items: ask.app.own_tokens(&ask.caller) })
+}
+
+/// `DELETE /api/v2/tokens/{id}`
+async fn revoke(ask: Ask, Path(id): Path<String>) -> Answer<StatusCode> {
+    let ask = ask.only(&["message"])?;
+    let message = ask.params.get("message").map_or("", str::trim);
+    let message = if message.is_empty() { "revoked by its owner" } else { message };
+    let _turn = ask.app.write_turn()?;
+    ask.app.revoke_own(&ask.caller, &id, message).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

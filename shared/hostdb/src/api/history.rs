@@ -4,12 +4,13 @@ use axum::extract::Path;
 use schemars::JsonSchema;
 use serde::Serialize;
 use shoal_core::{CommitInfo, Key, Line, LogEntry, Range, Revision};
+use shoal_store::MAX_PAGE_BYTES;
 
 use super::{is_none, missing, transaction};
 use crate::history;
 use crate::problem::{Answer, Problem};
 use crate::reading;
-use crate::request::{Ask, Named};
+use crate::request::{Ask, Named, Params};
 use crate::spec::{Routes, get, query, shared};
 use crate::watch;
 
@@ -44,6 +45,8 @@ pub(super) fn routes(to: Routes) -> Routes {
         .at("/api/v2/diff", [differing])
 }
 
+/// The most ranges of one request: each is read by itself.
+const MAX_RANGES: usize = 16;
 /// How many changed keys a list names of each commit.
 const SAMPLE: usize = 10;
 
@@ -85,7 +88,8 @@ struct Log<T> {
 /// `GET /api/v2/commits`: newest first; `?key=`, `?prefix=`, `?tag=`, `?naming=` narrow it, `?before=` pages.
 async fn commits(ask: Ask) -> Answer {
     let ask = ask.only(&["before", "limit", "key", "prefix", "tag", "naming"])?;
-    let ranges = watch::ranges(&ask.params)?;
+    let ranges = ranges(&ask.params)?;
+    ask.caller.may_sift(&ranges)?;
     let (entries, next) = read(&ask, &ranges).await?;
     let (mut items, mut hidden) = (Vec::with_capacity(entries.len()), 0);
     for entry in entries {
@@ -109,10 +113,9 @@ async fn commit(ask: Ask, Path(revision): Path<String>) -> Answer {
         .map_err(|_| Problem::bad_request(format!("{revision:?} is not a revision: it is a whole number")))?;
     match history::commit(ask.store(), revision).await? {
         Some(LogEntry { info, changes }) => {
-            let first = changes.first().map(|change| change.key.clone());
             let (changes, hidden) = ask.caller.seen(changes);
-            if let Some(key) = first.filter(|_| changes.is_empty() && hidden > 0) {
-                ask.caller.reads(&key)?;
+            if changes.is_empty() && hidden > 0 {
+                return Err(ask.caller.refused_all().into());
             }
             ask.shape.ok(&Whole { entry: LogEntry { info, changes }, hidden })
         }
@@ -159,7 +162,7 @@ async fn blame(ask: Ask, Named(key): Named<Key>) -> Answer {
         Some(values) => ask.shape.ok(&Blamed { key, values }),
         None => {
             let found = reading::row(ask.store(), &key, None).await?;
-            Err(missing(&found, key.as_str()))
+            Err(missing(&ask.caller, found, key.as_str()))
         }
     }
 }
@@ -186,6 +189,8 @@ async fn diff(ask: Ask) -> Answer {
     let from = revision("from")?.ok_or_else(|| {
         Problem::bad_request("from=REVISION is missing: say what to compare with").with("field", "from")
     })?;
+    let ranges = ranges(&params)?;
+    caller.may_sift(&ranges)?;
     let limit = params.limit(&app)?;
     let after = params.get("after").map(str::parse::<Key>).transpose()?;
     let to = match revision("to")? {
@@ -194,17 +199,47 @@ async fn diff(ask: Ask) -> Answer {
     };
     // Each holds both revisions of what it reads.
     let _turn = app.db.large_reading().await;
-    let mut items = history::between(&**app.db.store(), &watch::ranges(&params)?, from, to).await?;
+    let mut items = history::between(&**app.db.store(), &ranges, from, to).await?;
     let all = items.len();
     items.retain(|changed| {
         changed.key.namespace() != shoal_core::ACCESS && caller.sees(&changed.key) || !caller.asked
     });
     let hidden = all - items.len();
+    for changed in &mut items {
+        changed.moved = changed.moved.take().filter(|other| caller.sees(other));
+    }
     items.retain(|changed| after.as_ref().is_none_or(|after| changed.key > *after));
-    let more = items.len() > limit;
-    items.truncate(limit);
+    let fitting = fitting(&items, limit);
+    let more = items.len() > fitting;
+    items.truncate(fitting);
     let next = if more { items.last().map(|changed| changed.key.clone()) } else { None };
     shape.ok(&Difference { from, to, items, next, hidden })
+}
+
+/// How many of them go into a page: at most `limit`, and fewer when they are large, but one.
+fn fitting(items: &[history::Changed], limit: usize) -> usize {
+    let mut octets = 0;
+    let fits = |item: &&history::Changed| {
+        octets += serde_json::to_vec(item).map_or(0, |text| text.len());
+        octets <= MAX_PAGE_BYTES
+    };
+    items.iter().take(limit).take_while(fits).count().max(1)
+}
+
+/// The ranges of a request, each once; none: everything.
+fn ranges(params: &Params) -> Answer<Vec<Range>> {
+    let mut ranges = watch::ranges(params)?;
+    if !ranges.is_empty() {
+        ranges = history::distinct(&ranges);
+    }
+    if ranges.len() > MAX_RANGES {
+        return Err(Problem::bad_request(format!(
+            "{} ranges are asked for, and at most {MAX_RANGES} are read at once (a tag is two of them): ask for fewer, or for what they \
+             have in common",
+            ranges.len()
+        )));
+    }
+    Ok(ranges)
 }
 
 async fn read(ask: &Ask, ranges: &[Range]) -> Answer<(Vec<LogEntry>, Option<Revision>)> {

@@ -5,7 +5,7 @@ use http::StatusCode;
 use http::header::ETAG;
 use schemars::JsonSchema;
 use serde::Serialize;
-use shoal_core::{HostName, Range, Revision, TagName};
+use shoal_core::{HostName, Key, Range, Revision, TagName};
 
 use super::write::{self, Done, Sent};
 use super::{List, missing, sifted};
@@ -55,8 +55,9 @@ async fn list(ask: Ask) -> Answer {
     let ask = ask.only(&["revision", "after", "limit"])?;
     let (at, limit) = (ask.params.revision()?, ask.params.limit(&ask.app)?);
     let after = ask.params.get("after").map(str::parse::<HostName>).transpose()?;
-    if ask.caller.reads_range(&Range::hosts()).is_err() {
-        // Sifted before it is cut into pages: where one ends would name a host that is kept from them.
+    if (ask.stale && at.is_none()) || ask.caller.reads_range(&Range::hosts()).is_err() {
+        // What is known stands in the view; and what is kept from somebody is sifted there before it is cut into pages: where one ends
+        // would name a host that is kept from them.
         let view = ask.app.db.as_of(at).await?;
         let (seen, hidden) = sifted(view.hosts(), |host| ask.caller.sees_host(host.name.as_str()));
         let docs = seen.into_iter().map(|host| HostDoc::of(host.name.clone(), host.record(), host.revision));
@@ -73,15 +74,19 @@ async fn one(ask: Ask, Named(name): Named<HostName>) -> Answer {
     let at = ask.params.revision()?;
     let found = match at {
         Some(_) => reading::host(ask.store(), &name, at).await?,
-        None => match ask.app.db.view().host(name.as_str()) {
-            Some(host) => Found::Here(HostDoc::of(host.name.clone(), host.record(), host.revision)),
-            // The store knows what became of it.
-            None => reading::host(ask.store(), &name, None).await?,
-        },
+        None => {
+            let view = ask.app.db.view();
+            match view.host(name.as_str()) {
+                Some(host) => Found::Here(HostDoc::of(host.name.clone(), host.record(), host.revision)),
+                None if ask.stale => reading::left(&view, &Key::host(&name)),
+                // The store knows what became of it.
+                None => reading::host(ask.store(), &name, None).await?,
+            }
+        }
     };
     match found {
         Found::Here(doc) => tagged(&ask, doc.revision, &doc),
-        gone => Err(missing(&gone, &format!("host {name}"))),
+        gone => Err(missing(&ask.caller, gone, &format!("host {name}"))),
     }
 }
 
@@ -114,8 +119,11 @@ async fn tags(ask: Ask, Named(name): Named<HostName>) -> Answer {
     let after = ask.params.get("after").map(str::parse::<TagName>).transpose()?;
     let excerpt = ask.app.db.excerpt(ask.params.revision()?, Some(&name), None).await?;
     if excerpt.host().is_none() {
-        let found = reading::host(ask.store(), &name, Some(excerpt.revision())).await?;
-        return Err(missing(&found, &format!("host {name}")));
+        let found = match ask.stale {
+            true => reading::left(&ask.app.db.view(), &Key::host(&name)),
+            false => reading::host(ask.store(), &name, Some(excerpt.revision())).await?,
+        };
+        return Err(missing(&ask.caller, found, &format!("host {name}")));
     }
     let all = excerpt.memberships().into_iter().map(|(tag, via)| {
         let through = via.through.iter().map(ToString::to_string).collect();

@@ -89,15 +89,21 @@ async fn all_claims(ask: Ask) -> Answer {
     claims_of(ask, true).await
 }
 
+/// What is asked for decides, and not what is there: a name that somebody thinks of, letter by letter, would else spell what is claimed.
 async fn claims_of(ask: Ask, whole: bool) -> Answer {
     let ask = ask.only(&["name", "after", "limit"])?;
     let after = after::<Place>(&ask)?;
-    let all = ask.store().claims(ask.params.get("name").unwrap_or("")).await?;
-    if whole {
-        all.iter().try_for_each(|claim| ask.caller.reads_work(whose(&claim.name)))?;
+    let begin = ask.params.get("name").unwrap_or("");
+    let (_, rest) = begin.split_once('/').unwrap_or_default();
+    match rest.split_once('/') {
+        Some((namespace, _)) => ask.caller.reads_work(namespace)?,
+        None if whole => ask.caller.reads_works(rest)?,
+        None => {}
     }
-    let all = sifted(all, |claim: &Claim| ask.caller.sees_work(whose(&claim.name)));
-    ask.page(now(&ask), all, |claim: &Claim| Place(claim.name.clone(), claim.slot), after)
+    let all = ask.store().claims(begin).await?;
+    let (seen, hidden) = sifted(all, |claim: &Claim| ask.caller.sees_work(whose(&claim.name)));
+    let hidden = if begin.is_empty() { hidden } else { 0 };
+    ask.page(now(&ask), (seen, hidden), |claim: &Claim| Place(claim.name.clone(), claim.slot), after)
 }
 
 /// `GET /api/v2/status`: those that are for who asks.

@@ -24,9 +24,10 @@ use http::header::CONTENT_TYPE;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
-use shoal_core::Revision;
-use shoal_store::MAX_PAGE_BYTES;
+use shoal_core::{Key, Revision, Row};
+use shoal_store::{MAX_PAGE_BYTES, Query};
 
+use crate::access::Caller;
 use crate::app::App;
 use crate::problem::{Answer, Problem};
 use crate::reading::Found;
@@ -43,7 +44,8 @@ struct List<T> {
     /// What `after` is for the next page; with `revision` as here, all pages are of one revision.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
-    /// How many were left out of this page because they are not for who asks.
+    /// How many are left out of the whole list because they are not for who asks. Only the first page says it: what follows a name that
+    /// anybody may think of would tell where those names are.
     #[serde(skip_serializing_if = "is_none")]
     hidden: usize,
 }
@@ -64,6 +66,7 @@ impl Ask {
         after: Option<K>,
     ) -> Answer {
         let limit = self.params.limit(&self.app)?;
+        let hidden = if after.is_none() { hidden } else { 0 };
         all.sort_by_cached_key(&name);
         let from = after.map_or(0, |after| all.partition_point(|item| name(item) <= after));
         let (mut items, mut octets): (Vec<Box<RawValue>>, usize) = (Vec::new(), 0);
@@ -82,6 +85,58 @@ impl Ask {
     }
 }
 
+/// Rows of a page that are for who asks.
+struct Sifted<T> {
+    /// As of when.
+    at: Revision,
+    rows: Vec<T>,
+    /// Where to go on; `None`: this was all.
+    next: Option<Key>,
+    /// How many were left out of the whole range; said on its first page alone.
+    hidden: usize,
+}
+
+/// A page of rows of which some may be kept from who asks (`seen`: `None`). It goes on until one is shown, and ends with one that is: no key
+/// of others stands there. With `count` (something may be kept), the first page counts what is kept in the whole range: how many stand
+/// after a freely chosen key would spell their names. Costs reading all that is kept up to the first that is not; with `count` the range:
+/// what is read beyond a page is read in turn, one request after the other.
+async fn page_of<T>(
+    app: &App,
+    mut query: Query,
+    count: bool,
+    mut seen: impl FnMut(Row) -> Answer<Option<T>>,
+) -> Answer<Sifted<T>> {
+    let (limit, count) = (query.limit, count && query.after.is_none());
+    let (mut rows, mut hidden, mut last, mut more) = (Vec::new(), 0, None, false);
+    let mut turn = None;
+    loop {
+        let page = app.db.store().read(&query).await?;
+        for row in page.rows {
+            let key = row.key.clone();
+            match seen(row)? {
+                Some(_) if rows.len() == limit => more = true,
+                Some(row) => {
+                    rows.push(row);
+                    last = Some(key);
+                }
+                None => hidden += usize::from(count),
+            }
+        }
+        match page.next {
+            Some(next) if count || rows.is_empty() => {
+                query = Query { at: Some(page.at), after: Some(next), limit: app.limits.max_page, ..query };
+                if turn.is_none() {
+                    turn = Some(app.db.large_reading().await);
+                }
+            }
+            next => {
+                let next = last.filter(|_| more || next.is_some());
+                return Ok(Sifted { at: page.at, rows, next, hidden });
+            }
+        }
+    }
+}
+
 /// Those of a list that are for who asks, and how many others there are.
 fn sifted<T>(all: impl IntoIterator<Item = T>, seen: impl Fn(&T) -> bool) -> (Vec<T>, usize) {
     let (mut kept, mut hidden) = (Vec::new(), 0);
@@ -95,8 +150,9 @@ fn sifted<T>(all: impl IntoIterator<Item = T>, seen: impl Fn(&T) -> bool) -> (Ve
     (kept, hidden)
 }
 
-/// The problem that `what` is not there, with what became of it.
-fn missing<T>(found: &Found<T>, what: &str) -> Problem {
+/// The problem that `what` is not there, with what became of it as far as that is theirs to read.
+fn missing<T>(caller: &Caller, found: Found<T>, what: &str) -> Problem {
+    let found = found.seen_by(|to| caller.sees(to));
     let problem = Problem::not_found(found.missing(what));
     match found {
         Found::Gone { revision, to } => {

@@ -10,7 +10,7 @@ use shoal_store::Query;
 
 use super::hosts::tagged;
 use super::write::{self, Done};
-use super::{List, missing};
+use super::{List, Sifted, missing, page_of};
 use crate::problem::{Answer, Problem};
 use crate::reading::{self, Found};
 use crate::request::Ask;
@@ -90,29 +90,28 @@ async fn list(ask: Ask, uri: Uri) -> Answer {
         ))
         .with("field", "prefix"));
     }
+    // Where they may read all of it there is nothing to count; and of less than all pauses, or facts, the number would say whether there are any
+    // of a place that somebody thinks of.
+    let wide = prefix == area || prefix == "access/reviews/";
+    let kept = area == "access/" || caller.reads_range(&Range::Prefix(prefix.to_owned())).is_err();
     let query = Query {
         at: params.revision()?,
         after: params.get("after").map(str::parse::<Key>).transpose()?,
         limit: params.limit(&app)?,
         ..Query::new(Range::Prefix(prefix.to_owned()))
     };
-    let page = app.db.store().read(&query).await?;
     if area == "access/" && !prefix.starts_with("access/reviews/") {
         caller.must_administer()?;
     }
-    let (mut items, mut hidden) = (Vec::with_capacity(page.rows.len()), 0);
-    for row in page.rows {
-        let seen = if area == "access/" {
-            caller.row(row).unwrap_or(None)
-        } else {
-            Some(row).filter(|row| caller.sees(&row.key))
+    let seen = |row: Row| {
+        let seen = match area == "access/" {
+            true => caller.row(row).unwrap_or(None),
+            false => Some(row).filter(|row| caller.sees(&row.key)),
         };
-        match seen {
-            Some(row) => items.push(Plain::from(row)),
-            None => hidden += 1,
-        }
-    }
-    shape.ok(&List { revision: page.at, items, next: page.next.map(|k| k.to_string()), hidden })
+        Ok(seen.map(Plain::from))
+    };
+    let Sifted { at, rows: items, next, hidden } = page_of(&app, query, kept && wide, seen).await?;
+    shape.ok(&List { revision: at, items, next: next.map(|key| key.to_string()), hidden })
 }
 
 /// `GET /api/v2/facts/{namespace}/{subject}` and the like.
@@ -122,8 +121,8 @@ async fn one(ask: Ask, uri: Uri, Path(rest): Path<String>) -> Answer {
     match reading::row(ask.store(), &key, ask.params.revision()?).await? {
         Found::Here(row) => match ask.caller.row(row)? {
             Some(row) => tagged(&ask, Some(row.revision), &Plain::from(row)),
-            None => Err(missing(&Found::<Row>::Never, key.as_str())),
+            None => Err(missing(&ask.caller, Found::<Row>::Never, key.as_str())),
         },
-        gone => Err(missing(&gone, key.as_str())),
+        gone => Err(missing(&ask.caller, gone, key.as_str())),
     }
 }

@@ -24,8 +24,9 @@ use shoal_store::{
 };
 
 use super::live::whose;
+use super::{Sifted, page_of};
 use crate::problem::{Answer, Problem};
-use crate::request::{Accepts, Ask, Text};
+use crate::request::{Accepts, Ask};
 use crate::spec::{Routes, get, post, query, shared};
 use crate::watch;
 
@@ -107,7 +108,8 @@ pub(super) fn routes(to: Routes) -> Routes {
 
 async fn head(ask: Ask) -> Answer {
     let ask = ask.only(&[])?;
-    ask.shape.ok(&ask.store().head().await?)
+    // Not older than what was acknowledged before it was asked, and mostly from memory: a server in front of this one asks for each of its reads.
+    ask.shape.ok(&ask.store().newest().await?)
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -125,13 +127,13 @@ struct WireQuery {
 }
 
 async fn read(ask: Ask, body: Body) -> Answer {
-    let ask = ask.only(&[])?;
-    let WireQuery { range, at, after, limit, tombstones } = small(&ask, body).await?;
+    let mut ask = ask.only(&[])?;
+    let WireQuery { range, at, after, limit, tombstones } = small(&mut ask, body).await?;
     let limit = limit.min(ask.app.limits.max_page);
     ask.caller.reads_range(&range)?;
-    let mut page = ask.store().read(&Query { range, at, after, limit, tombstones }).await?;
-    page.rows = ask.caller.rows(page.rows)?;
-    ask.shape.ok(&page)
+    let query = Query { range, at, after, limit, tombstones };
+    let Sifted { at, rows, next, .. } = page_of(&ask.app, query, false, |row| ask.caller.row(row)).await?;
+    ask.shape.ok(&Page { at, rows, next })
 }
 
 /// Answered from the view: costs no call of the store, but for an old revision.
@@ -148,9 +150,9 @@ async fn around(ask: Ask) -> Answer {
 }
 
 async fn commit(ask: Ask, body: Body) -> Answer {
-    let ask = ask.only(&[])?;
+    let mut ask = ask.only(&[])?;
     ask.app.writable()?;
-    let commit: Commit = large(&ask, body).await?;
+    let commit: Commit = large(&mut ask, body).await?;
     let _turn = ask.app.write_turn()?;
     if !ask.app.checks_rows {
         return ask.shape.ok(&ask.store().commit(commit).await?);
@@ -221,8 +223,8 @@ struct WireLog {
 }
 
 async fn log(ask: Ask, body: Body) -> Answer {
-    let ask = ask.only(&[])?;
-    let WireLog { range, before, limit } = small(&ask, body).await?;
+    let mut ask = ask.only(&[])?;
+    let WireLog { range, before, limit } = small(&mut ask, body).await?;
     ask.caller.reads_range(&range)?;
     let (limit, mut before) = (some(&ask, limit)?, before);
     loop {
@@ -253,8 +255,8 @@ struct WireWatch {
 }
 
 async fn watch_rows(ask: Ask, body: Body) -> Answer {
-    let ask = ask.only(&["stop_after"])?;
-    let WireWatch { ranges, progress_ms, after } = small(&ask, body).await?;
+    let mut ask = ask.only(&["stop_after"])?;
+    let WireWatch { ranges, progress_ms, after } = small(&mut ask, body).await?;
     let mut filter = Filter::of(ranges);
     if let Some(ms) = progress_ms {
         filter.progress = Duration::from_millis(ms.clamp(10, 3_600_000));
@@ -263,18 +265,18 @@ async fn watch_rows(ask: Ask, body: Body) -> Answer {
 }
 
 async fn claim(ask: Ask, body: Body) -> Answer {
-    let ask = ask.only(&[])?;
+    let mut ask = ask.only(&[])?;
     ask.app.writable()?;
-    let want: ClaimRequest = small(&ask, body).await?;
+    let want: ClaimRequest = small(&mut ask, body).await?;
     let _turn = ask.app.write_turn()?;
     ask.caller.works(whose(&want.name), &format!("claim {}", want.name))?;
     ask.shape.ok(&ask.store().claim(&want).await?)
 }
 
 async fn release(ask: Ask, body: Body) -> Answer<StatusCode> {
-    let ask = ask.only(&[])?;
+    let mut ask = ask.only(&[])?;
     ask.app.writable()?;
-    let claim: Claim = small(&ask, body).await?;
+    let claim: Claim = small(&mut ask, body).await?;
     let _turn = ask.app.write_turn()?;
     ask.caller.works(whose(&claim.name), &format!("give back the claim {}", claim.name))?;
     ask.store().release(&claim).await?;
@@ -308,8 +310,8 @@ struct WireLedgerPage {
 }
 
 async fn read_ledger(ask: Ask, body: Body) -> Answer {
-    let ask = ask.only(&[])?;
-    let WireLedgerQuery { prefix, after, limit } = small(&ask, body).await?;
+    let mut ask = ask.only(&[])?;
+    let WireLedgerQuery { prefix, after, limit } = small(&mut ask, body).await?;
     match prefix.split_once('/') {
         Some((agent, _)) => ask.caller.reads_work(agent)?,
         None => ask.caller.reads_range(&Range::All)?,
@@ -328,9 +330,9 @@ struct WireLedgerWrite {
 }
 
 async fn write_ledger(ask: Ask, body: Body) -> Answer<StatusCode> {
-    let ask = ask.only(&[])?;
+    let mut ask = ask.only(&[])?;
     ask.app.writable()?;
-    let WireLedgerWrite { rows, held } = large(&ask, body).await?;
+    let WireLedgerWrite { rows, held } = large(&mut ask, body).await?;
     let _turn = ask.app.write_turn()?;
     for row in &rows {
         let agent = row.key.split('/').next().unwrap_or_default();
@@ -354,9 +356,9 @@ async fn write_ledger(ask: Ask, body: Body) -> Answer<StatusCode> {
 }
 
 async fn report(ask: Ask, body: Body) -> Answer<StatusCode> {
-    let ask = ask.only(&[])?;
+    let mut ask = ask.only(&[])?;
     ask.app.writable()?;
-    let status: Status = small(&ask, body).await?;
+    let status: Status = small(&mut ask, body).await?;
     let _turn = ask.app.write_turn()?;
     ask.caller.works(status.agent.as_str(), &format!("report as an agent of {}", status.agent))?;
     ask.store().report(status).await?;
@@ -371,10 +373,12 @@ fn some(ask: &Ask, limit: usize) -> Answer<usize> {
     Err(StoreError::Invalid("a page of no rows was asked for: the limit is at least 1".to_owned()).into())
 }
 
-async fn small<T: DeserializeOwned>(ask: &Ask, body: Body) -> Answer<T> {
-    Text::read(ask, body, Accepts::Documents, ask.app.limits.document).await?.map()
+async fn small<T: DeserializeOwned>(ask: &mut Ask, body: Body) -> Answer<T> {
+    let limit = ask.app.limits.document;
+    ask.text(body, Accepts::Documents, limit).await?.map()
 }
 
-async fn large<T: DeserializeOwned>(ask: &Ask, body: Body) -> Answer<T> {
-    Text::read(ask, body, Accepts::Documents, ask.app.limits.body).await?.map()
+async fn large<T: DeserializeOwned>(ask: &mut Ask, body: Body) -> Answer<T> {
+    let limit = ask.app.limits.body;
+    ask.text(body, Accepts::Documents, limit).await?.map()
 }

@@ -127,15 +127,17 @@ async fn page(ask: Ask, ns: Option<Namespace>) -> Answer {
         Some(ns) => Box::new(view.tags_in(ns.as_str())),
         None => Box::new(view.tags()),
     };
-    let mut hidden = 0;
-    let seen = |tag: &&Tag| {
-        let seen = caller.sees(&Key::tag(&tag.name));
-        hidden += usize::from(!seen);
-        seen
+    // Of the whole list, and once: how many stand after a freely chosen name would spell theirs.
+    let (tags, hidden) = match (&after, caller.restricted()) {
+        (None, true) => sifted(tags, |tag| caller.sees(&Key::tag(&tag.name))),
+        _ => {
+            let later = |tag: &&Tag| after.as_ref().is_none_or(|after| tag.name > *after);
+            let seen = tags.filter(later).filter(|tag| caller.sees(&Key::tag(&tag.name)));
+            (seen.take(limit + 1).collect(), 0)
+        }
     };
     let mut items: Vec<TagDoc> = tags
-        .skip_while(|tag| after.as_ref().is_some_and(|after| tag.name <= *after))
-        .filter(seen)
+        .into_iter()
         .take(limit + 1)
         .map(|tag| TagDoc {
             members: None,
@@ -153,9 +155,14 @@ async fn one(ask: Ask, Named(name): Named<TagName>) -> Answer {
     let ask = ask.only(&["revision"])?;
     ask.caller.reads(&Key::tag(&name))?;
     ask.caller.reads_members(&name)?;
-    match reading::tag(ask.store(), &name, ask.params.revision()?, ask.app.limits.max_page).await? {
+    let (at, most) = (ask.params.revision()?, ask.app.limits.max_page);
+    let found = match at {
+        None if ask.stale => reading::known_tag(&ask.app.db.view(), &name, most),
+        at => reading::tag(ask.store(), &name, at, most).await?,
+    };
+    match found {
         Found::Here(doc) => tagged(&ask, doc.revision, &doc),
-        gone => Err(missing(&gone, &format!("tag {name}"))),
+        gone => Err(missing(&ask.caller, gone, &format!("tag {name}"))),
     }
 }
 
@@ -182,9 +189,13 @@ async fn members(ask: Ask, Named(name): Named<TagName>) -> Answer {
     if ask.params.flag("expand")? {
         return expanded(&ask, &name).await;
     }
-    let Ask { app, shape, params, .. } = ask;
-    let (at, limit, after) = (params.revision()?, params.limit(&app)?, params.get("after"));
-    let after = after.map(str::parse::<Member>).transpose()?;
+    let after = ask.params.get("after").map(str::parse::<Member>).transpose()?;
+    let at = ask.params.revision()?;
+    if ask.stale && at.is_none() {
+        return known_members(&ask, &name, after);
+    }
+    let Ask { app, shape, params, caller, .. } = ask;
+    let limit = params.limit(&app)?;
     let query = Query {
         at,
         after: after.map(|m| Key::member(&name, &m)),
@@ -195,7 +206,7 @@ async fn members(ask: Ask, Named(name): Named<TagName>) -> Answer {
     if page.rows.is_empty() {
         let found = reading::row(&**app.db.store(), &Key::tag(&name), Some(page.at)).await?;
         if !matches!(found, Found::Here(_)) {
-            return Err(missing(&found, &format!("tag {name}")));
+            return Err(missing(&caller, found, &format!("tag {name}")));
         }
     }
     let member = |key: &Key| match key.kind() {
@@ -208,14 +219,29 @@ async fn members(ask: Ask, Named(name): Named<TagName>) -> Answer {
     shape.ok(&List { revision: page.at, items: items.collect(), next, hidden: 0 })
 }
 
+/// The same as this server knows it.
+fn known_members(ask: &Ask, name: &TagName, after: Option<Member>) -> Answer {
+    let view = ask.app.db.view();
+    if view.tag(name).is_none() {
+        let found = reading::left::<()>(&view, &Key::tag(name));
+        return Err(missing(&ask.caller, found, &format!("tag {name}")));
+    }
+    let direct = |(member, revision)| Direct { member, revision };
+    let all = view.direct_members(name).into_iter().map(direct).collect();
+    ask.page(view.revision(), (all, 0), |one: &Direct| one.member.clone(), after)
+}
+
 async fn expanded(ask: &Ask, name: &TagName) -> Answer {
     let Ask { app, shape, params, caller, .. } = ask;
     let limit = params.limit(app)?;
     let after = params.get("after").map(str::parse::<HostName>).transpose()?;
     let view = app.db.as_of(params.revision()?).await?;
     if view.tag(name).is_none() {
-        let found = reading::row(ask.store(), &Key::tag(name), Some(view.revision())).await?;
-        return Err(missing(&found, &format!("tag {name}")));
+        let found = match ask.stale {
+            true => reading::left(&view, &Key::tag(name)),
+            false => reading::row(ask.store(), &Key::tag(name), Some(view.revision())).await?,
+        };
+        return Err(missing(caller, found, &format!("tag {name}")));
     }
     caller.reads_nested(&view, name, &[Facet::Members])?;
     let hosts = app.db.members(&view, name, limit);
@@ -228,7 +254,7 @@ async fn expanded(ask: &Ask, name: &TagName) -> Answer {
         true => hosts.iter().filter(shown).cloned().collect(),
         false => hosts,
     };
-    let hidden = all - hosts.len();
+    let hidden = if after.is_none() { all - hosts.len() } else { 0 };
     let from = after.map_or(0, |after| hosts.partition_point(|host| *host <= after));
     let to = hosts.len().min(from.saturating_add(limit));
     let item = |host: &HostName| {
@@ -248,9 +274,17 @@ async fn expanded(ask: &Ask, name: &TagName) -> Answer {
 async fn member(ask: Ask, Named((name, member)): Named<(TagName, Member)>) -> Answer {
     let ask = ask.only(&["revision"])?;
     ask.caller.reads_members(&name)?;
-    match reading::row(ask.store(), &Key::member(&name, &member), ask.params.revision()?).await? {
-        Found::Here(row) => tagged(&ask, Some(row.revision), &Direct { member, revision: row.revision }),
-        gone => Err(missing(&gone, &format!("member {member} of tag {name}"))),
+    let key = Key::member(&name, &member);
+    let found = match ask.params.revision()? {
+        None if ask.stale => {
+            let view = ask.app.db.view();
+            view.revision_of(&key).map_or_else(|| reading::left(&view, &key), Found::Here)
+        }
+        at => reading::row(ask.store(), &key, at).await?.map(|row| row.revision),
+    };
+    match found {
+        Found::Here(revision) => tagged(&ask, Some(revision), &Direct { member, revision }),
+        gone => Err(missing(&ask.caller, gone, &format!("member {member} of tag {name}"))),
     }
 }
 

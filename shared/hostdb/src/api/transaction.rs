@@ -16,7 +16,7 @@ use super::write::Done;
 use crate::etag::Wish;
 use crate::problem::{Answer, Problem};
 use crate::reading;
-use crate::request::{Accepts, Ask, By, Text};
+use crate::request::{Accepts, Ask, By};
 use crate::spec::{Op, Routes, flag, post};
 use shoal_core::docs::Doc;
 
@@ -85,9 +85,10 @@ struct Planned {
 
 /// `POST /api/v2/commits`: everything in the body as one commit; with `?plan`, what it would write.
 async fn transaction(ask: Ask, body: Body) -> Answer {
-    let ask = ask.only(&KNOWN)?;
+    let mut ask = ask.only(&KNOWN)?;
     begin(&ask)?;
-    let text = Text::read(&ask, body, Accepts::Documents, ask.app.limits.body).await?;
+    let limit = ask.app.limits.body;
+    let text = ask.text(body, Accepts::Documents, limit).await?;
     let _turn = turn(&ask)?;
     let Transaction { author, message, idempotency, documents, edits, pre } = text.map()?;
     let by = signed(&ask, author, message)?;
@@ -121,9 +122,10 @@ struct Rollback {
 
 /// `POST /api/v2/rollback`: what stood at an old revision, as a new commit; with `?plan`, what it would write.
 async fn rollback(ask: Ask, body: Body) -> Answer {
-    let ask = ask.only(&KNOWN)?;
+    let mut ask = ask.only(&KNOWN)?;
     begin(&ask)?;
-    let text = Text::read(&ask, body, Accepts::Documents, ask.app.limits.document).await?;
+    let limit = ask.app.limits.document;
+    let text = ask.text(body, Accepts::Documents, limit).await?;
     let _turn = turn(&ask)?;
     let Rollback { to, keys, author, message } = text.map()?;
     let by = signed(&ask, author, message)?;
@@ -171,11 +173,14 @@ async fn propose(ask: &Ask, proposal: Proposal) -> Answer {
         let revision = app.db.fresh_view().await?.revision();
         ask.caller.may_propose(&app.db.view(), &proposal.edits)?;
         let proposal = ask.caller.may_rest(proposal)?;
-        let mut prepared = app.db.preview(&proposal).await?;
+        let view = app.db.view();
+        let preview = app.db.preview(&proposal).await;
+        let mut prepared = preview.map_err(|refusal| ask.caller.refusal(&view, refusal))?;
         if !prepared.commit.changes.is_empty() {
             ask.caller.judge(&app.db.view(), &mut prepared.commit)?;
         }
-        let (changes, warnings) = (ask.caller.seen(prepared.commit.changes).0, prepared.warnings);
+        let (changes, warnings) =
+            (ask.caller.seen(prepared.commit.changes).0, ask.caller.warnings(&view, prepared.warnings));
         return shape.ok(&Planned { revision, changes, warnings });
     }
     let done = Done::from(app.propose(&ask.caller, proposal).await?);

@@ -15,6 +15,7 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use shoal_core::access::Denied;
 use shoal_core::{
     Approval, Commit, Committed, Document, Edit, Expect, HostName, Key, Kind, Member, Pause, Pre, Proposal,
     Refusal, Revision, Schema, Sort, TagName, View, Warning,
@@ -26,7 +27,7 @@ use crate::access::Caller;
 use crate::app::App;
 use crate::etag::{Wish, etag};
 use crate::problem::{Answer, Problem};
-use crate::request::{Accepts, Ask, By, Named, Text};
+use crate::request::{Accepts, Ask, By, Named};
 use shoal_core::codec::{self, BadText};
 use shoal_core::docs::{Doc, HostDoc, TagDoc};
 
@@ -64,8 +65,9 @@ impl From<Outcome> for Done {
 }
 
 impl Ask {
-    async fn document<T: DeserializeOwned>(&self, body: Body, accepts: Accepts) -> Answer<T> {
-        Text::read(self, body, accepts, self.app.limits.document).await?.parse()
+    async fn document<T: DeserializeOwned>(&mut self, body: Body, accepts: Accepts) -> Answer<T> {
+        let limit = self.app.limits.document;
+        self.text(body, accepts, limit).await?.parse()
     }
 
     /// Who writes, and what the request expects of `key`, checked against what stands there now. It comes after all else that
@@ -112,20 +114,26 @@ impl App {
         caller: &Caller,
         proposal: Proposal,
     ) -> Result<Outcome, TransactError> {
+        let denied = |denied: Denied| TransactError::Denied(Box::new(denied));
+        // Its body may have come slowly.
+        let caller = &caller.still(self).map_err(denied)?;
         let asked =
             caller.may_propose(&self.db.view(), &proposal.edits).and_then(|()| caller.may_rest(proposal));
-        let mut proposal = caller.signed(asked.map_err(|denied| TransactError::Denied(Box::new(denied)))?);
+        let mut proposal = caller.signed(asked.map_err(denied)?);
         let said = proposal.idempotency.clone();
         proposal.idempotency = said.as_deref().map(|key| caller.own_key(key));
         let (author, message) = (proposal.author.clone(), proposal.message.clone());
-        let judge = |view: &View, commit: &mut Commit| caller.judge(view, commit);
+        // Each time that others were faster they may have taken the right away.
+        let judge = |view: &View, commit: &mut Commit| caller.still(self)?.judge(view, commit);
         let done = self.db.transact_if(proposal, &judge).await.map_err(|error| match (error, said) {
             // By the name that they gave it.
             (TransactError::Store(StoreError::Reused { revision, .. }), Some(key)) => {
                 TransactError::Store(StoreError::Reused { key, revision })
             }
-            (error, _) => error,
+            (error, _) => caller.why(&self.db.view(), error),
         });
+        let done =
+            done.map(|done| Outcome { warnings: caller.warnings(&self.db.view(), done.warnings), ..done });
         match &done {
             Ok(Outcome { committed, .. }) => {
                 if committed.changed > 0 && !committed.replayed {
@@ -166,14 +174,14 @@ fn named(mut value: Value, field: &str, name: &str) -> Answer<Value> {
 
 /// `PUT /api/v2/hosts/{fqdn}`
 pub(super) async fn put_host(ask: Ask, Named(name): Named<HostName>, body: Body) -> Answer {
-    let ask = ask.only(&SIGNED)?;
+    let mut ask = ask.only(&SIGNED)?;
     let value = named(ask.document(body, Accepts::Documents).await?, "host", name.as_str())?;
     put(ask, Doc::Host(codec::form::<HostDoc>(value)?), Key::host(&name)).await
 }
 
 /// `PUT /api/v2/tags/{ns}/{key}`
 pub(super) async fn put_tag(ask: Ask, Named(name): Named<TagName>, body: Body) -> Answer {
-    let ask = ask.only(&SIGNED)?;
+    let mut ask = ask.only(&SIGNED)?;
     let value = named(ask.document(body, Accepts::Documents).await?, "tag", name.as_str())?;
     put(ask, Doc::Tag(codec::form::<TagDoc>(value)?), Key::tag(&name)).await
 }
@@ -195,7 +203,7 @@ pub(super) async fn patch_tag(ask: Ask, Named(name): Named<TagName>, body: Body)
 }
 
 async fn patch(ask: Ask, key: Key, body: Body) -> Answer<Response> {
-    let ask = ask.only(&SIGNED)?;
+    let mut ask = ask.only(&SIGNED)?;
     let patch: Map<String, Value> = ask.document(body, Accepts::Patch).await?;
     let patch = Value::Object(patch);
     let (by, expect) = ask.expect(&key).await?;
@@ -220,9 +228,9 @@ async fn delete(ask: Ask, key: Key) -> Answer<Response> {
 
 /// `PUT /api/v2/tags/{ns}/{key}/members`: a list; the tag has exactly these members from now on.
 pub(super) async fn set_members(ask: Ask, Named(tag): Named<TagName>, body: Body) -> Answer {
-    let ask = ask.only(&SIGNED)?;
-    let members: Vec<Member> =
-        Text::read(&ask, body, Accepts::Documents, ask.app.limits.body).await?.parse()?;
+    let mut ask = ask.only(&SIGNED)?;
+    let limit = ask.app.limits.body;
+    let members: Vec<Member> = ask.text(body, Accepts::Documents, limit).await?.parse()?;
     let key = Key::tag(&tag);
     let (by, expect) = ask.expect(&key).await?;
     ask.done(by, &key, Edit::SetMembers { tag, members, expect }, Vec::new()).await
@@ -254,7 +262,7 @@ async fn one_member(ask: Ask, row: Key, edit: Edit) -> Answer {
 
 /// `PUT /api/v2/facts/{namespace}/{subject}` and the like: the body is the document.
 pub(super) async fn put_plain(ask: Ask, uri: Uri, Path(rest): Path<String>, body: Body) -> Answer {
-    let (ask, key) = (ask.only(&SIGNED)?, plain::key(&uri, &rest)?);
+    let (mut ask, key) = (ask.only(&SIGNED)?, plain::key(&uri, &rest)?);
     let value: Map<String, Value> = ask.document(body, Accepts::Documents).await?;
     if let Some(bad) = misformed(&key, value.clone().into()) {
         return Err(Refusal::Form { key, why: bad.to_string() }.into());

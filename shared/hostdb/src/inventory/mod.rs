@@ -21,7 +21,7 @@ use std::ptr;
 use serde_json::{Map, Value};
 use shoal_core::{Contents, Host, HostName, Lifecycle, Namespace, Rule, View, raw_field};
 
-pub use rows::Rows;
+pub use rows::{beyond, plain, ranges};
 pub use text::unsure;
 use text::{Group, Written};
 
@@ -115,7 +115,8 @@ fn overridden<'d>(said: &'d str, over: Option<&str>, namespace: &Namespace) -> C
 mod tests {
     use super::*;
     use serde_json::json;
-    use shoal_core::{Change, Document, Revision, Row};
+    use shoal_core::{Change, Document, Key, Revision};
+    use shoal_store::Texts;
 
     fn view(rows: &[(&str, Value)]) -> View {
         let changes: Vec<Change> = rows
@@ -151,25 +152,20 @@ mod tests {
         ])
     }
 
-    /// What is written of these rows by themselves, in the order of their keys as a store reads them.
-    fn of_rows(rows: &[(&str, Value)]) -> Option<String> {
-        let tags: Namespace = "tags".parse().unwrap();
+    /// What is written of these rows by themselves, in the order in which a store reads them.
+    fn of_rows(rows: &[(&str, Value)], namespace: &str) -> Option<String> {
+        let namespace: Namespace = namespace.parse().unwrap();
         let mut rows: Vec<_> = rows.to_vec();
         rows.sort_by_key(|(key, _)| *key);
-        let mut found = Rows::new(tags);
-        for (key, value) in rows {
-            let row = Row {
-                key: key.parse().unwrap(),
-                value: Some(Document::from(value)),
-                revision: Revision(1),
-                moved: None,
-            };
-            let of_it = ["tags/", "hosts/"].iter().any(|of| key.starts_with(of)) || key == "schemas/tags";
-            if of_it && !found.take(row) {
-                return None;
+        let mut texts = Texts::default();
+        for range in ranges(&namespace) {
+            for (key, value) in rows.iter().filter(|(key, _)| range.contains(&key.parse().unwrap())) {
+                let member = Key::member_in(key).is_some();
+                let value = if member { String::new() } else { Document::from(value.clone()).to_string() };
+                texts.push(key, &value);
             }
         }
-        Some(found.list())
+        plain(&texts, &namespace)
     }
 
     /// Read from the rows alone it is the same, octet for octet, as from the view.
@@ -203,7 +199,7 @@ mod tests {
             ("dns/x", json!({"document": {"ttl": 9}})),
         ];
         let tags: Namespace = "tags".parse().unwrap();
-        assert_eq!(of_rows(&rows).unwrap(), list(&view(&rows), &tags, None));
+        assert_eq!(of_rows(&rows, "tags").unwrap(), list(&view(&rows), &tags, None));
         for more in [
             ("schemas/tags", json!({"tag": true})),
             ("schemas/tags", json!({"tag": true, "host": null})),
@@ -214,11 +210,14 @@ mod tests {
         ] {
             rows.retain(|(key, _)| *key != more.0);
             rows.push(more);
-            assert_eq!(of_rows(&rows).unwrap(), list(&view(&rows), &tags, None), "{:?}", rows.last());
+            assert_eq!(of_rows(&rows, "tags").unwrap(), list(&view(&rows), &tags, None), "{:?}", rows.last());
         }
         for other in ["tags/web/members/select: true", "tags/web/members/@dns/x"] {
             let with = [&rows[..], &[(other, json!({}))]].concat();
-            assert_eq!(of_rows(&with), None, "{other}: that takes all rows");
+            assert_eq!(of_rows(&with, "tags"), None, "{other}: that takes all rows");
+        }
+        for none in ["hosts", "facts", "pauses"] {
+            assert_eq!(of_rows(&rows, none), None, "{none}: no tags stand there");
         }
     }
 

@@ -1,99 +1,95 @@
 //! An inventory out of rows, without a view of them: where groups name their hosts and nest each other, and nothing else, the rows say it
 //! by themselves, in their order. A view would index what is never asked.
 
-use shoal_core::{HOSTS, Key, Lifecycle, Namespace, Row, allows_override, host_row, raw_field, tag_row};
+use shoal_core::{Document, HOSTS, Key, Namespace, Range, allows_override, host_row, raw_field, tag_row};
+use shoal_store::Texts;
 
 use super::text::{Group, Written};
 use super::{exists, overridden, said};
 
-/// The rows of the hosts, and of one namespace with its schema.
-pub struct Rows {
-    namespace: Namespace,
-    hosts: Vec<Row>,
-    tags: Vec<Row>,
-    members: Vec<Row>,
-    overrides: bool,
+/// The rows that [`plain`] goes by, in this order: the schema of the namespace, its tags, and the hosts.
+#[must_use]
+pub fn ranges(namespace: &Namespace) -> [Range; 3] {
+    [Range::Key(Key::schema(namespace)), Range::namespace(namespace.as_str()), Range::hosts()]
 }
 
-impl Rows {
-    /// None yet.
-    #[must_use]
-    pub fn new(namespace: Namespace) -> Self {
-        Self { namespace, hosts: Vec::new(), tags: Vec::new(), members: Vec::new(), overrides: true }
-    }
+/// Whether the inventory does not follow from those rows, because a group has this member: a rule, or a tag of another namespace.
+#[must_use]
+pub fn beyond(member: &str) -> bool {
+    member.starts_with("select:") || (member.starts_with('@') && member.contains('/'))
+}
 
-    /// Takes a row that stands; those of a range come in the order of their keys. `false`: the inventory does not follow from these
-    /// rows, because a rule, or a tag of another namespace, is a member.
-    #[must_use]
-    pub fn take(&mut self, row: Row) -> bool {
-        if let Some((_, member)) = row.key.as_member() {
-            if member.starts_with("select:") || (member.starts_with('@') && member.contains('/')) {
-                return false;
-            }
-            self.members.push(row);
-        } else if row.key.namespace() == HOSTS {
-            self.hosts.push(row);
-        } else if row.key == Key::schema(&self.namespace) {
-            self.overrides = row.value.as_ref().is_none_or(allows_override);
-        } else {
-            self.tags.push(row);
-        }
-        true
+/// The inventory out of its [rows](ranges), as JSON: what [`list`](super::list) writes of a view of all rows. `None`: it does not follow from
+/// them (see [`beyond`]), or what the namespace holds is no tags. Costs a look at each host's row.
+#[must_use]
+pub fn plain(rows: &Texts, namespace: &Namespace) -> Option<String> {
+    if namespace.is_reserved() {
+        return None;
     }
+    let (mut hosts, mut groups, mut members) = (Vec::new(), Vec::new(), Vec::new());
+    let (schema, mut overrides) = (Key::schema(namespace), true);
+    for (key, value) in rows.iter() {
+        if let Some((tag, member)) = Key::member_in(key) {
+            if beyond(member) {
+                return None;
+            }
+            members.push((name(tag), member));
+        } else if key.split_once('/').is_some_and(|(first, _)| first == HOSTS) {
+            let host = host_row(value).filter(|(state, _)| exists(*state));
+            hosts.extend(host.map(|(_, document)| (name(key), document)));
+        } else if key == schema.as_str() {
+            overrides = allows_override(&Document::trusted(value));
+        } else if let Some(document) = tag_row(value) {
+            groups.push(Group {
+                name: name(key),
+                hosts: Vec::new(),
+                nested: Vec::new(),
+                said: said(document),
+            });
+        }
+    }
+    let loose = join(&mut groups, &hosts, &members);
+    let variables = hosts.into_iter().map(|(name, document)| {
+        let over = raw_field(document, namespace.as_str());
+        let over = over.filter(|raw| overrides && raw.starts_with('{'));
+        (name, overridden(said(document), over, namespace))
+    });
+    Some(Written { groups, hosts: variables.collect(), loose, unsure: 0 }.text())
+}
 
-    /// The inventory, as JSON: what [`list`](super::list) writes of a view of all rows.
-    #[must_use]
-    pub fn list(&self) -> String {
-        let hosts = self.hosts.iter().filter_map(|row| Some((name(row), host_row(row.value.as_ref()?)?)));
-        let hosts: Vec<(&str, (Lifecycle, &str))> = hosts.filter(|(_, (state, _))| exists(*state)).collect();
-        let mut groups: Vec<Group<'_>> = self
-            .tags
-            .iter()
-            .filter_map(|row| {
-                let document = tag_row(row.value.as_ref()?)?;
-                Some(Group { name: name(row), hosts: Vec::new(), nested: Vec::new(), said: said(document) })
-            })
-            .collect();
-        let names: Vec<&str> = groups.iter().map(|group| group.name).collect();
-        let mut grouped = vec![false; hosts.len()];
-        for of_tag in self.members.chunk_by(|a, b| tag(a) == tag(b)) {
-            let of = of_tag.first().map(tag).unwrap_or_default();
-            let Ok(group) = names.binary_search(&of) else { continue };
-            let group = &mut groups[group];
-            // Both are in order: the next is mostly near the last.
-            let mut from = 0;
-            for member in of_tag.iter().filter_map(|row| row.key.as_member()).map(|(_, member)| member) {
-                if let Some(nested) = member.strip_prefix('@') {
-                    group.nested.extend(names.binary_search(&nested).ok().map(|at| names[at]));
-                    continue;
-                }
-                from = ahead(&hosts, from, |(name, _)| *name < member);
-                if let Some((name, _)) = hosts.get(from).filter(|(name, _)| *name == member) {
-                    group.hosts.push(name);
-                    grouped[from] = true;
-                }
+/// Puts the members, each with its tag, into the groups, and answers the hosts that are in none. All of them are in order.
+fn join<'r>(
+    groups: &mut [Group<'r>],
+    hosts: &[(&'r str, &'r str)],
+    members: &[(&'r str, &'r str)],
+) -> Vec<&'r str> {
+    let names: Vec<&str> = groups.iter().map(|group| group.name).collect();
+    let mut grouped = vec![false; hosts.len()];
+    for of_tag in members.chunk_by(|(a, _), (b, _)| a == b) {
+        let of = of_tag.first().map_or("", |&(tag, _)| tag);
+        let Ok(at) = names.binary_search(&of) else { continue };
+        let group = &mut groups[at];
+        // Both are in order: the next is mostly near the last.
+        let mut from = 0;
+        for (_, member) in of_tag {
+            if let Some(nested) = member.strip_prefix('@') {
+                group.nested.extend(names.binary_search(&nested).ok().map(|at| names[at]));
+                continue;
+            }
+            from = ahead(hosts, from, |(name, _)| name < member);
+            if let Some(&(name, _)) = hosts.get(from).filter(|(name, _)| name == member) {
+                group.hosts.push(name);
+                grouped[from] = true;
             }
         }
-        let loose = hosts.iter().zip(&grouped).filter(|(_, grouped)| !**grouped).map(|((name, _), _)| *name);
-        let loose = loose.collect();
-        let variables = hosts.into_iter().map(|(name, (_, document))| {
-            let over = raw_field(document, self.namespace.as_str());
-            let over = over.filter(|raw| self.overrides && raw.starts_with('{'));
-            (name, overridden(said(document), over, &self.namespace))
-        });
-        Written { groups, hosts: variables.collect(), loose, unsure: 0 }.text()
     }
+    let loose = hosts.iter().zip(&grouped).filter(|(_, grouped)| !**grouped);
+    loose.map(|((name, _), _)| *name).collect()
 }
 
 /// The part of a key behind its namespace.
-fn name(row: &Row) -> &str {
-    row.key.as_str().split_once('/').map_or("", |(_, name)| name)
-}
-
-/// The key of the tag that a member row is of.
-fn tag(row: &Row) -> &str {
-    let tag = row.key.as_member().map_or("", |(tag, _)| tag);
-    tag.split_once('/').map_or("", |(_, key)| key)
+fn name(key: &str) -> &str {
+    key.split_once('/').map_or("", |(_, name)| name)
 }
 
 /// The first place from `from` on of which `before` does not hold, at the price of the way there.

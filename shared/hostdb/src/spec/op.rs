@@ -206,7 +206,9 @@ impl Op {
     ) -> (&'static str, MethodRouter<Arc<App>>, Value) {
         let mut params: Vec<Value> =
             in_path(path, self.area, schemas).into_iter().map(|p| p.entry(schemas)).collect();
-        params.extend(self.params.into_iter().map(|param| param.entry(schemas)));
+        // Every read of the database may say it.
+        let stale = (self.verb == "get" && !self.open && path.starts_with("/api/")).then(|| shared("stale"));
+        params.extend(self.params.into_iter().chain(stale).map(|param| param.entry(schemas)));
         let mut entry =
             json!({"summary": self.summary, "operationId": id(self.verb, path), "tags": [group(path)]});
         if !params.is_empty() {
@@ -291,6 +293,7 @@ fn in_path(path: &str, area: Option<&str>, schemas: &mut Schemas) -> Vec<Param> 
             "member" => Param::of_path("member", of(SchemaGenerator::subschema_for::<Member>)),
             "revision" => Param::of_path("revision", of(SchemaGenerator::subschema_for::<Revision>)),
             "*key" => Param::of_path("key", of(SchemaGenerator::subschema_for::<Key>)),
+            "id" => Param::of_path("id", forms::text(r"[^/\s]+", 64, "Which token.", "0a1b2c3d4e5f")),
             _ => {
                 let pattern = area.and_then(forms::below).unwrap_or_default();
                 let what = "What stands below; its slashes may stand as they are, whatever this format says.";
@@ -350,7 +353,10 @@ pub(super) fn problems() -> Value {
         (421, "The `Host` header is no name of this machine's loopback."),
         (422, "Understood, and not to be done or stored; `code` and `hint` say why and what to do."),
         (500, "The database is damaged, or the server is at fault."),
-        (503, "A bound was reached, or the database did not answer."),
+        (
+            503,
+            "A bound was reached, or the database did not answer: of a read, not even how new it is what this server knows.",
+        ),
         (507, "There is no room left; nothing was written."),
     ];
     let entry = |(status, what): (u16, &str)| {

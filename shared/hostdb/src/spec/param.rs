@@ -116,6 +116,14 @@ pub(super) fn components() -> Value {
             "revision",
             query::<shoal_core::Revision>("revision", "As of this revision; left out: now."),
         ),
+        (
+            "stale",
+            flag(
+                "stale",
+                "Answer at once with what this server knows: at least of the revision in the header `Shoal-Revision`, and at most `Age` \
+                 seconds old. Left out: with all that was committed before the request, or 503.",
+            ),
+        ),
         ("limit", number("limit", 1, MAX_PAGE as u64, page)),
         (
             "before",

@@ -40,8 +40,11 @@ impl Fault {
         Self::new(StatusCode::BAD_REQUEST, reason)
     }
 
+    /// Nobody is known who may. It is counted and said in the log, as elsewhere.
     pub(super) fn unauthorized(reason: impl Into<String>) -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, reason)
+        let reason = reason.into();
+        let refused = Refused { kind: "unauthenticated", detail: reason.clone(), login: None };
+        Self { refused: Some(refused), ..Self::new(StatusCode::UNAUTHORIZED, reason) }
     }
 
     pub(super) fn not_found(reason: impl Into<String>) -> Self {

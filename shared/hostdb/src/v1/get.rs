@@ -25,14 +25,14 @@ pub(super) async fn text(app: &App, caller: &Caller, path: &str, given: &Given) 
         (Some("parents"), _) => {
             lines(parents(app, &Resource::parse(path)?, given).await?.iter().map(TagName::key))
         }
-        (Some("derived"), _) => derived(app, &Resource::parse(path)?, given).await?,
+        (Some("derived"), _) => derived(app, caller, &Resource::parse(path)?, given).await?,
         (Some(other), _) => {
             return Err(Fault::bad_request(format!(
                 "Unknown meta: {other} (parents, derived, revisions, blame)"
             )));
         }
         (None, Some(list)) => each(app, path, list, given).await?,
-        (None, None) => plain(app, &Resource::parse(path)?, given).await?,
+        (None, None) => plain(app, caller, &Resource::parse(path)?, given).await?,
     };
     match given.get("search") {
         Some(pattern) => matching(&text, pattern),
@@ -59,12 +59,14 @@ pub(super) fn lines<'t>(all: impl IntoIterator<Item = &'t str>) -> String {
     text
 }
 
-async fn plain(app: &App, of: &Resource, given: &Given) -> Answer<String> {
+async fn plain(app: &App, caller: &Caller, of: &Resource, given: &Given) -> Answer<String> {
     let at = given.revision()?;
     match of {
         Resource::Root => {
             let view = app.db.as_of(at).await?;
-            let mut all = view.namespaces();
+            // One that holds nothing for them is none to them.
+            let sees = |ns: &String| view.tags_in(ns).any(|tag| caller.sees(&Key::tag(&tag.name)));
+            let mut all: Vec<String> = view.namespaces().into_iter().filter(sees).collect();
             all.push(HOSTS.to_owned());
             all.sort();
             Ok(lines(all.iter().map(String::as_str)))
@@ -73,9 +75,9 @@ async fn plain(app: &App, of: &Resource, given: &Given) -> Answer<String> {
             let view = app.db.as_of(at).await?;
             Ok(lines(keys(&view, ns)?.iter().map(String::as_str)))
         }
-        Resource::Object(object) => yaml(&document(app, object, at).await?),
+        Resource::Object(object) => yaml(&document(app, caller, object, at).await?),
         Resource::Inside(object, path) => {
-            let document = document(app, object, at).await?;
+            let document = document(app, caller, object, at).await?;
             let missing =
                 || Fault::not_found(format!("Resource {}/{} does not exist.", object.key(), path.join("/")));
             yaml(inside::get(&document, path).ok_or_else(missing)?)
@@ -93,6 +95,7 @@ async fn plain(app: &App, of: &Resource, given: &Given) -> Answer<String> {
             match found {
                 Found::Here(_) => Ok(member.to_string()),
                 gone => {
+                    let gone = gone.seen_by(|to| caller.sees(to));
                     Err(Fault::not_found(capital(&gone.missing(&format!("member {member} of tag {tag}")))))
                 }
             }
@@ -113,7 +116,7 @@ fn keys(view: &View, ns: &Namespace) -> Answer<Vec<String>> {
 }
 
 /// What people wrote of a host or tag.
-pub(super) async fn document(app: &App, object: &Object, at: Option<Revision>) -> Answer<Value> {
+async fn document(app: &App, caller: &Caller, object: &Object, at: Option<Revision>) -> Answer<Value> {
     let store = &**app.db.store();
     let view = app.db.view();
     let now = match object {
@@ -129,7 +132,7 @@ pub(super) async fn document(app: &App, object: &Object, at: Option<Revision>) -
         Object::Host(name) => reading::host(store, name, at).await?.map(|doc| doc.document),
         Object::Tag(name) => reading::tag(store, name, at, 0).await?.map(|doc| doc.document),
     };
-    match found {
+    match found.seen_by(|to| caller.sees(to)) {
         Found::Here(document) => Ok(document.value()),
         // A key is written as it is, also at the beginning.
         Found::Never => Err(Fault::not_found(capital(&Found::<()>::Never.missing(object.key().as_str())))),
@@ -179,11 +182,11 @@ async fn parents(app: &App, of: &Resource, given: &Given) -> Answer<Vec<TagName>
 }
 
 /// What each of those tags says.
-async fn derived(app: &App, of: &Resource, given: &Given) -> Answer<String> {
+async fn derived(app: &App, caller: &Caller, of: &Resource, given: &Given) -> Answer<String> {
     let at = given.revision()?;
     let mut all = Map::new();
     for tag in parents(app, of, given).await? {
-        all.insert(tag.key().to_owned(), document(app, &Object::Tag(tag), at).await?);
+        all.insert(tag.key().to_owned(), document(app, caller, &Object::Tag(tag), at).await?);
     }
     yaml(&Value::Object(all))
 }

@@ -4,7 +4,7 @@
 //! `namespace/key/perms`, or `namespace/key/and/on/inside/its/document`. Slashes in front, at the end, and more than one in a row count
 //! for nothing. `members` and `perms` are names of HostDB's own, so a field of that name at the top of a document is out of reach here.
 
-use shoal_core::{HOSTS, HostName, Key, Member, Namespace, Range, TagName};
+use shoal_core::{HOSTS, HostName, Key, Member, Namespace, RESERVED, Range, TagName};
 
 use super::fault::{Answer, Fault};
 
@@ -60,7 +60,7 @@ impl Resource {
     pub(super) fn parse(path: &str) -> Answer<Self> {
         let mut parts = path.split('/').filter(|part| !part.is_empty());
         let Some(namespace) = parts.next() else { return Ok(Self::Root) };
-        let Some(key) = parts.next() else { return Ok(Self::Namespace(namespace.parse()?)) };
+        let Some(key) = parts.next() else { return Self::namespace(namespace) };
         let rest: Vec<&str> = parts.collect();
         if let ["perms"] = rest[..] {
             let of = if key == DEFAULT { None } else { Some(Object::of(namespace, key)?) };
@@ -79,6 +79,14 @@ impl Resource {
                 Ok(Self::Inside(object, inside.iter().map(|&part| part.to_owned()).collect()))
             }
         }
+    }
+
+    /// A namespace of hosts or tags: others HostDB does not have.
+    fn namespace(name: &str) -> Answer<Self> {
+        if name != HOSTS && RESERVED.contains(&name) {
+            return Err(Fault::not_found(format!("Resource {name} does not exist.")));
+        }
+        Ok(Self::Namespace(name.parse()?))
     }
 
     /// The rows that say what it is; empty for what is not kept in rows of its own.
@@ -128,6 +136,9 @@ mod tests {
             ("hosts/..", 404),
             ("UPPER CASE/x", 404),
             ("facts/x/y", 404),
+            ("facts", 404),
+            ("pauses/", 404),
+            ("access", 404),
             ("tags/x y", 404),
         ] {
             assert_eq!(Resource::parse(path).unwrap_err().status(), status, "{path}");

@@ -16,20 +16,21 @@ mod session;
 mod set;
 mod yaml;
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, SET_COOKIE, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
-use tokio::sync::{OwnedSemaphorePermit, SemaphorePermit};
+use tokio::sync::SemaphorePermit;
 
-use crate::access::Caller;
+use crate::access::{Caller, peer_of};
 use crate::app::App;
+use crate::held::Place;
+use crate::peer::Peer;
 use crate::request::Asker;
 
 pub(crate) use fault::Said;
@@ -42,8 +43,6 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const COOKIE_AGE: u32 = 86_400;
 /// Octets of a body that anybody may send.
 const SMALL: usize = 8 << 10;
-/// Octets of an answer that are handed over at a time.
-const CHUNK: usize = 64 << 10;
 
 /// The paths of this interface.
 pub(crate) fn routes() -> [(&'static str, MethodRouter<Arc<App>>); 6] {
@@ -73,18 +72,25 @@ async fn read(State(app): State<Arc<App>>, Asker(caller): Asker, request: Reques
         let (path, given) = (path(&parts)?, Given::in_query(&parts));
         let reader = session::reader(&app, &caller, given.session());
         // With `*` in it, it is no resource, and what is asked for is more than one.
-        session::may_read(&app, &reader, &Resource::parse(&path).unwrap_or(Resource::Root), &given)?;
-        let place = place(&app, &given)?;
+        let of = match Resource::parse(&path) {
+            Err(no) if given.get("foreach").is_none() => return Err(no),
+            of => of.unwrap_or(Resource::Root),
+        };
+        session::may_read(&reader, &of, &given)?;
+        let place = place(&app, &parts, &given)?;
+        session::may_gather(&app, &reader, &path, &of, &given).await?;
         let text = get::text(&app, &reader, &path, &given).await?;
-        // Of many keys the first is not more than the others.
+        // Of many keys the first is not more than the others; and of all there is, it would tell of what is kept.
         let of = Resource::parse(&path).ok().filter(|_| given.get("foreach").is_none());
+        let of = of.filter(|of| *of != Resource::Root || !reader.restricted());
         let mtime = match of {
             Some(of) => past::mtime(&app, &of, given.revision()?).await,
             None => None,
         };
         let mut response = stamped(said(StatusCode::OK, String::new()), mtime);
+        let cut = parts.extensions.get::<Peer>().map(|peer| peer.cut.clone()).unwrap_or_default();
         *response.body_mut() = match place {
-            Some(place) => keeping(text, place),
+            Some(place) => place.keeping(Body::from(text), cut),
             None => Body::from(text),
         };
         Ok(response)
@@ -92,24 +98,16 @@ async fn read(State(app): State<Arc<App>>, Asker(caller): Asker, request: Reques
     answer.await.unwrap_or_else(Fault::into_response)
 }
 
-/// A place for an answer that is worked out from much. There are few, and who reads slowly keeps theirs.
-fn place(app: &App, given: &Given) -> Answer<Option<OwnedSemaphorePermit>> {
+/// A place for an answer that is worked out from much. There are few, one peer has half of them, and who reads too slowly loses theirs.
+fn place(app: &App, parts: &Parts, given: &Given) -> Answer<Option<Place>> {
     let much = ["foreach", "revision"].iter().any(|name| given.get(name).is_some());
     if !much && given.get("meta") != Some("blame") {
         return Ok(None);
     }
     let busy =
         || Fault::new(StatusCode::SERVICE_UNAVAILABLE, "Too many large answers are under way: try again");
-    app.large_answers.clone().try_acquire_owned().map(Some).map_err(|_| busy())
-}
-
-/// A body that keeps its place until it is sent, or nobody reads it any more.
-fn keeping(text: String, place: OwnedSemaphorePermit) -> Body {
-    let chunks = futures::stream::unfold((Bytes::from(text), place), |(mut rest, place)| async move {
-        let chunk = rest.split_to(rest.len().min(CHUNK));
-        (!chunk.is_empty()).then(|| (Ok::<_, Infallible>(chunk), (rest, place)))
-    });
-    Body::from_stream(chunks)
+    let from = parts.extensions.get::<Peer>().map(ToString::to_string);
+    app.large_answers.take(peer_of(from.as_deref())).map(Some).ok_or_else(busy)
 }
 
 async fn write(State(app): State<Arc<App>>, Asker(caller): Asker, request: Request) -> Response {
@@ -126,6 +124,7 @@ async fn written(app: &App, caller: &Caller, parts: &Parts, body: Body) -> Answe
     let (caller, user) = session::writer(app, caller, given.session())?;
     let by = set::By { caller, user, log: given.need("log")?.trim().to_owned() };
     let of = Resource::parse(&path(parts)?)?;
+    set::may_write(&of, &by.caller)?;
     let _turn = app.write_turn().map_err(Fault::from)?;
     let (status, words) = match parts.method {
         Method::PUT => {

@@ -5,7 +5,7 @@
 //! token in the head, a local user) needs none.
 
 use shoal_core::access::{Facet, Known, Target, Verb};
-use shoal_core::{HostName, Key};
+use shoal_core::{HostName, Key, Namespace, Range, TagName, View};
 
 use super::fault::{Answer, Fault};
 use super::given::Given;
@@ -38,7 +38,8 @@ pub(super) fn writer(app: &App, caller: &Caller, session: Option<&str>) -> Answe
     let known = match session {
         Some(token) => caller.showing(app, token)?,
         None if caller.who.is_anonymous() => return Err(none()),
-        None => caller.clone(),
+        // Its value may have come slowly.
+        None => caller.again(app)?,
     };
     let user = known.who.name.clone();
     Ok((known, user))
@@ -46,8 +47,15 @@ pub(super) fn writer(app: &App, caller: &Caller, session: Option<&str>) -> Answe
 
 /// Who reads. A session that is no good is as none: clients go on sending those that ended.
 pub(super) fn reader(app: &App, caller: &Caller, session: Option<&str>) -> Caller {
-    let shown = session.filter(|_| caller.asked).and_then(|token| caller.showing(app, token).ok());
-    shown.unwrap_or_else(|| caller.reader())
+    let shown = session.filter(|_| caller.asked).map(|token| caller.showing(app, token));
+    match shown {
+        Some(Ok(shown)) => shown,
+        Some(Err(problem)) => {
+            app.ignored(caller.origin.as_deref(), &problem);
+            caller.reader()
+        }
+        None => caller.reader(),
+    }
 }
 
 fn checked(user: &str) -> Answer<&str> {
@@ -72,7 +80,7 @@ pub(super) fn may_ask(
     let (anybody, mut ranges) = (asker.anybody(), of.ranges());
     // What no range is about, such as rules.
     if ranges.is_empty() {
-        ranges.push(shoal_core::Range::hosts());
+        ranges.push(Range::hosts());
     }
     ranges.iter().try_for_each(|range| anybody.reads_range(range)).map_err(|_| {
         Fault::unauthorized(format!(
@@ -104,42 +112,79 @@ pub(super) fn may_write(caller: &Caller, user: &str, of: &Resource) -> bool {
     }
 }
 
-/// The right to read what is asked for. What is worked out from many rows is for those from whom none of them is kept.
-pub(super) fn may_read(app: &App, caller: &Caller, of: &Resource, given: &Given) -> Answer<()> {
-    of.ranges().iter().try_for_each(|range| caller.reads_range(range))?;
+/// The right to read what is asked for, as far as the path says it.
+pub(super) fn may_read(caller: &Caller, of: &Resource, given: &Given) -> Answer<()> {
+    match of {
+        // Its names are sifted, and with `*` in the path it is no resource; but its revisions are those of all there is.
+        Resource::Root if given.get("meta").is_none() => {}
+        // Hosts and tags are promised to everybody, and not why each fact was written.
+        Resource::Root if caller.asked && caller.who.name == shoal_core::access::ANONYMOUS => {
+            return Err(Fault::unauthorized(
+                "The revisions of everything are told to who says who they are: POST username and password to /v1/auth/session",
+            ));
+        }
+        of => of.ranges().iter().try_for_each(|range| caller.reads_range(range))?,
+    }
     if let Resource::Object(Object::Tag(tag)) = of
         && given.get("meta").is_some()
     {
         caller.reads_members(tag)?;
     }
-    let gathers = given.get("foreach").is_some();
-    let (expands, asks_parents) = match of {
-        Resource::Members(tag) => (Some(tag).filter(|_| !given.flag("raw")), false),
-        _ => (None, matches!(given.get("meta"), Some("parents" | "derived"))),
-    };
-    if !caller.restricted() || !gathers && expands.is_none() && !asks_parents {
+    Ok(())
+}
+
+/// The right to read what is worked out from many rows: for those from whom none of them is kept. Of what was, as it was then. Costs the view
+/// of that revision, where anything is kept from them.
+pub(super) async fn may_gather(
+    app: &App,
+    caller: &Caller,
+    path: &str,
+    of: &Resource,
+    given: &Given,
+) -> Answer<()> {
+    let (list, expands) = (given.get("foreach"), matches!(of, Resource::Members(_)) && !given.flag("raw"));
+    let asks_parents = matches!(given.get("meta"), Some("parents" | "derived"));
+    if !caller.restricted() || list.is_none() && !expands && !asks_parents {
         return Ok(());
     }
-    // Of what was, all could be in it.
-    if gathers || given.get("revision").is_some() {
-        return Ok(caller.reads_range(&shoal_core::Range::All)?);
+    let view = app.db.as_of(given.revision()?).await?;
+    if let Some(list) = list {
+        return may_gather_each(caller, &view, path, &Resource::parse(list)?);
     }
-    let view = app.db.view();
-    match (expands, given.get("from").map(str::parse::<shoal_core::Namespace>)) {
-        (Some(tag), _) => {
-            caller.reads_nested(&view, tag, &[Facet::Members])?;
-            // Who is named stands in lists that they may read. A text cannot say that some are left out.
-            let kept = |host: &&HostName| {
-                !caller.sees_host(host.as_str())
-                    && view.via(tag, host.as_str()).is_none_or(|via| via.rule.is_some())
-            };
-            match view.members(tag).iter().find(kept) {
-                Some(_) => Ok(caller.reads_range(&shoal_core::Range::hosts())?),
-                None => Ok(()),
-            }
-        }
-        (None, Some(Ok(from))) => Ok(caller.reads_contents(&view, &from, false)?),
+    match (of, given.get("from").map(str::parse::<Namespace>)) {
+        (Resource::Members(tag), _) => may_expand(caller, &view, tag),
+        (_, Some(Ok(from))) => Ok(caller.reads_contents(&view, &from, false)?),
         // It is refused for that.
-        (None, _) => Ok(()),
+        _ => Ok(()),
+    }
+}
+
+/// The right to what `foreach` puts together: the list, and what the path says of each of its keys.
+fn may_gather_each(caller: &Caller, view: &View, path: &str, list: &Resource) -> Answer<()> {
+    match list {
+        Resource::Members(tag) => may_expand(caller, view, tag)?,
+        Resource::Namespace(_) => list.ranges().iter().try_for_each(|range| caller.reads_range(range))?,
+        // It is refused for that.
+        _ => return Ok(()),
+    }
+    let mut parts = path.split('/').filter(|part| !part.is_empty());
+    // What is no namespace holds nothing.
+    let Some(Ok(namespace)) = parts.next().map(str::parse::<Namespace>) else { return Ok(()) };
+    match parts.nth(1) {
+        Some("members") => Ok(caller.reads_contents(view, &namespace, false)?),
+        _ => Ok(caller.reads_range(&Range::namespace(namespace.as_str()))?),
+    }
+}
+
+/// The right to the hosts that a tag contains, through whatever.
+fn may_expand(caller: &Caller, view: &View, tag: &TagName) -> Answer<()> {
+    caller.reads_nested(view, tag, &[Facet::Members])?;
+    // Who is named stands in lists that they may read. A text cannot say that some are left out.
+    let kept = |host: &&HostName| {
+        !caller.sees_host(host.as_str()) && view.via(tag, host.as_str()).is_none_or(|via| via.rule.is_some())
+    };
+    match view.members(tag).iter().find(kept) {
+        Some(_) => Ok(caller.reads_range(&Range::hosts())?),
+        None => Ok(()),
     }
 }

@@ -1,11 +1,13 @@
 //! Writing: each request is one commit, by the user of the session, for the reason in `log`.
 //!
-//! What HostDB's documents do not have (owner, state, when a host may go) stays as it is. A change inside a document is made to what
+//! What HostDB's documents do not have (owner, state, when a host may go) stays as it is; the state alone may be said beside one. A change inside a document is made to what
 //! stands there at that moment: when somebody else is faster it is made again, a few times.
 
 use serde_json::Value;
 use shoal_core::codec::{self, Format};
-use shoal_core::{Document, Edit, Expect, HOSTS, Key, Member, Proposal, Refusal, TagName, View};
+use shoal_core::{
+    BadName, Document, Edit, Expect, HOSTS, Key, Lifecycle, Member, Proposal, Refusal, TagName, View,
+};
 use shoal_store::{StoreError, TransactError};
 
 use super::fault::{Answer, Fault};
@@ -14,6 +16,7 @@ use super::id::{Object, Resource};
 use super::{inside, perms};
 use crate::access::Caller;
 use crate::app::App;
+use crate::problem::Problem;
 
 /// How often a change inside a document is tried while others change the same document.
 const TRIES: usize = 5;
@@ -25,17 +28,29 @@ pub(super) struct By {
     pub(super) log: String,
 }
 
+/// The right to write a resource. It is asked before anything of it is looked at: whether a write inside a document fits would tell what stands
+/// there.
+pub(super) fn may_write(of: &Resource, caller: &Caller) -> Answer<()> {
+    let may = match of {
+        Resource::Object(object) | Resource::Inside(object, _) => caller.may_write(&object.key()),
+        Resource::Members(tag) | Resource::Member(tag, _) => caller.may_write_members(tag),
+        Resource::Perms(ns, of) => caller.may_write(&perms::key(ns, of.as_ref())?),
+        Resource::Root | Resource::Namespace(_) => Ok(()),
+    };
+    may.map_err(|denied| Problem::from(denied).into())
+}
+
 /// Makes a resource, or says it anew.
 pub(super) async fn put(app: &App, of: Resource, given: &Given, by: &By) -> Answer<()> {
     let value = given.get("value").unwrap_or_default();
     match of {
         Resource::Object(object) => {
-            let document = map(value)?;
-            change(app, &object, by, true, |_| Ok(document.clone())).await
+            let (document, state) = (map(value)?, state(&object, given)?);
+            change(app, &object, by, Missing::Made(state), |_| Ok(document.clone())).await
         }
         Resource::Inside(object, path) => {
             let value = parsed(value)?;
-            change(app, &object, by, false, |mut document| {
+            change(app, &object, by, Missing::Refused, |mut document| {
                 inside::set(&mut document, &path, value.clone())?;
                 Ok(document)
             })
@@ -71,7 +86,7 @@ pub(super) async fn rename(app: &App, of: Resource, given: &Given, by: &By) -> A
             commit(app, by, vec![Edit::Rename { from: object.key(), to, expect: Expect::Any }]).await
         }
         Resource::Inside(object, path) => {
-            change(app, &object, by, false, |mut document| {
+            change(app, &object, by, Missing::Refused, |mut document| {
                 inside::rename(&mut document, &path, to)?;
                 Ok(document)
             })
@@ -100,7 +115,7 @@ pub(super) async fn delete(app: &App, of: Resource, by: &By) -> Answer<()> {
                 .await
         }
         Resource::Inside(object, path) => {
-            change(app, &object, by, false, |mut document| {
+            change(app, &object, by, Missing::Refused, |mut document| {
                 inside::delete(&mut document, &path)?;
                 Ok(document)
             })
@@ -153,19 +168,35 @@ fn listed(text: &str) -> Answer<Vec<Member>> {
     Ok(members)
 }
 
-/// Changes a document to what `to` makes of it. What does not exist is made if `make` says so.
+/// Where a new host is to be in its life, where that is said beside its document.
+fn state(object: &Object, given: &Given) -> Answer<Option<Lifecycle>> {
+    let said = given.get("state").filter(|_| matches!(object, Object::Host(_)));
+    said.map(|text| text.parse().map_err(|e: BadName| Fault::bad_request(e.to_string()))).transpose()
+}
+
+/// What becomes of what does not exist.
+#[derive(Clone, Copy)]
+enum Missing {
+    /// It is made, in this state where one is said. What stands there stays in its own: the same may be sent again and again, and a machine
+    /// that is at work must not be asked for anew by that.
+    Made(Option<Lifecycle>),
+    /// It is missed.
+    Refused,
+}
+
+/// Changes a document to what `to` makes of it.
 async fn change(
     app: &App,
     object: &Object,
     by: &By,
-    make: bool,
+    missing: Missing,
     to: impl Fn(Value) -> Answer<Value>,
 ) -> Answer<()> {
     let mut tries = TRIES;
     loop {
         let edit = {
             let view = app.db.fresh_view().await?;
-            put_edit(&view, object, make, &to)?
+            put_edit(&view, object, missing, &to)?
         };
         tries -= 1;
         match propose(app, by, vec![edit]).await {
@@ -178,9 +209,18 @@ async fn change(
 }
 
 /// The object with another document, and all else as it stands.
-fn put_edit(view: &View, object: &Object, make: bool, to: impl Fn(Value) -> Answer<Value>) -> Answer<Edit> {
-    let missing = || Fault::not_found(format!("Parent resource {} does not exist.", object.key()));
-    let none = || if make { Ok(to(Value::Null)?) } else { Err(missing()) };
+fn put_edit(
+    view: &View,
+    object: &Object,
+    missing: Missing,
+    to: impl Fn(Value) -> Answer<Value>,
+) -> Answer<Edit> {
+    let none = || match missing {
+        Missing::Made(_) => to(Value::Null),
+        Missing::Refused => {
+            Err(Fault::not_found(format!("Parent resource {} does not exist.", object.key())))
+        }
+    };
     match object {
         Object::Host(name) => {
             let now = view.host(name.as_str());
@@ -188,7 +228,10 @@ fn put_edit(view: &View, object: &Object, make: bool, to: impl Fn(Value) -> Answ
             Ok(Edit::PutHost {
                 host: name.clone(),
                 id: None,
-                state: None,
+                state: match missing {
+                    Missing::Made(state) if now.is_none() => state,
+                    Missing::Made(_) | Missing::Refused => None,
+                },
                 owner: now.and_then(|host| host.owner.clone()),
                 environment: now.and_then(|host| host.environment.clone()),
                 expires: now.and_then(|host| host.expires),

@@ -11,7 +11,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Longer than anything here takes on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// As long as one may wait for what a limit of the test's own cuts: by itself, a server takes half a minute ([`Limits`]).
+pub(crate) const SOONER: Duration = Duration::from_secs(28);
 
 pub(crate) struct Running {
     pub(crate) url: String,

@@ -7,7 +7,7 @@ use shoal_hostdb::Limits;
 use shoal_store::MemoryStore;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::harness::{PATIENCE, Running};
+use crate::harness::{PATIENCE, Running, SOONER};
 
 pub(crate) struct V1(Running);
 
@@ -182,6 +182,20 @@ async fn places_inside_a_document_are_written_alone() {
     // What HostDB does not know of stays.
     let host = v1.get("/api/v2/hosts/owned").await;
     assert!(host.contains("web team") && host.contains("draining") && host.contains("anew"), "{host}");
+    // The state is said of a host that is not there yet: sent once more, it asks for nothing anew.
+    for (name, state, status, now) in [
+        ("owned", "requested", 201, Some("draining")),
+        ("asked", "wanted", 400, None),
+        ("asked", "requested", 201, Some("requested")),
+        ("asked", "active", 201, Some("requested")),
+    ] {
+        let sent = [("value", "all: anew"), ("state", state)];
+        let found = v1.form("PUT", &format!("/v1/hosts/{name}"), &sent).await;
+        assert_eq!(found.status(), status, "{name} {state}");
+        let host =
+            v1.ask("GET", &format!("/api/v2/hosts/{name}")).send().await.unwrap().text().await.unwrap();
+        assert!(now.is_none_or(|now| host.contains(&format!("{now:?}"))), "{host}");
+    }
     for (path, value, status) in [
         ("/v1/hosts/owned/no/such", "1", 404),
         ("/v1/hosts/nobody/a", "1", 404),
@@ -338,31 +352,89 @@ async fn rules_of_access_are_perms() {
     assert_eq!(v1.get("/v1/tags/web_servers/perms").await, "");
 }
 
-#[tokio::test]
-async fn who_reads_many_keys_slowly_takes_no_more_than_a_place() {
-    let v1 = V1::fleet().await;
-    let address = v1.0.url.strip_prefix("http://").unwrap();
-    // Large enough that the kernel does not take it all.
+/// Hosts that are so large together that the kernel does not take them all.
+async fn large(v1: &V1) {
     for n in 0..40 {
         v1.put(&format!("/v1/hosts/large{n}"), &format!("text: {}", "x".repeat(200_000))).await;
     }
-    let mut slow = Vec::new();
-    for _ in 0..4 {
-        let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
-        let ask = "GET /v1/hosts/*?foreach=hosts HTTP/1.1\r\nHost: localhost\r\n\r\n";
-        socket.write_all(ask.as_bytes()).await.unwrap();
-        let mut first = [0; 12];
-        socket.read_exact(&mut first).await.unwrap();
-        assert_eq!(&first, b"HTTP/1.1 200");
-        slow.push(socket);
-    }
-    let head = v1.head("GET", "/v1/hosts/*?foreach=hosts").await;
-    assert!(head.starts_with("HTTP/1.1 503 Too many large answers"), "{head}");
-    assert!(v1.get("/v1/hosts").await.contains("large1"), "others are answered");
-    drop(slow);
+}
+
+/// Asks for all of them from this address, and reads no more than that it is answered.
+async fn begun(v1: &V1, from: &str) -> tokio::net::TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(16 << 10).unwrap();
+    socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+    let address = v1.0.url.strip_prefix("http://").unwrap();
+    let mut socket = socket.connect(address.parse().unwrap()).await.unwrap();
+    let ask = "GET /v1/hosts/*?foreach=hosts HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    socket.write_all(ask.as_bytes()).await.unwrap();
+    let mut first = [0; 12];
+    socket.read_exact(&mut first).await.unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200");
+    socket
+}
+
+/// Waits until an answer that takes a place is given.
+async fn answered(v1: &V1) {
     let end = tokio::time::Instant::now() + PATIENCE;
     while !v1.head("GET", "/v1/hosts/*?foreach=tags/web_servers/members").await.starts_with("HTTP/1.1 200") {
         assert!(tokio::time::Instant::now() < end, "a place is given back");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
+}
+
+#[tokio::test]
+async fn who_reads_many_keys_slowly_takes_no_more_than_half_of_the_places() {
+    let v1 = V1::fleet().await;
+    large(&v1).await;
+    let mut slow = Vec::new();
+    for _ in 0..2 {
+        slow.push(begun(&v1, "127.0.0.1").await);
+    }
+    let head = v1.head("GET", "/v1/hosts/*?foreach=hosts").await;
+    assert!(head.starts_with("HTTP/1.1 503 Too many large answers"), "{head}");
+    // There are places left for others.
+    for from in ["127.0.0.2", "127.0.0.3"] {
+        slow.push(begun(&v1, from).await);
+    }
+    slow.remove(0);
+    answered(&v1).await;
+    slow.push(begun(&v1, "127.0.0.1").await);
+    let head = v1.head("GET", "/v1/hosts/*?foreach=hosts").await;
+    assert!(head.starts_with("HTTP/1.1 503 Too many large answers"), "{head}");
+    assert!(v1.get("/v1/hosts").await.contains("large1"), "others are answered");
+    drop(slow);
+    answered(&v1).await;
+}
+
+/// A little now and then keeps a connection, and not a place.
+#[tokio::test]
+async fn who_reads_a_little_now_and_then_is_cut() {
+    let slow_reading = std::time::Duration::from_secs(2);
+    let limits = Limits { large_bodies: 1, pace: 64 << 20, slow_reading, ..Limits::default() };
+    let v1 = V1(Running::start(Arc::new(MemoryStore::new()), limits, false, true).await);
+    v1.put("/v1/hosts/web1.domain.com", "{}").await;
+    v1.put("/v1/tags/web_servers", "{}").await;
+    v1.put("/v1/tags/web_servers/members", "web1.domain.com").await;
+    large(&v1).await;
+    let asked = tokio::time::Instant::now();
+    let mut slow = begun(&v1, "127.0.0.1").await;
+    let head = v1.head("GET", "/v1/hosts/*?foreach=tags/web_servers/members").await;
+    let busy = head.starts_with("HTTP/1.1 503 Too many large answers");
+    assert!(busy || asked.elapsed() > slow_reading, "it has the place until then: {head}");
+    let (end, mut read) = (asked + SOONER, 0);
+    // It goes on reading, for less than half of what there is, while its place is given to others.
+    let mut some = [0_u8; 16 << 10];
+    while !v1.head("GET", "/v1/hosts/*?foreach=tags/web_servers/members").await.starts_with("HTTP/1.1 200") {
+        read += slow.read(&mut some).await.unwrap_or(0);
+        assert!(tokio::time::Instant::now() < end, "a place is given back");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert!(read < 4 << 20, "{read}");
+    // What is left of it ends before it is whole.
+    let (mut rest, mut left) = (0, vec![0_u8; 64 << 10]);
+    while let Ok(octets @ 1..) = slow.read(&mut left).await {
+        rest += octets;
+    }
+    assert!(read + rest < 40 * 200_000, "{read} {rest}");
 }

@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by them")]
 
 mod access;
+mod answers;
 mod apart;
 mod clock;
 mod codings;
 mod crowds;
+mod far;
 mod faults;
 mod harness;
 mod hostdb_v1;

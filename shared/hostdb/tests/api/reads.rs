@@ -14,16 +14,7 @@ pub(crate) fn change(key: &str, value: Value) -> Change {
 }
 
 pub(crate) async fn commit(store: &dyn Store, changes: Vec<Change>) {
-    let commit = Commit {
-        pre: vec![],
-        changes,
-        author: "ann".into(),
-        principal: None,
-        origin: None,
-        message: "because".into(),
-        idempotency: None,
-        intent: None,
-    };
+    let commit = Commit::new("ann", "because", changes);
     store.commit(commit).await.unwrap();
 }
 

@@ -45,6 +45,82 @@ async fn writes_that_change_nothing_tell_nothing() {
     g.server.stop().await;
 }
 
+/// The same through HostDB's own interface: what a write inside a document comes to is not said to who may not write there.
+#[tokio::test]
+async fn writes_through_hostdb_v1_tell_nothing() {
+    let mut g = Guarded::new().await;
+    let v1 = Running::guarded_v1(g.database.store().clone()).await;
+    std::mem::replace(&mut g.server, v1).stop().await;
+    g.put(&[("access/rules/hosts/hid.example.com", json!({"allow": {"root": "rw", "*": "none"}}))]).await;
+    let document = json!({"a": {"b": 1}, "l": ["10.1.2.3"], "s": "text"});
+    g.edits(vec![
+        json!({"edit": "put_tag", "tag": "lb/secret", "document": document, "members": ["web1.example.com"]}),
+        json!({"edit": "put_host", "host": "hid.example.com", "document": document}),
+    ])
+    .await;
+    let say = async |who: &str, method: &str, path: &str, form: &str| {
+        let (kind, form) =
+            ("application/x-www-form-urlencoded", format!("log=why&session={}{form}", bearer(who)));
+        let answer = g.server.ask(method, path).header("content-type", kind).body(form).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    for who in ["dns", "vm", "bob", "carl", "ann"] {
+        for object in ["lb/secret", "lb/nothing", "hosts/hid.example.com", "hosts/none.example.com"] {
+            if who == "ann" && !matches!(object, "lb/secret" | "hosts/hid.example.com") {
+                continue;
+            }
+            // Agents read what no rule keeps from them, and are told what stands there.
+            if matches!(who, "dns" | "vm") && object.contains("no") {
+                continue;
+            }
+            let mut said = Vec::new();
+            for (method, inside, form) in [
+                ("PUT", "", "&value=a: 1"),
+                ("POST", "", "&newname=x.example.com"),
+                ("DELETE", "", ""),
+                ("PUT", "/a/b", "&value=1"),
+                ("PUT", "/a/b/x", "&value=1"),
+                ("PUT", "/c/x", "&value=1"),
+                ("PUT", "/s/x", "&value=1"),
+                ("POST", "/a/b", "&newname=c"),
+                ("POST", "/a/c", "&newname=b"),
+                ("DELETE", "/a/b", ""),
+                ("DELETE", "/a/c", ""),
+                ("DELETE", "/l/10.1.2.3", ""),
+                ("DELETE", "/l/10.1.2.4", ""),
+            ] {
+                let (status, text) = say(who, method, &format!("/v1/{object}{inside}"), form).await;
+                assert_eq!(status, 403, "{who} {method} {object}{inside}: {text}");
+                said.push(text);
+            }
+            assert!(said.iter().all(|one| *one == said[0]), "{who} {object}: {said:?}");
+        }
+        let mut said = Vec::new();
+        for (method, member, form) in [
+            ("PUT", "", "&value=web1.example.com"),
+            ("DELETE", "", ""),
+            ("PUT", "/web1.example.com", ""),
+            ("PUT", "/web2.example.com", ""),
+            ("POST", "/web1.example.com", "&newname=web2.example.com"),
+            ("POST", "/x.example.com", "&newname=web1.example.com"),
+            ("POST", "/x.example.com", "&newname=web2.example.com"),
+            ("DELETE", "/web1.example.com", ""),
+            ("DELETE", "/web2.example.com", ""),
+        ] {
+            let (status, text) = say(who, method, &format!("/v1/lb/secret/members{member}"), form).await;
+            assert_eq!(status, 403, "{who} {method} {member}: {text}");
+            said.push(text);
+        }
+        assert!(said.iter().all(|one| *one == said[0]), "{who}: {said:?}");
+    }
+    // Who may write there is told what is wrong with it.
+    for (method, inside, status) in [("DELETE", "a/c", 404), ("PUT", "s/x", 404), ("DELETE", "a/b", 200)] {
+        let (found, text) = say("root", method, &format!("/v1/lb/secret/{inside}"), "&value=1").await;
+        assert_eq!(found, status, "{inside}: {text}");
+    }
+    g.server.stop().await;
+}
+
 /// What goes with a host, or moves with it, is theirs to read who says so row by row.
 #[tokio::test]
 async fn what_goes_along_is_not_guessed() {

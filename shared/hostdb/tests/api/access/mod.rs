@@ -2,8 +2,12 @@
 
 mod around;
 mod certificates;
+mod counted;
+mod cut_off;
 mod guesses;
+mod kept;
 mod reads;
+mod revoked;
 mod routes;
 mod sessions;
 mod writes;
@@ -38,7 +42,10 @@ impl Guarded {
     }
 
     async fn with(limits: Limits) -> Self {
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        Self::on(Arc::new(MemoryStore::new()), limits).await
+    }
+
+    async fn on(store: Arc<dyn Store>, limits: Limits) -> Self {
         let database = Database::open(store.clone()).await.unwrap();
         let this = Self { server: Running::guarded(store, limits).await, database };
         this.put(&[

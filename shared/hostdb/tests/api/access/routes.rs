@@ -7,22 +7,18 @@ use super::*;
 async fn no_route_is_forgotten() {
     let g = Guarded::new().await;
     let document = g.server.get("/api/v2/openapi.json").await;
-    let open = ["GET /healthz", "GET /readyz", "GET /api/v2/openapi.json", "POST /api/v2/sessions"];
+    let open = [
+        "GET /healthz",
+        "GET /readyz",
+        "GET /api/v2/openapi.json",
+        "POST /api/v2/sessions",
+        "PUT /api/v2/password",
+    ];
     let (mut opened, mut asked, mut said) = (Vec::new(), 0, Vec::new());
     for (method, path, entry) in operations(&document) {
         let name = format!("{method} {path}");
         let at = example(&document, path, entry);
-        let body = body(&name);
-        let request = |request: RequestBuilder| {
-            let request = request.header("shoal-author", "x").header("shoal-message", "m");
-            match (&body, method.as_str()) {
-                (Some(body), "PATCH") => {
-                    request.header("content-type", "application/merge-patch+json").body(body.to_string())
-                }
-                (Some(body), _) => request.json(body),
-                (None, _) => request,
-            }
-        };
+        let request = |request| with_body(request, &method, &name);
         if entry["security"] == json!([]) {
             opened.push(name);
             continue;
@@ -41,7 +37,14 @@ async fn no_route_is_forgotten() {
         let query = query(&name);
         let response = request(g.ask("none", &method, &format!("{at}{query}"))).send().await.unwrap();
         let (status, text) = (response.status().as_u16(), response.text().await.unwrap());
-        let harmless = ["GET /metrics", "GET /api/v2/store/head", "GET /api/v2/whoami", "GET /api/v2/can"];
+        let harmless = [
+            "GET /metrics",
+            "GET /api/v2/store/head",
+            "GET /api/v2/whoami",
+            "GET /api/v2/can",
+            // Their own.
+            "GET /api/v2/tokens",
+        ];
         match status {
             403 => {
                 let refused: Value = serde_json::from_str(&text).unwrap();
@@ -51,16 +54,13 @@ async fn no_route_is_forgotten() {
             200 if harmless.contains(&name.as_str()) => {}
             // A token that was made is no session.
             404 if name == "DELETE /api/v2/sessions" => {}
+            // Nor is it theirs.
+            404 if name == "DELETE /api/v2/tokens/{id}" => {}
             200 => {
                 let list: Value = serde_json::from_str(&text).unwrap();
                 assert_eq!(list["items"], json!([]), "{name}: {text}");
                 // It says that it left something out, where there is something.
-                let none = [
-                    "GET /api/v2/claims",
-                    "GET /api/v2/status",
-                    "GET /api/v2/store/claims",
-                    "GET /api/v2/store/reports",
-                ];
+                let none = ["GET /api/v2/claims", "GET /api/v2/status", "GET /api/v2/store/reports"];
                 assert!(none.contains(&name.as_str()) || list["hidden"].as_u64() > Some(0), "{name}: {text}");
                 said.push(name.clone());
             }
@@ -76,6 +76,18 @@ async fn no_route_is_forgotten() {
     assert!(asked > 60, "{asked}");
     assert!(said.len() > 5, "{said:?}");
     g.server.stop().await;
+}
+
+/// The request with what it needs to be well formed.
+fn with_body(request: RequestBuilder, method: &str, name: &str) -> RequestBuilder {
+    let request = request.header("shoal-author", "x").header("shoal-message", "m");
+    match (body(name), method) {
+        (Some(body), "PATCH") => {
+            request.header("content-type", "application/merge-patch+json").body(body.to_string())
+        }
+        (Some(body), _) => request.json(&body),
+        (None, _) => request,
+    }
 }
 
 /// A body that is well formed, for what has one.
@@ -315,6 +327,97 @@ async fn members_on_hostdb_v1_are_refused_for_what_they_show_alone() {
     ] {
         let (status, said) = get(path).await;
         assert!([401, 403].contains(&status) && said.contains(rule), "{path}: {status} {said}");
+    }
+    g.server.stop().await;
+}
+
+/// A rule about one namespace keeps nothing of the others from clients that gather.
+#[tokio::test]
+async fn what_is_gathered_on_hostdb_v1_is_refused_for_what_it_shows_alone() {
+    let mut g = Guarded::new().await;
+    let v1 = Running::guarded_v1(g.database.store().clone()).await;
+    std::mem::replace(&mut g.server, v1).stop().await;
+    let none = json!({"allow": {"*": "none"}});
+    g.put(&[("access/rules/facts/puppet", none.clone()), ("access/rules/hr", none.clone())]).await;
+    g.edits(vec![
+        json!({"edit": "put_tag", "tag": "hr/salaries", "document": {}, "members": ["web2.example.com"]}),
+    ])
+    .await;
+    let then = g.database.view().revision();
+    let get = async |path: &str| {
+        let said = g.server.ask("GET", path).send().await.unwrap();
+        (said.status().as_u16(), said.text().await.unwrap())
+    };
+    let address = "---\nweb1.example.com: 192.0.2.1\n".to_owned();
+    for at in [String::new(), format!("&revision={then}")] {
+        let address = (200, address.clone());
+        for list in ["lb/web/members", "dns/example.com/members"] {
+            assert_eq!(get(&format!("/v1/hosts/*/address?foreach={list}{at}")).await, address, "{list} {at}");
+        }
+        let all = get(&format!("/v1/hosts/*/address?foreach=hosts{at}")).await;
+        assert!(all.0 == 200 && all.1.contains("192.0.2.1"), "{all:?}");
+        assert_eq!(
+            get(&format!("/v1/lb/web/members?{at}")).await,
+            (200, "web1.example.com".to_owned()),
+            "{at}"
+        );
+        let dns = get(&format!("/v1/hosts/web1.example.com?meta=parents&from=dns{at}")).await;
+        assert_eq!(dns, (200, "example.com".to_owned()), "{at}");
+        for (path, rule) in [
+            ("hosts/*/address?foreach=hr/salaries/members", "access/rules/hr"),
+            ("hr/*?foreach=lb/web/members", "access/rules/hr"),
+            ("hr/*/members?foreach=lb/web/members", "access/rules/hr"),
+            ("lb/*?foreach=hosts", "access/rules/lb/secret"),
+            ("lb/*/members?foreach=dns", "access/rules/lb/secret"),
+            ("dns/*?foreach=lb", "access/rules/lb/secret"),
+            ("hosts/web1.example.com?meta=parents&from=lb", "access/rules/lb/secret"),
+            ("hr/salaries/members?raw=false", "access/rules/hr"),
+        ] {
+            let (status, said) = get(&format!("/v1/{path}{at}")).await;
+            assert!(status == 403 && said.contains(rule), "{path}{at}: {status} {said}");
+        }
+    }
+    // Of the namespaces those that hold something for them; and their last change says nothing of the others.
+    let root = g.server.ask("GET", "/v1").send().await.unwrap();
+    assert_eq!((root.status().as_u16(), root.headers().get("mtime")), (200, None));
+    assert_eq!(root.text().await.unwrap(), "dns\nhosts\nlb");
+    assert_eq!(get("/v1?meta=revisions").await.0, 401);
+    g.put(&[("access/rules/hosts/web1.example.com", none)]).await;
+    let (status, said) = get("/v1/hosts/*/address?foreach=lb/web/members").await;
+    assert!(status == 403 && said.contains("access/rules/hosts/web1.example.com"), "{status} {said}");
+    g.server.stop().await;
+}
+
+/// Without a session hosts and tags are read, and nothing of the rest: neither facts and pauses, nor who wrote them and why.
+#[tokio::test]
+async fn hostdb_v1_is_about_hosts_and_tags_alone() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let g = Guarded {
+        server: Running::guarded_v1(store.clone()).await,
+        database: Database::open(store).await.unwrap(),
+    };
+    g.put(&[("access/groups/admins", json!({"members": ["root"]}))]).await;
+    g.token("root", "root", json!({})).await;
+    g.edits(vec![
+        json!({"edit": "put_host", "host": "web1.example.com", "document": {}}),
+        json!({"edit": "write", "key": "facts/vm/web1.example.com", "value": {"up": true}}),
+    ])
+    .await;
+    let get = async |path: &str, who: Option<&str>| {
+        let asked = g.server.ask("GET", path);
+        let asked = if let Some(who) = who { asked.bearer_auth(bearer(who)) } else { asked };
+        asked.send().await.unwrap().status().as_u16()
+    };
+    for (path, nobody, root) in [
+        ("/v1/hosts?meta=revisions", 200, 200),
+        ("/v1/hosts/web1.example.com?meta=revisions", 200, 200),
+        ("/v1?meta=revisions", 401, 200),
+        ("/v1/facts?meta=revisions", 404, 404),
+        ("/v1/pauses?meta=revisions", 404, 404),
+        ("/v1/access?meta=revisions", 404, 404),
+        ("/v1/facts", 404, 404),
+    ] {
+        assert_eq!((get(path, None).await, get(path, Some("root")).await), (nobody, root), "{path}");
     }
     g.server.stop().await;
 }

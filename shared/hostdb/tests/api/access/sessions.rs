@@ -1,6 +1,7 @@
 //! Passwords and sessions.
 
 use super::*;
+use crate::harness::PATIENCE;
 
 #[tokio::test]
 async fn sessions_begin_with_a_password_and_end() {
@@ -160,10 +161,90 @@ async fn what_a_connection_remembers_ends_with_the_token() {
     let marks = g.write("root", "PUT", "/api/v2/tags/dns/mark", &json!({"document": {"at": head.revision}}));
     assert_eq!(marks.send().await.unwrap().status(), 201);
     assert_eq!(g.get("carl", "/api/v2/whoami").await["groups"], json!([]));
-    let soon = Timestamp::now() + Duration::from_millis(700);
+    let soon = Timestamp::now() + Duration::from_secs(2);
     g.token("soon", "carl", json!({"expires": soon})).await;
-    assert_eq!(g.get("soon", "/api/v2/whoami").await["principal"], "carl");
-    tokio::time::sleep(Duration::from_millis(800)).await;
+    loop {
+        let answer = g.ask("soon", "GET", "/api/v2/whoami").send().await.unwrap();
+        if answer.status() != 200 {
+            break;
+        }
+        assert_eq!(answer.json::<Value>().await.unwrap()["principal"], "carl");
+        assert!(Timestamp::now() < soon + PATIENCE, "it never ends");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(Timestamp::now() > soon, "it is refused before its end");
     refused(g.ask("soon", "GET", "/api/v2/whoami"), 401, "unauthenticated", &["expired"]).await;
+    g.server.stop().await;
+}
+
+/// A password is replaced by who says the one of now, whatever token is shown, and the sessions of the old one end with it.
+#[tokio::test]
+async fn users_change_their_own_password() {
+    let g = Guarded::new().await;
+    g.put(&[("access/users/ann", json!({"password": hashed()}))]).await;
+    g.put(&[("access/users/carl", json!({}))]).await;
+    let old = begun(&g).await;
+    let change = async |user: &str, password: &str, new: &str| {
+        let body = json!({"user": user, "password": password, "new": new});
+        g.server.ask("PUT", "/api/v2/password").json(&body).send().await.unwrap()
+    };
+    for (user, password) in
+        [("ann", "wrong horse"), ("carl", ""), ("nobody", "correct horse"), ("../ann", "x")]
+    {
+        let refused = change(user, password, "a new horse").await;
+        assert_eq!(refused.status(), 401, "{user}");
+        let said = refused.text().await.unwrap();
+        assert!(!said.contains("horse"), "{said}");
+    }
+    problem(change("ann", "correct horse", "short").await, 422, "invalid", &["8 to 1024"]).await;
+    assert!(good(&g, &old).await);
+    assert_eq!(change("ann", "correct horse", "a new horse").await.status(), 204);
+    assert!(!good(&g, &old).await && kept(&g) == 0);
+    problem(change("ann", "correct horse", "a third horse").await, 401, "unauthenticated", &[]).await;
+    let log = g.get("root", "/api/v2/history/access/users/ann?limit=1").await;
+    let last = &log["items"][0];
+    assert_eq!((&last["author"], &last["message"]), (&json!("ann"), &json!("changed the password")), "{log}");
+    assert!(last["origin"].as_str().is_some_and(|origin| origin.starts_with("127.0.0.1")), "{log}");
+    // What else the row says stays.
+    g.put(&[("access/users/ann", json!({"password": hashed(), "disabled": true}))]).await;
+    problem(change("ann", "correct horse", "a new horse").await, 401, "unauthenticated", &[]).await;
+    g.server.stop().await;
+}
+
+#[tokio::test]
+async fn users_see_and_revoke_their_own_tokens() {
+    let g = Guarded::new().await;
+    g.put(&[("access/users/ann", json!({"password": hashed()}))]).await;
+    g.token("ann2", "ann", json!({"scope": {"namespaces": ["lb"]}, "description": "narrow"})).await;
+    let session = begun(&g).await;
+    let list = g.get("ann", "/api/v2/tokens").await;
+    let ids: Vec<&str> = list["items"].as_array().unwrap().iter().filter_map(|t| t["id"].as_str()).collect();
+    assert!(ids.len() == 3 && ids.contains(&"ann") && ids.contains(&"ann2"), "{list}");
+    assert!(list["items"].as_array().unwrap().iter().all(|token| token.get("hash").is_none()), "{list}");
+    let narrow = g.get("ann2", "/api/v2/tokens").await;
+    assert_eq!((narrow["items"].as_array().unwrap().len(), &narrow["items"][0]["id"]), (1, &json!("ann2")));
+    let revoke = async |who: &str, id: &str| {
+        let asked = g.ask(who, "DELETE", &format!("/api/v2/tokens/{id}?message=lost"));
+        asked.send().await.unwrap().status().as_u16()
+    };
+    let own = session.split('_').nth(1).unwrap();
+    for (who, id, status) in [
+        ("carl", "ann2", 404),
+        ("ann", "root", 404),
+        ("ann", "nosuch", 404),
+        ("ann2", "ann", 403),
+        ("dns", "vm", 404),
+        ("none", "bob", 403),
+        ("ann", own, 204),
+        ("ann2", "ann2", 204),
+        ("dns", "dns", 204),
+    ] {
+        assert_eq!(revoke(who, id).await, status, "{who} {id}");
+    }
+    assert!(!good(&g, &session).await);
+    refused(g.ask("ann2", "GET", "/api/v2/whoami"), 401, "unauthenticated", &["revoked"]).await;
+    refused(g.server.ask("GET", "/api/v2/tokens"), 401, "unauthenticated", &[]).await;
+    let log = g.get("root", "/api/v2/commits?prefix=access/&limit=10").await;
+    assert!(log.to_string().contains("lost"), "{log}");
     g.server.stop().await;
 }

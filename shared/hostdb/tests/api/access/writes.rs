@@ -210,6 +210,81 @@ async fn what_is_protected_needs_a_second_person() {
     g.server.stop().await;
 }
 
+/// What a proposal rests on is shown to who may read it, stays in it whoever decides, and counts.
+#[tokio::test]
+async fn what_a_review_rests_on_is_shown_to_who_may_read_it() {
+    let g = Guarded::new().await;
+    // dora approves, and does not read all that ann does.
+    g.put(&[("access/rules/dns", json!({"allow": {"dora": "none", "*": "ro"}}))]).await;
+    let now = |key: &str| g.database.view().revision_of(&key.parse().unwrap()).unwrap_or_default();
+    let (member, kept) = ("lb/gold/members/web1.example.com", "dns/example.com");
+    let row = |id: &str| {
+        let value = json!({"proposer": "ann", "message": "more gold", "at": "2026-01-01T00:00:00Z",
+            "changes": [{"key": member, "value": {}}], "ground": {member: 0, kept: now(kept)}, "state": "open"});
+        json!({"edit": "write", "key": format!("access/reviews/{id}"), "value": value})
+    };
+    let commit =
+        async |who: &str, edits: Value| g.post(who, "/api/v2/commits", &json!({"edits": edits})).await;
+    for id in ["one", "two"] {
+        let (status, body) = commit("ann", json!([row(id)])).await;
+        assert_eq!(status, 201, "{body}");
+    }
+    // It rests on nothing that is kept from its proposer, whatever stands there: who approves would be told of it.
+    for key in ["lb/secret", "lb/secret/members/web1.example.com", "access/users/ann", "access/reviews/one"] {
+        let mut probe = row("three");
+        for seen in [0, 7] {
+            probe["value"]["ground"][key] = seen.into();
+            let (status, body) = commit("ann", json!([probe])).await;
+            let rule = body["rule"].as_str().unwrap_or_default();
+            assert!(status == 403 && rule.contains("what its proposer may read"), "{key}: {status} {body}");
+        }
+    }
+    let mut shown = g.get("dora", "/api/v2/access/reviews/one").await["document"].clone();
+    assert_eq!(shown["ground"], json!({member: 0}));
+    for list in [
+        g.get("dora", "/api/v2/access?prefix=access/reviews/").await,
+        g.get("dora", "/api/v2/commits?limit=1").await,
+        g.get("dora", &format!("/api/v2/commits/{}", g.database.view().revision())).await,
+        g.post("dora", "/api/v2/store/read", &json!({"range": {"prefix": "access/reviews/"}, "limit": 10}))
+            .await
+            .1,
+    ] {
+        assert!(list.to_string().contains("reviews/") && !list.to_string().contains(kept), "{list}");
+    }
+    assert_eq!(
+        g.get("carl", "/api/v2/access/reviews/one").await["document"]["ground"][kept],
+        json!(now(kept))
+    );
+    // As it was shown it is written back, and the record is whole.
+    shown["state"] = "approved".into();
+    let approve = |id: &str| json!({"edit": "write", "key": format!("access/reviews/{id}"), "value": shown});
+    let edits = json!([approve("one"), {"edit": "row", "key": member, "value": {}}]);
+    let (status, body) = commit("dora", edits).await;
+    assert_eq!(status, 201, "{body}");
+    let stands = g.get("root", "/api/v2/access/reviews/one").await["document"].clone();
+    assert!(stands["ground"][kept].as_u64() > Some(0) && stands["reviewer"] == "dora", "{stands}");
+    // What moved is named to who may read it.
+    g.edits(vec![
+        json!({"edit": "put_tag", "tag": kept, "document": {"ttl": 301}}),
+        json!({"edit": "remove_members", "tag": "lb/gold", "members": ["web1.example.com"]}),
+    ])
+    .await;
+    let shown = g.get("dora", "/api/v2/access/reviews/two").await["document"].clone();
+    for (who, named) in [("dora", false), ("root", true)] {
+        let mut review = shown.clone();
+        (review["state"], review["reviewer"]) = ("approved".into(), who.into());
+        if named {
+            review["ground"][kept] = stands["ground"][kept].clone();
+        }
+        let write = json!({"edit": "write", "key": "access/reviews/two", "value": review});
+        let (status, body) = commit(who, json!([write, {"edit": "row", "key": member, "value": {}}])).await;
+        let rule = body["rule"].as_str().unwrap_or_default();
+        assert!(status == 403 && rule.contains("it rests on has changed"), "{who}: {status} {body}");
+        assert_eq!((rule.contains(kept), rule.contains("kept from you")), (named, !named), "{who}: {body}");
+    }
+    g.server.stop().await;
+}
+
 /// A token that may not write decides on nothing, whatever its owner may: also where nothing is left to write.
 #[tokio::test]
 async fn a_token_that_only_reads_decides_on_no_proposal() {
@@ -297,7 +372,7 @@ async fn bodies_that_do_not_come_hold_no_writer_up() {
             slow.push(socket);
         }
     }
-    // Each is being read by now.
+    // Each is being read by now, which nothing shows from outside; a machine that is slower proves less.
     tokio::time::sleep(Duration::from_millis(300)).await;
     let done = g.write("ann", "PUT", "/api/v2/tags/lb/web", &json!({"document": {"port": 81}}));
     assert_eq!(done.send().await.unwrap().status(), 200);
