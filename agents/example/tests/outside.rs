@@ -86,16 +86,7 @@ fn seed(path: &Path) {
     ];
     let change =
         |(key, value): (&str, &str)| Change::put(key.parse().unwrap(), Document::parse(value).unwrap());
-    let commit = Commit {
-        pre: vec![],
-        changes: rows.into_iter().map(change).collect(),
-        author: "ann".into(),
-        principal: None,
-        origin: None,
-        message: "begin".into(),
-        idempotency: None,
-        intent: None,
-    };
+    let commit = Commit::new("ann", "begin", rows.into_iter().map(change).collect());
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async { SqliteStore::open(path).await.unwrap().commit(commit).await.unwrap() });
 }

@@ -30,7 +30,7 @@ pub(crate) struct Args {
     /// How --plan and --preview print
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,
-    /// The host database: sqlite:PATH, https://HOST:PORT, http://HOST:PORT or unix:/PATH of a server (several with commas), memory:
+    /// The host database: sqlite:PATH, https://HOST:PORT, http://HOST:PORT or unix:/PATH of a server (several with commas), etcds://HOST,HOST, memory:
     #[arg(long, value_name = "URL", env = "SHOAL_STORE")]
     pub(crate) store: Option<String>,
     #[command(flatten)]

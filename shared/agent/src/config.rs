@@ -6,7 +6,7 @@
 //! ```toml
 //! store = "https://hostdb.example.com:8443"
 //! ca = "/etc/shoal/ca.pem"     # and `cert` and `key`, or
-//! token_file = "/run/credentials/shoal-dns.service/token"
+//! token_file = "/run/credentials/shoal-dns.service/token"    # `password_file` where `store` is etcds://USER@…
 //! listen = "127.0.0.1:9101"
 //! max_change = "30%"
 //! drift = "correct"            # or "report"
@@ -47,6 +47,8 @@ pub(crate) struct Common {
     cert: Option<PathBuf>,
     key: Option<PathBuf>,
     token_file: Option<PathBuf>,
+    /// Of the user that an address of etcd names.
+    password_file: Option<PathBuf>,
     pub(crate) listen: Option<std::net::SocketAddr>,
     pub(crate) name: Option<String>,
     pub(crate) max_change: Option<MaxChange>,
@@ -165,8 +167,8 @@ impl<C: DeserializeOwned> Config<C> {
 
     /// What to show to it.
     pub(crate) fn access(&self, args: &Args) -> Access {
-        let Common { ca, cert, key, token_file, .. } = self.common.clone();
-        args.access.clone().or(Access { ca, cert, key, token_file })
+        let Common { ca, cert, key, token_file, password_file, .. } = self.common.clone();
+        args.access.clone().or(Access { ca, cert, key, token_file, password_file })
     }
 }
 

@@ -320,7 +320,7 @@ fn telling() -> &'static Telling {
     })
 }
 
-fn tell_systemd(state: &[NotifyState<'static>]) {
+pub(crate) fn tell_systemd(state: &[NotifyState<'static>]) {
     let Telling { queue, left } = telling();
     // It is alive as long as somebody hears it: these do not pile up.
     if matches!(state, [NotifyState::Watchdog]) && left.load(Ordering::SeqCst) > 0 {
@@ -348,7 +348,7 @@ mod tests {
     /// A signal that one test sends is for all that listen in this process: one at a time.
     static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn an_edit_counts_when_it_is_done_and_is_never_forgotten() {
         let _alone = ALONE.lock().await;
         let (tell, edited) = mpsc::channel(1);
@@ -365,7 +365,7 @@ mod tests {
         assert!(more.is_err(), "one edit, one word");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn what_is_made_ready_without_end_keeps_nothing_waiting() {
         let _alone = ALONE.lock().await;
         let (tell, edited) = mpsc::channel(1);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use shoal_core::LeftOut;
+use shoal_core::{LeftOut, Range};
 use shoal_engine::{
     Act, Agent, Answer, Applied, Batch, Claimed, Engine, Moment, Outcome, Snapshot, Target, Trouble, Unit,
 };
@@ -44,6 +44,8 @@ pub(crate) struct Driver<A: Agent, T> {
     pub(crate) board: Arc<Board>,
     held: BTreeMap<String, String>,
     left_out: LeftOuts,
+    /// Whether what is held or left out is told by a plan, and not by the log.
+    plans: bool,
     under_way: BTreeMap<u64, UnderWay>,
     /// The batches among it: what became of them is told when it is known.
     sent: BTreeMap<u64, (Unit, Arc<Batch<A>>)>,
@@ -86,6 +88,7 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
             board,
             held: BTreeMap::new(),
             left_out: LeftOuts::default(),
+            plans: false,
             under_way: BTreeMap::new(),
             sent: BTreeMap::new(),
             taken: Vec::new(),
@@ -96,6 +99,11 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
 
     pub(crate) fn target(&self) -> &T {
         &self.hands.target
+    }
+
+    /// From now on, the log says nothing of what is held or left out: the plan does.
+    pub(crate) fn plans(&mut self) {
+        self.plans = true;
     }
 
     /// From now on, the target may say what to look at.
@@ -110,11 +118,11 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
         }));
     }
 
-    /// From now on, what is committed after `head` is told.
-    pub(crate) fn follow(&mut self, head: Head) {
+    /// From now on, what is committed after `head` in this range is told.
+    pub(crate) fn follow(&mut self, range: Range, head: Head) {
         let (tell, news) = mpsc::channel(NEWS);
         self.news = Some(news);
-        self.following = Some(tokio::spawn(feed::follow(self.hands.store.clone(), head, tell)));
+        self.following = Some(tokio::spawn(feed::follow(self.hands.store.clone(), range, head, tell)));
     }
 
     pub(crate) fn now(&self) -> Moment {
@@ -146,8 +154,10 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
         }
         log_units("works on", &std::mem::take(&mut self.taken));
         log_units("gives back", &given);
-        self.log_holds();
-        self.left_out.tell(&self.engine);
+        if !self.plans {
+            self.log_holds();
+            self.left_out.tell(&self.engine);
+        }
         self.board.set(&self.engine);
     }
 
@@ -194,12 +204,18 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
 
     fn take(&mut self, id: u64, answer: Answer<A>) {
         let sent = self.sent.remove(&id);
-        let claims = self.under_way.remove(&id).and_then(|begun| begun.claims);
+        let begun = self.under_way.remove(&id);
+        let what = begun.as_ref().map(|begun| begun.what.clone()).unwrap_or_default();
+        let claims = begun.and_then(|begun| begun.claims);
         match &answer {
             // One that it held before has no head with it.
             Answer::Claim(Claimed::Held { head: Some(_), .. }) => self.taken.extend(claims),
             Answer::Fault(fault) => self.faults.say(&fault.to_string(), Instant::now()),
-            Answer::Fenced => tracing::warn!("the claim was lost"),
+            Answer::Fenced => {
+                tracing::warn!(
+                    "the claim was lost or had run out, so this was not done and all is looked at again: {what}"
+                );
+            }
             Answer::Applied(applied) => {
                 if let Some((unit, batch)) = sent {
                     log_batch(&unit.0, &batch, applied);
@@ -278,7 +294,7 @@ impl<A: Agent, T: Target<A>> Driver<A, T> {
         let mut held = BTreeMap::new();
         for (unit, hold) in self.engine.holds() {
             if self.held.get(&unit.0) != Some(&hold.digest) {
-                tracing::warn!(unit = %unit, digest = hold.digest, "held: {}", hold.why);
+                tracing::warn!(unit = %unit, digest = hold.digest, "held: {}; see `shoal approve`", hold.why);
             }
             held.insert(unit.0.clone(), hold.digest.clone());
         }
@@ -362,7 +378,7 @@ fn log_batch<A: Agent>(unit: &str, batch: &Batch<A>, applied: &Applied<A>) {
         tracing::info!(unit, "and {more} more changes");
     }
     let failed = applied.each.iter().filter_map(|(key, outcome)| match outcome {
-        Outcome::Failed(fault) => Some((key, fault)),
+        Outcome::Failed(fault) | Outcome::Refused(fault) => Some((key, fault)),
         _ => None,
     });
     for (key, fault) in failed.clone().take(LOGGED) {

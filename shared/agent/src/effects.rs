@@ -311,13 +311,7 @@ impl<T> Hands<T> {
         let commit = async |claim: &Claim| {
             let commit = Commit {
                 pre: vec![claim.held()],
-                changes: facts,
-                author: format!("agent {}", self.namespace),
-                principal: None,
-                origin: None,
-                message: format!("facts of {unit}"),
-                idempotency: None,
-                intent: None,
+                ..Commit::new(format!("agent {}", self.namespace), format!("facts of {unit}"), facts)
             };
             self.store.commit(commit).await.map(drop)
         };

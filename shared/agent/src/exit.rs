@@ -66,6 +66,8 @@ pub(crate) enum End {
     Planned(Plan, Verdict),
     /// `--preview`.
     Previewed(Preview),
+    /// `--plan` and `--preview` of what chooses: whether there was something to choose, and how things stand.
+    Chosen(bool, Verdict),
 }
 
 /// The one map from what happened to the exit code.
@@ -80,7 +82,9 @@ pub(crate) fn code(result: &Result<End, Failure>) -> ExitCode {
         Ok(End::Planned(plan, verdict)) if *verdict == Verdict::Held || plan.is_held() => HELD,
         Ok(End::Planned(plan, _)) if plan.is_empty() => DONE,
         Ok(End::Previewed(preview)) if preview.is_empty() => DONE,
-        Ok(End::Planned(..) | End::Previewed(_)) => PENDING,
+        Ok(End::Chosen(_, Verdict::Held)) => HELD,
+        Ok(End::Chosen(false, _)) => DONE,
+        Ok(End::Planned(..) | End::Previewed(_) | End::Chosen(true, _)) => PENDING,
         Err(Failure::Late { .. }) => WAITING,
         Err(Failure::Usage(_)) => USAGE,
         Err(Failure::Fault(_) | Failure::Store { .. }) => FAILED,

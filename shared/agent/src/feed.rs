@@ -1,4 +1,4 @@
-//! Follows the store: reads all of it, then every commit, and begins again when the position is lost.
+//! Follows the store: reads all that the agent needs of it, then every commit, and begins again when the position is lost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 /// What the driver is told.
 pub(crate) enum News {
-    /// The whole database.
+    /// The whole of what it follows.
     All(Box<Snapshot>),
     /// One commit.
     Commit(Arc<LogEntry>),
@@ -40,10 +40,10 @@ const MOST: Duration = Duration::from_secs(30);
 /// After so long a watch counts as one that worked.
 const STEADY: Duration = Duration::from_secs(30);
 
-/// Reads the whole database, tombstones included, at one revision. Each page is taken in while the next one is read.
-pub(crate) async fn read_all(store: &dyn Store) -> Result<(Head, Snapshot)> {
+/// Reads what of the database is in `range`, tombstones included, at one revision. Each page is taken in while the next one is read.
+pub(crate) async fn read_all(store: &dyn Store, range: &Range) -> Result<(Head, Snapshot)> {
     let head = store.head().await?;
-    let mut query = Query { tombstones: true, at: Some(head.revision), ..Query::new(Range::All) };
+    let mut query = Query { tombstones: true, at: Some(head.revision), ..Query::new(range.clone()) };
     let mut reading = Reading::new(head.epoch, head.revision);
     let mut take = |rows: Vec<Row>| rows.into_iter().for_each(|row| reading.take(row));
     let mut page = store.read(&query).await?;
@@ -57,12 +57,12 @@ pub(crate) async fn read_all(store: &dyn Store) -> Result<(Head, Snapshot)> {
     Ok((head, reading.whole()))
 }
 
-/// Follows `store` from `from` until nobody listens.
-pub(crate) async fn follow(store: Arc<dyn Store>, mut from: Head, news: mpsc::Sender<News>) {
+/// Follows what of `store` is in `range`, from `from`, until nobody listens.
+pub(crate) async fn follow(store: Arc<dyn Store>, range: Range, mut from: Head, news: mpsc::Sender<News>) {
     let mut failures = 0;
     loop {
         let begun = Instant::now();
-        let Some(why) = listen(&*store, &mut from, &news).await else { return };
+        let Some(why) = listen(&*store, &range, &mut from, &news).await else { return };
         // One that lasted is no sign that the next will not.
         failures = if begun.elapsed() > STEADY { 1 } else { failures + 1 };
         let first_reset = why.is_none() && failures == 1;
@@ -79,8 +79,13 @@ pub(crate) async fn follow(store: Arc<dyn Store>, mut from: Head, news: mpsc::Se
 
 /// Tells what one watch says, until it ends: why it did, or nothing if the position was lost and all was read anew. `None`:
 /// nobody listens any more.
-async fn listen(store: &dyn Store, from: &mut Head, news: &mpsc::Sender<News>) -> Option<Option<Down>> {
-    let mut watch = store.watch(Filter::of(vec![Range::All]), *from);
+async fn listen(
+    store: &dyn Store,
+    range: &Range,
+    from: &mut Head,
+    news: &mpsc::Sender<News>,
+) -> Option<Option<Down>> {
+    let mut watch = store.watch(Filter::of(vec![range.clone()]), *from);
     while let Some(message) = watch.next().await {
         let told = match message {
             Ok(Feed::Commit(entry)) => {
@@ -91,7 +96,7 @@ async fn listen(store: &dyn Store, from: &mut Head, news: &mpsc::Sender<News>) -
                 from.revision = from.revision.max(revision);
                 News::Upto(revision)
             }
-            Ok(Feed::Reset(_)) => match read_all(store).await {
+            Ok(Feed::Reset(_)) => match read_all(store, range).await {
                 Ok((head, snapshot)) => {
                     *from = head;
                     // What came after this reading is asked for anew.

@@ -18,6 +18,8 @@
 //!    run again, it ends where it would have ended.
 //! 4. **Foreign items stay**: what Shoal did not make is the same at the end, whatever was wanted in its place.
 //! 5. **Proportional**: editing one host of many costs what editing one of few does.
+//! 6. **Alone**: of an agent that says which units are [one host's alone](Agent::units_of), who reads only what concerns that host plans
+//!    for them what who reads everything does.
 //!
 //! The target is a model in memory, once of items that stand alone and once of a unit that is written as a whole;
 //! [`Laws::check_with`] takes a real one.
@@ -29,7 +31,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use shoal_core::{Change, Document, Key};
+use shoal_core::{Change, Document, HostName, Key, Range};
 use shoal_engine::model::{Model, Place, World};
 use shoal_engine::{Agent, Counters, MaxChange, Nature, Seen, Target, Unit, Verdict};
 
@@ -84,6 +86,7 @@ const DONE: &str = "after converging, nothing is left to do";
 const STOPPED: &str = "stopped anywhere and run again, it converges";
 const FOREIGN: &str = "foreign items stay as they are";
 const COST: &str = "the cost follows the change, not the fleet";
+const ALONE: &str = "what is a host's alone follows from what concerns it";
 
 impl<A: Agent> Laws<A> {
     /// An agent, a tag of its namespace, and a document that the tag may have.
@@ -171,6 +174,7 @@ impl<A: Agent> Laws<A> {
         self.same_plan(place)?;
         self.nothing_left(place)?;
         self.stopped(place)?;
+        self.alone(place)?;
         self.proportional(place)
     }
 
@@ -216,7 +220,7 @@ impl<A: Agent> Laws<A> {
     }
 
     fn member_key(&self, n: usize) -> String {
-        format!("{}/members/law{n}.example.com", self.tag)
+        format!("{}/members/{}", self.tag, host_name(n))
     }
 
     fn world<P: Place<A>>(&self, place: &dyn Fn(Arc<A>) -> P) -> World<A, P> {
@@ -270,6 +274,51 @@ impl<A: Agent> Laws<A> {
             }
         }
         Ok(())
+    }
+
+    fn alone<P: Place<A>>(&self, place: &dyn Fn(Arc<A>) -> P) -> Result<(), Broken> {
+        let agent = (self.agent)();
+        let mut world = self.world(place);
+        let mut all = Vec::new();
+        for (name, changes) in self.life() {
+            all.push(changes.clone());
+            for n in [0, 1, 2, 3, 9] {
+                let Ok(host) = host_name(n).parse::<HostName>() else { continue };
+                if agent.units_of(&host).is_none() {
+                    return Ok(());
+                }
+                let (one, other) = (Range::Concerning(host.clone()), Range::All);
+                let [one, other] =
+                    [one, other].map(|range| self.plan_for(place, &host, &all, &range, &world.ledger));
+                if one != other {
+                    let found =
+                        format!("who reads what concerns {host} plans {one}, who reads everything {other}");
+                    return Err(Broken { law: ALONE, at: name, found });
+                }
+            }
+            world.commit(changes);
+            converge(&mut world, ALONE, &name)?;
+        }
+        Ok(())
+    }
+
+    /// What an engine for this host alone plans that knows of the commits what is in the range.
+    fn plan_for<P: Place<A>>(
+        &self,
+        place: &dyn Fn(Arc<A>) -> P,
+        host: &HostName,
+        commits: &[Vec<Change>],
+        range: &Range,
+        ledger: &BTreeMap<String, Vec<u8>>,
+    ) -> Value {
+        let mut world = self.world(place);
+        (world.options.write, world.options.host) = (false, Some(host.clone()));
+        world.ledger.clone_from(ledger);
+        for changes in commits {
+            world.commit(changes.iter().filter(|change| range.contains(&change.key)).cloned().collect());
+        }
+        world.run();
+        serde_json::to_value(world.engine().plan().units).unwrap_or_default()
     }
 
     fn stopped<P: Place<A>>(&self, place: &dyn Fn(Arc<A>) -> P) -> Result<(), Broken> {
@@ -497,7 +546,11 @@ fn told(name: &str, changes: &[Change]) -> String {
 }
 
 fn host_key(n: usize) -> String {
-    format!("hosts/law{n}.example.com")
+    format!("hosts/{}", host_name(n))
+}
+
+fn host_name(n: usize) -> String {
+    format!("law{n}.example.com")
 }
 
 fn row(n: usize, document: Value) -> Value {

@@ -13,6 +13,8 @@
 
 mod base;
 mod chance;
+mod checked;
+pub mod chooser;
 mod cli;
 mod clock;
 pub mod command;
@@ -41,7 +43,7 @@ mod text;
 
 pub use std::process::ExitCode;
 
-pub use base::{Base, Place};
+pub use base::{Base, Place, Turn};
 pub use config::settings;
 
 pub use program::{Program, main};
@@ -51,9 +53,9 @@ pub use schemars::JsonSchema;
 pub use serde::{Deserialize, Serialize};
 pub use serde_json::Value;
 pub use shoal_core::{
-    Change, Document, Epoch, Host, HostName, Key as DbKey, Lifecycle, Revision, TagName, span,
+    Change, Document, Epoch, Fact, Host, HostId, HostName, Key as DbKey, Lifecycle, Revision, TagName, span,
 };
 pub use shoal_engine::{
-    Agent, Applied, At, Batch, Blocked, Clock, Desired, Edit, Fault, Fence, Known, Line, Look, Millis,
-    Moment, Nature, Observed, Outcome, Scope, Seen, Source, Step, Target, Unit, Why,
+    Agent, Applied, At, Batch, Blocked, Clock, Desired, Edit, Fault, Fence, Holder, Known, Line, Look,
+    Millis, Moment, Nature, Observed, Outcome, Scope, Seen, Source, Step, Target, Unit, Why,
 };

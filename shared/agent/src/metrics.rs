@@ -63,6 +63,19 @@ impl Board {
         *self.now.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
 
+    /// Takes over how things stand with an agent that has no engine.
+    pub(crate) fn tell(
+        &self,
+        seen: u64,
+        sizes: Sizes,
+        verdict: Verdict,
+        counters: Counters,
+        changes: BTreeMap<(&'static str, &'static str), u64>,
+    ) {
+        let now = Now { counters, changes, seen, sizes, verdict, loaded: true };
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = now;
+    }
+
     /// The database is within reach, or why it is not.
     pub(crate) fn set_down(&self, why: Option<String>) {
         *self.down.lock().unwrap_or_else(PoisonError::into_inner) = why;

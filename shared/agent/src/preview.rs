@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use shoal_core::docs::Entry;
-use shoal_core::{HostId, Proposal, prepare};
+use shoal_core::{HostId, Proposal, Range, prepare};
 use shoal_engine::{Agent, Nature, Preview};
 
 use crate::exit::Failure;
@@ -17,7 +17,8 @@ pub(crate) async fn preview<A: Agent>(setup: &Setup<'_, A>, file: &Path) -> Resu
     let text = std::fs::read(file).map_err(|e| wrong(format!("cannot be read: {e}")))?;
     let entries = Entry::all(&text).map_err(|why| wrong(format!("is wrong: {why}")))?;
     let edits = entries.into_iter().map(Entry::into_edit).collect();
-    let (_, snapshot) = setup.read().await?;
+    // What is proposed may be about any host.
+    let (_, snapshot) = setup.read(Range::All).await?;
     let mut engine = setup.engine(Nature::default())?;
     let view = snapshot.view().clone();
     engine.load(snapshot);

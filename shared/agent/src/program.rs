@@ -83,21 +83,7 @@ where
     /// Runs as the command line says, and answers the exit code.
     pub fn main(self) -> ExitCode {
         let args = Args::of(&format!("shoal-{}", program_name()));
-        let result = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .map_err(|e| Failure::from(Fault::new("start", e)))
-            .and_then(|runtime| {
-                // A task among the others: what wakes it need not wake another thread first.
-                let work = runtime.spawn(async move { self.run(&args).await });
-                let result = runtime.block_on(work).unwrap_or_else(|e| Err(Fault::new("run", e).into()));
-                runtime.shutdown_timeout(Duration::from_secs(1));
-                result
-            });
-        if let Err(failure) = &result {
-            eprint_line(&failure.to_string());
-        }
-        exit::code(&result)
+        to_end(async move { self.run(&args).await })
     }
 
     async fn run(&self, args: &Args) -> Result<End, Failure> {
@@ -222,12 +208,31 @@ where
     }
 }
 
+/// Runs a program to its end, says why it failed, and answers the exit code.
+pub(crate) fn to_end(run: impl Future<Output = Result<End, Failure>> + Send + 'static) -> ExitCode {
+    let result = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::from(Fault::new("start", e)))
+        .and_then(|runtime| {
+            // A task among the others: what wakes it need not wake another thread first.
+            let work = runtime.spawn(run);
+            let result = runtime.block_on(work).unwrap_or_else(|e| Err(Fault::new("run", e).into()));
+            runtime.shutdown_timeout(Duration::from_secs(1));
+            result
+        });
+    if let Err(failure) = &result {
+        eprint_line(&failure.to_string());
+    }
+    exit::code(&result)
+}
+
 /// An open store, and which.
 #[derive(Clone)]
-struct Opened {
-    url: String,
-    access: Access,
-    store: Arc<dyn Store>,
+pub(crate) struct Opened {
+    pub(crate) url: String,
+    pub(crate) access: Access,
+    pub(crate) store: Arc<dyn Store>,
 }
 
 /// What a configuration says, made ready.
@@ -248,7 +253,7 @@ impl<'a, A: Agent> Setup<'a, A> {
 }
 
 /// The file name that this runs as, without `shoal-`.
-fn program_name() -> String {
+pub(crate) fn program_name() -> String {
     let path = std::env::args_os().next().unwrap_or_default();
     let name =
         std::path::Path::new(&path).file_stem().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();

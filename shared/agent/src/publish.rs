@@ -6,17 +6,22 @@ use shoal_store::{Query, Store, StoreError};
 
 use crate::exit::Failure;
 
-/// Writes `schemas/<namespace>`, when another stands there or none.
+/// Writes `schemas/<namespace>` of an agent, when another stands there or none.
 pub(crate) async fn schema<A: Agent>(agent: &A, store: &dyn Store) -> Result<(), Failure> {
-    let name: Namespace = agent.namespace().parse().map_err(|e| Fault::new("start the agent", e))?;
-    let broken = |e: serde_json::Error| Fault::new("publish the agent's schema", e);
-    let key = Key::schema(&name);
     let schema = Schema {
         tag: schemars::schema_for!(A::Spec).to_value(),
         host: agent.overrides().map(|schema| schema.to_value()),
-        agent: Some(name.to_string()),
+        agent: Some(agent.namespace().to_owned()),
         writes: agent.writes(),
     };
+    row(agent.namespace(), schema, store).await
+}
+
+/// Writes a schema, when another stands there or none.
+pub(crate) async fn row(namespace: &str, schema: Schema, store: &dyn Store) -> Result<(), Failure> {
+    let name: Namespace = namespace.parse().map_err(|e| Fault::new("start the agent", e))?;
+    let broken = |e: serde_json::Error| Fault::new("publish the agent's schema", e);
+    let key = Key::schema(&name);
     let wanted = Document::of(&schema).map_err(broken)?;
     let doing = || Failure::store(format!("publish {key}"));
     loop {
@@ -28,13 +33,11 @@ pub(crate) async fn schema<A: Agent>(agent: &A, store: &dyn Store) -> Result<(),
         let pre = have.map_or_else(|| Pre::Absent(key.clone()), |row| Pre::At(key.clone(), row.revision));
         let commit = Commit {
             pre: vec![pre],
-            changes: vec![Change::put(key.clone(), wanted.clone())],
-            author: format!("agent {name}"),
-            principal: None,
-            origin: None,
-            message: format!("publish the schema of {name}"),
-            idempotency: None,
-            intent: None,
+            ..Commit::new(
+                format!("agent {name}"),
+                format!("publish the schema of {name}"),
+                vec![Change::put(key.clone(), wanted.clone())],
+            )
         };
         match store.commit(commit).await {
             Ok(_) => return Ok(()),

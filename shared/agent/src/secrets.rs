@@ -24,6 +24,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use shoal_engine::Fault;
 
+pub use shoal_client::warn_if_exposed;
+
 /// How a reference begins.
 const SCHEME: &str = "secret:";
 /// What a name looks like.
@@ -212,7 +214,10 @@ impl Place {
             Self::Env(name) => {
                 std::env::var(name).map_err(|_| "its variable is not set, or is no text".to_owned())?
             }
-            Self::File(path) => read(path.clone())?,
+            Self::File(path) => {
+                warn_if_exposed(path, "a secret");
+                read(path.clone())?
+            }
             Self::Credential(name) => {
                 let folder = std::env::var_os("CREDENTIALS_DIRECTORY");
                 let folder = folder.ok_or("systemd gave this program no credentials (LoadCredential=)")?;

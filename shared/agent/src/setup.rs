@@ -2,11 +2,11 @@
 //!
 //! All but the daemon end by themselves: within `--wait`, or [`MOST`] without it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_core::{Epoch, HostName, Key, TagName, View};
+use shoal_core::{Epoch, HostName, Key, Range, TagName, View};
 use shoal_engine::{Agent, Engine, Fault, Options, Snapshot, Target, Trouble, Unit, Verdict};
 use shoal_store::{Head, Store, StoreError};
 use tokio::time::Instant;
@@ -109,11 +109,12 @@ impl<A: Agent> Setup<'_, A> {
         if !self.args.plan {
             limit.keep("publish the schema", publish::schema(&*self.agent, &*self.store)).await?;
         }
-        let (head, snapshot) = limit.keep("read the database", self.read()).await?;
+        let (head, snapshot) = limit.keep("read the database", self.read(self.range()?)).await?;
         let board = Arc::new(Board::new());
         let nature = target.nature();
         let mut driver = self.driver(target, snapshot, board)?;
         if self.args.plan {
+            driver.plans();
             let verdict = settle(&mut driver, limit).await;
             if verdict == Verdict::Busy {
                 return Err(limit.late(driver.waits_for()));
@@ -125,18 +126,37 @@ impl<A: Agent> Setup<'_, A> {
             })?;
             return Ok(End::Planned(plan, verdict));
         }
-        driver.follow(head);
+        driver.follow(self.range()?, head);
+        // What it began tells when it has ended.
+        driver.listen();
         let verdict = settle(&mut driver, limit).await;
         let late = (verdict == Verdict::Busy).then(|| limit.late(driver.waits_for()));
         let mut troubles = driver.engine.troubles();
+        // Said of the unit, and the same of each of its items.
+        let asked: BTreeMap<String, String> = driver
+            .engine
+            .holds()
+            .map(|(unit, hold)| (unit.0.clone(), format!("held: guard: {}", hold.why)))
+            .collect();
+        for (unit, _, why) in &mut troubles {
+            if asked.get(unit.as_str()).is_some_and(|asked| why.starts_with(asked.as_str())) {
+                "held: guard: as said of the unit".clone_into(why);
+            }
+        }
         if driver.is_refused() {
             // Nothing was looked at, which says no more than the refusal.
             troubles.retain(|(_, _, why)| *why != Trouble::Dirty.to_string());
         }
         // What did not come in all that time is not waited for much longer.
         daemon::drain(&mut driver, if late.is_some() { BRIEF } else { daemon::DRAIN }).await;
+        // What goes on beside the engine ends in order, and not with the process.
+        daemon::close(driver.target()).await;
         for (unit, item, why) in troubles.iter().take(LOGGED) {
-            tracing::warn!(unit, item, "{why}");
+            if item.is_empty() {
+                tracing::warn!(unit, "{why}");
+            } else {
+                tracing::warn!(unit, item, "{why}");
+            }
         }
         if let Some(more) = troubles.len().checked_sub(LOGGED).filter(|more| *more > 0) {
             tracing::warn!("and {more} more are not as they should be; see --plan");
@@ -164,7 +184,7 @@ impl<A: Agent> Setup<'_, A> {
             }
         };
         let mut driver = self.driver(target, snapshot, board.clone())?;
-        driver.follow(head);
+        driver.follow(self.range()?, head);
         driver.listen();
         let stop = daemon::run(&mut driver, &mut watch).await;
         daemon::close(driver.target()).await;
@@ -177,7 +197,7 @@ impl<A: Agent> Setup<'_, A> {
         let start = Instant::now();
         loop {
             match publish::schema(&*self.agent, &*self.store).await {
-                Ok(()) => match self.read().await {
+                Ok(()) => match self.read(self.range()?).await {
                     Ok(read) => return Ok(read),
                     Err(failure) => transient(failure, start).await?,
                 },
@@ -186,9 +206,19 @@ impl<A: Agent> Setup<'_, A> {
         }
     }
 
-    pub(crate) async fn read(&self) -> Result<(Head, Snapshot), Failure> {
-        let (head, snapshot) = read_all(&*self.store).await.map_err(Failure::store("read the database"))?;
-        match self.known(snapshot.view()) {
+    /// Reads what of the database is in `range`, and looks whether what was asked for is there.
+    pub(crate) async fn read(&self, range: Range) -> Result<(Head, Snapshot), Failure> {
+        let read =
+            async |range| read_all(&*self.store, &range).await.map_err(Failure::store("read the database"));
+        let (head, snapshot) = read(range.clone()).await?;
+        let known = match self.known(snapshot.view()) {
+            // Who else there is tells what it may have been meant to be.
+            Err(_) if range != Range::All && !self.args.is_daemon() => {
+                self.known(read(Range::All).await?.1.view())
+            }
+            known => known,
+        };
+        match known {
             // It may be written later, and a daemon may be there before it.
             Err(unknown) if self.args.is_daemon() => tracing::warn!("{unknown}; waiting for it"),
             known => known?,
@@ -199,12 +229,10 @@ impl<A: Agent> Setup<'_, A> {
         Ok((head, snapshot))
     }
 
-    /// The host that was asked for.
-    fn host(&self) -> Result<Option<HostName>, Failure> {
-        let Some(asked) = &self.args.host else { return Ok(None) };
-        let own = (asked == SELF).then(node_name);
-        let name = own.as_deref().unwrap_or(asked);
-        name.parse().map(Some).map_err(|e| Failure::Usage(format!("--host {asked}: {e}")))
+    /// What this agent needs of the database: what concerns the host that was asked for, where nothing else says what is wanted of it.
+    fn range(&self) -> Result<Range, Failure> {
+        let host = asked_host(self.args)?.filter(|host| self.agent.units_of(host).is_some());
+        Ok(host.map_or(Range::All, Range::Concerning))
     }
 
     /// Whether the tags and the host that were asked for are in the database, or were.
@@ -220,7 +248,7 @@ impl<A: Agent> Setup<'_, A> {
                 return Err(Failure::Usage(format!("--tag {tag}: the database has no such tag; {next}")));
             }
         }
-        let (Some(asked), Some(host)) = (&self.args.host, self.host()?) else { return Ok(()) };
+        let (Some(asked), Some(host)) = (&self.args.host, asked_host(self.args)?) else { return Ok(()) };
         if there(&Key::host(&host)) {
             return Ok(());
         }
@@ -249,7 +277,7 @@ impl<A: Agent> Setup<'_, A> {
         options.once = args.once;
         options.share = true;
         options.tags = self.tags()?;
-        options.host = self.host()?;
+        options.host = asked_host(self.args)?;
         options.units = self.units();
         options.drift = common.drift;
         options.max_change_by_tag.clone_from(&common.max_change_by_tag);
@@ -303,9 +331,17 @@ impl<A: Agent> Setup<'_, A> {
     }
 }
 
+/// The host that was asked for.
+pub(crate) fn asked_host(args: &Args) -> Result<Option<HostName>, Failure> {
+    let Some(asked) = &args.host else { return Ok(None) };
+    let own = (asked == SELF).then(node_name);
+    let name = own.as_deref().unwrap_or(asked);
+    name.parse().map(Some).map_err(|e| Failure::Usage(format!("--host {asked}: {e}")))
+}
+
 /// Waits a little after a failure that may pass; gives any other back. A right may be given, and a token or a certificate be
 /// renewed, while it waits.
-async fn transient(failure: Failure, start: Instant) -> Result<(), Failure> {
+pub(crate) async fn transient(failure: Failure, start: Instant) -> Result<(), Failure> {
     match &failure {
         Failure::Store { source, .. }
             if source.is_transient() || matches!(source, StoreError::Denied { .. }) =>
@@ -319,11 +355,11 @@ async fn transient(failure: Failure, start: Instant) -> Result<(), Failure> {
     }
 }
 
-fn node_name() -> String {
+pub(crate) fn node_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().to_lowercase()
 }
 
-fn json<T: serde::Serialize>(value: &T) -> Result<String, Failure> {
+pub(crate) fn json<T: serde::Serialize>(value: &T) -> Result<String, Failure> {
     let text = serde_json::to_string_pretty(value).map_err(|e| Fault::new("print as JSON", e))?;
     Ok(text + "\n")
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use shoal_client::{Access, HttpStore, Options as Http};
 use shoal_engine::Fault;
-use shoal_store::{MemoryStore, Store};
+use shoal_store::{MemoryStore, Store, without_password};
 use shoal_store_sqlite::{Options, SqliteStore};
 
 use crate::exit::Failure;
@@ -27,8 +27,8 @@ pub(crate) enum Missing {
 pub(crate) struct Stores(BTreeMap<String, Opener>);
 
 impl Stores {
-    /// `sqlite:PATH`, `https://HOST:PORT`, `http://HOST:PORT` and `unix:/PATH` of a server, `etcd://HOST,HOST` where it is built in, and `memory:`
-    /// for trying things out.
+    /// `sqlite:PATH`, `https://HOST:PORT`, `http://HOST:PORT` and `unix:/PATH` of a server, `etcd://HOST,HOST` and `etcds://HOST,HOST` unless
+    /// this was built without, and `memory:` for trying things out.
     pub(crate) fn new() -> Self {
         let mut stores = Self(BTreeMap::new());
         stores.0.insert("sqlite".to_owned(), Arc::new(|path, missing, _| Box::pin(sqlite(path, missing))));
@@ -39,7 +39,12 @@ impl Stores {
             stores.0.insert(scheme.to_owned(), Arc::new(open));
         }
         #[cfg(feature = "etcd")]
-        stores.0.insert("etcd".to_owned(), Arc::new(|rest, missing, _| Box::pin(etcd(rest, missing))));
+        for scheme in ["etcd", "etcds"] {
+            let open = move |rest: String, missing, access| -> Opening {
+                Box::pin(async move { etcd(&format!("{scheme}:{rest}"), missing, access).await })
+            };
+            stores.0.insert(scheme.to_owned(), Arc::new(open));
+        }
         stores.add("memory", |_| async { Ok(Arc::new(MemoryStore::new()) as Arc<dyn Store>) });
         stores
     }
@@ -64,10 +69,11 @@ impl Stores {
         if let Some((opener, rest)) = opener {
             return opener(rest.to_owned(), missing, access.clone()).await.map_err(Failure::from);
         }
+        let url = without_password(url);
         let known = self.0.keys().map(|scheme| format!("{scheme}:")).collect::<Vec<_>>().join(", ");
-        Err(Failure::Usage(if url.starts_with("etcd:") {
+        Err(Failure::Usage(if ["etcd:", "etcds:"].iter().any(|scheme| url.starts_with(scheme)) {
             format!(
-                "{url}: this program was built without etcd; build it with `cargo build --features etcd` (which needs \
+                "{url}: this program was built without etcd (--no-default-features); build it with `cargo build --features etcd` (which needs \
                  protoc: apt install protobuf-compiler libprotobuf-dev), or give another store; known are {known}"
             )
         } else {
@@ -111,16 +117,20 @@ async fn sqlite(path: String, missing: Missing) -> Result<Arc<dyn Store>, Fault>
 }
 
 #[cfg(feature = "etcd")]
-async fn etcd(address: String, missing: Missing) -> Result<Arc<dyn Store>, Fault> {
-    use shoal_store_etcd::{EtcdStore, Missing as There};
+async fn etcd(address: &str, missing: Missing, access: Access) -> Result<Arc<dyn Store>, Fault> {
+    use shoal_store_etcd::{EtcdStore, Missing as There, Papers};
+    for said in access.exposed() {
+        tracing::warn!("{said}");
+    }
     let missing = match missing {
         Missing::Make => There::Make,
         Missing::Refuse => There::Refuse,
     };
-    let opened = EtcdStore::open_with(&format!("etcd:{address}"), missing).await;
+    let Access { ca, cert, key, password_file, .. } = access;
+    let opened = EtcdStore::open_showing(address, missing, &Papers { ca, cert, key, password_file }).await;
     opened
         .map(|store| Arc::new(store) as Arc<dyn Store>)
-        .map_err(|e| Fault::new(format!("open the database etcd:{address}"), e))
+        .map_err(|e| Fault::new(format!("open the database {}", without_password(address)), e))
 }
 
 #[cfg(test)]
@@ -133,9 +143,16 @@ mod tests {
         let access = Access::default();
         let why =
             async |url| stores.open(url, Missing::Refuse, &access).await.map(drop).unwrap_err().to_string();
-        let etcd = why("etcd://h1,,h2").await;
-        let expected = if cfg!(feature = "etcd") { "open the database" } else { "build it with" };
-        assert!(etcd.contains(expected), "{etcd}");
+        for address in ["etcd://h1,,h2", "etcds://h1,,h2"] {
+            let etcd = why(address).await;
+            let expected = if cfg!(feature = "etcd") { "open the database" } else { "build it with" };
+            assert!(etcd.contains(expected), "{etcd}");
+        }
+        // Also in a program without etcd, and of what is no store at all.
+        for address in ["etcd://shoal:hunter2@h1", "etcds://shoal:hunter2@h1/x", "ectd://shoal:hunter2@h1"] {
+            let told = why(address).await;
+            assert!(told.contains("://shoal:…@h1") && !told.contains("hunter2"), "{told}");
+        }
         let unknown = why("shoal.db").await;
         assert!(unknown.contains("no known kind") && unknown.contains("sqlite:"), "{unknown}");
         assert!(

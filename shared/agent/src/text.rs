@@ -33,8 +33,9 @@ fn unit_plan(out: &mut String, unit: &UnitPlan) {
             let _ = writeln!(out, "{}: {} changes, {} items", unit.unit, unit.steps.len(), unit.items);
         }
     }
+    let asked = unit.hold.as_ref().map(|hold| format!("guard: {}", hold.why));
     for step in &unit.steps {
-        line(out, step);
+        line(out, step, asked.as_deref());
     }
     for idle in &unit.idle {
         let _ = writeln!(out, "  . {}: {}", idle.key, idle.why);
@@ -47,7 +48,8 @@ fn unit_plan(out: &mut String, unit: &UnitPlan) {
     }
 }
 
-fn line(out: &mut String, step: &PlannedStep) {
+/// A change; `asked` is why the guard stops some of the unit, which is said once, below.
+fn line(out: &mut String, step: &PlannedStep, asked: Option<&str>) {
     let _ = write!(out, "  {} {} ({}", step.verb, step.key, step.because);
     if let Some(host) = step.host.as_ref().filter(|host| !step.because.to_string().contains(host.as_str())) {
         let _ = write!(out, ", {host}");
@@ -62,8 +64,13 @@ fn line(out: &mut String, step: &PlannedStep) {
         let _ =
             write!(out, " takes {} more items with it: {}{more}", step.takes_total, step.takes.join(", "));
     }
-    if let Some(held) = &step.held {
-        let _ = write!(out, " not now: {held}");
+    let of_all = |held: &str| asked.is_some_and(|asked| held.trim_start_matches("held: ").starts_with(asked));
+    match step.held.as_deref() {
+        Some(held) if of_all(held) => out.push_str(" not now: held, see below"),
+        Some(held) => {
+            let _ = write!(out, " not now: {held}");
+        }
+        None => {}
     }
     out.push('\n');
 }

@@ -24,6 +24,8 @@ enum Fault {
     TrustsMemo,
     /// It does not: every host is a unit of its own, of two items.
     SmallUnits,
+    /// It looks at another host, although it says that a unit is one host's alone.
+    LooksAround,
 }
 
 struct Odd(Fault);
@@ -64,9 +66,12 @@ impl Agent for Odd {
             None => "all".into(),
         }
     }
+    fn units_of(&self, host: &HostName) -> Option<Vec<Unit>> {
+        matches!(self.0, Fault::SmallUnits | Fault::LooksAround).then(|| vec![host.as_str().into()])
+    }
     fn keys(&self, from: &Source<'_, Spec>) -> Result<Vec<String>, Blocked> {
         let mut keys: Vec<String> = from.host.iter().map(|host| host.name.to_string()).collect();
-        if self.0 == Fault::SmallUnits {
+        if matches!(self.0, Fault::SmallUnits | Fault::LooksAround) {
             keys = keys.iter().flat_map(|host| [format!("{host} one"), format!("{host} two")]).collect();
         }
         if self.0 == Fault::ReadsAll {
@@ -78,12 +83,13 @@ impl Agent for Odd {
         &self,
         key: &String,
         from: &[Source<'_, Spec>],
-        _: &dyn Look,
+        look: &dyn Look,
     ) -> Result<Desired<String>, Blocked> {
         let text = from.first().map(|source| source.spec.text.clone()).unwrap_or_default();
         Ok(Desired::item(match self.0 {
             Fault::Counts => format!("{text} {}", CALLS.fetch_add(1, Ordering::Relaxed)),
             Fault::NeverDone => format!("{text} never"),
+            Fault::LooksAround => format!("{text} {}", look.host("law0.example.com").is_some()),
             Fault::ReadsAll | Fault::TrustsMemo | Fault::SmallUnits | Fault::None => format!("{key} {text}"),
         }))
     }
@@ -195,5 +201,6 @@ fn each_law_catches_who_breaks_it() {
     assert_eq!(broken(Fault::Counts), "same input, same plan");
     assert_eq!(broken(Fault::NeverDone), "after converging, nothing is left to do");
     assert_eq!(broken(Fault::TrustsMemo), "stopped anywhere and run again, it converges");
+    assert_eq!(broken(Fault::LooksAround), "what is a host's alone follows from what concerns it");
     assert_eq!(broken(Fault::ReadsAll), "the cost follows the change, not the fleet");
 }

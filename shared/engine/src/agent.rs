@@ -13,10 +13,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use shoal_core::{Host, HostName, Lifecycle, Revision, TagName};
+use shoal_core::{Fact, Host, HostId, HostName, Lifecycle, Revision, TagName};
 
 use crate::Moment;
-use crate::target::Seen;
+use crate::target::{Seen, Why};
 
 /// The pure half of a daemon: what should be, for the tags of one namespace.
 pub trait Agent: Send + Sync + Sized + 'static {
@@ -56,6 +56,22 @@ pub trait Agent: Send + Sync + Sized + 'static {
 
     /// Where an item is worked on. Follows from the key alone.
     fn unit(&self, key: &Self::Key) -> Unit;
+
+    /// The units that hold all items which a source with this host feeds, where they are this host's alone: no other host feeds into
+    /// them, and [`desired`](Self::desired) looks nobody else up. One instance for each host (`--host self`) then asks the ledger for
+    /// these, and reads and watches what [concerns](shoal_core::Range::Concerning) its host, however many others there are. `None`: it
+    /// asks for every unit whether it has something of the host, and reads the whole database.
+    fn units_of(&self, host: &HostName) -> Option<Vec<Unit>> {
+        let _ = host;
+        None
+    }
+
+    /// Whether this instance can work on a unit at all. What stands on one machine's own disk, only an instance there can. A unit that it does
+    /// not reach is left alone: neither claimed nor reported, and no part of what instances share. By default all are reached.
+    fn reaches(&self, unit: &Unit) -> bool {
+        let _ = unit;
+        true
+    }
 
     /// The items that a source feeds. Called for each tag itself (`host` is `None`) and for each of its members.
     /// Proportional: it looks at this source only.
@@ -110,6 +126,24 @@ pub trait Agent: Send + Sync + Sized + 'static {
         false
     }
 
+    /// Whether what stands may go for this reason, which the database states. Asked before the step of an item that nobody wants any
+    /// more: refused, the item stays as it is, and is shown as held. For what cannot be made again as it was: of a machine, say, nobody
+    /// meant the end who took it out of a tag. `look` reads hosts, and nothing is remembered of that. By default it may.
+    ///
+    /// # Errors
+    /// Why not, and what to do about it.
+    fn lets_go(&self, key: &Self::Key, because: &Why, look: &dyn Look) -> Result<(), String> {
+        let _ = (key, because, look);
+        Ok(())
+    }
+
+    /// Whether what was last made as `last` stands as it should where `want` is wanted, so that what is due of it ([`Step::Run`]) changes
+    /// nothing: for items that also say what is only told of them, such as where their host is in its life. By default where both are the
+    /// same.
+    fn stands(&self, last: &Self::Item, want: &Self::Item) -> bool {
+        last == want
+    }
+
     /// What to do next about one item. Most agents keep the default: create, update, remove.
     fn step(&self, key: &Self::Key, at: At<'_, Self>, now: Moment) -> Step {
         let _ = (key, now);
@@ -142,6 +176,8 @@ pub struct Source<'a, S> {
     pub spec: &'a S,
     /// The member; `None`: the tag itself.
     pub host: Option<&'a Host>,
+    /// What is reported about the member, in all namespaces. When that changes, the source is asked about again.
+    pub facts: &'a [Fact],
     /// The newest revision of what this was made from.
     pub revision: Revision,
 }
@@ -150,6 +186,24 @@ pub struct Source<'a, S> {
 pub trait Look {
     /// The host of this name, in whatever state.
     fn host(&self, name: &str) -> Option<&Host>;
+
+    /// Who has this id. Of a host that was deleted, and written anew as another one, its name says nothing any more. Only
+    /// [`Agent::lets_go`] is told: nothing would wake an item for which it was read elsewhere. Costs a look at every host.
+    fn holder(&self, id: &HostId) -> Holder<'_> {
+        let _ = id;
+        Holder::Unknown
+    }
+}
+
+/// Who has an id.
+#[derive(Clone, Copy, Debug)]
+pub enum Holder<'a> {
+    /// This host, whatever it is called by now, and what is reported about it.
+    Host(&'a Host, &'a [Fact]),
+    /// No host.
+    Nobody,
+    /// That cannot be said: not the whole database was read, or there is a host whose row cannot be understood, and that may be it.
+    Unknown,
 }
 
 /// What an item should be.
@@ -275,8 +329,8 @@ pub enum Step {
         why: String,
     },
     /// What stands is as it should be, and its time has come: a backup, a test of one. It changes nothing of what is wanted, so it is
-    /// no drift and the guard does not count it; a pause holds it. Where what is wanted is not what was last made, or nothing is there,
-    /// it is an [`Act`](Self::Act).
+    /// no drift and the guard does not count it; a pause holds it. Where what is wanted is not what was last made
+    /// ([`Agent::stands`]), or nothing is there, it is an [`Act`](Self::Act).
     Run {
         /// What, in one word for plans and metrics.
         verb: &'static str,

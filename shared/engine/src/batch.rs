@@ -12,7 +12,7 @@ use crate::decide::{have_digest, hex};
 use crate::effect::{Act, LedgerRow};
 use crate::engine::Engine;
 use crate::guard::{Gate, Said, asks_as_it_is, falls, gate, moves, takers};
-use crate::item::{ADOPT, Item, Kind, Planned, REMAKE, Sight, Trouble};
+use crate::item::{ADOPT, Item, Kind, Planned, REMAKE, REMOVE, Sight, Trouble};
 use crate::ledger::{Entry, MAX_TRIED, SourceId, Stage};
 use crate::options::OnDrift;
 use crate::target::{Batch, Edit, Fault, Line};
@@ -188,11 +188,20 @@ impl<A: Agent> Engine<A> {
         lost.map(|(key, ..)| key.clone()).collect()
     }
 
-    /// What is to be removed and is missing needs nobody to remove it.
+    /// What is to be removed and is missing needs nobody to remove it. What else an agent does about it then, it still does; but not
+    /// about what no look ever showed: once it is said to go, whatever stands there would be Shoal's.
     fn let_go_of_missing(&mut self, unit: &mut State<A>, keys: &mut Vec<A::Key>) {
         let missing = |key: &A::Key| {
             let planned = unit.open.get(key).and_then(|open| open.planned.as_ref());
-            planned.is_some_and(|planned| planned.from.is_none() && planned.to.is_none())
+            let entry = unit.items.get(key).and_then(|item| item.entry.as_ref());
+            // What was made once was seen, also where it was lost and could not be made again.
+            let made = |entry: &Entry<A::Item>| {
+                entry.last.is_some() || !matches!(entry.stage, Stage::Creating { .. })
+            };
+            let seen = entry.is_some_and(made);
+            planned.is_some_and(|planned| {
+                planned.from.is_none() && planned.to.is_none() && (planned.verb == REMOVE || !seen)
+            })
         };
         let (gone, rest): (Vec<_>, Vec<_>) = std::mem::take(keys).into_iter().partition(missing);
         *keys = rest;
@@ -438,6 +447,7 @@ fn intend<A: Agent>(
             touched = true;
         }
         (Kind::Remove, _) => {
+            note_seen(entry, planned);
             let stage = Stage::Removing { why: planned.because.clone() };
             touched |= entry.stage != stage;
             entry.stage = stage;
@@ -460,6 +470,16 @@ fn intend<A: Agent>(
         touched |= careful;
     }
     touched
+}
+
+/// Which attempt at its creation made what is there: once it is said to go, none tells any more what of it is Shoal's. Of one that goes
+/// on by itself, and need not look so yet, it is the newest.
+fn note_seen<A: Agent>(entry: &mut Entry<A::Item>, planned: &Planned<A>) {
+    let (None, Stage::Creating { tried, .. }, Some(have)) = (&entry.last, &entry.stage, &planned.from) else {
+        return;
+    };
+    let made = tried.iter().rev().find(|one| **have == ***one).or(tried.last()).cloned();
+    entry.last = made;
 }
 
 /// Once it is made from these too, each must be found as the reason to undo it, or as what keeps it as it is. Answers whether one of

@@ -23,7 +23,7 @@ use shoal_core::{Host, HostName, Revision};
 use crate::agent::{Agent, At, Known, Look, Source, Step};
 use crate::counters::Count;
 use crate::fleet::Fleet;
-use crate::item::{ADOPT, Decision, Item, Kind, Planned, Sight, Trouble};
+use crate::item::{ADOPT, Decision, Item, Kind, Planned, REMOVE, Sight, Trouble};
 use crate::ledger::{MAX_TRIED, Move, OtherLife, SourceId, Stage};
 use crate::options::{OnDrift, Options};
 use crate::sources::Sources;
@@ -95,7 +95,8 @@ impl<A: Agent> Context<'_, A> {
             let Some(spec) = &state.spec else { continue };
             let host = member.as_ref().and_then(|name| self.fleet.host(name.as_str()));
             revision = revision.max(state.revision);
-            from.push(Source { tag, spec: &**spec, host, revision: state.revision });
+            let facts = host.map_or(&[][..], |host| self.fleet.facts(host.name.as_str()));
+            from.push(Source { tag, spec: &**spec, host, facts, revision: state.revision });
         }
         if from.is_empty() {
             return Ok(Wanted { item: None, left_out: Vec::new(), reads: Vec::new(), revision });
@@ -170,7 +171,10 @@ impl<A: Agent> Context<'_, A> {
         let missing = self.missing(item);
         if wanted.item.is_none() && have.is_none() && missing.is_some() {
             let memo = item.entry.as_ref().map_or(Value::Null, |entry| entry.memo.clone());
-            return self.act(item, wanted, "remove", memo, None, now);
+            return self.act(item, wanted, REMOVE, memo, None, now);
+        }
+        if let Some(why) = self.kept(key, item, wanted, have.is_some()) {
+            return Decision::stay(Trouble::Held(why));
         }
         let entry = item.entry.as_ref();
         let last = entry.and_then(|e| e.last.as_ref());
@@ -383,7 +387,7 @@ impl<A: Agent> Context<'_, A> {
     }
 
     /// The reason for a change, from what the database states now.
-    fn because(&self, item: &Item<A>, wanted: &Wanted<A>) -> Result<Why, String> {
+    pub(crate) fn because(&self, item: &Item<A>, wanted: &Wanted<A>) -> Result<Why, String> {
         let entry = item.entry.as_ref();
         if entry.is_none()
             && item.sight.have().is_some()

@@ -13,7 +13,8 @@ impl<A: Agent> Context<'_, A> {
     /// Whether what is there was made as it is wanted.
     pub(crate) fn stands(&self, item: &Item<A>, wanted: &Wanted<A>) -> bool {
         let last = item.entry.as_ref().and_then(|entry| entry.last.as_ref());
-        item.sight.have().is_some() && last.is_some() && last == wanted.item.as_ref()
+        let both = last.zip(wanted.item.as_ref());
+        item.sight.have().is_some() && both.is_some_and(|(last, want)| self.agent.stands(last, want))
     }
 
     /// Does it, unless a person holds the item as it is.

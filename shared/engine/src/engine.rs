@@ -87,6 +87,9 @@ impl<A: Agent> Outbox<A> {
     }
 }
 
+/// Whether a source is one of those that were asked for.
+type Fits<'f> = &'f dyn Fn(&SourceId) -> bool;
+
 /// How far the units that only the ledger knows have been listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Listing {
@@ -387,10 +390,25 @@ impl<A: Agent> Engine<A> {
             && self.fleet.epoch() != Epoch(0)
             && !self.draining
         {
+            if let Some(units) = self.options.host.as_ref().and_then(|host| self.agent.units_of(host)) {
+                for unit in units {
+                    self.is_listed(unit);
+                }
+                self.listing = Listing::Done;
+                return self.reporter.changed();
+            }
             let after = after.clone();
             let prefix = format!("{}/", self.namespace);
             let id = self.out.send(None, Act::NextKey { prefix, after: after.clone() });
             self.listing = Listing::Asked { id, after };
+        }
+    }
+
+    /// The ledger may hold something of this unit.
+    fn is_listed(&mut self, unit: Unit) {
+        if self.options.units.as_ref().is_none_or(|units| units.contains(&unit)) {
+            self.state(&unit).listed = true;
+            self.awake.insert(unit);
         }
     }
 
@@ -404,8 +422,7 @@ impl<A: Agent> Engine<A> {
                 };
                 // After all pages and facts, so each unit costs one read.
                 let after = format!("{}~", ledger::prefix_of(&self.namespace, &unit));
-                self.state(&unit).listed = true;
-                self.awake.insert(unit);
+                self.is_listed(unit);
                 self.listing = Listing::Start { after: Some(after), at: now, fault: false };
             }
             Answer::NextKey(None) => self.listing = Listing::Done,
@@ -508,13 +525,20 @@ impl<A: Agent> Engine<A> {
     /// Whether this unit is one that was asked for (`--tag`, `--host`): whole units only. An engine that saw one source
     /// of several would take what the others feed for gone.
     pub(crate) fn selected(&self, unit: &State<A>) -> bool {
+        unit.asked_for
+            || self.asks_for(unit, &|fits| {
+                let recorded = |item: &crate::item::Item<A>| {
+                    item.entry.as_ref().is_some_and(|e| e.from.iter().any(fits))
+                };
+                unit.items.values().any(|item| item.sources.iter().any(fits) || recorded(item))
+            })
+    }
+
+    /// Whether a unit is one of those that were asked for; `feeds` says whether a source that fits feeds it.
+    pub(crate) fn asks_for(&self, unit: &State<A>, feeds: &dyn Fn(Fits<'_>) -> bool) -> bool {
         let Options { tags, host, units, .. } = &self.options;
-        let feeds = |fits: &dyn Fn(&SourceId) -> bool| {
-            let recorded =
-                |item: &crate::item::Item<A>| item.entry.as_ref().is_some_and(|e| e.from.iter().any(fits));
-            unit.items.values().any(|item| item.sources.iter().any(fits) || recorded(item))
-        };
-        units.as_ref().is_none_or(|units| units.contains(&unit.name))
+        self.agent.reaches(&unit.name)
+            && units.as_ref().is_none_or(|units| units.contains(&unit.name))
             && tags.as_ref().is_none_or(|tags| feeds(&|id| tags.contains(&id.0)))
             && host.as_ref().is_none_or(|host| feeds(&|id| id.1.as_ref() == Some(host)))
     }

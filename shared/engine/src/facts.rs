@@ -68,6 +68,11 @@ impl Due {
         self.facts.is_empty() && !self.dirty
     }
 
+    /// Whether some are not committed yet.
+    pub(crate) fn are_due(&self) -> bool {
+        !self.facts.is_empty()
+    }
+
     /// Whether the ledger is to be written.
     pub(crate) fn is_dirty(&self) -> bool {
         self.dirty

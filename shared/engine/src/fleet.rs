@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_core::{
-    APPROVALS, Approval, Change, Document, Epoch, HOSTS, Host, HostName, Key, Kind, Namespace, PAUSES, Pause,
-    Quarantined, Revision, Row, TagName, View,
+    APPROVALS, Approval, Change, Document, Epoch, Fact, HOSTS, Host, HostId, HostName, Key, Kind, Namespace,
+    PAUSES, Pause, Quarantined, Revision, Row, TagName, View,
 };
 
-use crate::agent::Unit;
+use crate::agent::{Holder, Unit};
 use crate::options::Options;
 use crate::target::Why;
 
@@ -156,6 +156,21 @@ impl Fleet {
 
     pub(crate) fn host(&self, name: &str) -> Option<&Host> {
         self.view.host(name)
+    }
+
+    /// Who has this id, of the hosts that were read.
+    pub(crate) fn holder(&self, id: &HostId) -> Holder<'_> {
+        if let Some(host) = self.view.hosts().find(|host| host.id == *id) {
+            return Holder::Host(host, self.facts(host.name.as_str()));
+        }
+        // One that could be read before may be another by now.
+        let unread = self.broken && self.view.broken().any(|(key, _)| matches!(key.kind(), Kind::Host(_)));
+        if unread { Holder::Unknown } else { Holder::Nobody }
+    }
+
+    /// What is reported about the host.
+    pub(crate) fn facts(&self, host: &str) -> &[Fact] {
+        self.view.facts(host)
     }
 
     /// The tags of the namespace.
@@ -352,6 +367,19 @@ impl Fleet {
         out.unwrap_or_else(|| tags.iter().filter_map(changed).fold(host.revision, Revision::max))
     }
 
+    /// What became of a host that is not there; `None`: it is there, or the database does not say.
+    pub(crate) fn host_gone(&self, name: &HostName) -> Option<Why> {
+        let grave = self.view.tombstone(&Key::host(name)).filter(|_| self.host(name.as_str()).is_none())?;
+        let moved = grave.moved.as_ref().and_then(|key| match key.kind() {
+            Kind::Host(to) => Some(to),
+            _ => None,
+        });
+        Some(match moved {
+            Some(to) => Why::HostRenamed(name.clone(), to, grave.revision),
+            None => Why::HostGone(name.clone(), grave.revision),
+        })
+    }
+
     /// Why this tag, or this member of it, feeds nothing any more; `None`: the database does not say. `then` is the newest
     /// revision that it fed something from.
     pub(crate) fn gone(
@@ -370,17 +398,7 @@ impl Fleet {
         let Some(name) = host else {
             return Some(Why::Edited(tag.to_string(), self.view.tag(tag)?.revision));
         };
-        let Some(host) = self.host(name.as_str()) else {
-            let grave = self.view.tombstone(&Key::host(name))?;
-            let moved = grave.moved.as_ref().and_then(|key| match key.kind() {
-                Kind::Host(to) => Some(to),
-                _ => None,
-            });
-            return Some(match moved {
-                Some(to) => Why::HostRenamed(name.clone(), to, grave.revision),
-                None => Why::HostGone(name.clone(), grave.revision),
-            });
-        };
+        let Some(host) = self.host(name.as_str()) else { return self.host_gone(name) };
         if !self.is_member(tag, name) {
             return Some(Why::NotMember(tag.clone(), name.clone(), self.left(tag, host, then)));
         }

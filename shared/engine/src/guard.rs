@@ -228,7 +228,8 @@ fn toll<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>, ready: &[A::Key]) -> To
         match kind(ctx, unit, key, planned) {
             // Only the ledger knows it, and it is not there: it is none of those that could be left.
             Kind::Create => {
-                let item = unit.items.get(key).filter(|item| ctx.missing(item).is_none());
+                let absent = |item: &&Item<A>| planned.from.is_none() && ctx.missing(item).is_none();
+                let item = unit.items.get(key).filter(absent);
                 toll.of -= usize::from(item.is_some_and(|item| item.entry.is_some()));
             }
             Kind::Update => toll.changed += 1,
@@ -284,13 +285,27 @@ fn of<A: Agent>(unit: &State<A>, ready: &[A::Key]) -> usize {
     unit.entries + ready.iter().filter(beside).count()
 }
 
-/// What kind of change it is, also where the target forgot what is to be changed.
+/// What kind of change it is, also where the target forgot what is to be changed, or what was begun is brought to its end.
 fn kind<A: Agent>(ctx: &Context<'_, A>, unit: &State<A>, key: &A::Key, planned: &Planned<A>) -> Kind {
-    let missing = unit.items.get(key).and_then(|item| ctx.missing(item));
+    let item = unit.items.get(key);
+    let missing = item.and_then(|item| ctx.missing(item));
     match planned.kind() {
         Kind::Create if missing.is_some_and(|last| Some(last) != planned.to.as_ref()) => Kind::Update,
+        Kind::Update if item.is_some_and(|item| ends(item, planned)) => Kind::Create,
         kind => kind,
     }
+}
+
+/// Whether what was begun is only brought to its end: what is there is what it was to be, and the ledger does not say yet that it was
+/// made. Else creations of which no answer came would be a mass change of what they made themselves.
+fn ends<A: Agent>(item: &Item<A>, planned: &Planned<A>) -> bool {
+    let begun = |entry: &Entry<A::Item>| match &entry.stage {
+        Stage::Creating { adopted, .. } => adopted.is_none(),
+        Stage::Made => entry.changing,
+        Stage::Removing { .. } => false,
+    };
+    let there = planned.from.as_ref().zip(planned.to.as_ref());
+    item.entry.as_ref().is_some_and(begun) && there.is_some_and(|(have, to)| **have == **to)
 }
 
 /// Whether it is there, as far as the ledger or a look knows.

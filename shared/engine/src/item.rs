@@ -35,6 +35,9 @@ pub(crate) struct Item<A: Agent> {
 /// What a change is called that puts back what a target lost, as it was, while it is held.
 pub(crate) const REMAKE: &str = "remake";
 
+/// What a change is called that takes something away, and that has nothing to do where it is missing.
+pub(crate) const REMOVE: &str = "remove";
+
 /// What a change is called that makes something Shoal's that it did not make.
 pub(crate) const ADOPT: &str = "adopt";
 

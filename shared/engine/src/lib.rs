@@ -14,6 +14,7 @@ mod facts;
 mod fleet;
 mod guard;
 mod item;
+mod kept;
 mod ledger;
 pub mod model;
 mod options;
@@ -37,7 +38,7 @@ mod work;
 #[cfg(test)]
 mod tests;
 
-pub use agent::{Agent, At, Blocked, Desired, Known, Look, Source, Step, Unit};
+pub use agent::{Agent, At, Blocked, Desired, Holder, Known, Look, Source, Step, Unit};
 pub use counters::Counters;
 pub use effect::{Act, Answer, Claimed, Effect, LedgerRow, Roster};
 pub use engine::Engine;

@@ -41,7 +41,8 @@ impl<A: Agent> Context<'_, A> {
         (stands || begun).then_some(marked)
     }
 
-    fn is_host_paused(&self, item: &Item<A>) -> bool {
+    /// Whether a person holds a host that feeds the item.
+    pub(crate) fn is_host_paused(&self, item: &Item<A>) -> bool {
         let mut hosts = item.sources.iter().filter_map(|SourceId(_, host)| host.as_ref());
         hosts.any(|host| self.fleet.host_pause(host).is_some())
     }

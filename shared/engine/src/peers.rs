@@ -176,7 +176,10 @@ impl<A: Agent> Engine<A> {
         // Others may be set up otherwise: nobody is ahead of what the slowest may take.
         let lease = roster.lease.max(self.options.ttl);
         let (load, coming) = self.count_held(roster, lease, now);
-        let unheld = |unit: &&State<A>| !is_mine(unit) && !roster.holders.contains_key(&unit.name);
+        let agent = &self.agent;
+        let unheld = |unit: &&State<A>| {
+            !is_mine(unit) && !roster.holders.contains_key(&unit.name) && agent.reaches(&unit.name)
+        };
         let free: BTreeMap<Unit, Moment> = (self.units.values().filter(unheld))
             .map(|unit| (unit.name.clone(), *self.peers.free.get(&unit.name).unwrap_or(&now)))
             .collect();
@@ -230,7 +233,8 @@ impl<A: Agent> Engine<A> {
         let mut absent = BTreeMap::new();
         let mut coming = 0;
         for (unit, holder) in &roster.holders {
-            if !self.units.get(unit).is_some_and(|unit| is_fed(unit) && !is_mine(unit)) {
+            let reached = self.agent.reaches(unit);
+            if !self.units.get(unit).is_some_and(|unit| reached && is_fed(unit) && !is_mine(unit)) {
                 continue;
             }
             match load.get_mut(holder.as_str()) {

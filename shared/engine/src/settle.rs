@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use crate::agent::Agent;
 use crate::effect::Answer;
 use crate::engine::Engine;
@@ -23,6 +25,9 @@ impl<A: Agent> Engine<A> {
         } else if unit.reading == Some(id) {
             unit.reading = None;
             self.read(unit, answer, now);
+        } else if unit.peeking == Some(id) {
+            unit.peeking = None;
+            self.peeked(unit, answer, now);
         } else if let Some(looking) = unit.looking.take_if(|looking| looking.id == id) {
             self.looked(unit, looking, answer, now);
         } else if let Some(flight) = unit.flight.take_if(|flight| flight.id == id) {
@@ -76,17 +81,7 @@ impl<A: Agent> Engine<A> {
     }
 
     fn read(&mut self, unit: &mut State<A>, answer: Answer<A>, now: Moment) {
-        let (rows, location) = match answer {
-            Answer::Ledger { rows, location } => (rows, location),
-            other => return self.unit_failed(unit, "ledger", &fault(other), now),
-        };
-        let prefix = unit.pages.prefix().to_owned();
-        let epoch = self.fleet.epoch();
-        let loaded = match ledger::load::<A::Key, A::Item>(&prefix, &rows, epoch, &location) {
-            Ok(loaded) => loaded,
-            Err(fault) => return self.unit_failed(unit, "ledger", &fault, now),
-        };
-        self.mended(unit, "ledger");
+        let Some(loaded) = self.loaded(unit, answer, now) else { return };
         unit.pages = loaded.pages;
         unit.facts = loaded.facts;
         unit.other_life = loaded.other_life;
@@ -97,8 +92,46 @@ impl<A: Agent> Engine<A> {
                 unit.entries += 1;
             }
         }
-        unit.listed = false;
+        (unit.listed, unit.asked_for) = (false, false);
         unit.phase = if unit.items.is_empty() { Phase::Ready } else { Phase::Known };
+    }
+
+    /// The ledger of a unit was read without a claim: it shows whether the unit is one of those that were asked for. Where it is,
+    /// it is read again under the claim; what stands here may be old by then.
+    fn peeked(&mut self, unit: &mut State<A>, answer: Answer<A>, now: Moment) {
+        if !self.is_unread(unit) {
+            return;
+        }
+        let Some(loaded) = self.loaded(unit, answer, now) else { return };
+        let entries = loaded.entries.iter().filter(|(key, _)| self.agent.unit(key) == unit.name);
+        let from: Vec<_> = entries.flat_map(|(_, entry)| entry.from.iter()).collect();
+        unit.asked_for = self.asks_for(unit, &|fits| from.iter().any(|id| fits(id)));
+        unit.listed = unit.asked_for;
+    }
+
+    fn loaded(
+        &mut self,
+        unit: &mut State<A>,
+        answer: Answer<A>,
+        now: Moment,
+    ) -> Option<ledger::Loaded<A::Key, A::Item>> {
+        let prefix = unit.pages.prefix().to_owned();
+        let loaded = match answer {
+            Answer::Ledger { rows, location } => {
+                ledger::load::<A::Key, A::Item>(&prefix, &rows, self.fleet.epoch(), &location)
+            }
+            other => Err(fault(other)),
+        };
+        match loaded {
+            Ok(loaded) => {
+                self.mended(unit, "ledger");
+                Some(loaded)
+            }
+            Err(fault) => {
+                self.unit_failed(unit, "ledger", &fault, now);
+                None
+            }
+        }
     }
 
     fn looked(&mut self, unit: &mut State<A>, looking: Looking<A::Key>, answer: Answer<A>, now: Moment) {
@@ -249,27 +282,7 @@ impl<A: Agent> Engine<A> {
             let first = unit.items.get_mut(&edit.key).is_some_and(|item| std::mem::take(&mut item.first));
             match each.remove(&edit.key) {
                 Some(Outcome::Done) => self.made(unit, edit, now),
-                Some(Outcome::Running { memo, look_again }) => {
-                    let planned = unit.open.get(&edit.key).and_then(|open| open.planned.as_ref());
-                    let sources = planned.map(|planned| planned.sources.clone()).unwrap_or_default();
-                    if let Some(entry) = unit.items.get_mut(&edit.key).and_then(|i| i.entry.as_mut()) {
-                        entry.memo = memo;
-                        // It is being made from these as well: if it is to go before it is done, each needs its reason.
-                        entry.from.extend(sources);
-                        entry.from.sort_unstable();
-                        entry.from.dedup();
-                        if let Stage::Creating { begun, .. } = &mut entry.stage {
-                            *begun = Some(look_again);
-                        }
-                        unit.pages.touch(&edit.key);
-                    }
-                    unit.retries.remove(&edit.key);
-                    unit.saw(&edit.key, Sight::Unlooked);
-                    unit.set_timer(&edit.key, Some(look_again));
-                    if let Some(open) = unit.open.get_mut(&edit.key) {
-                        open.trouble = Trouble::Waiting(format!("{} goes on by itself", edit.verb));
-                    }
-                }
+                Some(Outcome::Running { memo, look_again }) => began(unit, edit, memo, look_again),
                 Some(Outcome::Stale) => {
                     if first && self.options.nature.conditional {
                         Self::never_tried(unit, &edit.key);
@@ -285,6 +298,12 @@ impl<A: Agent> Engine<A> {
                     {
                         retry.at = now;
                     }
+                }
+                Some(Outcome::Refused(fault)) => {
+                    if first {
+                        Self::never_tried(unit, &edit.key);
+                    }
+                    self.failed(unit, edit, &fault, now);
                 }
                 Some(Outcome::Failed(fault)) => self.failed(unit, edit, &fault, now),
                 None => {
@@ -303,7 +322,7 @@ impl<A: Agent> Engine<A> {
         }
     }
 
-    /// The only attempt at it was refused: what stands in its way is not what it made, whatever that looks like.
+    /// The only attempt at it was refused: what stands there is not what it made, whatever that looks like.
     fn never_tried(unit: &mut State<A>, key: &A::Key) {
         let Some(item) = unit.items.get_mut(key) else { return };
         match &mut item.entry {
@@ -368,7 +387,7 @@ impl<A: Agent> Engine<A> {
     fn remade(&mut self, unit: &mut State<A>, edit: &Edit<A>, outcome: Option<Outcome>, now: Moment) {
         let fault = match outcome {
             Some(Outcome::Done | Outcome::Running { .. }) => None,
-            Some(Outcome::Failed(fault)) => Some(fault),
+            Some(Outcome::Failed(fault) | Outcome::Refused(fault)) => Some(fault),
             Some(Outcome::Stale) | None => {
                 let why = "the target did not put it back";
                 Some(Fault::new(format!("{} {}", edit.verb, edit.key), why))
@@ -473,6 +492,29 @@ impl<A: Agent> Engine<A> {
         }
         unit.saw(&edit.key, Sight::Unlooked);
         unit.look.insert(edit.key.clone());
+    }
+}
+
+/// It was begun, and goes on by itself.
+fn began<A: Agent>(unit: &mut State<A>, edit: &Edit<A>, memo: Value, look_again: Moment) {
+    let planned = unit.open.get(&edit.key).and_then(|open| open.planned.as_ref());
+    let sources = planned.map(|planned| planned.sources.clone()).unwrap_or_default();
+    if let Some(entry) = unit.items.get_mut(&edit.key).and_then(|i| i.entry.as_mut()) {
+        entry.memo = memo;
+        // It is being made from these as well: if it is to go before it is done, each needs its reason.
+        entry.from.extend(sources);
+        entry.from.sort_unstable();
+        entry.from.dedup();
+        if let Stage::Creating { begun, .. } = &mut entry.stage {
+            *begun = Some(look_again);
+        }
+        unit.pages.touch(&edit.key);
+    }
+    unit.retries.remove(&edit.key);
+    unit.saw(&edit.key, Sight::Unlooked);
+    unit.set_timer(&edit.key, Some(look_again));
+    if let Some(open) = unit.open.get_mut(&edit.key) {
+        open.trouble = Trouble::Waiting(format!("{} goes on by itself", edit.verb));
     }
 }
 

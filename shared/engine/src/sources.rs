@@ -143,6 +143,7 @@ impl<A: Agent> Sources<A> {
             None => None,
         };
         let least = host.map_or(Revision(0), |host| host.revision);
+        let facts = host.map_or(&[][..], |host| fleet.facts(host.name.as_str()));
         if let Some(why) = host.and_then(|host| fleet.doubt(tag, &host.name)) {
             return Some(Err((why, least)));
         }
@@ -155,7 +156,7 @@ impl<A: Agent> Sources<A> {
             said.and_then(|spec| {
                 count.add(|c| c.keys += 1);
                 let mut keys = agent
-                    .keys(&Source { tag, spec: &spec, host, revision })
+                    .keys(&Source { tag, spec: &spec, host, facts, revision })
                     .map_err(|blocked| blocked.why)?;
                 keys.sort_unstable();
                 keys.dedup();

@@ -79,14 +79,19 @@ impl<A: Agent> Engine<A> {
         let quarantined_total = quarantined.len() as u64;
         quarantined.truncate(MAX_BEHIND);
         let mut units = std::collections::BTreeMap::new();
-        for unit in self.units.values().filter(|unit| self.selected(unit) || unit.listed) {
-            units.insert(unit.name.0.clone(), unit_status(unit, self.seen));
+        let mut unread = self.listing != Listing::Done;
+        for unit in self.units.values() {
+            // One that may be nobody's here is named when it cannot be found out.
+            if self.selected(unit) || self.is_unread(unit) && unit.backoff.failures > 0 {
+                units.insert(unit.name.0.clone(), unit_status(unit, self.seen));
+            }
+            unread |= self.is_unread(unit);
         }
         Status {
             agent: self.namespace.clone(),
             instance: self.said_by(),
             epoch: self.fleet.epoch(),
-            seen: if self.listing == Listing::Done { self.seen } else { Revision(0) },
+            seen: if unread { Revision(0) } else { self.seen },
             at,
             expires: match last_word {
                 true if self.options.once => None,
@@ -130,7 +135,7 @@ impl<A: Agent> Engine<A> {
             _ => Verdict::Busy,
         };
         let quarantined = if self.quarantined().is_empty() { Verdict::Converged } else { Verdict::Held };
-        let units = self.units.values().filter(|unit| unit.listed || self.selected(unit));
+        let units = self.units.values().filter(|unit| self.selected(unit) || self.is_unread(unit));
         units.map(|unit| self.unit_verdict(unit)).chain([listing, quarantined]).min().unwrap_or(listing)
     }
 
@@ -278,6 +283,12 @@ fn unit_status<A: Agent>(unit: &State<A>, seen: Revision) -> UnitStatus {
         let since = written.max().unwrap_or(seen);
         total = 1;
         behind.push(Behind { key: unit.name.0.clone(), since, why: hold.why.clone(), hosts: Vec::new() });
+    }
+    if total == 0 && unit.facts.are_due() {
+        // Whoever hears of them may have something to do: who waits for that would be told too soon that all is done.
+        total = 1;
+        let why = "what is to be said of it is not committed yet".to_owned();
+        behind.push(Behind { key: unit.name.0.clone(), since: seen, why, hosts: Vec::new() });
     }
     behind.sort_by_key(|b| b.since);
     behind.truncate(MAX_BEHIND);

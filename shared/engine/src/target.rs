@@ -38,7 +38,7 @@ pub trait Target<A: Agent>: Send + Sync + 'static {
         std::future::ready(Ok(()))
     }
 
-    /// Closes what [`start`](Self::start) opened. Called once, when all is written down, by a daemon that ends or reloads;
+    /// Closes what [`start`](Self::start) opened. Called once, when all is written down, by a program that ends or reloads;
     /// what comes next is not started before this returns, so it finds the port, the folder, the lock free. A program that
     /// is killed does not call it. By default: nothing was opened.
     fn stop(&self) -> impl Future<Output = ()> + Send {
@@ -46,7 +46,7 @@ pub trait Target<A: Agent>: Send + Sync + 'static {
     }
 
     /// Waits until units may have been changed from outside, and names them: they are looked at again, now and not at
-    /// the next resync. It may name too many, and need not notice everything. Only a daemon asks. By default: never.
+    /// the next resync. It may name too many, and need not notice everything. A plan does not ask. By default: never.
     fn woken(&self) -> impl Future<Output = Vec<Unit>> + Send {
         std::future::pending()
     }
@@ -228,7 +228,10 @@ pub enum Outcome {
     },
     /// What is there is not what the change was made for. Look again, decide again.
     Stale,
-    /// It failed.
+    /// It failed, and nothing of it was done: it was refused, or never asked for. What stands there afterwards is not what this made, also
+    /// where it looks just so.
+    Refused(Fault),
+    /// It failed. Whether some of it was done, a look tells.
     Failed(Fault),
 }
 

@@ -9,6 +9,7 @@ mod due;
 mod facts;
 mod failing;
 mod guard;
+mod kept;
 mod laws;
 mod ledger;
 mod location;

@@ -134,6 +134,10 @@ pub(crate) struct State<A: Agent> {
     pub(crate) fresh: bool,
     /// The ledger lists it, though no source feeds it now.
     pub(crate) listed: bool,
+    /// Its ledger is read without a claim, to learn whether it is one of those that were asked for.
+    pub(crate) peeking: Option<u64>,
+    /// It is one of those, as its ledger said. Told until the ledger is read under the claim.
+    pub(crate) asked_for: bool,
 }
 
 impl<A: Agent> State<A> {
@@ -180,6 +184,8 @@ impl<A: Agent> State<A> {
             elsewhere: false,
             fresh: true,
             listed: false,
+            peeking: None,
+            asked_for: false,
         }
     }
 
@@ -326,6 +332,17 @@ impl<A: Agent> State<A> {
             .map(|(key, item)| (key, Item { sources: item.sources, want: item.want, ..Item::default() }))
             .collect();
         *self = fresh;
+    }
+
+    /// Whether nothing is known of it, and nothing of it is under way.
+    pub(crate) fn is_blank(&self) -> bool {
+        self.phase == Phase::Cold
+            && self.items.is_empty()
+            && self.number().is_none()
+            && self.claiming.is_none()
+            && self.peeking.is_none()
+            && self.ending.is_empty()
+            && !self.listed
     }
 
     /// Another instance is to work on it.

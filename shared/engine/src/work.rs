@@ -47,15 +47,38 @@ impl<A: Agent> Engine<A> {
         let idle =
             self.draining && unit.number().is_none() || !self.options.write && unit.phase == Phase::Ready;
         let at = unit.next_wake(now).filter(|_| !idle);
-        self.sleep(name, if self.selected_now(&unit) { at } else { None });
+        if self.options.is_narrowed() && unit.is_blank() {
+            self.sleep(name, None);
+            return false;
+        }
+        let waits = self.selected_now(&unit) || self.is_unread(&unit);
+        self.sleep(name, if waits { at } else { None });
         self.units.insert(name.clone(), unit);
         more
     }
 
     fn selected_now(&self, unit: &State<A>) -> bool {
-        // A unit that only the ledger knows shows its sources when it has been read; and what was begun is brought to an
-        // end, the last line in the ledger included.
-        unit.phase == Phase::Cold && unit.listed || unit.has_begun() || self.selected(unit)
+        // What was begun is brought to an end, the last line in the ledger included.
+        unit.has_begun() || self.selected(unit)
+    }
+
+    /// Whether only the ledger can say if this is one of the units that were asked for.
+    pub(crate) fn is_unread(&self, unit: &State<A>) -> bool {
+        unit.phase == Phase::Cold && unit.listed && self.agent.reaches(&unit.name) && !self.selected(unit)
+    }
+
+    /// Reads the ledger of a unit that may be none of those that were asked for. Without a claim: whoever works on it is not
+    /// asked, and of ten thousand instances with a host each none takes the units of all others.
+    fn peek(&mut self, unit: &mut State<A>, now: Moment) {
+        if unit.number().is_some() && self.options.write {
+            self.release(unit);
+            self.forget(unit, Moment::MIN);
+        }
+        let waits = unit.backoff.failures > 0 && unit.backoff.at > now;
+        if unit.peeking.is_none() && !waits && !self.draining {
+            let (name, prefix) = (unit.name.clone(), unit.pages.prefix().to_owned());
+            unit.peeking = Some(self.out.send(Some(&unit.name), Act::ReadLedger { unit: name, prefix }));
+        }
     }
 
     /// Lets go of a unit that nobody asked for (any more). What the ledger says of it may be old when it is asked for.
@@ -70,7 +93,10 @@ impl<A: Agent> Engine<A> {
     fn advance(&mut self, unit: &mut State<A>, now: Moment) -> bool {
         unit.now = now;
         if !self.selected_now(unit) {
-            self.let_go(unit);
+            match self.is_unread(unit) {
+                true => self.peek(unit, now),
+                false => self.let_go(unit),
+            }
             return false;
         }
         self.hurry(unit, now);
@@ -293,7 +319,8 @@ impl<A: Agent> Engine<A> {
             unit.look.insert(key.clone());
             return;
         }
-        if how == How::Made {
+        // A mark is made of what stood: what the sources want besides is worked out once it is there.
+        if how == How::Made && !ctx.is_host_paused(item) {
             let wanted = crate::decide::Context::known(item);
             let decision = ctx.decide(key, item, &wanted, now);
             return self.decided(unit, key, decision, wanted.revision, now, swept);

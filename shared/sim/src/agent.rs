@@ -2,7 +2,7 @@
 //!
 //! | kind | its target | what it is there to try |
 //! |---|---|---|
-//! | [`Kind::Pool`] | items that stand alone | a removal that waits with a memo, items fed by many sources |
+//! | [`Kind::Pool`] | items that stand alone | a removal that waits with a memo, items fed by many sources, a mark of what is paused |
 //! | [`Kind::Zone`] | a file that is written as a whole, and goes with its head | what is held stays in the file, several tags feed one unit, one change takes all of it |
 //! | [`Kind::Vm`] | a provider of machines | long effects, ids that nobody asked for, tokens, facts |
 //!
@@ -18,6 +18,8 @@ use serde_json::{Value, json};
 use shoal_core::{HostName, Lifecycle, TagName};
 use shoal_engine::{Agent, At, Blocked, Desired, Look, Moment, Source, Step, Unit};
 
+/// The part of an item that says that a person holds a host of it.
+const MARK: &str = "somebody holds it";
 /// How long a server of a pool stays after nobody wants it.
 const LINGER: i64 = 15_000;
 /// How often something that is being built is looked at.
@@ -50,12 +52,14 @@ pub(crate) struct SimAgent {
     pub(crate) kind: Kind,
     /// It does not say which of its changes take a whole unit with them.
     pub(crate) blind: bool,
+    /// Whether it marks what a person holds with more than a mark.
+    pub(crate) overdone: bool,
 }
 
 impl SimAgent {
     /// As it should be.
     pub(crate) fn of(kind: Kind) -> Self {
-        Self { kind, blind: false }
+        Self { kind, blind: false, overdone: false }
     }
 }
 
@@ -124,6 +128,15 @@ impl fmt::Display for ItemKey {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Thing {
     pub(crate) parts: BTreeMap<String, String>,
+}
+
+impl Thing {
+    /// The same with the mark that a person holds a host of it.
+    pub(crate) fn marked(&self) -> Self {
+        let mut marked = self.clone();
+        marked.parts.insert(MARK.to_owned(), String::new());
+        marked
+    }
 }
 
 /// What an item is.
@@ -229,6 +242,14 @@ impl Agent for SimAgent {
     fn made(&self, item: &Thing) -> Option<Have> {
         // A provider gives ids: only a look shows them.
         (self.kind != Kind::Vm).then(|| Have { thing: item.clone(), id: 0, building: false })
+    }
+
+    fn paused(&self, item: &Thing) -> Option<Thing> {
+        let mut marked = item.marked();
+        if self.overdone {
+            marked.parts.retain(|part, _| part == MARK);
+        }
+        (self.kind == Kind::Pool).then_some(marked)
     }
 
     fn takes_unit(&self, key: &ItemKey, _: &Have, to: Option<&Thing>) -> bool {

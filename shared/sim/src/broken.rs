@@ -35,11 +35,13 @@ pub enum Breakage {
     TakingUncounted,
     /// Whatever is free is taken, whoever else is there.
     ShareIgnored,
+    /// What is changed of an item that a person holds is more than its mark.
+    MarkOverdone,
 }
 
 impl Breakage {
-    /// All eleven.
-    pub const ALL: [Self; 11] = [
+    /// All twelve.
+    pub const ALL: [Self; 12] = [
         Self::LedgerAfterEffect,
         Self::FenceIgnored,
         Self::AbsenceIsDelete,
@@ -51,6 +53,7 @@ impl Breakage {
         Self::EpochIgnored,
         Self::TakingUncounted,
         Self::ShareIgnored,
+        Self::MarkOverdone,
     ];
 
     /// The name as `SHOAL_SIM_BREAK` takes it.
@@ -68,6 +71,7 @@ impl Breakage {
             Self::EpochIgnored => "epoch-ignored",
             Self::TakingUncounted => "taking-uncounted",
             Self::ShareIgnored => "share-ignored",
+            Self::MarkOverdone => "mark-overdone",
         }
     }
 }

@@ -265,15 +265,18 @@ fn keys(said: &Expected, world: &World) -> BTreeSet<ItemKey> {
     said.items.keys().chain(world.slots.keys()).cloned().collect()
 }
 
-/// Whether what is there is what should be.
+/// Whether what is there is what should be, with the mark that a person holds a host of it while that is so.
 fn settled(key: &ItemKey, said: &Expected, world: &World, now: Moment) -> Result<(), String> {
     let slot = world.slots.get(key);
+    let marked = |slot: &Thing, wanted: &Thing| {
+        world.kind == Kind::Pool && *slot == wanted.marked() && said.is_host_paused(key)
+    };
     match (said.wish(key), slot) {
         (Wish::Unclear, _) | (Wish::Nothing, None) => Ok(()),
         (Wish::Nothing, Some(slot)) if slot.foreign => Ok(()),
         (Wish::Nothing, Some(slot)) => Err(format!("it should not be there, and is: {:?}", slot.thing.parts)),
         (Wish::Is(thing), None) => Err(format!("it should be there, and is not: {:?}", thing.parts)),
-        (Wish::Is(thing), Some(slot)) if slot.thing != *thing => {
+        (Wish::Is(thing), Some(slot)) if slot.thing != *thing && !marked(&slot.thing, thing) => {
             Err(format!("it should be {:?}, and is {:?}", thing.parts, slot.thing.parts))
         }
         (Wish::Is(_), Some(slot)) if now < slot.ready_at => Err("it is still being built".to_owned()),
@@ -341,6 +344,12 @@ fn judge(
         return Err("it was changed while nobody can say what it should be".to_owned());
     }
     if said.is_paused(&one.key, sent.kind, recorded) && !murky {
+        // Of what stands, the mark alone, and only while it is a host that is paused.
+        let marked = one.before.as_ref().map(|slot| slot.thing.marked());
+        let marks = sent.kind == Kind::Pool && marked.is_some() && one.after == marked;
+        if marks && !said.is_paused_whole(&one.key, sent.kind, recorded) {
+            return Ok(());
+        }
         return Err("it was changed while it is paused".to_owned());
     }
     if taken {

@@ -129,23 +129,20 @@ impl Swarm {
                 let name = self.claim_name(node, &unit.0);
                 let commit = Commit {
                     pre: vec![Pre::Held { name, number }],
-                    changes: facts,
-                    author: "agent".to_owned(),
-                    principal: None,
-                    origin: None,
-                    message: "simulated".to_owned(),
-                    idempotency: None,
-                    intent: None,
+                    ..Commit::new("agent", "simulated", facts)
                 };
                 let done = self.store.commit(commit, now);
                 self.committed();
                 self.fenced(done.map(|_| ()))
             }
             Act::Report(status) => {
-                self.store.memory.report(*status, time(now));
+                let said = self.store.memory.report(*status, time(now));
                 let world = &self.worlds[self.nodes[node].world];
                 self.check.waited(world, &self.store, now);
-                Answer::Done
+                said.map_or_else(
+                    |error| Answer::Fault(Fault::new("report", error.to_string())),
+                    |()| Answer::Done,
+                )
             }
             Act::Observe { .. } | Act::Apply { .. } => down("an effect of the target"),
         }

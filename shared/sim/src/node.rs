@@ -143,7 +143,8 @@ impl Swarm {
         }
         options.share &= self.setup.breakage != Some(Breakage::ShareIgnored);
         let blind = self.setup.breakage == Some(Breakage::TakingUncounted);
-        match Engine::new(Arc::new(SimAgent { kind, blind }), options) {
+        let overdone = self.setup.breakage == Some(Breakage::MarkOverdone);
+        match Engine::new(Arc::new(SimAgent { kind, blind, overdone }), options) {
             Ok(engine) => it.engine = Some(engine),
             Err(why) => return self.check.fail(format!("no engine: {why}")),
         }

@@ -96,7 +96,7 @@ pub(crate) fn expected(agent: &SimAgent, view: &View) -> Expected {
             .iter()
             .filter_map(|(name, tag, host)| {
                 let host = host.as_ref().and_then(|name| view.host(name.as_str()));
-                Some(Source { tag, spec: specs.get(name)?, host, revision: Revision(0) })
+                Some(Source { tag, spec: specs.get(name)?, host, facts: &[], revision: Revision(0) })
             })
             .collect();
         let wish = match agent.desired(key, &sources, &Hosts(view)) {
@@ -117,7 +117,7 @@ fn feed(
 ) -> Option<(Spec, BTreeSet<ItemKey>)> {
     let effective = view.effective_document(tag, host.map(|h| &h.name))?;
     let spec: Spec = effective.document.to().ok()?;
-    let keys = agent.keys(&Source { tag, spec: &spec, host, revision: Revision(0) }).ok()?;
+    let keys = agent.keys(&Source { tag, spec: &spec, host, facts: &[], revision: Revision(0) }).ok()?;
     Some((spec, keys.into_iter().collect()))
 }
 
@@ -164,12 +164,32 @@ impl Expected {
 
     /// Whether somebody holds the item, as the ledger or the sources link it to what is paused.
     pub(crate) fn is_paused(&self, key: &ItemKey, kind: Kind, ledger: &[(String, Option<String>)]) -> bool {
+        self.holds(key, kind, ledger, true)
+    }
+
+    /// Whether somebody holds the item otherwise than by one of its hosts.
+    pub(crate) fn is_paused_whole(
+        &self,
+        key: &ItemKey,
+        kind: Kind,
+        ledger: &[(String, Option<String>)],
+    ) -> bool {
+        self.holds(key, kind, ledger, false)
+    }
+
+    /// Whether somebody holds a host that feeds the item, whatever else of it is held.
+    pub(crate) fn is_host_paused(&self, key: &ItemKey) -> bool {
+        let mut hosts = self.from.get(key).into_iter().flatten().filter_map(|(_, host)| host.as_ref());
+        hosts.any(|host| self.names(host.as_str()).any(|name| self.paused.contains(&format!("host/{name}"))))
+    }
+
+    fn holds(&self, key: &ItemKey, kind: Kind, ledger: &[(String, Option<String>)], hosts: bool) -> bool {
         if self.paused.is_empty() {
             return false;
         }
         let one = |tag: &str, host: Option<&str>| {
             self.paused.contains(&format!("tag/{tag}"))
-                || host.is_some_and(|host| {
+                || host.filter(|_| hosts).is_some_and(|host| {
                     self.names(host).any(|name| self.paused.contains(&format!("host/{name}")))
                 })
         };

@@ -93,16 +93,7 @@ impl SimStore {
         changes: Vec<Change>,
         now: Moment,
     ) -> Result<Committed, StoreError> {
-        let commit = Commit {
-            pre: Vec::new(),
-            changes,
-            author: author.to_owned(),
-            principal: None,
-            origin: None,
-            message: "simulated".to_owned(),
-            idempotency: None,
-            intent: None,
-        };
+        let commit = Commit::new(author, "simulated", changes);
         self.commit(commit, now)
     }
 

@@ -145,6 +145,11 @@ fn an_ignored_share_is_caught() {
 }
 
 #[test]
+fn a_mark_that_changes_more_than_itself_is_caught() {
+    is_caught(Breakage::MarkOverdone);
+}
+
+#[test]
 fn forgotten_facts_are_caught() {
     is_caught(Breakage::FactsForgotten);
 }

@@ -80,7 +80,7 @@ async fn a_silent_database_is_not_waited_for_at_the_end() {
     let begun = Instant::now();
     crate::daemon::drain(&mut driver, crate::daemon::DRAIN).await;
     assert!(!driver.engine.is_drained(), "somebody heard the last word");
-    assert!(begun.elapsed().as_secs() < 10, "it took {:?}", begun.elapsed());
+    assert!(begun.elapsed().as_secs() < 20, "it took {:?}", begun.elapsed());
 }
 
 #[test]

@@ -2,10 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use shoal_core::{Committed, LogEntry, Range, Revision, Status};
-use shoal_store::{
-    Feed, Filter, Flow, Fut, Head, LedgerPage, MemoryStore, Page, Position, Query, Result as Stored,
-};
+use shoal_store::{Fut, MemoryStore, Result as Stored};
 
 use super::*;
 use crate::clock::Wall;
@@ -21,33 +18,6 @@ struct Slow {
 }
 
 impl Store for Slow {
-    fn head(&self) -> Fut<'_, Stored<Head>> {
-        self.store.head()
-    }
-    fn read(&self, query: &Query) -> Fut<'_, Stored<Page>> {
-        self.store.read(query)
-    }
-    fn commit(&self, commit: Commit) -> Fut<'_, Stored<Committed>> {
-        self.store.commit(commit)
-    }
-    fn log(&self, range: &Range, before: Option<Revision>, limit: usize) -> Fut<'_, Stored<Vec<LogEntry>>> {
-        self.store.log(range, before, limit)
-    }
-    fn watch(&self, filter: Filter, after: Position) -> Flow<Stored<Feed>> {
-        self.store.watch(filter, after)
-    }
-    fn claim(&self, want: &ClaimRequest) -> Fut<'_, Stored<ClaimAnswer>> {
-        self.store.claim(want)
-    }
-    fn release(&self, claim: &Claim) -> Fut<'_, Stored<()>> {
-        self.store.release(claim)
-    }
-    fn claims(&self, prefix: &str) -> Fut<'_, Stored<Vec<Claim>>> {
-        self.store.claims(prefix)
-    }
-    fn ledger(&self, prefix: &str, after: Option<&str>, limit: usize) -> Fut<'_, Stored<LedgerPage>> {
-        self.store.ledger(prefix, after, limit)
-    }
     fn write_ledger(&self, rows: Vec<LedgerWrite>, held: &Claim) -> Fut<'_, Stored<()>> {
         let lose = |n: usize| n.checked_sub(1);
         if self.lose.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose).is_err() {
@@ -60,12 +30,8 @@ impl Store for Slow {
         let lost = StoreError::Unavailable { place: "the server".into(), why: "it was cut off".into() };
         Box::pin(async { Err(lost) })
     }
-    fn report(&self, status: Status) -> Fut<'_, Stored<()>> {
-        self.store.report(status)
-    }
-    fn reports(&self) -> Fut<'_, Stored<Vec<Status>>> {
-        self.store.reports()
-    }
+
+    shoal_store::forward!(store: head, read, commit, log, watch, claim, release, claims, ledger, report, reports);
 }
 
 type Act = shoal_engine::Act<Nobody>;

@@ -2,11 +2,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use shoal_core::{Change, Commit, Committed, Document, Key, Status};
-use shoal_store::{
-    Claim, ClaimAnswer, ClaimRequest, Flow, Fut, LedgerPage, LedgerWrite, MemoryStore, Page, Position,
-    StoreError,
-};
+use shoal_core::{Change, Commit, Document, Key};
+use shoal_store::{Flow, Fut, LedgerPage, MemoryStore, Page, Position};
 
 use serde_json::json;
 
@@ -26,21 +23,12 @@ enum Says {
 struct Short(MemoryStore, Says, AtomicUsize);
 
 impl Store for Short {
-    fn head(&self) -> Fut<'_, Result<Head>> {
-        self.0.head()
-    }
     fn read(&self, query: &Query) -> Fut<'_, Result<Page>> {
         if self.1 == Says::OnePage && query.after.is_some() {
             let (place, why) = ("a store".to_owned(), "it is gone".to_owned());
             return Box::pin(std::future::ready(Err(StoreError::Unavailable { place, why })));
         }
         self.0.read(query)
-    }
-    fn commit(&self, commit: Commit) -> Fut<'_, Result<Committed>> {
-        self.0.commit(commit)
-    }
-    fn log(&self, range: &Range, before: Option<Revision>, limit: usize) -> Fut<'_, Result<Vec<LogEntry>>> {
-        self.0.log(range, before, limit)
     }
     fn watch(&self, _: Filter, after: Position) -> Flow<Result<Feed>> {
         self.2.fetch_add(1, Ordering::SeqCst);
@@ -49,30 +37,14 @@ impl Store for Short {
             Says::Reset => Box::pin(futures::stream::iter([Ok(Feed::Reset(after))])),
         }
     }
-    fn claim(&self, want: &ClaimRequest) -> Fut<'_, Result<ClaimAnswer>> {
-        self.0.claim(want)
-    }
-    fn release(&self, claim: &Claim) -> Fut<'_, Result<()>> {
-        self.0.release(claim)
-    }
-    fn claims(&self, prefix: &str) -> Fut<'_, Result<Vec<Claim>>> {
-        self.0.claims(prefix)
-    }
     fn ledger(&self, prefix: &str, after: Option<&str>, limit: usize) -> Fut<'_, Result<LedgerPage>> {
         match self.1 {
             Says::Silent => Box::pin(std::future::pending()),
             _ => self.0.ledger(prefix, after, limit),
         }
     }
-    fn write_ledger(&self, rows: Vec<LedgerWrite>, held: &Claim) -> Fut<'_, Result<()>> {
-        self.0.write_ledger(rows, held)
-    }
-    fn report(&self, status: Status) -> Fut<'_, Result<()>> {
-        self.0.report(status)
-    }
-    fn reports(&self) -> Fut<'_, Result<Vec<Status>>> {
-        self.0.reports()
-    }
+
+    shoal_store::forward!(0: head, commit, log, claim, release, claims, write_ledger, report, reports);
 }
 
 #[tokio::test(start_paused = true)]
@@ -81,7 +53,7 @@ async fn a_watch_that_ends_at_once_is_opened_again_with_pauses() {
         let store = Arc::new(Short(MemoryStore::new(), says, AtomicUsize::new(0)));
         let from = store.head().await.unwrap();
         let (tell, mut news) = mpsc::channel(256);
-        let following = tokio::spawn(follow(store.clone(), from, tell));
+        let following = tokio::spawn(follow(store.clone(), Range::All, from, tell));
         tokio::time::sleep(Duration::from_millis(800)).await;
         following.abort();
         // At the earliest after 0, 0.1, 0.3 and 0.7 s; a first reset is followed at once.
@@ -100,22 +72,13 @@ async fn a_database_of_several_pages_is_read_whole_or_not_at_all() {
         let name = format!("h{n}.example.com").parse().unwrap();
         Change::put(Key::host(&name), Document::of(&json!({"id": n.to_string()})).unwrap())
     };
-    let commit = Commit {
-        pre: Vec::new(),
-        changes: (0..hosts).map(row).collect(),
-        author: "test".to_owned(),
-        principal: None,
-        origin: None,
-        message: "a fleet".to_owned(),
-        idempotency: None,
-        intent: None,
-    };
+    let commit = Commit::new("test", "a fleet", (0..hosts).map(row).collect());
     let made = store.commit(commit).await.unwrap();
-    let (head, snapshot) = read_all(&store).await.unwrap();
+    let (head, snapshot) = read_all(&store, &Range::All).await.unwrap();
     assert_eq!((head.revision, snapshot.view().revision()), (made.revision, made.revision));
     assert_eq!(snapshot.view().hosts().count() as u64, hosts);
     let Short(rows, ..) = store;
-    let failed = read_all(&Short(rows, Says::OnePage, AtomicUsize::new(0))).await;
+    let failed = read_all(&Short(rows, Says::OnePage, AtomicUsize::new(0)), &Range::All).await;
     assert!(failed.is_err_and(|why| why.to_string().contains("it is gone")));
 }
 

@@ -20,6 +20,8 @@ pub struct Model<A: Agent> {
     pub unknown: BTreeSet<A::Key>,
     /// Keys whose change fails, and how.
     pub failing: BTreeMap<A::Key, Fault>,
+    /// Keys whose change is refused, and how.
+    pub refusing: BTreeMap<A::Key, Fault>,
     /// Every look fails so.
     pub look_fault: Option<Fault>,
     /// Every batch fails so, before anything is done.
@@ -41,6 +43,7 @@ impl<A: Agent> Clone for Model<A> {
             unmarked: self.unmarked.clone(),
             unknown: self.unknown.clone(),
             failing: self.failing.clone(),
+            refusing: self.refusing.clone(),
             look_fault: self.look_fault.clone(),
             batch_fault: self.batch_fault.clone(),
             short_sight: self.short_sight,
@@ -60,6 +63,7 @@ impl<A: Agent> Model<A> {
             unmarked: BTreeSet::new(),
             unknown: BTreeSet::new(),
             failing: BTreeMap::new(),
+            refusing: BTreeMap::new(),
             look_fault: None,
             batch_fault: None,
             short_sight: None,
@@ -79,6 +83,9 @@ impl<A: Agent> Model<A> {
     fn change(&mut self, edit: &Edit<A>) -> Outcome {
         if let Some(fault) = self.failing.get(&edit.key) {
             return Outcome::Failed(fault.clone());
+        }
+        if let Some(fault) = self.refusing.get(&edit.key) {
+            return Outcome::Refused(fault.clone());
         }
         let taken = edit.from.is_none() && self.items.contains_key(&edit.key);
         if self.nature.conditional && taken && edit.to.is_some() {

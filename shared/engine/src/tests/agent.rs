@@ -1,12 +1,15 @@
 //! A small agent for the tests: `toy/<unit>` says a text; every member says it with its own note.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::json;
-use shoal_core::Change;
+use shoal_core::{Change, HostId};
 
 use crate::model::{Model, World};
-use crate::{Agent, At, Blocked, Desired, Known, Look, Moment, Nature, Seen, Source, Step, Unit, Verdict};
+use crate::{
+    Agent, At, Blocked, Desired, Holder, Known, Look, Moment, Nature, Seen, Source, Step, Unit, Verdict, Why,
+};
 
 #[derive(serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -25,6 +28,8 @@ pub(super) struct Toy {
     pub(super) logic: u32,
     /// What another version appends.
     pub(super) suffix: &'static str,
+    /// The only unit that it reaches; before one is named, all.
+    pub(super) near: std::sync::OnceLock<&'static str>,
 }
 
 impl Agent for Toy {
@@ -41,6 +46,9 @@ impl Agent for Toy {
     }
     fn unit(&self, key: &String) -> Unit {
         key.split('/').next().unwrap_or_default().into()
+    }
+    fn reaches(&self, unit: &Unit) -> bool {
+        self.near.get().is_none_or(|near| unit.0 == *near)
     }
     fn keys(&self, from: &Source<'_, Spec>) -> Result<Vec<String>, Blocked> {
         let unit = from.spec.unit.as_deref().unwrap_or(from.tag.key());
@@ -79,7 +87,10 @@ impl Agent for Toy {
                 return Err(Blocked::new(source.name(), "its parent is unclear"));
             }
             let parent = above.and_then(|above| above.text("note").map(|n| n.into_owned()));
-            text.push(format!("{}{note}{}", source.spec.text, parent.unwrap_or_default()));
+            let said = source.facts.iter().filter(|fact| fact.namespace.as_str() == "said");
+            let said: String =
+                said.filter_map(|fact| fact.document.text("word").map(|word| word.into_owned())).collect();
+            text.push(format!("{}{note}{}{said}", source.spec.text, parent.unwrap_or_default()));
         }
         let item = (!text.is_empty()).then(|| text.join(";") + self.suffix);
         Ok(Desired { item, left_out })
@@ -97,6 +108,23 @@ impl Agent for Toy {
         let Known { want, last, tried } = known;
         assert!(want.or(last).is_some() || !tried.is_empty(), "nothing is known to be asked about");
         if have.starts_with("theirs") { Seen::Nothing } else { Seen::There(have.clone()) }
+    }
+    /// What stands in the unit `kept` goes with the host that it was made of, and for no other reason.
+    fn lets_go(&self, key: &String, because: &Why, look: &dyn Look) -> Result<(), String> {
+        match because {
+            Why::HostGone(host, _) => {
+                assert!(look.host(host.as_str()).is_none(), "{host} is there");
+                Ok(())
+            }
+            _ if key.starts_with("kept/") => {
+                let n = key.trim_start_matches("kept/web").split('.').next().unwrap_or_default();
+                match look.holder(&HostId(format!("h{n}"))) {
+                    Holder::Nobody => Ok(()),
+                    Holder::Host(..) | Holder::Unknown => Err("that is no reason".to_owned()),
+                }
+            }
+            _ => Ok(()),
+        }
     }
     fn step(&self, _: &String, at: At<'_, Self>, now: Moment) -> Step {
         match (at.want, at.memo.as_i64()) {
@@ -116,7 +144,7 @@ impl Agent for Toy {
 pub(super) type Toys = World<Toy, (Arc<Toy>, Model<Toy>)>;
 
 pub(super) fn toys_of(nature: Nature) -> Toys {
-    let agent = Arc::new(Toy { logic: 1, suffix: "" });
+    let agent = Arc::new(Toy { logic: 1, ..Toy::default() });
     World::new(agent.clone(), (agent, Model::new(nature, |item: &String| item.clone())))
 }
 
@@ -138,6 +166,11 @@ pub(super) fn tag(text: &str) -> serde_json::Value {
 
 pub(super) fn name(n: usize) -> String {
     format!("web{n}.example.com")
+}
+
+/// What a ledger says, as text.
+pub(super) fn pages(ledger: &BTreeMap<String, Vec<u8>>) -> String {
+    ledger.values().map(|page| String::from_utf8_lossy(page)).collect()
 }
 
 impl Toys {

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::agent::{Toys, name, toys_of};
-use crate::{Nature, Verdict};
+use crate::{Fault, Nature, Verdict};
 
 const CONDITIONAL: Nature = Nature {
     whole: false,
@@ -56,4 +56,29 @@ fn what_is_in_the_way_is_a_clash_as_anywhere() {
     world.advance(70_000);
     world.converge();
     assert_eq!((world.at("a", 1), world.at("a", 2)), (Some("theirs"), Some("hi")));
+}
+
+#[test]
+fn what_was_refused_was_never_tried() {
+    for refused in [true, false] {
+        let mut world = toys_of(CONDITIONAL);
+        world.fleet("a", 1, "hi");
+        world.converge();
+        let key = format!("a/{}", name(1));
+        let model = &mut world.place.1;
+        let faults = if refused { &mut model.refusing } else { &mut model.failing };
+        faults.insert(key.clone(), Fault::new("make it", "not now"));
+        world.fleet("a", 2, "hi");
+        assert_eq!(world.run(), Verdict::Failed);
+        assert!(world.trouble("a", 1).contains("make it: not now"), "{}", world.trouble("a", 1));
+        // Somebody makes just what was wanted.
+        let model = &mut world.place.1;
+        (model.refusing, model.failing) = Default::default();
+        model.put(key.clone(), &"hi".to_owned());
+        world.advance(700_000);
+        // Of an attempt that may have been done, nobody can tell it.
+        let (verdict, trouble) = (world.run(), world.trouble("a", 1));
+        assert_eq!(verdict, if refused { Verdict::Held } else { Verdict::Converged }, "{trouble}");
+        assert_eq!(trouble.contains("Shoal did not make it"), refused, "{trouble}");
+    }
 }

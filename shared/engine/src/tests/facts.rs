@@ -4,7 +4,7 @@ use serde_json::json;
 use shoal_core::{Change, Document};
 
 use super::agent::{Toys, name, tag, toys};
-use crate::{Edit, Fault};
+use crate::{Act, Edit, Fault};
 
 fn tell(edit: &Edit<super::agent::Toy>) -> Change {
     let (_, host) = edit.key.split_once('/').unwrap();
@@ -100,6 +100,32 @@ fn facts_are_committed_once_the_store_is_back() {
     world.advance(60_000);
     world.converge();
     assert_eq!(told(&world, 0).as_deref(), Some("yo"));
+}
+
+/// Others may have to answer them, so nobody is told before that all is done.
+#[test]
+fn a_unit_is_behind_until_its_facts_are_committed() {
+    let mut world = telling();
+    world.fleet("a", 1, "hi");
+    world.converge();
+    world.set("toy/a", tag("yo"));
+    let (now, mut asked) = (world.now(), 0);
+    let behind = |world: &mut Toys| world.engine().status(now, false).units["a"].behind_total;
+    loop {
+        let Some(effect) = world.engine().poll(now) else {
+            if world.engine().next_wake().is_some_and(|at| at <= now) {
+                continue;
+            }
+            break;
+        };
+        if matches!(effect.act, Act::Facts { .. }) {
+            asked += 1;
+            assert!(behind(&mut world) > 0);
+        }
+        let answer = world.carry_out(&effect);
+        world.engine().answer(effect.id, answer, now);
+    }
+    assert_eq!((asked, told(&world, 0).as_deref(), behind(&mut world)), (1, Some("yo"), 0));
 }
 
 #[test]

@@ -207,7 +207,7 @@ fn a_batch_that_fails_as_a_whole_is_halved_until_the_culprit_stands_alone() {
             applied
         }
     }
-    let agent = std::sync::Arc::new(super::agent::Toy { logic: 1, suffix: "" });
+    let agent = std::sync::Arc::new(super::agent::Toy { logic: 1, ..Default::default() });
     let model = crate::model::Model::new(Nature::default(), |item: &String| item.clone());
     let mut world = crate::model::World::new(agent.clone(), Picky(model, agent));
     let mut all = vec![("toy/a".to_owned(), tag("hi"))];

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::agent::{name, tag, toys};
+use super::agent::{name, rows, tag, toys};
 use crate::Verdict;
 
 fn scope() -> String {
@@ -32,6 +32,21 @@ fn what_is_paused_is_marked_and_changes_no_further() {
         world.converge();
         assert_eq!(world.at("a", 0), Some("mark two"));
     }
+}
+
+/// Also what was wanted before the mark was there: nobody is told that all is done.
+#[test]
+fn what_was_paused_before_its_change_is_marked_and_waits() {
+    let mut world = toys();
+    world.fleet("a", 3, "mark");
+    world.converge();
+    world.commit(rows(&[("toy/a", tag("mark two")), (&scope(), json!({"why": "hands off"}))]));
+    assert_eq!(world.run(), Verdict::Held);
+    assert_eq!((world.at("a", 0), world.at("a", 1)), (Some("mark paused"), Some("mark two")));
+    assert!(world.trouble("a", 0).contains("hands off"), "{}", world.trouble("a", 0));
+    world.set(&scope(), json!(null));
+    world.converge();
+    assert_eq!(world.at("a", 0), Some("mark two"));
 }
 
 #[test]

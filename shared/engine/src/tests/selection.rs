@@ -76,9 +76,11 @@ fn a_host_that_is_gone_selects_what_the_ledger_says_it_fed() {
 fn a_unit_that_nobody_asked_for_is_left_to_others_and_taken_up_when_the_host_joins_it() {
     let mut world = two_units();
     world.converge();
+    let (claims, reads) = (world.count("Claim(b"), world.count("ReadLedger(b"));
     host_only(&mut world, 0);
     world.converge();
-    assert_eq!(world.count("Release(b"), 1, "its ledger was read, and says nothing of the host");
+    assert_eq!(world.count("ReadLedger(b"), reads + 1);
+    assert_eq!(world.count("Claim(b"), claims, "its ledger was read, and says nothing of the host");
     // Meanwhile somebody else works on it.
     world.steal_claim(&"b".into());
     world.set(&format!("toy/b/members/{}", name(0)), json!({}));
@@ -90,7 +92,48 @@ fn a_unit_that_nobody_asked_for_is_left_to_others_and_taken_up_when_the_host_joi
     world.set(&format!("toy/b/members/{}", name(0)), Value::Null);
     world.converge();
     assert_eq!(world.at("b", 0), None);
-    assert_eq!(world.count("Release(b"), 2);
+    assert_eq!(world.count("Release(b"), 1);
+}
+
+#[test]
+fn what_others_hold_is_not_asked_for_and_holds_nobody_up() {
+    let mut world = two_units();
+    world.converge();
+    world.crash();
+    // Another instance works on `b` for as long as this one lives.
+    world.steal_claim(&"b".into());
+    world.trace.clear();
+    host_only(&mut world, 0);
+    assert_eq!(world.run(), Verdict::Converged);
+    assert_eq!((world.count("Claim(b"), world.count("ReadLedger(b")), (0, 1));
+    assert_eq!(world.engine().status(0, false).units.keys().collect::<Vec<_>>(), ["a"]);
+    for _ in 0..20 {
+        world.steal_claim(&"b".into());
+        world.advance(30_000);
+    }
+    assert_eq!((world.count("Claim(b"), world.count("ReadLedger(b")), (0, 1), "nor is it ever again");
+}
+
+#[test]
+fn a_unit_whose_ledger_cannot_be_read_is_named_and_tried_again() {
+    let mut world = two_units();
+    world.converge();
+    world.crash();
+    let pages = world.ledger.clone();
+    world
+        .ledger
+        .iter_mut()
+        .filter(|(key, _)| key.contains("/b/"))
+        .for_each(|(_, page)| *page = b"rubbish".into());
+    host_only(&mut world, 0);
+    assert_eq!(world.run(), Verdict::Failed);
+    let status = world.engine().status(0, false);
+    assert_eq!(status.units.keys().collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(status.seen, shoal_core::Revision(0), "nobody may take its word for what it has not read");
+    world.ledger = pages;
+    world.advance(400_000);
+    assert_eq!(world.run(), Verdict::Converged);
+    assert_eq!(world.engine().status(0, false).units.keys().collect::<Vec<_>>(), ["a"]);
 }
 
 #[test]
@@ -120,4 +163,22 @@ fn a_unit_is_selected_by_its_name_and_by_what_else_was_asked_for() {
     world.commit(rows(&[("toy/b", tag("yo")), ("toy/a", tag("yo"))]));
     world.converge();
     assert_eq!((world.at("a", 0), world.at("b", 1)), (None, Some("hi")));
+}
+
+#[test]
+fn a_unit_that_is_out_of_reach_is_left_to_others() {
+    let mut world = two_units();
+    world.converge();
+    let claims = world.count("Claim(b") + world.count("Claim(a");
+    assert!(claims > 0, "this counts nothing");
+    world.place.0.near.set("a").unwrap();
+    only(&mut world, |_| {});
+    let claims = world.count("Claim(b");
+    world.set("toy/b", tag("yo"));
+    world.set("toy/a", tag("yo"));
+    assert_eq!(world.run(), Verdict::Converged);
+    assert_eq!((world.at("a", 0), world.at("b", 2)), (Some("yo"), Some("hi")));
+    assert_eq!(world.count("Claim(b"), claims);
+    let status = world.engine().status(0, false);
+    assert_eq!(status.units.keys().collect::<Vec<_>>(), ["a"]);
 }
