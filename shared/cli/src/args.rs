@@ -3,7 +3,9 @@
 mod access;
 mod agents;
 mod database;
+mod groups;
 mod manual;
+mod placement;
 mod read;
 mod restore;
 mod rewrite;
@@ -19,8 +21,10 @@ pub(crate) use self::access::{
     Revoke, Ruled, TokenCommand, TokenWork, UserCommand, UserWork, Wanted, When,
 };
 pub(crate) use self::agents::{Adopt, Approve, Pause, Status, Wait};
-pub(crate) use self::database::{Database, Work};
+pub(crate) use self::database::{Database, Migrate, Work};
+pub(crate) use self::groups::{RangeCommand, RangeWork, Scale};
 pub(crate) use self::manual::{Completions, Manual, Program};
+pub(crate) use self::placement::{Capacity, Evacuate, Rebalance};
 pub(crate) use self::read::{
     Blame, Diff, Effective, Explain, Export, Get, Log, Members, Parents, Search, Show,
 };
@@ -42,7 +46,7 @@ pub(crate) use self::write::{
     disable_help_subcommand = true
 )]
 pub(crate) struct Cli {
-    /// The database: sqlite:PATH, https://HOST:PORT, http://HOST:PORT or unix:/PATH of a server (several with commas), or memory: to try things out
+    /// The database: sqlite:PATH, https://HOST:PORT, http://HOST:PORT or unix:/PATH of a server (several with commas), etcds://HOST,HOST, or memory: to try things out
     #[arg(
         long,
         global = true,
@@ -196,12 +200,12 @@ Examples:
   shoal status                           all agents
   shoal status dns -v                    one, with everything that it reports")]
     Status(Status),
-    /// Wait until every agent that runs has done what the database says
+    /// Wait until every agent that runs has done what the database says, and what follows from it
     #[command(after_help = "\
 Exit codes: 0 everything is done, 5 it is not (and what is not is named), 4 something waits for `shoal approve`.
 Examples:
-  shoal wait                             for the newest revision
-  shoal wait --revision 41 --timeout 5m")]
+  shoal wait                             for the newest revision, and what agents commit in answer
+  shoal wait --revision 41 --timeout 5m  for that one alone")]
     Wait(Wait),
     /// Show a host's tags, every effective value with its origin, and what each agent made of it
     Explain(Explain),
@@ -223,13 +227,54 @@ Examples:
     Approve(Approve),
     /// Give Shoal what stands where something of its own should be, and that it did not make
     #[command(after_help = "\
-What is adopted is changed to what is wanted, and goes when its tag does. Good for exactly what is shown: if either side
-changes before the agent sees it, nothing happens.
+What is adopted is changed to what is wanted, and goes when its tag does; a machine stays as it is, and goes for a named reason.
+Good for exactly what is shown: if either side changes before the agent sees it, nothing happens.
 Examples:
   shoal adopt                                          what is in the way
   shoal adopt dns/example.com --plan                   what is there, and what is wanted
   shoal adopt dns/example.com example.com/web1 -m 'the old printer record is ours'")]
     Adopt(Adopt),
+    /// Say how many machines a group has, and show what follows
+    #[command(after_help = "\
+A group is a tag that says `group`. Its placement agent makes machines and drains them, within the group's budget; what it does first is
+shown. Where a schedule or a metric decides how many they are, it goes on from this number.
+Examples:
+  shoal scale vm/unbound 5 --plan
+  shoal scale vm/unbound 5 -m 'the summer sale'")]
+    Scale(Scale),
+    /// Show which numbers and addresses groups of machines hold, and free what nobody can hold any more
+    #[command(after_help = "\
+A range is a tag of `ranges/`. What a slot of a group holds is its own until the slot is given up: nothing frees it by itself while a
+machine may live. Whoever frees something says that its machine is gone.
+Examples:
+  shoal range list
+  shoal range show brokers
+  shoal range free brokers 1004 -m 'its group was deleted, and its machine is gone'")]
+    Range(RangeCommand),
+    /// Show what still fits, by shape, and what breaks if a box dies
+    #[command(after_help = "\
+It runs `shoal-placement capacity` with this database: how machines are placed stands in that agent's configuration. Shapes are the ten
+most frequent ones where none is given, and rules of machines are left out.
+Exit codes: 0 whichever box dies, its machines have room; 4 not all have; 1 failed.
+Examples:
+  shoal capacity
+  shoal capacity --size cpu=4,memory=8589934592 --only-free")]
+    Capacity(Capacity),
+    /// Show where the machines of a box would go
+    #[command(after_help = "\
+It runs `shoal-placement evacuate` with this database, and writes nothing: nobody moves machines yet.
+Exit codes: 0 there are none, 3 they all have somewhere to go, 4 some have no room, 1 failed.
+Examples:
+  shoal evacuate box1.example.com")]
+    Evacuate(Evacuate),
+    /// Show which moves of machines would gain something
+    #[command(after_help = "\
+It runs `shoal-placement rebalance` with this database, and writes nothing: nobody moves machines yet.
+Exit codes: 0 no moves gain that much, 3 some do, 1 failed.
+Examples:
+  shoal rebalance --plan
+  shoal rebalance --plan --least 80")]
+    Rebalance(Rebalance),
     /// Show and change who may do what in a namespace, or with one key
     #[command(after_help = "\
 Rights are none, ro or rw: of the data (the document), of the members, or of both (ann=rw). Whom: a user, @GROUP, 'agent NAME',
@@ -329,13 +374,25 @@ Examples:
     Restore(Restore),
     /// Back up the database's file, check it, and restore it
     #[command(after_help = "\
-They work on the file itself (--store sqlite:PATH), on the machine where it is.
+They work on the file itself (--store sqlite:PATH), on the machine where it is; `renew` on etcd.
 Examples:
-  shoal database backup /backup/shoal.db             while it is in use
-  shoal database verify                              0 it is sound, 1 it is not, and what is wrong is named
+  shoal database backup /backup/shoal.db              while it is in use
+  shoal database verify                               0 it is sound, 1 it is not, and what is wrong is named
   shoal database verify /backup/shoal.db
-  shoal database restore /backup/shoal.db --replace  after everything that uses it was stopped")]
+  shoal database restore /backup/shoal.db --replace   after everything that uses it was stopped
+  shoal --store etcd://h1,h2,h3 database renew --yes  after etcd was restored from a snapshot, before anything else uses it")]
     Database(Database),
+    /// Copy the database with all its history into another store: from a file into etcd, or back
+    #[command(after_help = "\
+The copy is the same database: every commit at its revision, the ledger, claims that have no end, idempotency keys, and the same epoch, so
+that agents go on where they were. What takes long is done while everything runs; then stop the servers and agents that use the database and
+run it again, which copies what is new, compares both sides, and only then makes the copy a database that can be opened. The
+same command goes on after a kill, too. It names no server: give the file, on its machine, or etcd itself.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 4 copied so far, and the database is still in use.
+Examples:
+  shoal migrate --from sqlite:/var/lib/shoal/shoal.db --to etcd://h1,h2,h3
+  shoal migrate --from etcd://h1,h2,h3 --to sqlite:/var/lib/shoal/shoal.db")]
+    Migrate(Migrate),
     /// Run the server in this process
     Serve(ServeArgs),
     /// Print what a shell needs to complete command lines

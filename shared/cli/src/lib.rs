@@ -12,6 +12,7 @@ mod changes;
 mod commands;
 mod failure;
 pub mod import;
+mod meant;
 mod names;
 mod out;
 mod partly;

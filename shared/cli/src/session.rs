@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use shoal_core::{Committed, Edit, HostName, Key, Proposal, Range, Revision, View, Warning};
+use shoal_core::{Committed, Edit, HostName, Key, Proposal, Revision, View, Warning};
 use shoal_hostdb::history::Changed;
 use shoal_hostdb::reading;
-use shoal_store::{Database, Outcome as Done, Proposed, Query, Store, StoreError, TransactError};
+use shoal_store::{Database, Outcome as Done, Proposed, Store, StoreError, TransactError};
 
 use crate::args::Sign;
 use crate::changes;
 use crate::failure::{Failure, Outcome};
+use crate::meant;
 use crate::out::Out;
 use crate::partly::{self, Of};
 
@@ -257,32 +258,22 @@ impl Session {
         }
     }
 
-    /// The failure that `key` is not there, with what may have been meant: people leave out a host's domain.
+    /// The failure that `key` is not there, with what may have been meant.
     pub(crate) async fn missing<T>(&self, found: &reading::Found<T>, key: &Key) -> Failure {
-        let failure = missing(found, key);
-        let (reading::Found::Never, shoal_core::Kind::Host(host)) = (found, key.kind()) else {
-            return failure;
-        };
-        let range = Range::Prefix(format!("{}.", Key::host(&host)));
-        let page = self.store.read(&Query { limit: MEANT, ..Query::new(range) }).await;
-        // This is about something else that failed: what cannot be read is not suggested.
-        let rows = page.map(|page| page.rows).unwrap_or_default();
-        let names: Vec<&str> =
-            rows.iter().filter_map(|row| row.key.as_str().strip_prefix("hosts/")).collect();
-        match names.as_slice() {
-            [] => failure,
-            names => {
-                Failure::Missing(format!("there is no host {host}; do you mean {}?", names.join(", or ")))
-            }
+        if !matches!(found, reading::Found::Never) {
+            return missing(found, key);
         }
+        let names = meant::names(&*self.store, key).await;
+        if names.is_empty() {
+            return missing(found, key);
+        }
+        let what = crate::names::shown(key);
+        Failure::Missing(format!("there is no {what}; do you mean {}?", names.join(", or ")))
     }
 }
 
 /// As whom a server has everybody that asks nobody.
 const UNASKED: &str = "anybody";
-
-/// The most hosts that are suggested.
-const MEANT: usize = 3;
 
 /// The failure that `key` is not there, with what to try.
 pub(crate) fn missing<T>(found: &reading::Found<T>, key: &Key) -> Failure {

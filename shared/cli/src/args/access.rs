@@ -136,9 +136,9 @@ pub(crate) struct TokenCommand {
 pub(crate) enum TokenWork {
     /// Make a token; it is shown this once
     Create(Box<NewToken>),
-    /// List tokens and sessions, without their secrets
+    /// List tokens and sessions, without their secrets: all, and of who does not administer their own
     List,
-    /// Revoke a token: what it is used for ends at once
+    /// Revoke a token, one's own or as an administrator any: what it is used for ends at once
     Revoke(Revoke),
 }
 
@@ -225,7 +225,7 @@ pub(crate) enum UserWork {
         #[command(flatten)]
         sign: Sign,
     },
-    /// Set a user's password, from a file or standard input
+    /// Set a user's password, from a file or standard input; with --old, one's own through a server
     Password(Password),
     /// Take nothing from a user any more: no token, no password, no local user of that name
     Disable {
@@ -259,6 +259,9 @@ pub(crate) struct Password {
     /// A file whose first line it is; - reads standard input
     #[arg(long, short = 'f', value_name = "FILE")]
     pub(crate) file: PathBuf,
+    /// A file whose first line is the password of now, for who does not administer; the same file, or - twice, has it before the new one
+    #[arg(long, value_name = "FILE")]
+    pub(crate) old: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) sign: Sign,
 }

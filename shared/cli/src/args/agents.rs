@@ -21,10 +21,10 @@ pub(crate) struct Status {
 /// `wait`
 #[derive(Args, Debug)]
 pub(crate) struct Wait {
-    /// Until this revision is done; without it, the newest one
+    /// Until this revision is done, and no other; without it, the newest one and all that agents commit in answer
     #[arg(long, value_name = "N", value_parser = super::revision)]
     pub(crate) revision: Option<u64>,
-    /// Also wait for the commits that agents make in answer
+    /// Also wait until nothing has been committed for a moment, by whomever
     #[arg(long)]
     pub(crate) settle: bool,
     /// Give up after this long, such as 30s, 5m, 1h

@@ -1,4 +1,4 @@
-//! What commands about the database's file take.
+//! What commands about the database's file take, and about a copy of it elsewhere.
 
 use std::path::PathBuf;
 
@@ -32,4 +32,24 @@ pub(crate) enum Work {
         #[arg(long)]
         replace: bool,
     },
+    /// Say that the etcd which holds the database was restored from a snapshot; agents then hold what they would do until a person agrees
+    ///
+    /// The database gets another epoch, fencing numbers go on above all that were ever given out, and leased claims end: who held
+    /// one before may write nothing under it. To be run once, after etcd was restored and before anything else uses the database.
+    Renew {
+        /// Do it
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// `migrate`
+#[derive(Args, Debug)]
+pub(crate) struct Migrate {
+    /// The database, which stays as it is: sqlite:PATH, or etcd://HOST,HOST/NAME where that is built in
+    #[arg(long, value_name = "URL")]
+    pub(crate) from: String,
+    /// Where its copy is made: a file or a name in etcd where nothing is yet, or where this command stopped before
+    #[arg(long, value_name = "URL")]
+    pub(crate) to: String,
 }

@@ -39,6 +39,9 @@ pub(crate) struct Search {
     /// Print their names alone, one a line
     #[arg(long)]
     pub(crate) names: bool,
+    /// Have a server answer at once with what it knows, also while its database does not answer it; that may be older than what was acknowledged
+    #[arg(long, conflicts_with = "revision")]
+    pub(crate) stale: bool,
     /// As it was at this revision
     #[arg(long, value_name = "N", value_parser = super::revision)]
     pub(crate) revision: Option<u64>,

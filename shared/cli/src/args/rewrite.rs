@@ -3,7 +3,8 @@
 use std::ffi::OsString;
 
 /// What may stand anywhere and is followed by its value.
-const VALUED: [&str; 7] = ["--store", "--output", "-o", "--ca", "--cert", "--key", "--token-file"];
+const VALUED: [&str; 8] =
+    ["--store", "--output", "-o", "--ca", "--cert", "--key", "--token-file", "--password-file"];
 
 /// Rewrites `+MEMBER` and `-MEMBER` of `shoal tag` into `--add` and `--remove`, which clap can tell from options.
 /// For `tag`, short options stand alone (`-m TEXT`), so that `-mail1` takes out mail1.
@@ -68,6 +69,7 @@ mod tests {
         // Options that stand before the command, or after it, keep their values.
         for line in [
             ["shoal", "--token-file", "f", "tag", "dns/a", "+web4", "-m", "x"],
+            ["shoal", "--password-file", "+f", "tag", "dns/a", "+web4", "-m", "x"],
             ["shoal", "tag", "dns/a", "+web4", "--ca", "+f", "-m", "x"],
         ] {
             let Command::Tag(tag) = parse(&line).unwrap().command else { panic!() };

@@ -1,15 +1,20 @@
-//! `shoal database`: the file itself, without opening it as a store.
+//! `shoal database`: the file itself, without opening it as a store; and what is to be done where etcd was restored.
 
 use std::path::Path;
 
+use anyhow::Context as _;
 use serde_json::{Value, json};
+use shoal_hostdb::Access;
 use shoal_store_sqlite::{Restored, backup, restore, verify};
 
 use crate::args::{Database, Work};
 use crate::failure::{Failure, Outcome};
 use crate::out::Out;
 
-pub(crate) fn run(out: &mut Out, store: &str, args: &Database) -> Outcome {
+pub(crate) fn run(out: &mut Out, store: &str, access: &Access, args: &Database) -> Outcome {
+    if let Work::Renew { yes } = &args.work {
+        return renew(out, store, access, *yes);
+    }
     if let Work::Verify { file: Some(file) } = &args.work {
         return check(out, file);
     }
@@ -30,6 +35,8 @@ pub(crate) fn run(out: &mut Out, store: &str, args: &Database) -> Outcome {
             out.print(&value, |_| format!("{to} holds {from} as of revision {}\n", head.revision))
         }
         Work::Verify { .. } => check(out, path),
+        // It was done above: it is for no file.
+        Work::Renew { .. } => Ok(()),
         Work::Restore { file, replace } => {
             out.begin("restoring");
             let done = restore(file, path, *replace).map_err(|error| Failure::Store {
@@ -46,6 +53,36 @@ pub(crate) fn run(out: &mut Out, store: &str, args: &Database) -> Outcome {
             out.print(&value, |_| restored(path, &done))
         }
     }
+}
+
+fn renew(out: &mut Out, store: &str, access: &Access, yes: bool) -> Outcome {
+    if !matches!(store.split_once(':'), Some(("etcd" | "etcds", _))) {
+        return Err(Failure::Usage(format!(
+            "{} is not in etcd: this is for an etcd that was restored from a snapshot (--store etcd://HOST,HOST/NAME); a file is \
+             restored with `shoal database restore BACKUP`, which does as much",
+            shoal_store::without_password(store)
+        )));
+    }
+    if !yes {
+        return Err(Failure::Usage(
+            "nothing was done. It gives the database another epoch, so every agent holds what it would do until a person agrees, and it \
+             ends all leased claims. Do it after etcd was restored from a snapshot, before anything else uses the database: --yes"
+                .to_owned(),
+        ));
+    }
+    out.begin("beginning another life of the database");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let head = runtime.block_on(shoal_hostdb::renew(store, access))?;
+    let value = json!({"revision": head.revision, "epoch": format!("{:016x}", head.epoch.0)});
+    out.print(&value, |_| {
+        format!(
+            "the database has a new epoch, as of revision {}; nobody holds a claim of before\n{AGREE}",
+            head.revision
+        )
+    })
 }
 
 fn check(out: &mut Out, path: &Path) -> Outcome {
@@ -87,16 +124,17 @@ fn check(out: &mut Out, path: &Path) -> Outcome {
     )))
 }
 
+/// What is to be done then.
+const AGREE: &str = "What was written since the backup is unknown to it, so agents hold whatever they would do. Start them, then look \
+                     and agree:\n  shoal approve                         what is held\n  shoal approve AGENT/UNIT --plan       what it \
+                     would do\n  shoal approve AGENT/UNIT -m REASON    agrees for all units of that agent\n";
+
 fn restored(path: &Path, done: &Restored) -> String {
     let mut text = format!("{} is restored, as of revision {}\n", path.display(), done.head.revision);
     if let Some((kept, before)) = &done.replaced {
         let upto = before.map(|revision| format!(" (up to revision {revision})")).unwrap_or_default();
         text.push_str(&format!("what stood there{upto} is kept as {}\n", kept.display()));
     }
-    text.push_str(
-        "What was written since the backup is unknown to it, so agents hold whatever they would do. Start them, then look \
-         and agree:\n  shoal approve                         what is held\n  shoal approve AGENT/UNIT --plan       what it \
-         would do\n  shoal approve AGENT/UNIT -m REASON    agrees for all units of that agent\n",
-    );
+    text.push_str(AGREE);
     text
 }

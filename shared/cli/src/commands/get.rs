@@ -2,16 +2,16 @@
 
 use serde::Serialize;
 use serde_json::Value;
-use shoal_core::docs::HostDoc;
-use shoal_core::{HostName, Key, Kind, Namespace, RESERVED, Range, Revision};
+use shoal_core::docs::{HostDoc, TagDoc};
+use shoal_core::{HostName, Key, Kind, Namespace, RESERVED, Range, Revision, SCHEMAS, View};
 use shoal_hostdb::reading::{self, Found};
-use shoal_store::{MAX_PAGE, Query};
+use shoal_store::{MAX_PAGE, Query, Store, StoreError};
 
 use crate::args::Get;
 use crate::failure::{Failure, Outcome};
 use crate::names::{Name, shown};
 use crate::out::plain;
-use crate::partly::Of;
+use crate::partly::{self, Of, Seen};
 use crate::session::Session;
 
 pub(crate) async fn run(session: &mut Session, args: Get) -> Outcome {
@@ -44,19 +44,35 @@ async fn some(session: &mut Session, at: Option<u64>, names: &[String]) -> Outco
 /// A host; where none is called so, the tags of that namespace.
 async fn host_or_tags(session: &mut Session, at: Option<u64>, word: &str) -> Outcome {
     let Ok(Name(key)) = word.parse() else { return some(session, at, &[word.to_owned()]).await };
-    match one(session, at, &key).await {
-        Err(Failure::Missing(text)) if word.parse::<Namespace>().is_ok() => {
-            let range = Range::Prefix(format!("{word}/"));
-            let query = Query { at: at.map(Revision), limit: 1, ..Query::new(range) };
-            let page = session.store.read(&query).await.map_err(Failure::reading(word))?;
-            if page.rows.is_empty() {
-                Err(Failure::Missing(text))
-            } else {
-                tags(session, at, Some(word)).await
+    // Looked for before it is said that there is no such host: what else may be meant takes thousands of rows to find.
+    if word.parse::<Namespace>().is_ok()
+        && matches!(
+            reading::row(&*session.store, &key, at.map(Revision)).await,
+            Ok(Found::Gone { .. } | Found::Never)
+        )
+    {
+        let range = Range::Prefix(format!("{word}/"));
+        let query = Query { at: at.map(Revision), limit: 1, ..Query::new(range) };
+        match session.store.read(&query).await {
+            Ok(page) if page.rows.is_empty() => {
+                if let Some(all) = listed(word) {
+                    let text = format!("there is no host {word}; do you mean `shoal get {all}`?");
+                    return Err(Failure::Missing(text));
+                }
             }
+            // Where not all of it is for them, a list says what is.
+            Ok(_) | Err(StoreError::Denied { .. }) => return tags(session, at, Some(word)).await,
+            Err(error) => return Err(Failure::reading(word)(error)),
         }
-        other => session.out.documents(&[other?]),
     }
+    let host = one(session, at, &key).await?;
+    session.out.documents(&[host])
+}
+
+/// The list that a word in the singular may mean.
+fn listed(word: &str) -> Option<String> {
+    let many = format!("{word}s");
+    (many == "tags" || RESERVED.contains(&many.as_str())).then_some(many)
 }
 
 async fn one(session: &Session, at: Option<u64>, key: &Key) -> Outcome<Value> {
@@ -110,18 +126,27 @@ mod erased {
 }
 
 async fn hosts(session: &mut Session, at: Option<u64>) -> Outcome {
-    let (mut all, mut at, mut after): (Vec<HostDoc>, _, Option<HostName>) =
-        (Vec::new(), at.map(Revision), None);
-    loop {
-        let page = reading::hosts(&*session.store, at, after.as_ref(), MAX_PAGE).await;
-        let (revision, hosts, next) = page.map_err(Failure::reading("the hosts"))?;
-        all.extend(hosts);
-        at = Some(revision);
-        match next {
-            Some(next) => after = Some(next),
-            None => break,
+    let (mut all, mut hidden) = (Vec::new(), 0);
+    match every_host(&*session.store, at.map(Revision)).await {
+        Ok(hosts) => all = hosts,
+        Err(denied @ StoreError::Denied { .. }) => {
+            let (mut at, mut after) = (at.map(Revision), None::<String>);
+            loop {
+                let page = session.store.list_hosts(at, after.as_deref()).await;
+                let Some(page) = page.map_err(Failure::reading("the hosts"))? else {
+                    return Err(Failure::reading("the hosts")(denied));
+                };
+                (hidden, at) = (hidden + page.hidden, Some(page.revision));
+                all.extend(page.items);
+                match page.next {
+                    Some(next) => after = Some(next),
+                    None => break,
+                }
+            }
         }
+        Err(error) => return Err(Failure::reading("the hosts")(error)),
     }
+    left_out(hidden, "host");
     session.out.print(&all, |out| {
         let rows = all.iter().map(|host| {
             let fields = host.document.value().as_object().map_or(0, serde_json::Map::len);
@@ -139,44 +164,101 @@ async fn hosts(session: &mut Session, at: Option<u64>) -> Outcome {
     })
 }
 
+async fn every_host(store: &dyn Store, at: Option<Revision>) -> Result<Vec<HostDoc>, StoreError> {
+    let (mut all, mut at, mut after) = (Vec::new(), at, None::<HostName>);
+    loop {
+        let (revision, hosts, next) = reading::hosts(store, at, after.as_ref(), MAX_PAGE).await?;
+        all.extend(hosts);
+        at = Some(revision);
+        match next {
+            Some(next) => after = Some(next),
+            None => return Ok(all),
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct TagLine {
     tag: String,
     owner: Option<String>,
     environment: Option<String>,
-    /// As they are written.
-    members: usize,
-    /// Through nesting and rules.
-    hosts: usize,
+    /// As they are written; `None`: that is not for who asks.
+    members: Option<usize>,
+    /// Through nesting and rules; `None`: some of that is not.
+    hosts: Option<usize>,
     revision: Revision,
 }
 
 async fn tags(session: &mut Session, at: Option<u64>, ns: Option<&str>) -> Outcome {
     let view = match ns {
-        Some(ns) => session.contents(&Of::Namespace(ns), at).await?,
-        None => session.view(at).await?,
+        Some(ns) => session.contents(&Of::Namespace(ns), at).await,
+        None => session.view(at).await,
     };
-    let line = |tag: &shoal_core::Tag| TagLine {
-        tag: tag.name.to_string(),
-        owner: tag.owner.clone(),
-        environment: tag.environment.clone(),
-        members: view.direct_members(&tag.name).len(),
-        hosts: view.members(&tag.name).len(),
-        revision: view.tag_revision(&tag.name).unwrap_or(tag.revision),
-    };
-    let all: Vec<TagLine> = match ns {
-        Some(ns) => view.tags_in(ns).map(line).collect(),
-        None => view.tags().map(line).collect(),
+    let all = match view {
+        Ok(view) => all_tags(&view, ns),
+        Err(Failure::Store { what, error: error @ StoreError::Denied { .. } }) => {
+            let namespace: Option<Namespace> = ns.and_then(|ns| ns.parse().ok());
+            let seen = partly::seen(&*session.store, namespace.as_ref(), at.map(Revision)).await;
+            match seen.map_err(Failure::reading("the tags"))? {
+                Some(seen) => {
+                    left_out(seen.hidden, "tag");
+                    seen_tags(&seen)
+                }
+                None => return Err(Failure::Store { what, error }),
+            }
+        }
+        Err(failure) => return Err(failure),
     };
     session.out.print(&all, |out| {
         let rows = all.iter().map(|t| {
             let text = |o: &Option<String>| o.clone().unwrap_or_default();
-            let (members, hosts) = (t.members.to_string(), t.hosts.to_string());
+            let count = |o: Option<usize>| o.map_or_else(|| "?".to_owned(), |count| count.to_string());
+            let (members, hosts) = (count(t.members), count(t.hosts));
             vec![t.tag.clone(), members, hosts, text(&t.owner), text(&t.environment), t.revision.to_string()]
         });
         let header = ["TAG", "MEMBERS", "HOSTS", "OWNER", "ENVIRONMENT", "REVISION"];
         out.table(&header, rows.collect(), "no tags here; `shoal put NAMESPACE/KEY … -m WHY` makes one")
     })
+}
+
+fn all_tags(view: &View, ns: Option<&str>) -> Vec<TagLine> {
+    let line = |tag: &shoal_core::Tag| TagLine {
+        tag: tag.name.to_string(),
+        owner: tag.owner.clone(),
+        environment: tag.environment.clone(),
+        members: Some(view.direct_members(&tag.name).len()),
+        hosts: Some(view.members(&tag.name).len()),
+        revision: view.tag_revision(&tag.name).unwrap_or(tag.revision),
+    };
+    match ns {
+        Some(ns) => view.tags_in(ns).map(line).collect(),
+        None => view.tags().map(line).collect(),
+    }
+}
+
+/// The same of what a server lists.
+fn seen_tags(seen: &Seen) -> Vec<TagLine> {
+    let line = |doc: &TagDoc| {
+        let name = &doc.tag;
+        TagLine {
+            tag: name.to_string(),
+            owner: doc.owner.clone(),
+            environment: doc.environment.clone(),
+            members: seen.members(name),
+            hosts: seen.hosts(name),
+            revision: doc.revision.max(seen.view.tag_revision(name)).unwrap_or_default(),
+        }
+    };
+    seen.tags.iter().map(line).collect()
+}
+
+/// Says on standard error that a list is not whole.
+pub(super) fn left_out(hidden: usize, what: &str) {
+    if hidden > 0 {
+        let s = if hidden == 1 { " is" } else { "s are" };
+        let said = format!("note: {hidden} {what}{s} not for you to read, and left out\n");
+        let _ = std::io::Write::write_all(&mut anstream::stderr(), said.as_bytes());
+    }
 }
 
 /// Everything under a prefix: tags of a namespace, or rows of facts, schemas, pauses, approvals.
@@ -195,6 +277,19 @@ async fn list(session: &mut Session, at: Option<u64>, area: &str) -> Outcome {
             Some(next) => query.after = Some(next),
             None => break,
         }
+    }
+    if ns == SCHEMAS {
+        return session.out.print(&all, |out| {
+            // A schema is pages long: whose it is says more than its first words.
+            let rows = all.iter().map(|row| {
+                let agent = row.value.as_ref().and_then(|value| value.field("agent"));
+                let agent = agent.map(|agent| plain(&agent)).unwrap_or_default();
+                vec![row.key.to_string(), row.revision.to_string(), agent]
+            });
+            let shows = all.first().map(|row| format!("`shoal get {}` shows that one\n", row.key));
+            out.table(&["KEY", "REVISION", "AGENT"], rows.collect(), &format!("nothing under {area}"))
+                + &shows.unwrap_or_default()
+        });
     }
     session.out.print(&all, |out| {
         let widest = all.iter().map(|row| row.key.as_str().len()).max().unwrap_or_default();

@@ -6,12 +6,15 @@ use serde::Serialize;
 use shoal_core::{CommitInfo, Key, Kind, Line, LogEntry, Member, Range, Revision, TagName};
 use shoal_hostdb::history;
 use shoal_hostdb::reading::{self, Found};
+use shoal_store::{ListedCommit, StoreError};
 
 use crate::args::{Blame, Diff, Log, Show};
 use crate::changes;
 use crate::failure::{Failure, Outcome};
 use crate::names::{Name, Stretch, shown};
 use crate::session::Session;
+
+use super::get::left_out;
 
 /// How many changed keys the log names of each commit.
 const SHOWN: usize = 3;
@@ -21,7 +24,16 @@ struct Entry {
     #[serde(flatten)]
     info: CommitInfo,
     changed: usize,
+    /// Of a commit of which not all is for who asks, some of them.
     keys: Vec<Key>,
+    /// How many other rows it wrote, which are not.
+    #[serde(skip_serializing_if = "is_none")]
+    hidden: usize,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_none(hidden: &usize) -> bool {
+    *hidden == 0
 }
 
 pub(crate) async fn log(session: &mut Session, args: Log) -> Outcome {
@@ -39,22 +51,28 @@ pub(crate) async fn log(session: &mut Session, args: Log) -> Outcome {
     };
     let ranges: Vec<Range> = args.names.iter().flat_map(ranges_of).collect();
     let before = args.before.map(Revision);
-    let (entries, _) = history::log(&*session.store, &ranges, before, args.limit.max(1))
-        .await
-        .map_err(Failure::reading("the log"))?;
-    let all: Vec<Entry> = entries
-        .into_iter()
-        .map(|entry| Entry {
-            changed: entry.changes.len(),
-            keys: entry.changes.into_iter().map(|c| c.key).collect(),
-            info: entry.info,
-        })
-        .collect();
+    let limit = args.limit.max(1);
+    let all: Vec<Entry> = match history::log(&*session.store, &ranges, before, limit).await {
+        Ok((entries, _)) => {
+            let entry = |entry: LogEntry| Entry {
+                changed: entry.changes.len(),
+                keys: entry.changes.into_iter().map(|c| c.key).collect(),
+                info: entry.info,
+                hidden: 0,
+            };
+            entries.into_iter().map(entry).collect()
+        }
+        Err(denied @ StoreError::Denied { .. }) => listed(session, &ranges, before, limit, denied).await?,
+        Err(error) => return Err(Failure::reading("the log")(error)),
+    };
     session.out.print(&all, |out| {
         let rows = all.iter().map(|entry| {
             let mut what: Vec<String> = entry.keys.iter().take(SHOWN).map(ToString::to_string).collect();
             if entry.changed > SHOWN {
                 what.push(format!("… {} in all", entry.changed));
+            }
+            if entry.hidden > 0 {
+                what.push(format!("{} not for you", entry.hidden));
             }
             vec![
                 entry.info.revision.to_string(),
@@ -71,6 +89,32 @@ pub(crate) async fn log(session: &mut Session, args: Log) -> Outcome {
             "nothing was ever written here",
         )
     })
+}
+
+/// The log as a server lists it, without what is not for who asks. `denied` is why it is not read whole.
+async fn listed(
+    session: &Session,
+    ranges: &[Range],
+    mut before: Option<Revision>,
+    limit: usize,
+    denied: StoreError,
+) -> Outcome<Vec<Entry>> {
+    let (mut all, mut hidden) = (Vec::new(), 0);
+    loop {
+        let page = session.store.list_log(ranges, before, limit - all.len()).await;
+        let Some(page) = page.map_err(Failure::reading("the log"))? else {
+            return Err(Failure::reading("the log")(denied));
+        };
+        hidden += page.hidden;
+        let entry = |ListedCommit { info, changed, keys, hidden }| Entry { info, changed, keys, hidden };
+        all.extend(page.items.into_iter().map(entry));
+        match page.next {
+            Some(next) if all.len() < limit => before = Some(next),
+            _ => break,
+        }
+    }
+    left_out(hidden, "commit");
+    Ok(all)
 }
 
 /// Whose a commit is, and who sent it where that is somebody else.

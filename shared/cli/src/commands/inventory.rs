@@ -34,11 +34,14 @@ pub(crate) async fn run(session: &mut Session, args: Inventory) -> Outcome {
         Some(text) => text,
         None => {
             let plain = match &rule {
-                None => reading::plain(&*session.store, &wanted.namespace).await.map_err(failed)?,
+                None => {
+                    let rows = reading::plain(&*session.store, &wanted.namespace).await.map_err(failed)?;
+                    inventory::plain(&rows, &wanted.namespace)
+                }
                 Some(_) => None,
             };
             match plain {
-                Some(rows) => rows.list().into_bytes(),
+                Some(text) => text.into_bytes(),
                 None => {
                     inventory::list(&session.view(None).await?, &wanted.namespace, rule.as_ref()).into_bytes()
                 }

@@ -10,13 +10,17 @@ mod explain;
 mod export;
 mod facts;
 mod get;
+mod groups;
 mod history;
 mod import;
 mod inventory;
 pub(crate) mod manual;
 mod members;
+pub(crate) mod migrate;
 mod pause;
 mod people;
+pub(crate) mod placement;
+mod programs;
 mod put;
 pub(crate) mod restore;
 pub(crate) mod review;
@@ -59,6 +63,8 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> Outcome {
         Command::Resume(args) => pause::run(session, args, false).await,
         Command::Adopt(args) => adopt::run(session, args).await,
         Command::Approve(args) => approve::run(session, args).await,
+        Command::Scale(args) => groups::scale(session, args).await,
+        Command::Range(args) => groups::range(session, args).await,
         Command::Acl(args) => access::acl(session, args).await,
         Command::Can(args) => access::can(session, args).await,
         Command::Token(args) => token::run(session, args).await,
@@ -71,6 +77,12 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> Outcome {
         Command::Inventory(args) => inventory::run(session, args).await,
         Command::Enc(_) => Err(Failure::Usage("the database is opened by the program itself".to_owned())),
         Command::Restore(args) => restore::run(&args),
+        Command::Capacity(_) | Command::Evacuate(_) | Command::Rebalance(_) => {
+            Err(Failure::Usage("the database is opened by the placement agent's program".to_owned()))
+        }
+        Command::Migrate(_) => {
+            Err(Failure::Usage("the two stores are opened by the program itself".to_owned()))
+        }
         Command::Database(_) => Err(Failure::Usage("the file is worked on by the program itself".to_owned())),
         Command::Completions(args) => manual::completions(&mut session.out, &args),
         Command::Man(args) => manual::manual(&mut session.out, &args),

@@ -7,7 +7,7 @@ use shoal_store::{MAX_PAGE, Query};
 use crate::args::Pause;
 use crate::failure::{Failure, Outcome};
 use crate::names::Scope;
-use crate::session::{Session, missing};
+use crate::session::Session;
 
 pub(crate) async fn run(session: &mut Session, args: Pause, hold: bool) -> Outcome {
     let Pause { scope, sign } = args;
@@ -48,10 +48,15 @@ async fn meant(session: &Session, scope: Scope) -> Outcome<Scope> {
     }
     let Some(agent) = &scope.agent else { return Err(session.missing(&found, &key).await) };
     if !is_agent(session, agent).await? {
-        let Failure::Missing(text) = missing(&found, &key) else { return Err(missing(&found, &key)) };
-        return Err(Failure::Missing(format!(
-            "{text}; an agent that was never seen here is written agent/{agent}"
-        )));
+        return Err(match session.missing(&found, &key).await {
+            Failure::Missing(text) => {
+                let and = if text.ends_with('?') { " An" } else { "; an" };
+                Failure::Missing(format!(
+                    "{text}{and} agent that was never seen here is written agent/{agent}"
+                ))
+            }
+            other => other,
+        });
     }
     Scope::agent(agent).map_err(|e| Failure::Usage(e.to_string()))
 }

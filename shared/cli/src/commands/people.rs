@@ -8,13 +8,14 @@ use serde::Serialize;
 use shoal_core::access::{ADMINS, Group, Token, User};
 use shoal_core::{Edit, Expect, Namespace};
 use shoal_hostdb::credentials::hash_password;
+use shoal_store::{NewPassword, StoreError};
 
 use super::access::{by_name, key, put, read, row};
 use crate::args::{GroupCommand, GroupWork, Password, UserCommand, UserWork};
 use crate::failure::{Failure, Outcome};
 use crate::session::Session;
 
-/// The longest first line that is read, in octets.
+/// How much is read of a file with passwords, in octets.
 const LINE: u64 = 4096;
 
 /// `user`
@@ -60,31 +61,68 @@ pub(crate) async fn user(session: &mut Session, args: UserCommand) -> Outcome {
 }
 
 async fn password(session: &mut Session, args: Password) -> Outcome {
-    let Password { name, file, sign } = args;
+    let Password { name, file, old, sign } = args;
+    if let Some(old) = old {
+        return own_password(session, name, &file, &old).await;
+    }
     let key = key("users", &name)?;
-    let seen = row(session, &key).await?;
+    let seen = match row(session, &key).await {
+        Err(Failure::Store { what, error: StoreError::Denied { place, why } }) => {
+            let why =
+                format!("{why}; your own password you change with --old FILE, which has the one of now");
+            return Err(Failure::Store { what, error: StoreError::Denied { place, why } });
+        }
+        row => row?,
+    };
     if seen.is_none() {
         return Err(Failure::Missing(format!(
             "there is no user {name}: make one with `shoal user add {name}`"
         )));
     }
-    let said = first_line(&file)?;
+    let said = lines(&file, 1)?.pop().unwrap_or_default();
     let hash = hash_password(&said).map_err(|e| Failure::Usage(format!("nothing was written: {e}")))?;
     let user = User { password: Some(hash), ..read(seen.as_ref()) };
     let edit = put(key, &user, seen.as_ref())?;
     session.write(&sign, false, vec![edit]).await
 }
 
-/// The first line of a file, or of standard input.
-fn first_line(path: &Path) -> Outcome<String> {
+/// Has a server replace a password, for who knows the one of now.
+async fn own_password(session: &mut Session, user: String, file: &Path, old: &Path) -> Outcome {
+    let (password, new) = if file == old {
+        let mut both = lines(file, 2)?;
+        let new = both.pop().unwrap_or_default();
+        (both.pop().unwrap_or_default(), new)
+    } else {
+        (lines(old, 1)?.pop().unwrap_or_default(), lines(file, 1)?.pop().unwrap_or_default())
+    };
+    let change = NewPassword { user, password, new };
+    let failed = |error| Failure::Store { what: "the password was not changed".to_owned(), error };
+    if !session.store.change_password(&change).await.map_err(failed)? {
+        return Err(Failure::Usage(
+            "nothing was written: no server is asked here, and who can write the database needs no old password; leave out --old".to_owned(),
+        ));
+    }
+    let value = serde_json::json!({"user": change.user, "changed": true});
+    session.out.print(&value, |_| {
+        format!("{} has another password from now on; all sessions of the old one have ended\n", change.user)
+    })
+}
+
+/// The first lines of a file, or of standard input: as many as these, empty where it has fewer.
+fn lines(path: &Path, count: usize) -> Outcome<Vec<String>> {
     let failed = |error| Failure::File { path: path.display().to_string(), error };
     let from: Box<dyn Read> = match path.to_str() {
         Some("-") => Box::new(std::io::stdin()),
         _ => Box::new(std::fs::File::open(path).map_err(failed)?),
     };
-    let mut line = String::new();
-    std::io::BufReader::new(from.take(LINE)).read_line(&mut line).map_err(failed)?;
-    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+    let mut from = std::io::BufReader::new(from.take(LINE));
+    let mut all = Vec::with_capacity(count);
+    for _ in 0..count {
+        let mut line = String::new();
+        from.read_line(&mut line).map_err(failed)?;
+        all.push(line.trim_end_matches(['\r', '\n']).to_owned());
+    }
+    Ok(all)
 }
 
 /// What local users of agents are called, before the agent's namespace.

@@ -13,13 +13,14 @@ use shoal_store::StoreError;
 
 use crate::args::{Apply, Put};
 use crate::failure::{Failure, Outcome};
+use crate::meant;
 use crate::names::{Name, shown};
 use crate::session::{Session, Way, missing};
 
 /// The most octets that are read of one file.
 const MAX_FILE: u64 = 256 << 20;
 /// How long fields are set again on what others wrote meanwhile.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) async fn put(session: &mut Session, args: Put) -> Outcome {
     let expect = if args.new { Expect::Absent } else { Expect::Any };
@@ -54,14 +55,14 @@ pub(crate) async fn put(session: &mut Session, args: Put) -> Outcome {
 }
 
 /// Some milliseconds, differing between rivals.
-fn chance(most: u64) -> Duration {
+pub(super) fn chance(most: u64) -> Duration {
     // The end of an id is random.
     Duration::from_millis(u64::from(uuid::Uuid::now_v7().as_bytes()[15]) * most / 256)
 }
 
 /// Whether somebody else changed what the fields were read from. They say what is meant whatever else stands there, so they
 /// are set on what stands there now; a whole file would take back what the other one wrote.
-fn is_late(failure: &Failure, new: bool) -> bool {
+pub(super) fn is_late(failure: &Failure, new: bool) -> bool {
     match failure {
         Failure::Refused(refusal) => match **refusal {
             Refusal::Stale { .. } => true,
@@ -161,7 +162,7 @@ async fn from_fields(session: &Session, args: &Put, expect: Expect) -> Outcome<E
                 return Err(Failure::Usage("nothing was written: only tags have members".to_owned()));
             }
             let found = reading::host(&*session.store, &name, None).await.map_err(failed)?;
-            meant(session, args, key, &found).await?;
+            to_be_made(session, args, key, &found).await?;
             let (was, expect) = before(found, expect, |doc: &HostDoc| doc.revision);
             let was = was.unwrap_or_else(|| HostDoc::new(name));
             let document = set(&was.document, &args.fields)?;
@@ -180,7 +181,7 @@ async fn from_fields(session: &Session, args: &Put, expect: Expect) -> Outcome<E
                 return Err(Failure::Usage("nothing was written: only hosts have a state".to_owned()));
             }
             let found = reading::tag(&*session.store, &name, None, usize::MAX).await.map_err(failed)?;
-            meant(session, args, key, &found).await?;
+            to_be_made(session, args, key, &found).await?;
             let (was, expect) = before(found, expect, |doc: &TagDoc| doc.revision);
             let was = was.unwrap_or_else(|| TagDoc::new(name));
             let document = set(&was.document, &args.fields)?;
@@ -199,15 +200,27 @@ async fn from_fields(session: &Session, args: &Put, expect: Expect) -> Outcome<E
     }
 }
 
-/// Refuses to make what was meant to be changed: who gives a state or takes a field away has something before his eyes.
-async fn meant<T>(session: &Session, args: &Put, key: &Key, found: &Found<T>) -> Outcome {
+/// Refuses to make what was meant to be changed: who gives a state or takes a field away has something before his eyes. Says on standard
+/// error which host may be meant by one that is new.
+async fn to_be_made<T>(session: &Session, args: &Put, key: &Key, found: &Found<T>) -> Outcome {
     let changes =
         args.state.is_some() || args.fields.iter().any(|field| field.ends_with('-') && !field.contains('='));
-    if args.new || !changes || matches!(found, Found::Here(_)) {
+    if args.new || matches!(found, Found::Here(_)) {
+        return Ok(());
+    }
+    if !changes {
+        // Who leaves out a domain makes another host.
+        let names =
+            if matches!(found, Found::Never) { meant::full(&*session.store, key).await } else { Vec::new() };
+        if !names.is_empty() {
+            let said = format!("note: {} is new; there is {} already\n", shown(key), names.join(", and "));
+            let _ = std::io::Write::write_all(&mut anstream::stderr(), said.as_bytes());
+        }
         return Ok(());
     }
     let Failure::Missing(text) = session.missing(found, key).await else { return Err(missing(found, key)) };
-    Err(Failure::Missing(format!("nothing was written: {text}; --new makes it all the same")))
+    let and = if text.ends_with('?') { "" } else { ";" };
+    Err(Failure::Missing(format!("nothing was written: {text}{and} --new makes it all the same")))
 }
 
 /// What exists, and the expectation that nobody changes it meanwhile.

@@ -10,6 +10,7 @@ use shoal_store::{Query, StoreError};
 
 use crate::args::TagCommand;
 use crate::failure::{Failure, Outcome};
+use crate::meant;
 use crate::names::shown;
 use crate::session::{Session, Way};
 
@@ -23,7 +24,7 @@ pub(crate) async fn run(session: &mut Session, args: TagCommand) -> Outcome {
         Way::Whole(database) => Some(database.view()),
         Way::Server(_) => None,
     };
-    let mut short = Short { session, view: view.as_deref(), tag: &tag, taken: Vec::new() };
+    let mut short = Short { session, view: view.as_deref(), tag: &tag, taken: Vec::new(), sought: false };
     let add = short.all(add, Side::Comes).await?;
     let remove = short.all(remove, Side::Goes).await?;
     let taken = short.taken;
@@ -57,6 +58,8 @@ struct Short<'a> {
     tag: &'a TagName,
     /// What was taken for what.
     taken: Vec<(Member, Member)>,
+    /// Whether it was looked for what may be meant by a name: that reads thousands of rows, and where nothing is like it the check fails anyway.
+    sought: bool,
 }
 
 impl Short<'_> {
@@ -82,7 +85,14 @@ impl Short<'_> {
             self.taken.push((member, full.clone()));
             return Ok(full);
         }
-        let names = self.like(&key).await;
+        let names = match side {
+            Side::Comes if self.sought => meant::full(&*self.session.store, &key).await,
+            Side::Comes => {
+                self.sought = true;
+                meant::names(&*self.session.store, &key).await
+            }
+            Side::Goes => self.like(&key).await,
+        };
         if names.is_empty() {
             // The check says what is wrong with it.
             return Ok(member);
@@ -117,7 +127,7 @@ impl Short<'_> {
         })
     }
 
-    /// The names that begin with this one and a dot.
+    /// The members that begin with this one and a dot.
     async fn like(&self, key: &Key) -> Vec<String> {
         let range = Range::Prefix(format!("{key}."));
         // This is about something else that failed: what cannot be read is not suggested.

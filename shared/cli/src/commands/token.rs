@@ -5,10 +5,11 @@ use serde::Serialize;
 use shoal_core::access::{Manifest, Right, Scope, Token, TokenKind};
 use shoal_core::{Edit, Expect};
 use shoal_hostdb::credentials::new_token;
+use shoal_store::{OwnToken, StoreError};
 
 use super::access::{by_name, key, put, row, unused, warn};
 use super::people::is_known;
-use crate::args::{NewToken, Revoke, TokenCommand, TokenWork, When};
+use crate::args::{NewToken, Revoke, Sign, TokenCommand, TokenWork, When};
 use crate::failure::{Failure, Outcome};
 use crate::session::Session;
 
@@ -78,6 +79,7 @@ fn scope(args: &NewToken) -> Scope {
     let writes = Manifest {
         facts: args.facts.iter().cloned().collect(),
         host_fields: args.host_fields.iter().cloned().collect(),
+        ..Manifest::default()
     };
     Scope {
         namespaces: (!args.namespaces.is_empty()).then_some(names),
@@ -101,14 +103,21 @@ struct Listed {
 
 async fn list(session: &mut Session) -> Outcome {
     let now = (session.env.now)();
-    let mut all = Vec::new();
-    for (id, row) in by_name(session, "tokens").await? {
-        // Shown through a server it has no hash, and needs none.
-        let Some(Ok(token)) = row.value.as_ref().map(shoal_core::Document::to::<Token>) else { continue };
-        let Token { kind, owner, scope, created, expires, description, .. } = token;
-        let expired = expires.is_some_and(|end| end <= now);
-        all.push(Listed { id, owner, kind, scope, created, expires, expired, description });
-    }
+    let of = |OwnToken { id, owner, kind, scope, created, expires, description }| {
+        let expired = expires.is_some_and(|end: Timestamp| end <= now);
+        Listed { id, owner, kind, scope, created, expires, expired, description }
+    };
+    let all: Vec<Listed> = match by_name(session, "tokens").await {
+        Ok(rows) => rows
+            .into_iter()
+            // Shown through a server it has no hash, and needs none.
+            .filter_map(|(id, row)| Some((id, row.value?.to::<Token>().ok()?)))
+            .map(|(id, Token { kind, owner, scope, created, expires, description, .. })| {
+                of(OwnToken { id, owner, kind, scope, created, expires, description })
+            })
+            .collect(),
+        Err(refused) => own(session, refused).await?.into_iter().map(of).collect(),
+    };
     session.out.print(&all, |out| {
         let row = |token: &Listed| {
             let kind = if token.kind == TokenKind::Session { "session" } else { "" };
@@ -133,6 +142,15 @@ async fn list(session: &mut Session) -> Outcome {
     })
 }
 
+/// The tokens of who asks, where all of them are not theirs to see.
+async fn own(session: &Session, refused: Failure) -> Outcome<Vec<OwnToken>> {
+    if !matches!(refused, Failure::Store { error: StoreError::Denied { .. }, .. }) {
+        return Err(refused);
+    }
+    let own = session.store.own_tokens().await.map_err(Failure::reading("your tokens"))?;
+    own.ok_or(refused)
+}
+
 /// A scope in a few words.
 fn narrow(scope: &Scope) -> String {
     let mut words = Vec::new();
@@ -144,9 +162,12 @@ fn narrow(scope: &Scope) -> String {
         (Right::Ro, Right::Ro) => words.push("read only".to_owned()),
         (data, members) => words.push(format!("data {data}, members {members}")),
     }
-    if let Some(Manifest { facts, host_fields }) = &scope.writes {
+    if let Some(Manifest { facts, host_fields, makes_hosts, members }) = &scope.writes {
         let facts = facts.iter().map(|ns| format!("facts/{ns}"));
-        words.push(facts.chain(host_fields.iter().cloned()).collect::<Vec<_>>().join(" "));
+        let makes = makes_hosts.then(|| "hosts/".to_owned());
+        let members = members.iter().map(|ns| format!("members of {ns}/"));
+        let all = facts.chain(host_fields.iter().cloned()).chain(makes).chain(members);
+        words.push(all.collect::<Vec<_>>().join(" "));
     }
     words.join("; ")
 }
@@ -155,8 +176,29 @@ async fn revoke(session: &mut Session, args: Revoke) -> Outcome {
     // People paste the whole token: its secret is nobody's business here.
     let id = args.id.strip_prefix("shoal_").and_then(|rest| rest.split('_').next()).unwrap_or(&args.id);
     let key = key("tokens", id)?;
-    if row(session, &key).await?.is_none() {
+    let there = match row(session, &key).await {
+        Ok(row) => row.is_some(),
+        Err(refused @ Failure::Store { error: StoreError::Denied { .. }, .. }) => {
+            return revoke_own(session, id, &args.sign, refused).await;
+        }
+        Err(failure) => return Err(failure),
+    };
+    if !there {
         return Err(Failure::Missing(format!("there is no token {id}; `shoal token list` shows all")));
     }
     session.write(&args.sign, false, vec![Edit::Delete { key, follow: false, expect: Expect::Any }]).await
+}
+
+/// Revokes a token of who asks, who does not administer.
+async fn revoke_own(session: &mut Session, id: &str, sign: &Sign, refused: Failure) -> Outcome {
+    if sign.review {
+        return Err(refused);
+    }
+    let (_, message) = session.signed(sign, false).await?;
+    let failed = |error| Failure::Store { what: "nothing was written".to_owned(), error };
+    if !session.store.revoke_own(id, &message).await.map_err(failed)? {
+        return Err(refused);
+    }
+    let value = serde_json::json!({"id": id, "revoked": true});
+    session.out.print(&value, |_| format!("revoked your token {id}\n"))
 }

@@ -8,7 +8,8 @@
 //!
 //! A server is a host that stands in the database: its address is a name, by the rules of `pools` in the [`Mapping`], or an address that
 //! one host has. What cannot be resolved is left out with a [`Note`], and then nobody whom an earlier import put into that pool leaves
-//! it: a name that nobody can read takes no server out of work. What a tag cannot say (`hdr(…)`, `ssl`, `backup`) is noted, too.
+//! it: a name that nobody can read takes no server out of work. What a tag cannot say (`hdr(…)`, `maxconn`) is noted, too, and `ssl` where
+//! the mapping does not say who signs the certificates.
 //! Who owns what, and that a second import changes nothing, is as for [`ansible`](super::ansible).
 
 mod server;
@@ -163,6 +164,8 @@ impl Reading {
         entry.keep = !all;
         entry.members = members.iter().map(|(_, _, host)| Member::host(&host.name)).collect();
         weigh(&members, &mut entry.fields, &mut note);
+        back_up(&members, &mut note);
+        reach(&members, &mut entry.fields, &mut note);
         check(backend, http, &members, &mut entry.fields, &mut note);
         Some(entry)
     }
@@ -196,7 +199,7 @@ impl Reading {
                 ));
                 all = false;
             } else {
-                members.push((server, Options::read(server, note), host));
+                members.push((server, Options::read(server, &self.pools, note), host));
             }
         }
         (members, all)
@@ -255,6 +258,32 @@ fn weigh(members: &[Told<'_>], fields: &mut Map<String, Value>, note: &mut impl 
                 server.name, host.name
             ));
         }
+    }
+}
+
+/// Who is a backup: hosts say that, and no pool.
+fn back_up(members: &[Told<'_>], note: &mut impl FnMut(String)) {
+    for (server, options, host) in
+        members.iter().filter(|(_, options, host)| options.backup != host.backs_up())
+    {
+        let (what, said) = if options.backup { ("a backup", "true") } else { ("no backup", "false") };
+        note(format!(
+            "server {}: it is {what}: `lb: {{backup: {said}}}` at {} would say it, for all its pools",
+            server.name, host.name
+        ));
+    }
+}
+
+/// Whether the servers are reached over TLS.
+fn reach(members: &[Told<'_>], fields: &mut Map<String, Value>, note: &mut impl FnMut(String)) {
+    let Some(tls) = members.iter().find_map(|(_, options, _)| options.tls.as_ref()) else { return };
+    let mut others = members.iter().filter(|(_, options, _)| options.tls.as_ref() != Some(tls));
+    match others.next() {
+        None => drop(fields.insert("tls".to_owned(), json!(tls))),
+        Some((server, ..)) => note(format!(
+            "server {}: it is reached otherwise than by tls: {tls}, which others are; all without TLS",
+            server.name
+        )),
     }
 }
 

@@ -20,6 +20,21 @@ async fn get_lists_and_shows() {
     assert_eq!(json["members"], json!(["select: site == 'ams1'", "web1.example.com"]));
 }
 
+/// A schema is pages long: a list says which there are and whose.
+#[tokio::test]
+async fn schemas_are_listed_without_their_text() {
+    let fleet = Fleet::new().await;
+    let docs = "{edit: write, key: schemas/lb, value: {tag: {type: object}, agent: shoal-lb 1.0}}";
+    fleet.ok(&["apply", "-f", &fleet.file("schema.yaml", docs), "-m", "lb"]).await;
+    for line in [["get", "schemas"], ["get", "schemas/"]] {
+        let shown = fleet.ok(&line).await;
+        let rows = "KEY         REVISION  AGENT\nschemas/lb  2         shoal-lb 1.0\n";
+        assert_eq!(shown, format!("{rows}`shoal get schemas/lb` shows that one\n"));
+    }
+    assert!(fleet.ok(&["get", "schemas/lb"]).await.contains("type: object"));
+    assert!(fleet.ok(&["get", "schemas", "-o", "json"]).await.contains("object"));
+}
+
 #[tokio::test]
 async fn put_makes_and_changes() {
     let fleet = Fleet::new().await;
@@ -182,6 +197,35 @@ async fn what_a_past_instance_said_does_not_stand_before_what_a_living_one_says(
     assert!(!fleet.ok(&["wait"]).await.contains("dead since"));
 }
 
+/// What an agent commits in answer is waited for as well; who asks for one revision waits for that alone.
+#[tokio::test]
+async fn what_follows_from_a_commit_is_waited_for() {
+    let fleet = Fleet::new().await;
+    let unit = json!({"box1": {"items": 1, "behind": [], "behind_total": 0}});
+    let all = async |placement: u64, vm: u64| {
+        fleet.report("placement", placement, Some(30), json!({}), json!([])).await;
+        fleet.report("vm box1", vm, Some(30), unit.clone(), json!([])).await;
+    };
+    all(0, 1).await;
+    let answered = async {
+        tokio::task::yield_now().await;
+        fleet.ok(&["put", "web1.example.com", "n=1", "-m", "in answer"]).await;
+        // What was asked for first is done by now, and nobody has heard of the answer.
+        all(1, 1).await;
+        assert!(fleet.ok(&["wait", "--revision", "1"]).await.contains("revision 1 is done"));
+        let late = fleet.fails(5, &["wait", "--timeout", "1ms"]).await;
+        assert!(late.contains("revision 2 is not done"), "{late}");
+        all(2, 2).await;
+    };
+    let waits = fleet.ok(&["wait", "--timeout", "30s"]);
+    let (waited, ()) = tokio::join!(Box::pin(waits), Box::pin(answered));
+    assert!(waited.contains("revision 2 is done: placement, vm"), "{waited}");
+    // Who has nothing to do yet may be the one that gets something to do.
+    fleet.report("vm box2", 1, Some(30), json!({}), json!([])).await;
+    let late = fleet.fails(5, &["wait", "--timeout", "1ms"]).await;
+    assert!(late.contains("box2 has seen revision 1 only"), "{late}");
+}
+
 /// Agents that answer each commit with another: the end of the time is the end.
 #[tokio::test]
 async fn settling_does_not_outlive_the_timeout() {
@@ -194,7 +238,7 @@ async fn settling_does_not_outlive_the_timeout() {
         }
     };
     let waited = fleet.fails(5, &["wait", "--settle", "--timeout", "300ms"]);
-    let patience = tokio::time::timeout(Duration::from_secs(20), async {
+    let patience = tokio::time::timeout(Duration::from_secs(60), async {
         tokio::select! { error = waited => error, () = restless => unreachable!() }
     });
     let error = Box::pin(patience).await.expect("it ends");

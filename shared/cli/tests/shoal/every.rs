@@ -78,6 +78,13 @@ const ON_THE_FLEET: &[(&str, &[&str])] = &[
     ),
     ("shoal-approve", &["approve", "approve -o json", "approve dns/none -m x"]),
     ("shoal-adopt", &["adopt", "adopt -o json", "adopt dns/none -m x"]),
+    ("shoal-scale", &["scale vm/web 3 --plan", "scale vm/web 3 -m x -o json", "scale dns/web 3 -m x"]),
+    ("shoal-range-list", &["range list", "range list -o json", "range list x"]),
+    ("shoal-range-show", &["range show ports", "range show ports -o json", "range show none"]),
+    (
+        "shoal-range-free",
+        &["range free ports 7 --plan", "range free ports 7 -m x -o json", "range free ports 1 -m x"],
+    ),
     ("shoal-acl-show", &["acl show", "acl show lb/ -o json", "acl show lb/a/b"]),
     (
         "shoal-acl-set",
@@ -221,15 +228,28 @@ const AS_A_PROCESS: &[(&str, &[&str])] = &[
             "database restore {dir}/a.db",
         ],
     ),
+    ("shoal-database-renew", &["database renew --yes"]),
+    (
+        "shoal-migrate",
+        &[
+            "migrate --from sqlite:{dir}/shoal.db --to sqlite:{dir}/moved.db",
+            "migrate --from sqlite:{dir}/shoal.db --to sqlite:{dir}/again.db -o json",
+            "migrate --from sqlite:{dir}/shoal.db --to sqlite:{dir}/moved.db",
+        ],
+    ),
     // What it does is the backup agent's, whose tests show it.
     ("shoal-restore", &["restore web1.example.com"]),
+    // What these say is the placement agent's, whose tests show it.
+    ("shoal-capacity", &["capacity --only-free -o yaml"]),
+    ("shoal-evacuate", &["evacuate box1.example.com -o yaml"]),
+    ("shoal-rebalance", &["rebalance --plan -o yaml"]),
     ("shoal-serve", &["serve --listen 0.0.0.0:1"]),
     ("shoal-completions", &["completions tcsh"]),
     ("shoal-man", &["man {dir}/man", "man {dir}/man -o json", "man {dir}/shoal.db/man"]),
 ];
 
 /// Commands that only hold others, and the server's own page.
-const NO_COMMANDS: [&str; 10] = [
+const NO_COMMANDS: [&str; 11] = [
     "shoal",
     "shoal-acl",
     "shoal-database",
@@ -237,6 +257,7 @@ const NO_COMMANDS: [&str; 10] = [
     "shoal-group",
     "shoal-hostdb",
     "shoal-import",
+    "shoal-range",
     "shoal-review",
     "shoal-token",
     "shoal-user",
@@ -260,6 +281,9 @@ async fn every_command_on_the_fleet() {
         }
         if is_access(page) {
             people(&fleet).await;
+        }
+        if *page == "shoal-scale" || page.starts_with("shoal-range") {
+            group(&fleet).await;
         }
         let held = json!({"digest": "00ff", "create": 0, "update": 0, "remove": 12, "of": 12, "why": "it removes all", "sample": ["- web1 A"]});
         let unit = json!({"example.com": {"items": 12, "behind": [], "behind_total": 0, "held": held}});
@@ -324,6 +348,27 @@ async fn people(fleet: &Fleet) {
     fleet.ok(&["apply", "-f", &file, "-m", "people"]).await;
 }
 
+/// A group of machines, of which one is there, and a range with a number that nobody can hold any more.
+async fn group(fleet: &Fleet) {
+    let text = "\
+tag: ranges/ports
+document: {ids: {first: 1, last: 9}}
+---
+tag: vm/web
+document: {group: {count: 2, size: {cpu: 1}, slots: {name: 'n{slot}.example.com', ids: {port: ports}}}}
+---
+host: n0.example.com
+id: n0
+document: {port: 1, placement: {group: vm/web, slot: 0}}
+---
+edit: write
+key: facts/placement/ranges/ports
+value: {held: {'1': {group: vm/web, slot: 0, field: port, host: n0.example.com}, '7': {group: vm/gone, slot: 3, field: port, host: n3.example.com}}}
+";
+    let file = fleet.file("group.yaml", text);
+    fleet.ok(&["apply", "-f", &file, "-m", "a group"]).await;
+}
+
 /// Without what is random: tokens and the ids of tokens and proposals.
 fn random(text: &str) -> String {
     let mut steady = String::new();
@@ -377,7 +422,7 @@ fn every_command_as_a_process() {
     }
 }
 
-/// Without epochs, which are random: 16 digits in a row.
+/// Without epochs, which are random, 16 digits in a row, and digests, which hold times, 64.
 fn steady(text: &str) -> String {
     let mut steady = String::new();
     let mut rest = text;
@@ -385,7 +430,11 @@ fn steady(text: &str) -> String {
         let (before, from) = rest.split_at(at);
         let end = from.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(from.len());
         steady += before;
-        steady += if end == 16 { "EPOCH" } else { &from[..end] };
+        steady += match end {
+            16 => "EPOCH",
+            64 => "DIGEST",
+            _ => &from[..end],
+        };
         rest = &from[end..];
     }
     steady + rest

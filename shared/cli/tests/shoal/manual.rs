@@ -38,7 +38,7 @@ fn bash_completes_commands_options_and_values() {
     }
     assert_eq!(bash(&["shoal", "ex"]), ["explain", "export"]);
     assert_eq!(bash(&["shoal", "apply", "--pl"]), ["--plan"]);
-    assert_eq!(bash(&["shoal", "database", "re"]), ["restore"]);
+    assert_eq!(bash(&["shoal", "database", "re"]), ["restore", "renew"]);
     assert_eq!(bash(&["shoal", "get", "-o", ""]), ["text", "json", "yaml"]);
 }
 

@@ -87,10 +87,27 @@ async fn what_may_have_been_meant_is_offered() {
         &["parents", "web1"],
         &["put", "web1", "--state", "draining", "-m", "x"],
         &["rollback", "web1", "--to", "1", "-m", "x"],
+        &["pause", "web1", "-m", "x"],
     ] {
         let error = fleet.fails(1, line).await;
         assert!(error.contains("there is no host web1; do you mean web1.example.com?"), "{line:?}: {error}");
     }
+    for (line, meant) in [
+        (&["get", "wbe1.example.com"][..], "web1.example.com?"),
+        (&["get", "db1.exmaple.com"], "db1.example.com?"),
+        (&["pause", "db1.exmaple.com", "-m", "x"], "db1.example.com?"),
+        (&["tag", "dns/web", "+web1.example.con", "-m", "x"], "web1.example.com?"),
+        (&["get", "dns/wbe"], "dns/web?"),
+        (&["effective", "dns/exampel.com"], "dns/example.com?"),
+        (&["get", "host"], "`shoal get hosts`?"),
+        (&["get", "fact"], "`shoal get facts`?"),
+        (&["get", "tag"], "`shoal get tags`?"),
+    ] {
+        let error = fleet.fails(1, line).await;
+        assert!(error.contains(&format!("do you mean {meant}")), "{line:?}: {error}");
+    }
+    assert!(!fleet.fails(1, &["get", "web9.example.com"]).await.contains("do you mean"), "another number");
+    assert!(fleet.fails(1, &["pause", "none", "-m", "x"]).await.contains("; an agent that was never seen"));
     assert!(fleet.fails(1, &["log", "dns/none"]).await.contains("there is no tag dns/none"));
     assert!(fleet.fails(2, &["explain", "dns/web"]).await.contains("`shoal members dns/web`"));
     assert_eq!(fleet.fails(1, &["status", "dsn"]).await, "no agent dsn has reported; nobody has");

@@ -165,6 +165,161 @@ fn what_is_answered_is_whole() {
     p.no(&["enc", "web1.example.com", "--cache", &cache], "access/rules/");
 }
 
+/// Lists for people leave out what is not for them, say so, and say nothing of what they cannot know.
+#[test]
+fn lists_leave_out_what_is_not_for_the_reader() {
+    let p = Partly::new();
+    for line in [
+        "tag lb/example.com +web2.example.com -m x",
+        "put lb/nests --member @secret --member web1.example.com -m x",
+        "put lb/open port=1 -m x",
+        "put lb/closed port=1 --member web1.example.com -m x",
+        "acl set lb/closed carl=data:ro,members:none -m x",
+        "put secret.example.com key=planted -m x",
+        "acl set hosts/secret.example.com carl=none -m x",
+        "put lb/secret key=planted2 -m planted",
+    ] {
+        let done = shoal(&p.file, &line.split(' ').collect::<Vec<_>>());
+        assert!(done.status.success(), "{line}: {}", text(&done.stderr));
+    }
+    shoal(&p.file, &["put", "lb/ruled", "--member", "select: has(host.address)", "-m", "x"]);
+    let list = |line: &[&str], note: &str| {
+        let run = p.carl(line);
+        let (out, said) = (text(&run.stdout).to_owned(), text(&run.stderr));
+        assert!(run.status.success() && said.contains(note), "{line:?}: {said}");
+        assert!(!out.contains("planted") && !said.contains("planted"), "{line:?}: {out}{said}");
+        out
+    };
+    for word in ["lb/", "lb"] {
+        let json = list(&["get", word, "-o", "json"], "1 tag is not for you to read, and left out");
+        let tags: Vec<serde_json::Value> = serde_json::from_str(&json).unwrap();
+        let of = |name: &str| {
+            let tag = tags.iter().find(|tag| tag["tag"] == name).unwrap_or_else(|| panic!("{name}: {json}"));
+            (tag["members"].as_u64(), tag["hosts"].as_u64())
+        };
+        assert_eq!(tags.len(), 5, "{json}");
+        assert_eq!(of("lb/example.com"), (Some(2), Some(2)));
+        assert_eq!(of("lb/open"), (Some(0), Some(0)));
+        // What cannot be known is not said.
+        assert_eq!((of("lb/nests"), of("lb/closed")), ((Some(2), None), (None, None)));
+        assert_eq!(of("lb/ruled"), (Some(1), None));
+    }
+    assert!(list(&["get", "tags"], "2 tags are not for you").contains("puppet/base"));
+    assert!(list(&["get", "lb/"], "").contains('?'));
+    let hosts = list(&["get", "hosts"], "1 host is not for you to read, and left out");
+    assert!(hosts.contains("web2.example.com") && !hosts.contains("secret.example.com"), "{hosts}");
+    let log = list(&["log", "lb/"], "not for you to read, and left out");
+    assert!(log.contains("lb/example.com") && !log.contains("lb/secret"), "{log}");
+    // As many as are asked for, however many are left out before them.
+    for limit in ["1", "3"] {
+        let note = if limit == "3" { "left out" } else { "" };
+        let log = list(&["log", "--limit", limit, "-o", "json"], note);
+        let log: Vec<serde_json::Value> = serde_json::from_str(&log).unwrap();
+        assert_eq!(log.len().to_string(), limit);
+    }
+    let all = list(&["log", "--limit", "1000"], "left out");
+    assert!(!all.contains("vault") && !all.contains("lb/secret") && all.contains("puppet/base"), "{all}");
+    // One commit with both shows what is theirs of it.
+    let both = p.served.file(
+        "both.yaml",
+        "tag: lb/secret\ndocument: {key: planted3}\n---\ntag: lb/open\ndocument: {port: 2}\n",
+    );
+    assert!(shoal(&p.file, &["apply", "-f", &both, "-m", "both"]).status.success());
+    let log = list(&["log", "--limit", "1"], "");
+    assert!(log.contains("lb/open, 1 not for you") && !log.contains("lb/secret"), "{log}");
+    // Who may read all of it is told nothing.
+    p.token("root", &["--owner", "root"]);
+    shoal(&p.file, &["group", "add", "admins", "root", "-m", "x"]);
+    for line in [&["get", "lb/"][..], &["get", "tags"], &["get", "hosts"], &["log"]] {
+        let run = p.with("root", line);
+        assert!(run.status.success() && run.stderr.is_empty(), "{line:?}: {}", text(&run.stderr));
+    }
+}
+
+/// Their tokens and their password are everybody's own.
+#[test]
+fn everybody_sees_and_ends_what_is_their_own() {
+    let p = Partly::new();
+    p.token("other", &["--owner", "carl", "--expires", "1h"]);
+    p.token("narrow", &["--owner", "carl", "--namespace", "lb"]);
+    p.token("dora", &["--owner", "dora"]);
+    let id = |name: &str| {
+        let token = std::fs::read_to_string(p.served.dir.path().join(name)).unwrap();
+        token.split('_').nth(1).unwrap().to_owned()
+    };
+    let mine = p.ok(&["token", "list"]);
+    assert!(["carl", "other", "narrow"].iter().all(|name| mine.contains(&id(name))), "{mine}");
+    assert!(!mine.contains(&id("dora")) && !mine.contains("(hidden)"), "{mine}");
+    // A narrow one sees and ends itself alone.
+    let seen = p.with("narrow", &["token", "list"]);
+    assert!(text(&seen.stdout).contains(&id("narrow")) && !text(&seen.stdout).contains(&id("carl")));
+    let no = p.with("narrow", &["token", "revoke", &id("other"), "-m", "x"]);
+    assert!(
+        no.status.code() == Some(1) && text(&no.stderr).contains("ends itself alone"),
+        "{}",
+        text(&no.stderr)
+    );
+    p.no(&["token", "revoke", &id("dora"), "-m", "x"], "is carl's");
+    assert!(p.ok(&["token", "revoke", &id("other"), "-m", "lost it"]).contains(&id("other")));
+    let gone = p.with("other", &["get", "hosts"]);
+    assert!(text(&gone.stderr).contains("was revoked"), "{}", text(&gone.stderr));
+    let log = shoal(&p.file, &["log", "--limit", "1"]);
+    assert!(
+        text(&log.stdout).contains("lost it") && text(&log.stdout).contains("carl"),
+        "{}",
+        text(&log.stdout)
+    );
+    assert!(p.with("narrow", &["token", "revoke", &id("narrow"), "-m", "x"]).status.success());
+
+    let (old, new) = ("correct horse battery", "another staple 2");
+    let set = p.served.file("first", old);
+    assert!(shoal(&p.file, &["user", "add", "carl", "-m", "x"]).status.success());
+    // Not without the one of now, and the first is an administrator's to give.
+    p.no(&["user", "password", "carl", "-f", &set, "-m", "x"], "--old FILE");
+    let change = |was: &str, next: &str, code: i32| {
+        let (was, next) = (p.served.file("was", was), p.served.file("next", next));
+        let run = p.carl(&["user", "password", "carl", "--old", &was, "-f", &next, "-m", "x"]);
+        let said = text(&run.stdout).to_owned() + text(&run.stderr);
+        assert_eq!(run.status.code(), Some(code), "{said}");
+        assert!(!said.contains("horse") && !said.contains("staple"), "{said}");
+        said
+    };
+    assert!(change(old, new, 1).contains("the password was not changed"));
+    assert!(shoal(&p.file, &["user", "password", "carl", "-f", &set, "-m", "x"]).status.success());
+    assert!(change("wrong horse", new, 1).contains("the password was not changed"));
+    assert!(change(old, "short", 1).contains("8 to 1024"));
+    assert!(change(old, new, 0).contains("carl has another password"));
+    change(old, new, 1);
+    // Both in one file, the one of now first.
+    let both = p.served.file("both", &format!("{new}\n{old}\n"));
+    p.ok(&["user", "password", "carl", "--old", &both, "-f", &both, "-m", "x"]);
+    change(old, new, 0);
+    let file = shoal(&p.file, &["user", "password", "carl", "--old", &set, "-f", &set, "-m", "x"]);
+    assert!(
+        file.status.code() == Some(2) && text(&file.stderr).contains("leave out --old"),
+        "{}",
+        text(&file.stderr)
+    );
+}
+
+/// A token that others can read is used, and warned of.
+#[test]
+fn a_token_that_others_read_is_warned_of() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let p = Partly::new();
+    let mode = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode(p.served.dir.path(), 0o755);
+    let run = p.carl(&["get", "hosts"]);
+    assert!(run.status.success() && run.stderr.is_empty(), "{}", text(&run.stderr));
+    mode(&p.served.dir.path().join("carl"), 0o644);
+    let run = p.carl(&["get", "hosts"]);
+    let said = text(&run.stderr);
+    assert!(run.status.success() && said.matches("warning:").count() == 1, "{said}");
+    assert!(said.contains("carl (mode 0644)") && said.contains("chmod o="), "{said}");
+}
+
 #[test]
 fn everybody_may_ask_about_themselves() {
     let p = Partly::new();
@@ -204,8 +359,10 @@ fn a_token_of_one_namespace_works_there() {
     assert!(ok("lb", &["effective", "lb/web"]).contains("81"));
     ok("lb", &["tag", "lb/web", "-@example.com", "-m", "mine"]);
     assert_eq!(ok("lb", &["members", "lb/web", "-o", "json"]).trim(), "[]");
+    // A list leaves out what is not for them; who is in a tag by name is known, although hosts are not for this token.
+    let tags = ok("lb", &["get", "lb/"]);
+    assert!(tags.contains("lb/web") && !tags.contains("lb/secret"), "{tags}");
     // What is missing is named with what would do.
-    no("lb", &["get", "lb/"], &["access/rules/lb/secret"]);
     no("lb", &["put", "dns/x", "a=1", "-m", "x"], &["dns/x", "the scope of the token", "--namespace dns"]);
     no("lb", &["search", "true"], &["the scope of the token"]);
     shoal(&p.file, &["acl", "set", "lb/secret", "carl=rw", "-m", "x"]);

@@ -42,6 +42,49 @@ fn what_one_process_writes_the_next_one_reads() {
     assert!(said.contains("no host web2.example.com at revision 1; `shoal log web2.example.com`"), "{said}");
 }
 
+/// Who leaves out a domain makes another host, and is told before that is forgotten.
+#[test]
+fn a_new_host_that_may_be_another_is_noted() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = format!("sqlite:{}", dir.path().join("shoal.db").display());
+    assert!(shoal(&store, &["put", "web1.example.com", "-m", "x"]).status.success());
+    let planned = shoal(&store, &["put", "web1", "a=1", "--plan"]);
+    assert_eq!(planned.status.code(), Some(3));
+    assert_eq!(text(&planned.stderr), "note: host web1 is new; there is web1.example.com already\n");
+    for quiet in [&["put", "web2", "a=1", "--plan"][..], &["put", "web1", "a=1", "--new", "--plan"]] {
+        assert_eq!(text(&shoal(&store, quiet).stderr), "", "{quiet:?}");
+    }
+}
+
+/// A slip finds nobody, which is no fault: what may be meant is said beside it.
+#[test]
+fn a_field_that_nobody_has_is_told_where_nobody_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = format!("sqlite:{}", dir.path().join("shoal.db").display());
+    assert!(
+        shoal(&store, &["put", "web1.example.com", "site=ams", "rack-unit=7", "-m", "x"]).status.success()
+    );
+    for (line, notes) in [
+        (
+            "site == ams",
+            &["note: no host has a field `ams`; if that is meant as text, it is quoted: \"ams\""][..],
+        ),
+        ("sitte == \"ams\"", &["note: no host has a field `sitte`"]),
+        ("web1.example.com", &["note: no host has a field `web1`", "name.startsWith(\"web1.example.com\")"]),
+        ("a == b", &["field `a`", "field `b`"]),
+        // These are there, and nobody has that in them.
+        ("site == \"rdu\" || host[\"rack-unit\"] == 8 || id == \"x\" || owner == \"y\"", &[]),
+        // Somebody is found.
+        ("site == \"ams\" || sitte == \"ams\"", &[]),
+    ] {
+        let found = shoal(&store, &["search", line]);
+        assert!(found.status.success(), "{line}");
+        let said = text(&found.stderr);
+        assert!(notes.iter().all(|note| said.contains(note)), "{line}: {said}");
+        assert_eq!(said.is_empty(), notes.is_empty(), "{line}: {said}");
+    }
+}
+
 /// Runs it with its output into this file.
 fn into(file: std::fs::File, store: &str, line: &[&str]) -> Output {
     let mut shoal = Command::new(env!("CARGO_BIN_EXE_shoal"));
@@ -164,6 +207,34 @@ fn a_corrupt_database_is_named_and_not_touched() {
     let read = shoal(&store, &["get"]);
     assert_eq!(read.status.code(), Some(1), "{}", text(&read.stdout));
     assert!(text(&read.stderr).contains("is empty, not even a database"), "{}", text(&read.stderr));
+}
+
+/// Damage that a question does not meet is found by who writes, and by who takes everything away.
+#[test]
+fn who_asks_reads_what_is_asked_for_and_who_writes_checks_the_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("shoal.db");
+    let store = format!("sqlite:{}", path.display());
+    let made = shoal(&store, &["put", "web1.example.com", "note=x", "-m", "x"]);
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    let sql = "SELECT rootpage FROM sqlite_schema WHERE name = 'claims'";
+    let page = connection.query_row(sql, [], |row| row.get::<_, u32>(0)).unwrap() as usize;
+    drop(connection);
+    let mut octets = std::fs::read(&path).unwrap();
+    octets[(page - 1) * 4096..page * 4096].fill(0);
+    std::fs::write(&path, octets).unwrap();
+    let asked = shoal(&store, &["inventory", "--list"]);
+    assert!(
+        asked.status.success() && text(&asked.stdout).contains("web1.example.com"),
+        "{}",
+        text(&asked.stderr)
+    );
+    for line in [&["export"][..], &["rm", "web1.example.com", "-m", "x"]] {
+        let refused = shoal(&store, line);
+        assert_eq!(refused.status.code(), Some(1), "{line:?}: {}", text(&refused.stdout));
+        assert!(text(&refused.stderr).contains("is damaged"), "{line:?}: {}", text(&refused.stderr));
+    }
 }
 
 /// In a file system of its own, so small that it is soon full; nothing that was acknowledged is lost.

@@ -72,6 +72,8 @@ fn a_server_searches_in_pages() {
     served.ok(&["apply", "-f", &served.file("fleet.yaml", &docs), "-m", "fleet"]);
     let names = served.ok(&["search", "n >= 100", "--names"]);
     assert_eq!((names.lines().count(), names.lines().next()), (2_200, Some("h0100")));
+    // Nobody else writes: what the server knows is the newest.
+    assert_eq!(served.ok(&["search", "n >= 100", "--names", "--stale"]), names);
     let bad = shoal(&served.url, &["search", "n >="]);
     assert_eq!(bad.status.code(), Some(2));
     assert!(text(&bad.stderr).contains("column 5"), "{}", text(&bad.stderr));

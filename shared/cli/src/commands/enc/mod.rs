@@ -1,7 +1,8 @@
 //! `shoal enc`: what Puppet is to do with a node.
 //!
 //! * A node that the database knows is answered for, and the answer is kept ([`cache`]).
-//! * One that it does not know is an error, and nothing is printed: what was kept of it does not count.
+//! * One that it does not know is an error, and nothing is printed: what was kept of it does not count. Of one that was deleted or renamed it is
+//!   forgotten; one that never was may be in another database, which was opened by mistake.
 //! * A database that does not answer in time, cannot be opened or is damaged, one that refuses who asks (a token that has expired, was
 //!   revoked, or may not read it all), and one that cannot tell what the node is in (a rule that cannot be evaluated), says nothing of the node. Then what was kept is printed, with its age on standard error; where nothing was
 //!   kept, or too long ago, that is an error. There is no answer without classes for want of a better one.
@@ -16,6 +17,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use jiff::Timestamp;
 use shoal_core::{HostName, View};
+use shoal_hostdb::reading::Found;
 use shoal_hostdb::{Access, OpenError, reading};
 use shoal_store::StoreError;
 
@@ -30,8 +32,10 @@ use crate::run::there;
 enum Asked {
     /// The node, as the database has it.
     Known(Box<Node>),
-    /// There is no such node.
-    Unknown(Failure),
+    /// There is no such node any more: it was deleted, or renamed.
+    Gone(Failure),
+    /// There never was.
+    Never(Failure),
     /// Nothing is known of the node, for this reason.
     Silent(String),
 }
@@ -64,7 +68,8 @@ pub(crate) fn run(out: &mut Out, store: &str, access: &Access, args: &Enc) -> Ou
             }
             out.write(&node.yaml)
         }
-        Asked::Unknown(failure) => {
+        Asked::Never(failure) => Err(failure),
+        Asked::Gone(failure) => {
             // What was kept of it is no longer so; whether anything was does not matter.
             let _ = cache.map(|cache| cache.forget(&of));
             Err(failure)
@@ -84,7 +89,7 @@ async fn ask(store: &str, access: &Access, args: &Enc, host: &HostName) -> Outco
     if let Err(gone) = there(store) {
         return Ok(Asked::Silent(report(&gone).unwrap_or_default()));
     }
-    let open = match shoal_hostdb::open_existing(store, access).await {
+    let open = match shoal_hostdb::open_brief(store, access).await {
         Ok(open) => open,
         Err(error @ OpenError::Store { .. }) => {
             return Ok(Asked::Silent(report(&error.into()).unwrap_or_default()));
@@ -102,7 +107,11 @@ async fn ask(store: &str, access: &Access, args: &Enc, host: &HostName) -> Outco
             Ok(gone) => gone,
             Err(error) => return silent(error),
         };
-        return Ok(Asked::Unknown(crate::session::missing(&gone, &key)));
+        let failure = crate::session::missing(&gone, &key);
+        return Ok(match gone {
+            Found::Gone { .. } => Asked::Gone(failure),
+            Found::Never | Found::Here(_) => Asked::Never(failure),
+        });
     }
     let namespace = args.namespace.as_str();
     if let Some(doubt) = view.tags_in(namespace).find_map(|tag| view.doubt(&tag.name, host.as_str())) {

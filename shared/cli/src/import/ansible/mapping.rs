@@ -34,6 +34,7 @@
 //!   domain: example.com            # put behind names of servers that have no dot
 //!   rename: [{host: www, to: web1.example.com}]        # other names, as for hosts
 //!   skip: [local1]                 # servers that are to be left out, by the name that they have there
+//!   tls: {/etc/haproxy/ipa.pem: ipa}                   # what a pool says in `tls` for a server's `ssl verify required ca-file /etc/haproxy/ipa.pem`
 //!   bind: 0.0.0.0                  # where frontends take requests; without it, HAProxy's own configuration has them
 //! ```
 //!
@@ -91,6 +92,9 @@ pub struct Pools {
     /// Servers that are left out.
     #[serde(default)]
     pub skip: Vec<String>,
+    /// Files of who signs servers' certificates, and how the load balancers' nodes call them.
+    #[serde(default)]
+    pub tls: BTreeMap<String, String>,
     /// Where frontends take requests; `None`: they are not Shoal's.
     #[serde(default)]
     pub bind: Option<std::net::IpAddr>,

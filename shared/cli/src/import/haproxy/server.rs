@@ -22,6 +22,11 @@ pub(super) struct Host {
 }
 
 impl Host {
+    /// Whether the host says of itself that it is a backup.
+    pub(super) fn backs_up(&self) -> bool {
+        self.document["lb"]["backup"].as_bool().unwrap_or(false)
+    }
+
     /// A number that the host says otherwise than its pools.
     pub(super) fn said(&self, field: &str) -> Option<u64> {
         self.document["lb"][field].as_u64()
@@ -70,22 +75,35 @@ impl Hosts {
 pub(super) struct Options {
     pub(super) weight: u64,
     pub(super) check: bool,
+    pub(super) backup: bool,
+    /// Who signs its certificate, if it is reached over TLS.
+    pub(super) tls: Option<String>,
     /// How it is checked: interval in seconds, rise, fall; and its slow start in seconds.
     pub(super) how: (u64, u64, u64, u64),
 }
 
 impl Options {
     /// Reads them; what a pool does not say is noted.
-    pub(super) fn read(server: &Server, note: &mut impl FnMut(String)) -> Self {
-        let mut options = Self { weight: 1, check: false, how: (2, 2, 3, 0) };
+    pub(super) fn read(server: &Server, pools: &Pools, note: &mut impl FnMut(String)) -> Self {
+        let tls = tls(&server.options, pools);
+        let mut options = Self { weight: 1, check: false, backup: false, tls, how: (2, 2, 3, 0) };
         let mut words = server.options.iter().map(String::as_str);
         let mut other = Vec::new();
         while let Some(word) = words.next() {
-            if word == "check" {
-                options.check = true;
-                continue;
-            }
             let (at, time) = match word {
+                "check" => {
+                    options.check = true;
+                    continue;
+                }
+                "backup" => {
+                    options.backup = true;
+                    continue;
+                }
+                "ssl" if options.tls.is_some() => continue,
+                "verify" | "ca-file" if options.tls.is_some() => {
+                    words.next();
+                    continue;
+                }
                 "weight" => (&mut options.weight, false),
                 "inter" => (&mut options.how.0, true),
                 "rise" => (&mut options.how.1, false),
@@ -114,6 +132,13 @@ impl Options {
         }
         options
     }
+}
+
+/// Who signs the certificate of a server with these options, as the mapping calls it; nothing where it is not told, or not asked for.
+fn tls(options: &[String], pools: &Pools) -> Option<String> {
+    let after = |word: &str| options.iter().skip_while(|option| *option != word).nth(1).map(String::as_str);
+    let asked = options.iter().any(|option| option == "ssl") && after("verify") == Some("required");
+    pools.tls.get(after("ca-file").filter(|_| asked)?).cloned()
 }
 
 /// A time of HAProxy's, in seconds, rounded up: a number of milliseconds, or with a unit.

@@ -11,6 +11,7 @@ pools:
   domain: example.com
   rename: [{host: old, to: web3.example.com}]
   skip: [local]
+  tls: {/etc/ca.pem: internal}
   bind: 0.0.0.0
 ";
 
@@ -106,12 +107,13 @@ fn what_cannot_be_said_is_noted_and_left_out() {
         "backend empty: no server of it says a port",
         "backend odd: mode health",
         "backend web: balance hdr(x) is no word",
-        "backend web: server web1: `ssl verify none backup` is left out",
+        "backend web: server web1: `ssl verify none` is left out",
         "backend web: server web2: inter \"soon\" cannot be read",
         "backend web: server gone: there is no host gone.example.com; left out",
         "backend web: server same: web1 is web1.example.com already",
         "backend web: server x: no host has the address 192.0.2.9; left out",
         "backend web: server web3: it is on port 80, the pool on 81 (`lb: {port: 80}`",
+        "backend web: server web1: it is a backup: `lb: {backup: true}` at web1.example.com",
         "backend web: server web2: it is checked otherwise",
         "frontend none: it has no default_backend",
         "frontend stats: its backend stats is not there",
@@ -132,6 +134,49 @@ fn weights_that_differ_are_said() {
     let same = backend(json!([server("web1", "weight 9"), server("web2", "weight 9")]));
     assert!(import(&mut rows, &same).is_empty());
     assert_eq!(document(&rows, "lb/web").get("weight"), None);
+}
+
+#[test]
+fn servers_reached_over_tls_are_said_where_the_mapping_knows_who_signs() {
+    let over = |options: &str| {
+        let mut rows = hosts();
+        let notes = import(
+            &mut rows,
+            &backend(json!([
+                server("web1", options),
+                server("web2", "ssl verify required ca-file /etc/ca.pem")
+            ])),
+        );
+        (document(&rows, "lb/web").get("tls").cloned(), notes)
+    };
+    assert_eq!(over("ca-file /etc/ca.pem verify required ssl"), (Some(json!("internal")), Vec::new()));
+    for (options, noted) in [
+        ("ssl verify none ca-file /etc/ca.pem", "`ssl verify none ca-file /etc/ca.pem` is left out"),
+        (
+            "ssl verify required ca-file /etc/other.pem",
+            "`ssl verify required ca-file /etc/other.pem` is left out",
+        ),
+        ("verify required ca-file /etc/ca.pem", "`verify required ca-file /etc/ca.pem` is left out"),
+    ] {
+        let (tls, notes) = over(options);
+        assert!(tls.is_none() && notes.len() == 2, "{notes:?}");
+        assert!(
+            notes[0].contains(noted)
+                && notes[1].contains("web1: it is reached otherwise than by tls: internal"),
+            "{notes:?}"
+        );
+    }
+}
+
+#[test]
+fn backups_are_said_by_hosts() {
+    let mut rows = hosts();
+    let pools = backend(json!([server("web1", ""), server("web2", "backup")]));
+    let notes = import(&mut rows, &pools);
+    assert!(notes.len() == 1 && notes[0].contains("server web2: it is a backup"), "{notes:?}");
+    let key = Key::host(&"web2.example.com".parse().unwrap());
+    rows.extend([row(key, json!({"id": "id1", "state": "active", "document": {"lb": {"backup": true}}}))]);
+    assert_eq!(import(&mut rows, &pools), Vec::<String>::new());
 }
 
 #[test]
