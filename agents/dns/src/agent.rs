@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use shoal_agent::{Agent, At, Blocked, Desired, Known, Look, Moment, Seen, Source, Step, Unit};
 
 use crate::merge;
 use crate::offer::Offers;
 use crate::rdata::Rtype;
-use crate::record::{Have, Key, Node};
+use crate::record::{Have, Key, Node, Spread};
 use crate::spec::{Override, Spec};
 
 /// The DNS agent. It serves members that are active or draining.
@@ -61,7 +63,7 @@ impl Agent for Dns {
         key.is_apex() && begins(&have.records) && !to.is_some_and(begins)
     }
 
-    fn step(&self, key: &Key, at: At<'_, Self>, _now: Moment) -> Step {
+    fn step(&self, key: &Key, at: At<'_, Self>, now: Moment) -> Step {
         match at
             .have
             .and_then(|have| have.foreign_set(&Known { want: at.want, last: at.last, tried: at.tried }))
@@ -69,8 +71,54 @@ impl Agent for Dns {
             Some(rtype) => Step::Clash {
                 why: format!("{} has a {rtype} record already that Shoal did not make", key.name()),
             },
-            None => at.by_default(),
+            None => spreading(&at, now).unwrap_or_else(|| at.by_default()),
         }
+    }
+}
+
+/// What is taken and has not come everywhere is waited for; after a restart it is asked about once more, by what was remembered.
+fn spreading(at: &At<'_, Dns>, now: Moment) -> Option<Step> {
+    let have = at.have?;
+    let gone = at.want.is_none() && have.records.sets.is_empty();
+    if !gone && at.want.is_none_or(|want| have != want) {
+        return None;
+    }
+    match &have.spread {
+        Spread::Under { what, pause } => Some(Step::Wait {
+            until: Some(now.saturating_add(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX))),
+            why: format!("{what} to reach all name servers"),
+            memo: at.memo.clone(),
+        }),
+        Spread::Done => None,
+        Spread::Unknown => {
+            let memo = Submitted::of(at.memo).filter(|memo| !memo.asked && now < memo.until)?;
+            Some(Step::Run { verb: CONFIRM, memo: Submitted { asked: true, ..memo }.memo() })
+        }
+    }
+}
+
+/// What is called asking a service, after a restart, how far a change has come.
+pub(crate) const CONFIRM: &str = "confirm";
+
+/// What an item remembers of a change that a service took and spreads by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Submitted {
+    /// The change, as the service calls it.
+    pub(crate) change: String,
+    /// When nobody asks about it any more.
+    pub(crate) until: Moment,
+    /// Whether it was asked about after a restart.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) asked: bool,
+}
+
+impl Submitted {
+    pub(crate) fn of(memo: &Value) -> Option<Self> {
+        Self::deserialize(memo).ok()
+    }
+
+    pub(crate) fn memo(&self) -> Value {
+        serde_json::to_value(self).unwrap_or_default()
     }
 }
 

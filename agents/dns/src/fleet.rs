@@ -69,7 +69,7 @@ impl Fleet {
     pub(crate) fn keys(&self) -> (BTreeSet<Key>, Vec<Blocked>) {
         let (mut keys, mut blocked) = (BTreeSet::new(), Vec::new());
         for (tag, spec, host) in &self.sources() {
-            match Dns.keys(&Source { tag, spec, host: *host, revision: Revision(1) }) {
+            match Dns.keys(&Source { tag, spec, host: *host, facts: &[], revision: Revision(1) }) {
                 Ok(some) => keys.extend(some),
                 Err(why) => blocked.push(why),
             }
@@ -83,7 +83,7 @@ impl Fleet {
         let mut feeding: BTreeMap<Key, Vec<usize>> = BTreeMap::new();
         let of = |at: usize| {
             let (tag, spec, host) = &sources[at];
-            Source { tag, spec, host: *host, revision: Revision(1) }
+            Source { tag, spec, host: *host, facts: &[], revision: Revision(1) }
         };
         for at in 0..sources.len() {
             for key in Dns.keys(&of(at)).unwrap_or_default() {

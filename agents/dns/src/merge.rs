@@ -8,9 +8,12 @@
 //! * TTLs that differ in one set: the smallest counts
 //!   ([RFC 2181, section 5.2](https://www.rfc-editor.org/rfc/rfc2181#section-5.2)), and the difference is reported.
 //!
+//! * Where sets of one type are told apart by a [`Routing`], each merges for itself. All are chosen in one way: the way of whoever is first in
+//!   the same order.
+//!
 //! Every offender is named together with whom it offends against.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_agent::{Blocked, Desired, Source};
 
@@ -18,6 +21,7 @@ use crate::name;
 use crate::offer::{Field, Offer, Offers};
 use crate::rdata::{Rdata, Rtype};
 use crate::record::{Key, Node, RecordSet};
+use crate::route::Routing;
 use crate::spec::Spec;
 
 /// A record that stands, and where it comes from.
@@ -27,9 +31,20 @@ struct Claim<'a> {
     rtype: Rtype,
     ttl: u32,
     data: Rdata,
+    routing: Option<Box<Routing>>,
 }
 
 impl<'a> Claim<'a> {
+    /// What tells its set from others of the name.
+    fn set(&self) -> (Rtype, Option<&str>) {
+        (self.rtype, self.routing.as_ref().and_then(|routing| routing.set.as_deref()))
+    }
+
+    /// How its set is chosen among others.
+    fn chosen(&self) -> Option<&'static str> {
+        self.routing.as_ref().and_then(|routing| routing.policy.as_ref()).map(crate::route::Policy::kind)
+    }
+
     /// Put into words only where somebody is told, or to order several: most names have one claim.
     fn who(&self) -> String {
         self.source.name()
@@ -67,6 +82,7 @@ pub(crate) fn decide(key: &Key, from: &[Source<'_, Spec>]) -> Result<Desired<Nod
     claims.sort_by_cached_key(Claim::rank);
     aliases(key, &mut claims, &mut left_out);
     dnames(key, &mut claims, &mut left_out);
+    ways(key, &mut claims, &mut left_out);
     let sets = sets(key, claims, &mut left_out);
     left_out.sort();
     left_out.dedup();
@@ -101,7 +117,7 @@ fn claim<'a>(source: &'a Source<'a, Spec>, offer: Offer<'a>) -> Result<Claim<'a>
         Blocked::new(source.name(), why)
     };
     let data = data.map_err(told)?;
-    Ok(Claim { source, field: offer.field, rtype: offer.rtype, ttl: offer.ttl, data })
+    Ok(Claim { source, field: offer.field, rtype: offer.rtype, ttl: offer.ttl, data, routing: offer.routing })
 }
 
 /// Leaves out CNAMEs beside other data.
@@ -153,20 +169,51 @@ fn dnames(key: &Key, claims: &mut Vec<Claim<'_>>, left_out: &mut Vec<Blocked>) {
     });
 }
 
+/// Leaves out what would be chosen in another way than the first of its type.
+fn ways(key: &Key, claims: &mut Vec<Claim<'_>>, left_out: &mut Vec<Blocked>) {
+    if claims.iter().all(|claim| claim.routing.is_none()) {
+        return;
+    }
+    let mut first: BTreeMap<Rtype, (Option<&'static str>, String)> = BTreeMap::new();
+    claims.retain(|claim| {
+        let (way, who) = first.entry(claim.rtype).or_insert_with(|| (claim.chosen(), claim.who()));
+        if *way != claim.chosen() {
+            let say = |way: Option<&str>| way.map_or_else(|| "as the only set".to_owned(), |way| format!("by {way}"));
+            left_out.push(Blocked {
+                who: vec![claim.who(), who.clone()],
+                why: format!(
+                    "{}: the {} records of {} ({}) would be chosen {}, and those of {who} are chosen {}; sets of one name and type are \
+                     chosen in one way",
+                    key.name(),
+                    claim.rtype,
+                    claim.who(),
+                    claim.field,
+                    say(claim.chosen()),
+                    say(*way),
+                ),
+            });
+        }
+        *way == claim.chosen()
+    });
+}
+
 /// Merges claims into sets.
 fn sets(key: &Key, mut claims: Vec<Claim<'_>>, left_out: &mut Vec<Blocked>) -> Vec<RecordSet> {
     // In one type they stay in order of rank.
-    claims.sort_by_key(|claim| claim.rtype);
+    claims.sort_by(|one, two| one.set().cmp(&two.set()));
     let mut sets = Vec::with_capacity(1);
     let mut claims = claims.into_iter().peekable();
     while let Some(first) = claims.next() {
         let rtype = first.rtype;
         let mut set = vec![first];
-        while let Some(claim) = claims.next_if(|claim| claim.rtype == rtype) {
+        while let Some(claim) =
+            claims.next_if(|claim| set.first().is_some_and(|first| first.set() == claim.set()))
+        {
             match set.first() {
                 Some(first) if rtype.is_single() && first.data != claim.data => {
                     left_out.push(rivals(key, first, &claim));
                 }
+                Some(first) if first.routing != claim.routing => left_out.push(otherwise(key, first, &claim)),
                 _ => set.push(claim),
             }
         }
@@ -189,6 +236,23 @@ fn rivals(key: &Key, first: &Claim<'_>, claim: &Claim<'_>) -> Blocked {
         claim.field,
         first.data.text,
         first.field
+    );
+    Blocked { who: vec![who, has], why }
+}
+
+/// Two that want one set, each with something else said about it.
+fn otherwise(key: &Key, first: &Claim<'_>, claim: &Claim<'_>) -> Blocked {
+    let (who, has) = (claim.who(), first.who());
+    let say =
+        |claim: &Claim<'_>| claim.routing.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string);
+    let why = format!(
+        "{}: {who} ({}) says {} of the {} set, and {has} ({}) says {}; one of them must give way",
+        key.name(),
+        claim.field,
+        say(claim),
+        claim.rtype,
+        first.field,
+        say(first)
     );
     Blocked { who: vec![who, has], why }
 }
@@ -246,8 +310,10 @@ fn merge(key: &Key, rtype: Rtype, mut claims: Vec<Claim<'_>>, left_out: &mut Vec
     }
     claims.sort_by(|a, b| a.data.cmp(&b.data));
     claims.dedup_by(|a, b| a.data == b.data);
+    let routing = claims.first_mut().and_then(|first| first.routing.take());
+    let alias = routing.as_ref().is_some_and(|routing| routing.alias.is_some());
     // Not collected in place: what is kept would be as large as the claims.
     let mut data = Vec::with_capacity(claims.len());
-    data.extend(claims.into_iter().map(|claim| claim.data.text));
-    RecordSet { rtype, ttl, data }
+    data.extend(claims.into_iter().filter(|_| !alias).map(|claim| claim.data.text));
+    RecordSet { rtype, ttl, data, routing }
 }

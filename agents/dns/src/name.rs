@@ -286,7 +286,7 @@ pub(crate) fn escape(chars: &mut std::str::Chars<'_>) -> Option<u8> {
 }
 
 /// What zone files have behind a `\` in names.
-const SPECIAL: &str = ".\\\"();@$";
+pub(crate) const SPECIAL: &str = ".\\\"();@$";
 
 /// The text of an uncompressed wire name at the start of `wire`, with the trailing dot, and how many octets it took.
 pub(crate) fn from_wire(wire: &[u8]) -> Option<(String, usize)> {

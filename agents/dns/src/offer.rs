@@ -15,6 +15,7 @@ use crate::pattern::{As, fill};
 use crate::rdata::{self, Rdata, Rtype};
 use crate::record::Key;
 use crate::reverse::{self, Place};
+use crate::route::{Alias, Route, Routing};
 use crate::spec::{MAX_TTL, MemberRecord, ReverseZones, Spec};
 
 /// One record that a source wants.
@@ -26,6 +27,7 @@ pub(crate) struct Offer<'a> {
     pub(crate) ttl: u32,
     pub(crate) data: Data,
     pub(crate) field: Field<'a>,
+    pub(crate) routing: Option<Box<Routing>>,
 }
 
 impl Offer<'_> {
@@ -37,8 +39,47 @@ impl Offer<'_> {
         match &self.data {
             Data::Text(text) => rdata::parse(self.rtype, text, self.zone),
             Data::Address(ip) => Ok(rdata::address(*ip)),
+            Data::Alias => Ok(Rdata { wire: Vec::new(), text: String::new() }),
         }
     }
+}
+
+/// What a record says beside its data; nothing, where it says nothing of the kind.
+///
+/// # Errors
+/// What cannot stand together.
+fn routing(
+    (alias, route, health): (Option<Alias>, Option<&Route>, Option<String>),
+    set: Option<String>,
+    has_data: bool,
+    zone: &Zone,
+) -> Result<Option<Box<Routing>>, String> {
+    let alias = match alias {
+        Some(_) if has_data => return Err("it has data and is an alias; drop one".to_owned()),
+        None if !has_data => return Err("it has neither data nor an alias".to_owned()),
+        Some(Alias { name, zone: None, evaluate }) => {
+            let owner = name::owner(&name, zone).map_err(|why| format!("alias.name: {why}"))?;
+            Some(Alias { name: format!("{}.", Key::new(zone, &owner).name()), zone: None, evaluate })
+        }
+        Some(Alias { name, zone: other, evaluate }) => {
+            let name = format!("{}.", name.trim_end_matches('.').to_ascii_lowercase());
+            Some(Alias { name, zone: other, evaluate })
+        }
+        None => None,
+    };
+    let policy = match (route, &set) {
+        (Some(route), Some(set)) => Some(route.policy(set).map_err(|why| format!("route: {why}"))?),
+        (Some(_), None) => {
+            return Err(
+                "route.set is missing: what tells this set from the others of its name and type".to_owned()
+            );
+        }
+        (None, _) => None,
+    };
+    if policy.is_none() && alias.is_none() && health.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(Box::new(Routing { set: set.filter(|_| policy.is_some()), policy, health, alias })))
 }
 
 /// The data of a record that is offered.
@@ -48,6 +89,8 @@ pub(crate) enum Data {
     Text(String),
     /// Of the type that the address has.
     Address(IpAddr),
+    /// None: the set is an alias.
+    Alias,
 }
 
 /// Which part of the tag or the host says so. Put into words only where somebody is told.
@@ -129,16 +172,31 @@ impl<'a> Offers<'a> {
             let Ok(rtype) = record.rtype.plain() else { continue };
             let Ok(owner) = name::owner(&record.name, zone) else { continue };
             let key = Key::new(zone, &owner);
-            for data in record.data.each() {
-                self.records.push(Offer {
-                    key: key.clone(),
-                    zone,
-                    rtype,
-                    ttl: record.ttl.unwrap_or_else(|| spec.ttl()),
-                    data: Data::Text(data.clone()),
-                    field: Field::Static(at),
-                });
-            }
+            let said = (record.alias.clone(), record.route.as_ref(), record.health.clone());
+            let set = record.route.as_ref().and_then(|route| route.set.clone());
+            let routing = match routing(said, set, !record.data.each().is_empty(), zone) {
+                Ok(routing) => routing,
+                Err(why) => {
+                    self.fault(&key, format!("static[{at}]: {why}"));
+                    continue;
+                }
+            };
+            let ttl = record.ttl.unwrap_or_else(|| spec.ttl());
+            self.add(
+                Offer { key, zone, rtype, ttl, data: Data::Alias, field: Field::Static(at), routing },
+                record.data.each(),
+            );
+        }
+    }
+
+    /// One record for each of these data, or the alias that it is.
+    fn add(&mut self, offer: Offer<'a>, data: &[String]) {
+        for data in data {
+            let (key, routing, data) = (offer.key.clone(), offer.routing.clone(), Data::Text(data.clone()));
+            self.records.push(Offer { key, routing, data, ..offer });
+        }
+        if data.is_empty() {
+            self.records.push(Offer { ttl: 0, ..offer });
         }
     }
 
@@ -153,6 +211,7 @@ impl<'a> Offers<'a> {
                     ttl: own.map_or_else(|| spec.ttl(), |ttl| ttl.min(MAX_TTL)),
                     data: Data::Text(data.to_owned()),
                     field: Field::Named(field),
+                    routing: None,
                 });
             };
             add(Rtype::SOA, &soa.data(), "soa");
@@ -329,6 +388,7 @@ impl<'a> Member<'a, '_> {
             ttl: self.spec.ttl(),
             data: Data::Text(target.to_owned()),
             field: Field::Reverse(ip),
+            routing: None,
         });
     }
 
@@ -344,18 +404,53 @@ impl<'a> Member<'a, '_> {
             None => own.cloned(),
         };
         let Some(key) = key else { return };
+        let routing = match self.routing(record) {
+            Ok(routing) => routing,
+            Err(why) => return self.offers.fault(&key, format!("{field}: {why}")),
+        };
+        let mut filled = Vec::new();
         for pattern in record.data.each() {
             let verbatim = rtype == Rtype::TXT && !pattern.trim_start().starts_with(['"', '\\']);
             let how = if verbatim { As::Plain } else { As::Escaped };
             match fill(pattern, self.host, self.zone, how) {
-                Ok(Some(data)) => {
-                    let ttl = record.ttl.unwrap_or_else(|| self.spec.ttl());
-                    self.record(&key, rtype, ttl, || Data::Text(data), field);
-                }
+                Ok(Some(data)) => filled.push(data),
                 Ok(None) => {}
                 Err(why) => self.offers.fault(&key, format!("{field}.data: {why}")),
             }
         }
+        let alias = routing.as_ref().is_some_and(|routing| routing.alias.is_some());
+        if self.only.is_some_and(|only| *only != key) || filled.is_empty() && !alias {
+            return;
+        }
+        let ttl = record.ttl.unwrap_or_else(|| self.spec.ttl());
+        self.offers
+            .add(Offer { key, zone: self.zone, rtype, ttl, data: Data::Alias, field, routing }, &filled);
+    }
+
+    /// What a record of this member says beside its data, patterns filled.
+    fn routing(&self, record: &MemberRecord) -> Result<Option<Box<Routing>>, String> {
+        if record.route.is_none() && record.alias.is_none() && record.health.is_none() {
+            return if record.data.each().is_empty() {
+                Err("it has neither data nor an alias".to_owned())
+            } else {
+                Ok(None)
+            };
+        }
+        let fill = |pattern: &str, what: &str| {
+            let filled =
+                fill(pattern, self.host, self.zone, As::Plain).map_err(|why| format!("{what}: {why}"))?;
+            filled.ok_or_else(|| format!("{what}: the host says nothing of what {pattern:?} names"))
+        };
+        let set = match &record.route {
+            Some(route) => Some(fill(route.set.as_deref().unwrap_or("{name}"), "route.set")?),
+            None => None,
+        };
+        let health = record.health.as_deref().map(|health| fill(health, "health")).transpose()?;
+        let alias = match &record.alias {
+            Some(alias) => Some(Alias { name: fill(&alias.name, "alias.name")?, ..alias.clone() }),
+            None => None,
+        };
+        routing((alias, record.route.as_ref(), health), set, !record.data.each().is_empty(), self.zone)
     }
 
     /// The item of a name pattern; what is wrong with it is told at the zone itself.
@@ -381,7 +476,7 @@ impl<'a> Member<'a, '_> {
             return;
         }
         let (key, zone) = (key.clone(), self.zone);
-        self.offers.records.push(Offer { key, zone, rtype, ttl, data: data(), field });
+        self.offers.records.push(Offer { key, zone, rtype, ttl, data: data(), field, routing: None });
     }
 }
 

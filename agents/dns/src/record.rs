@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use shoal_agent::{Known, Seen};
 
 use crate::name::Zone;
-
 use crate::rdata::Rtype;
+use crate::route::{Policy, Routing};
 
 /// One name of a zone: `example.com/www`, `example.com/@`. Sorts in the canonical order of
 /// [RFC 4034, section 6.1](https://www.rfc-editor.org/rfc/rfc4034#section-6.1), the zone itself first.
@@ -144,7 +144,7 @@ impl Serialize for Key {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Node {
-    /// In order of type number, each type once.
+    /// In order of type number, each type once; several of one type only where each has a [`Routing`] of its own, in its order.
     pub sets: Arc<Vec<RecordSet>>,
 }
 
@@ -159,6 +159,11 @@ impl Node {
     pub fn set(&self, rtype: Rtype) -> Option<&RecordSet> {
         self.sets.binary_search_by_key(&rtype, |set| set.rtype).ok().map(|at| &self.sets[at])
     }
+
+    /// The set that this one is a form of.
+    pub(crate) fn same(&self, one: &RecordSet) -> Option<&RecordSet> {
+        self.sets.binary_search_by(|set| set.id().cmp(&one.id())).ok().map(|at| &self.sets[at])
+    }
 }
 
 /// The records of one name and type.
@@ -171,6 +176,34 @@ pub struct RecordSet {
     pub ttl: u32,
     /// Their data in canonical text, in the canonical order of RFC 4034, section 6.3.
     pub data: Vec<String>,
+    /// What only Route 53 knows of a set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routing: Option<Box<Routing>>,
+}
+
+impl RecordSet {
+    /// A set that is nothing but its records.
+    #[must_use]
+    pub fn plain(rtype: Rtype, ttl: u32, data: Vec<String>) -> Self {
+        Self { rtype, ttl, data, routing: None }
+    }
+
+    /// What tells it from others under its name.
+    pub(crate) fn id(&self) -> (Rtype, Option<&str>) {
+        (self.rtype, self.routing.as_ref().and_then(|routing| routing.set.as_deref()))
+    }
+
+    /// Whether both cannot stand: they are one set, one is the only one of its type, or they are chosen in different ways.
+    fn excludes(&self, other: &Self) -> bool {
+        let (one, two) = (self.id(), other.id());
+        one.0 == two.0
+            && (one.1 == two.1 || one.1.is_none() || two.1.is_none() || self.kind() != other.kind())
+    }
+
+    /// How it is chosen among others of its name and type.
+    fn kind(&self) -> Option<&'static str> {
+        self.routing.as_ref()?.policy.as_ref().map(Policy::kind)
+    }
 }
 
 /// What is there under one name.
@@ -184,6 +217,27 @@ pub struct Have {
     /// Who else writes there.
     #[serde(skip)]
     pub(crate) others: Others,
+    /// Whether what was last done about it has come everywhere.
+    #[serde(skip)]
+    pub(crate) spread: Spread,
+}
+
+/// How far a change has come that a service takes at once and brings to its servers by and by.
+#[cfg_attr(not(feature = "route53"), expect(dead_code, reason = "only Route 53 is such a service"))]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Spread {
+    /// Nothing is known of one.
+    #[default]
+    Unknown,
+    /// It has come everywhere.
+    Done,
+    /// Not yet: of which change, and when to look again.
+    Under {
+        /// For people: `the change C123 (PENDING) of Route 53`.
+        what: String,
+        /// How long to wait before the next look.
+        pause: std::time::Duration,
+    },
 }
 
 /// Who else writes under a name.
@@ -202,7 +256,7 @@ impl Have {
     /// These records, served.
     #[must_use]
     pub fn of(records: Node) -> Self {
-        Self { records, unserved: false, others: Others::Nobody }
+        Self { records, unserved: false, others: Others::Nobody, spread: Spread::Unknown }
     }
 
     /// What of this concerns Shoal where others write beside it: the record sets of the types that Shoal wants or last made, and
@@ -213,13 +267,16 @@ impl Have {
         let all = known.want.is_some_and(|want| alone(want) || alone(&self.records));
         let mut records = self.records.clone();
         records.sets_mut().retain(|set| {
-            let named = all || known.want.is_some_and(|want| want.set(set.rtype).is_some());
+            let wanted = |want: &Node| want.sets.iter().any(|one| one.excludes(set));
+            let named = all || known.want.is_some_and(wanted);
             (named || is_known(set, known)) && !(key.is_apex() && is_of_the_host(set.rtype))
         });
         let nothing = records.sets.is_empty();
         let others = if key.is_apex() { Others::Hosting } else { Others::Beside };
-        let part = Self { others, ..Self::of(records) };
+        let part = Self { others, spread: self.spread.clone(), ..Self::of(records) };
         match others {
+            // It goes, and is still answered somewhere.
+            _ if nothing && matches!(self.spread, Spread::Under { .. }) => Seen::There(part),
             Others::Hosting if nothing => Seen::Ours(part),
             _ if nothing => Seen::Nothing,
             _ => Seen::There(part),
@@ -241,8 +298,8 @@ impl Have {
 
 /// Whether Shoal made a set of this type, or may have made exactly this one.
 fn is_known(set: &RecordSet, known: &Known<'_, Node>) -> bool {
-    known.last.is_some_and(|last| last.set(set.rtype).is_some())
-        || known.tried.iter().any(|one| one.set(set.rtype) == Some(set))
+    known.last.is_some_and(|last| last.same(set).is_some())
+        || known.tried.iter().any(|one| one.same(set) == Some(set))
 }
 
 /// Whether sets of this type at the zone itself belong to whoever made the zone at the server.
@@ -293,6 +350,30 @@ mod tests {
                 assert_eq!(one.cmp(other), slowly, "{one} {other}");
                 assert_eq!(one == other, at == place);
             }
+        }
+    }
+
+    #[test]
+    fn sets_exclude_each_other_where_a_service_takes_only_one_of_them() {
+        let set = |set: &str, policy: Policy| {
+            let routing = Routing { set: Some(set.to_owned()), policy: Some(policy), ..Routing::default() };
+            RecordSet { routing: Some(Box::new(routing)), ..RecordSet::plain(Rtype::A, 60, Vec::new()) }
+        };
+        let weight = |name| set(name, Policy::Weight(1));
+        let region = |name| set(name, Policy::Region("eu-west-1".to_owned()));
+        let plain = RecordSet::plain(Rtype::A, 60, Vec::new());
+        for (one, other, excludes) in [
+            (weight("a"), weight("b"), false),
+            (weight("a"), weight("a"), true),
+            (weight("a"), plain, true),
+            // Others of the name may have another policy: Route 53 takes no second kind.
+            (weight("a"), region("b"), true),
+            (region("a"), region("b"), false),
+            (weight("a"), set("b", Policy::Other("geoproximity".to_owned())), true),
+            (weight("a"), RecordSet { rtype: Rtype::AAAA, ..region("b") }, false),
+        ] {
+            assert_eq!(one.excludes(&other), excludes, "{one:?} {other:?}");
+            assert_eq!(other.excludes(&one), excludes, "{other:?} {one:?}");
         }
     }
 

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::name::{self, Zone};
 use crate::rdata::TypeName;
 use crate::reverse::Reverse;
+use crate::route::{Alias, Route};
 
 /// The TTL where nobody says otherwise, in seconds.
 const TTL: u32 = 3600;
@@ -153,6 +154,7 @@ impl Soa {
 /// A record that each member contributes.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("anyOf" = [{"required": ["data"]}, {"required": ["alias"]}]))]
 pub struct MemberRecord {
     /// Its owner name. A pattern; the member's name where nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -161,16 +163,27 @@ pub struct MemberRecord {
     #[serde(rename = "type")]
     pub rtype: TypeName,
     /// Its data as a zone file writes it, or several. Patterns.
+    #[serde(default, skip_serializing_if = "Data::is_none")]
     pub data: Data,
     /// Its TTL in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = MAX_TTL))]
     pub ttl: Option<u32>,
+    /// An alias instead of data, at a target that has such (Route 53); its name is a pattern.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alias: Option<Alias>,
+    /// How it is chosen among several sets of its name and type, at a target that chooses (Route 53).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<Route>,
+    /// The health check that its set depends on (Route 53): an id, or a name that the node's configuration gives to one. A pattern.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<String>,
 }
 
 /// A record of the zone itself.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("anyOf" = [{"required": ["data"]}, {"required": ["alias"]}]))]
 pub struct StaticRecord {
     /// Its owner name; `@` is the zone itself.
     #[serde(default = "StaticRecord::apex")]
@@ -179,11 +192,21 @@ pub struct StaticRecord {
     #[serde(rename = "type")]
     pub rtype: TypeName,
     /// Its data as a zone file writes it, or several.
+    #[serde(default, skip_serializing_if = "Data::is_none")]
     pub data: Data,
     /// Its TTL in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = MAX_TTL))]
     pub ttl: Option<u32>,
+    /// An alias instead of data, at a target that has such (Route 53).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alias: Option<Alias>,
+    /// How it is chosen among several sets of its name and type, at a target that chooses (Route 53).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<Route>,
+    /// The health check that its set depends on (Route 53): an id, or a name that the node's configuration gives to one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<String>,
 }
 
 impl StaticRecord {
@@ -202,7 +225,17 @@ pub enum Data {
     Many(Vec<String>),
 }
 
+impl Default for Data {
+    fn default() -> Self {
+        Self::Many(Vec::new())
+    }
+}
+
 impl Data {
+    fn is_none(&self) -> bool {
+        self.each().is_empty()
+    }
+
     pub(crate) fn each(&self) -> &[String] {
         match self {
             Self::One(one) => std::slice::from_ref(one),
@@ -250,6 +283,15 @@ pub struct PartialRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = MAX_TTL))]
     pub ttl: Option<u32>,
+    /// An alias instead of data, at a target that has such (Route 53); its name is a pattern.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alias: Option<Alias>,
+    /// How it is chosen among several sets of its name and type, at a target that chooses (Route 53).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<Route>,
+    /// The health check that its set depends on (Route 53): an id, or a name that the node's configuration gives to one. A pattern.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<String>,
 }
 
 impl Spec {

@@ -63,7 +63,7 @@ fn world(options: &str) -> (Named, Scratch) {
 const ALLOWED: &str = "allow-update { key k; }; allow-transfer { key k; };";
 
 fn until_served(named: &Named) {
-    for _ in 0..200 {
+    for _ in 0..3_000 {
         if !soa(named).is_empty() {
             return;
         }
@@ -339,7 +339,7 @@ async fn a_refusal_says_what_to_do_and_changes_nothing() {
     ] {
         let (named, scratch) = world(options);
         scratch.apply(FLEET).await;
-        let (code, said) = scratch.run(&["--once", "--wait", "1s"]);
+        let (code, said) = scratch.once(1, 1, hint);
         assert_eq!(code, 1, "{said}");
         assert!(said.contains(hint) && said.contains("the key k."), "{said}");
         assert!(answers(&named, "www.example.com AAAA").is_empty());
@@ -347,7 +347,7 @@ async fn a_refusal_says_what_to_do_and_changes_nothing() {
     let (_named, scratch) = world(ALLOWED);
     scratch.apply(FLEET).await;
     fs::write(scratch.path().join("secret"), "d3Jvbmc=").unwrap();
-    let (code, said) = scratch.run(&["--once", "--wait", "1s"]);
+    let (code, said) = scratch.once(1, 1, "same secret");
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("same secret"), "{said}");
     fs::write(scratch.path().join("secret"), "not base64: d3Jvbmc=").unwrap();
@@ -476,7 +476,7 @@ async fn changes_that_do_not_fit_into_a_message_go_in_several() {
             )
         };
         scratch.apply(&tag(&[sets.clone(), long].concat())).await;
-        let (code, said) = scratch.run(&["--once", "--wait", "1s"]);
+        let (code, said) = scratch.once(5, 1, "all that stands under long.example.com");
         // One name that no message holds costs that name, and says so.
         assert_eq!(code, 1, "{said}");
         assert!(said.contains("all that stands under long.example.com and all that is to come"), "{said}");

@@ -28,7 +28,7 @@ fn world() -> (Named, Scratch, String) {
     let zone = "$TTL 600\n@ IN SOA ns1 admin 7 7200 900 1209600 300\n@ IN NS ns1\nns1 IN A 192.0.2.53\nx1 IN A 192.0.2.31\n";
     fs::write(named.file("example.com"), zone).unwrap();
     assert!(named.rndc(&["reload", "example.com"]));
-    for _ in 0..500 {
+    for _ in 0..3_000 {
         if address(&named, "x1") == ["192.0.2.31"] {
             break;
         }
@@ -67,7 +67,7 @@ async fn a_run_without_the_configuration_gives_shoal_nothing_of_what_others_have
         let free: SocketAddr = ([127, 0, 0, 1], 0).into();
         scratch.configure(&built_in(if fails { taken.local_addr().unwrap() } else { free }));
         scratch.apply("tag: dns/example.com\ndocument: {soa: {primary: ns1}}").await;
-        let (code, said) = scratch.run(&["--once", "--wait", "5s"]);
+        let (code, said) = scratch.run(&["--once", "--wait", if fails { "5s" } else { "60s" }]);
         assert!(if fails { code != 0 } else { code == 0 }, "{code}: {said}");
         drop((taken, udp));
         scratch.configure(&updates);

@@ -10,7 +10,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::process::{Command, Stdio};
 
 use common::scratch::{Daemon, FILES, Scratch};
-use common::{dig, files, here, until};
+use common::{dig, files, free, here, until};
 use serde_json::json;
 use shoal_core::Edit;
 
@@ -115,7 +115,7 @@ async fn edits_by_hand_are_undone_or_only_reported() {
 }
 
 fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    ([127, 0, 0, 1], free()).into()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -234,7 +234,7 @@ async fn without_files_to_open_it_waits() {
     if !here("without_files_to_open_it_waits", &["dig", "prlimit"]) {
         return;
     }
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = free_address();
     let scratch = Scratch::new(&format!("[agent.server]\nlisten = '{address}'\n"));
     scratch.apply(FLEET).await;
     let daemon = Daemon::start(&scratch);

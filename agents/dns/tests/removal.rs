@@ -49,13 +49,13 @@ async fn a_zone_that_is_still_served_is_still_there() {
         settings.within = within;
         ZoneFiles::open(settings).unwrap()
     };
-    converge(&target(&[], 10), ZONE, &zone()).await;
+    converge(&target(&[], 30), ZONE, &zone()).await;
     // A command that fails, one that does nothing, and none: the file and every name stay, and each says why.
     let broken = ["sh", "-c", "echo no such key; exit 1"];
     for (remove, why) in
         [(&broken[..], "no such key"), (&["true"], "still serves example.com"), (&[], "still serves")]
     {
-        let bind = target(remove, 1);
+        let bind = target(remove, 4);
         let fault = step(&bind, ZONE, &nothing, &gone()).await.unwrap_err();
         assert!(fault.to_string().contains(why) && !fault.permanent, "{fault}");
         assert_eq!(files(&named.zones()), ["example.com.zone"]);
@@ -66,7 +66,7 @@ async fn a_zone_that_is_still_served_is_still_there() {
     fs::remove_file(named.file(ZONE)).unwrap();
     let delzone = named.delzone();
     let delzone: Vec<&str> = delzone.iter().map(String::as_str).collect();
-    let bind = target(&delzone, 10);
+    let bind = target(&delzone, 30);
     let seen = observe(&bind, ZONE).await.seen;
     assert!(
         matches!(seen.values().collect::<Vec<_>>()[..], [Seen::There(have)] if have.unserved),
@@ -76,9 +76,9 @@ async fn a_zone_that_is_still_served_is_still_there() {
     step(&bind, ZONE, &nothing, &gone()).await.unwrap();
     assert!(!served(&named) && observe(&bind, ZONE).await.seen.is_empty());
     // Stopped after the server forgot it and before the file went: the command cannot succeed twice.
-    converge(&target(&[], 10), ZONE, &zone()).await;
+    converge(&target(&[], 30), ZONE, &zone()).await;
     assert!(served(&named) && named.rndc(&["delzone", ZONE]));
-    step(&target(&delzone, 10), ZONE, &nothing, &gone()).await.unwrap();
+    step(&target(&delzone, 30), ZONE, &nothing, &gone()).await.unwrap();
     assert!(files(&named.zones()).is_empty());
 }
 

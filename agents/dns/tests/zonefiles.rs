@@ -114,7 +114,7 @@ fn broken(mut settings: ZoneFileSettings, within: u64) -> ZoneFiles {
 /// A file that the server does not load: the last good one is back, and served, soon.
 async fn goes_back(primary: Primary) {
     // What fails at once is not waited for; BIND says nothing and goes on with what it had.
-    let within = if primary.kind == ServerKind::Bind { 3 } else { 20 };
+    let within = if primary.kind == ServerKind::Bind { 3 } else { 120 };
     let good = ZoneFiles::open(primary.settings()).unwrap();
     converge(&good, ZONE, &web1("192.0.2.1")).await;
     let before = fs::read_to_string(primary.file(ZONE)).unwrap();
@@ -122,12 +122,19 @@ async fn goes_back(primary: Primary) {
     let fault =
         step(&broken(primary.settings(), within), ZONE, &web1("192.0.2.9"), &wanted()).await.unwrap_err();
     assert!(fault.next.as_ref().unwrap().contains("the last good file is back"), "{fault}");
-    assert!(start.elapsed() < Duration::from_secs(10), "{fault}");
+    assert!(start.elapsed() < Duration::from_secs(60), "{fault}");
     assert_eq!(fs::read_to_string(primary.file(ZONE)).unwrap(), before);
     until(|| primary.web1() == ["192.0.2.1"]).await;
     assert_eq!(files(&primary.zones()), ["example.com.zone"]);
     converge(&good, ZONE, &web1("192.0.2.9")).await;
     assert_eq!(primary.web1(), ["192.0.2.9"]);
+}
+
+/// Writes into a zone's file as somebody does by hand, later. The clock of files goes in steps of some milliseconds, and BIND leaves a file that
+/// is not newer than its last look at it.
+fn edit(primary: &Primary, text: &str) {
+    std::thread::sleep(Duration::from_millis(30));
+    fs::write(primary.file(ZONE), text).unwrap();
 }
 
 /// A zone that is new and broken, and one that somebody broke, are made good.
@@ -138,7 +145,7 @@ async fn is_broken_before(primary: Primary) {
     converge(&target, ZONE, &web1("192.0.2.1")).await;
     assert_eq!(primary.web1(), ["192.0.2.1"]);
     let text = fs::read_to_string(primary.file(ZONE)).unwrap();
-    fs::write(primary.file(ZONE), text.replace("192.0.2.1\n", "192.0.2.999\n")).unwrap();
+    edit(&primary, &text.replace("192.0.2.1\n", "192.0.2.999\n"));
     primary.control(&["reload", ZONE]);
     primary.control(&["zone-reload", ZONE]);
     converge(&target, ZONE, &web1("192.0.2.1")).await;
@@ -150,12 +157,11 @@ async fn is_ahead(primary: Primary) {
     let target = ZoneFiles::open(primary.settings()).unwrap();
     converge(&target, ZONE, &web1("192.0.2.1")).await;
     let text = fs::read_to_string(primary.file(ZONE)).unwrap();
-    fs::write(primary.file(ZONE), text.replace(" 1 7200", " 9 7200").replace("192.0.2.1\n", "192.0.2.66\n"))
-        .unwrap();
+    edit(&primary, &text.replace(" 1 7200", " 9 7200").replace("192.0.2.1\n", "192.0.2.66\n"));
     primary.control(&["reload", ZONE]);
     primary.control(&["zone-reload", ZONE]);
     until(|| serial(&primary) == "9").await;
-    fs::write(primary.file(ZONE), text).unwrap();
+    edit(&primary, &text);
     converge(&target, ZONE, &web1("192.0.2.1")).await;
     assert_eq!((primary.web1(), serial(&primary)), (vec!["192.0.2.1".to_owned()], "10".to_owned()));
 }
@@ -174,11 +180,7 @@ async fn is_edited(primary: Primary) {
     until(|| primary.web1() == ["192.0.2.1"]).await;
     until_async(async || scratch.status().await.contains("\"behind\":[]")).await;
     let text = fs::read_to_string(primary.file(ZONE)).unwrap();
-    fs::write(
-        primary.file(ZONE),
-        text.replace("192.0.2.1\n", "192.0.2.66\nextra.example.com. 60 IN A 192.0.2.67\n"),
-    )
-    .unwrap();
+    edit(&primary, &text.replace("192.0.2.1\n", "192.0.2.66\nextra.example.com. 60 IN A 192.0.2.67\n"));
     primary.control(&["reload", ZONE]);
     primary.control(&["zone-reload", ZONE]);
     until(|| !fs::read_to_string(primary.file(ZONE)).unwrap().contains("192.0.2.6")).await;
@@ -198,7 +200,7 @@ async fn forgets(primary: Primary) {
     let mut settings = primary.settings();
     converge(&ZoneFiles::open(settings.clone()).unwrap(), ZONE, &web1("192.0.2.1")).await;
     settings.remove = vec!["true".to_owned()];
-    settings.within = 1;
+    settings.within = 4;
     let gone = Why::TagGone("dns/example.com".parse().unwrap(), Revision(8));
     let deaf = ZoneFiles::open(settings).unwrap();
     let fault = step(&deaf, ZONE, &BTreeMap::new(), &gone).await.unwrap_err();

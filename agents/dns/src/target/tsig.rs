@@ -54,6 +54,7 @@ impl KeySettings {
         let bad = |why: &dyn std::fmt::Display| {
             Fault::new(format!("read the TSIG key {} from {}", self.name, self.secret_file.display()), why)
         };
+        shoal_agent::secrets::warn_if_exposed(&self.secret_file, "a TSIG key");
         // The file may come a moment later; what is in it does not change by itself. Nothing of it is shown.
         let text = std::fs::read_to_string(&self.secret_file).map_err(|e| bad(&e))?;
         let secret = data_encoding::BASE64.decode(text.trim().as_bytes()).map_err(|_| {

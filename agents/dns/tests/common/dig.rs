@@ -13,7 +13,7 @@ pub(crate) struct Dig {
 pub(crate) fn dig(server: SocketAddr, words: &str) -> Dig {
     let output = Command::new("dig")
         .arg(format!("@{}", server.ip()))
-        .args(["-p", &server.port().to_string(), "+norecurse", "+nocookie", "+timeout=3", "+tries=2"])
+        .args(["-p", &server.port().to_string(), "+norecurse", "+nocookie", "+timeout=5", "+tries=4"])
         .args(words.split(' '))
         .output()
         .unwrap();

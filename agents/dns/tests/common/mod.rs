@@ -149,5 +149,5 @@ pub(crate) async fn until_async(condition: impl AsyncFn() -> bool) {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(60), wait).await.expect("it did not come true");
+    tokio::time::timeout(std::time::Duration::from_secs(120), wait).await.expect("it did not come true");
 }

@@ -86,7 +86,7 @@ impl Named {
         named.wait().then_some(named)
     }
 
-    /// Waits until it is ready; `false` if it ended.
+    /// Waits until it is ready; `false` if it ended, or goes on without a port that another one has.
     fn wait(&mut self) -> bool {
         let end = Instant::now() + Duration::from_secs(60);
         while Instant::now() < end {
@@ -94,7 +94,7 @@ impl Named {
                 return false;
             }
             if self.log().contains(" running") && self.rndc(&["status"]) {
-                return true;
+                return !self.log().contains("address in use");
             }
             std::thread::park_timeout(Duration::from_millis(10));
         }
@@ -126,7 +126,7 @@ impl Named {
         settings.check = words("named-checkzone -i local -k fail {zone} {file}");
         settings.reload = words(&format!("rndc -c {} reload {{zone}}", self.rndc.display()));
         settings.server = Some(self.address);
-        settings.within = 10;
+        settings.within = 30;
         settings
     }
 

@@ -131,7 +131,7 @@ impl Primary {
             return ZoneFileSettings { add, remove, ..named.settings() };
         }
         let table: ZoneFileTable = toml::from_str(&format!(
-            "directory = {:?}\nserver = '{}'\nwithin = 10",
+            "directory = {:?}\nserver = '{}'\nwithin = 30",
             self.zones(),
             self.address
         ))

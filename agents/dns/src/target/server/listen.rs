@@ -318,18 +318,18 @@ mod tests {
 
     #[tokio::test]
     async fn connections_are_bounded_in_number_and_time() {
-        let (at, tasks) = serve(2, 400, 60_000).await;
+        let (at, tasks) = serve(2, 2_000, 60_000).await;
         // Two that say nothing: a third waits until one of them has been idle for too long.
         let start = Instant::now();
         let mut silent = [TcpStream::connect(at).await.unwrap(), TcpStream::connect(at).await.unwrap()];
         ask(&mut TcpStream::connect(at).await.unwrap()).await.unwrap();
-        assert!(start.elapsed() >= Duration::from_millis(400), "{:?}", start.elapsed());
+        assert!(start.elapsed() >= Duration::from_millis(2_000), "{:?}", start.elapsed());
         assert_eq!(silent[0].read(&mut [0]).await.unwrap(), 0);
         // A length, and then one octet now and then: that is silence, too.
         let mut slow = TcpStream::connect(at).await.unwrap();
         let drip = async {
             for octet in QUESTION {
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(200)).await;
                 slow.write_all(&[*octet]).await?;
             }
             slow.read_u16().await
@@ -338,11 +338,11 @@ mod tests {
         tasks.iter().for_each(JoinHandle::abort);
 
         // One that never rests ends all the same.
-        let (at, tasks) = serve(2, 10_000, 600).await;
+        let (at, tasks) = serve(2, 60_000, 600).await;
         let start = Instant::now();
         let mut busy = TcpStream::connect(at).await.unwrap();
         while ask(&mut busy).await.is_ok() {
-            assert!(start.elapsed() < Duration::from_secs(20), "it is never ended");
+            assert!(start.elapsed() < Duration::from_secs(50), "it is never ended");
         }
         assert!(start.elapsed() >= Duration::from_millis(500), "{:?}", start.elapsed());
         tasks.iter().for_each(JoinHandle::abort);

@@ -16,8 +16,7 @@ fn zone() -> Zone {
 }
 
 fn node(sets: &[(Rtype, &str)]) -> Arc<Stored> {
-    let sets =
-        sets.iter().map(|(rtype, data)| RecordSet { rtype: *rtype, ttl: 60, data: vec![(*data).to_owned()] });
+    let sets = sets.iter().map(|(rtype, data)| RecordSet::plain(*rtype, 60, vec![(*data).to_owned()]));
     let node = Node { sets: Arc::new(sets.collect()) };
     Arc::new(Stored::new(&Key::new(&zone(), "x"), Arc::new(node)).unwrap())
 }
@@ -26,8 +25,7 @@ fn node(sets: &[(Rtype, &str)]) -> Arc<Stored> {
 pub(super) fn data(owners: &BTreeSet<String>) -> ZoneData {
     let mut data = ZoneData::new(zone(), 0);
     let soa = "ns.example.com. h.example.com. 0 1 1 1 30";
-    let apex =
-        Node { sets: vec![RecordSet { rtype: Rtype::SOA, ttl: 60, data: vec![soa.to_owned()] }].into() };
+    let apex = Node { sets: vec![RecordSet::plain(Rtype::SOA, 60, vec![soa.to_owned()])].into() };
     let apex = Stored::new(&Key::apex(&zone()), Arc::new(apex)).unwrap();
     data.put("@", Some(Arc::new(apex)));
     for owner in owners {

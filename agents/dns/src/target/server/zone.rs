@@ -171,7 +171,7 @@ impl ZoneData {
         let soa = match node.and_then(|node| node.set(Rtype::SOA)) {
             Some(set) => {
                 let data = set.data.iter().map(|data| with_serial(data, serial)).collect();
-                Some(Set::new(&RecordSet { rtype: Rtype::SOA, ttl: set.ttl, data })?)
+                Some(Set::new(&RecordSet::plain(Rtype::SOA, set.ttl, data))?)
             }
             None => None,
         };

@@ -239,7 +239,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_serves_several_exchanges_until_the_server_closes_it() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let link = Link::new(listener.local_addr().unwrap(), None, Duration::from_secs(5));
+        let link = Link::new(listener.local_addr().unwrap(), None, Duration::from_secs(60));
         // Each connection that is opened takes two exchanges, and two are opened: a third would wait for ever.
         let server = async {
             serve(&listener, 2).await;
@@ -256,13 +256,13 @@ mod tests {
                 }
             }
         };
-        timeout(Duration::from_secs(5), async { tokio::join!(server, client) }).await.unwrap();
+        timeout(Duration::from_secs(120), async { tokio::join!(server, client) }).await.unwrap();
     }
 
     #[tokio::test]
     async fn exchanges_at_once_keep_a_connection_each_and_no_more_than_a_few() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let link = Link::new(listener.local_addr().unwrap(), None, Duration::from_secs(5));
+        let link = Link::new(listener.local_addr().unwrap(), None, Duration::from_secs(60));
         let server = async {
             for _ in 0..MOST_KEPT + 2 {
                 serve(&listener, 1).await;
@@ -280,14 +280,14 @@ mod tests {
             }
             all.into_iter().for_each(Connection::keep);
         };
-        timeout(Duration::from_secs(5), async { tokio::join!(server, client) }).await.unwrap();
+        timeout(Duration::from_secs(120), async { tokio::join!(server, client) }).await.unwrap();
         assert_eq!(link.kept.lock().unwrap().len(), MOST_KEPT);
     }
 
     #[tokio::test]
     async fn a_connection_that_was_not_answered_is_not_used_again() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let link = Link::new(listener.local_addr().unwrap(), None, Duration::from_millis(50));
+        let link = Link::new(listener.local_addr().unwrap(), None, Duration::from_millis(500));
         let mut question = message::question(7, "example.com", RecordType::SOA).unwrap();
         let mut connection = link.connect().await.unwrap();
         assert!(matches!(connection.ask(&mut question).await, Err(Lost::Unanswered(_))));

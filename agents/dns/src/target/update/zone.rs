@@ -35,7 +35,7 @@ pub(super) fn nodes(zone: &Zone, records: &[Record]) -> Result<BTreeMap<Key, Nod
     }
     let set = |(rtype, (ttl, mut all)): (Rtype, (u32, Vec<_>))| {
         all.sort();
-        RecordSet { rtype, ttl, data: all.into_iter().map(|(_, text)| text).collect() }
+        RecordSet::plain(rtype, ttl, all.into_iter().map(|(_, text)| text).collect())
     };
     let node = |sets: Sets| Node { sets: Arc::new(sets.into_iter().map(set).collect()) };
     Ok(names.into_iter().map(|(key, sets)| (key, node(sets))).collect())

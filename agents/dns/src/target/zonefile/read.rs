@@ -54,7 +54,7 @@ fn intact(body: &str, zone: &Zone) -> Option<ZoneFile> {
         };
         match node.sets_mut().last_mut() {
             Some(set) if set.rtype == rtype => set.data.push(data),
-            _ => node.sets_mut().push(RecordSet { rtype, ttl: ttl.parse().ok()?, data: vec![data] }),
+            _ => node.sets_mut().push(RecordSet::plain(rtype, ttl.parse().ok()?, vec![data])),
         }
     }
     done.extend(last.map(|(_, key, node)| (key, node)));
@@ -222,10 +222,8 @@ impl<'a> Reader<'a> {
 
     fn finish(self, ours: bool) -> ZoneFile {
         let sets = |sets: Sets| {
-            let set = |(rtype, (ttl, data)): (Rtype, (u32, BTreeMap<_, String>))| RecordSet {
-                rtype,
-                ttl,
-                data: data.into_values().collect(),
+            let set = |(rtype, (ttl, data)): (Rtype, (u32, BTreeMap<_, String>))| {
+                RecordSet::plain(rtype, ttl, data.into_values().collect())
             };
             Node { sets: Arc::new(sets.into_iter().map(set).collect()) }
         };

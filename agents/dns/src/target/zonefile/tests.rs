@@ -109,7 +109,7 @@ fn lines_lead_to_names() {
 #[test]
 fn a_large_zone_is_written_and_read() {
     const NAMES: u32 = if cfg!(debug_assertions) { 2_000 } else { 100_000 };
-    let record = |rtype, data: String| RecordSet { rtype, ttl: 300, data: vec![data] };
+    let record = |rtype, data: String| RecordSet::plain(rtype, 300, vec![data]);
     let address = |n: u32| std::net::Ipv4Addr::from(0x0a00_0000 + n).to_string();
     let mut nodes = nodes();
     for n in 0..NAMES {
