@@ -1,8 +1,8 @@
 //! The load-balancer agent as a program: see `docs/agents/lb.md`.
 
-use shoal_agent::ExitCode;
+use shoal_agent::{ExitCode, Program};
 use shoal_lb::Settings;
 
 fn main() -> ExitCode {
-    shoal_agent::main(|settings: Settings| settings.open())
+    Program::with_base(|settings: Settings, _, base| settings.open_with(base)).main()
 }

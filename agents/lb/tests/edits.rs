@@ -6,8 +6,9 @@ mod common;
 
 use std::fs;
 
-use common::{Daemon, HaProxy, Scratch, WEB, answering, fleet, free, has, named, until, web};
+use common::{Daemon, Direct, HaProxy, Scratch, WEB, answering, edit, fleet, free, has, named, until, web};
 use serde_json::json;
+use shoal_lb::Item;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_somebody_edits_is_made_right_and_what_is_theirs_stays() {
@@ -52,7 +53,7 @@ async fn what_somebody_edits_is_made_right_and_what_is_theirs_stays() {
     assert_eq!(haproxy.servers("own").len(), 1);
     // A file that Shoal did not write is not written over.
     fs::write(&path, "# mine\n").unwrap();
-    let (code, said) = scratch.run(&["--once", "--wait", "1s"]);
+    let (code, said) = scratch.once(1, 1, "Shoal did not write it");
     assert!(code == 1 && said.contains("Shoal did not write it"), "{code} {said}");
     assert_eq!(haproxy.file("web"), "# mine\n");
 }
@@ -67,7 +68,7 @@ async fn a_pool_whose_name_is_taken_is_held() {
     let scratch = Scratch::new(&haproxy.table(""));
     scratch.apply(&fleet(free(), &named(&backends), "")).await;
     let before = haproxy.servers("web");
-    let (code, said) = scratch.run(&["--once", "--wait", "2s"]);
+    let (code, said) = scratch.once(2, 5, "Shoal did not make it");
     assert!(code != 0 && said.contains("Shoal did not make it"), "{code} {said}");
     assert_eq!((haproxy.servers("web"), haproxy.file("web")), (before, String::new()));
 }
@@ -87,7 +88,7 @@ async fn what_haproxy_refuses_leaves_what_it_had() {
     let also = format!(", '127.0.0.1:{}'", taken.local_addr().unwrap().port());
     scratch.apply(&fleet(port, &named(&backends), "").replace("']", &format!("'{also}]"))).await;
     // 5: the time was over in the middle of another attempt.
-    let (code, said) = scratch.run(&["--once", "--wait", "15s"]);
+    let (code, said) = scratch.once(15, 5, "reload HAProxy");
     assert!((code == 1 || code == 5) && said.contains("reload HAProxy"), "{code} {said}");
     assert_eq!((haproxy.file("web"), answering(port)), (file, WEB.map(str::to_owned).to_vec()));
     // Its port is free, and the next attempt succeeds.
@@ -128,7 +129,7 @@ async fn who_knows_nothing_changes_nothing() {
     // A host that is paused stays as it is, and goes when it is no more.
     scratch.pause(WEB[0], true).await;
     scratch.edit(json!([{"edit": "set_state", "host": WEB[0], "state": "draining"}])).await;
-    let (code, said) = scratch.run(&["--once", "--wait", "2s"]);
+    let (code, said) = scratch.once(2, 4, "paused");
     assert!(code == 4 && said.contains("paused"), "{code} {said}");
     same("a paused host");
     scratch.pause(WEB[0], false).await;
@@ -143,4 +144,111 @@ async fn who_knows_nothing_changes_nothing() {
     assert_eq!((haproxy.file("web"), haproxy.servers("web")), (file, servers));
     assert_eq!(answering(port), WEB[1..]);
     drop(daemon);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_killed_in_a_reload_that_fails_goes_back_to_the_last_good_file() {
+    if !has("who_is_killed_in_a_reload_that_fails_goes_back_to_the_last_good_file", "haproxy") {
+        return;
+    }
+    let (mut haproxy, backends, port) = (HaProxy::start(""), web(), free());
+    let scratch = Scratch::new(&haproxy.table("claim = '3s'"));
+    scratch.apply(&fleet(port, &named(&backends), "")).await;
+    scratch.converge();
+    let file = haproxy.file("web");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let bad = format!("127.0.0.1:{}", taken.local_addr().unwrap().port());
+    scratch.apply(&fleet(port, &named(&backends), "").replace("']", &format!("', '{bad}']"))).await;
+    let killed = || {
+        let daemon = Daemon::start(&scratch);
+        until("the file is in place", || haproxy.file("web").contains(&bad));
+        drop(daemon);
+        assert!(haproxy.file("web").contains(&bad), "it was not killed in the reload");
+    };
+    killed();
+    let (code, said) = scratch.once(20, 5, "reload HAProxy");
+    assert!((code == 1 || code == 5) && said.contains("reload HAProxy"), "{code} {said}");
+    until("the last good file is back", || haproxy.file("web") == file);
+    assert_eq!(answering(port), WEB);
+    // HAProxy is to be started with what it refuses, and nobody can ask it anything.
+    killed();
+    haproxy.kill();
+    let (code, said) = scratch.run(&["--once", "--wait", "2s"]);
+    assert!(code != 0, "{code} {said}");
+    assert_eq!(haproxy.file("web"), file);
+    haproxy.run();
+    assert_eq!(answering(port), WEB);
+    drop(taken);
+    scratch.converge();
+    assert!(haproxy.file("web").contains(&bad) && answering(port) == WEB);
+    let left = fs::read_dir(haproxy.pools()).unwrap().map(|entry| entry.unwrap().file_name());
+    let left: Vec<_> = left.filter(|name| name != "web.cfg" && name != ".shoal-database").collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_killed_before_a_pool_has_a_file_makes_it() {
+    if !has("who_is_killed_before_a_pool_has_a_file_makes_it", "haproxy") {
+        return;
+    }
+    let (haproxy, backends, port) = (HaProxy::start(""), web(), free());
+    let scratch = Scratch::new(&haproxy.table(""));
+    scratch.apply(&fleet(port, &named(&backends), "")).await;
+    let beside = haproxy.pools().join(".web.good");
+    fs::write(&beside, "").unwrap();
+    scratch.converge();
+    assert!(answering(port) == WEB && !beside.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_gone_takes_nobody_out_of_work() {
+    if !has("a_file_that_is_gone_takes_nobody_out_of_work", "haproxy") {
+        return;
+    }
+    let (haproxy, backends, port) = (HaProxy::start(""), web(), free());
+    let scratch = Scratch::new(&haproxy.table(""));
+    scratch.apply(&fleet(port, &named(&backends), "")).await;
+    scratch.converge();
+    let (file, worker) = (haproxy.file("web"), haproxy.pid());
+    // One is paused, and one has no address any more: neither is changed, so neither is in any batch.
+    scratch.pause(WEB[0], true).await;
+    scratch.apply(&format!("host: {}\ndocument: {{lb: {{port: {}}}}}", WEB[1], backends[1].port)).await;
+    fs::remove_file(haproxy.pools().join("web.cfg")).unwrap();
+    until("the file is there again", || {
+        scratch.run(&["--once", "--wait", "5s"]);
+        !haproxy.file("web").is_empty()
+    });
+    assert_eq!((answering(port), haproxy.pid()), (WEB.map(str::to_owned).to_vec(), worker));
+    // Nor does a reload, whoever wants it.
+    haproxy.reload();
+    assert_eq!(answering(port), WEB, "{}", haproxy.file("web"));
+    // The pool is changed at the same time.
+    let worker = haproxy.pid();
+    fs::remove_file(haproxy.pools().join("web.cfg")).unwrap();
+    scratch
+        .edit(json!([{"edit": "put_tag", "tag": "lb/web", "members": WEB,
+        "document": {"port": 80, "frontends": [format!("127.0.0.1:{port}")], "balance": "random"}}]))
+        .await;
+    until("the pool is as it is wanted", || {
+        scratch.run(&["--once", "--wait", "5s"]);
+        haproxy.pid() != worker && haproxy.file("web").contains("balance random")
+    });
+    assert_eq!(answering(port), WEB);
+    // Another pool wants a reload before anybody has looked.
+    let worker = haproxy.pid();
+    fs::remove_file(haproxy.pools().join("web.cfg")).unwrap();
+    let pool =
+        json!({"protocol": "http", "balance": "round_robin", "slow_start": 0, "least": 1, "frontends": []});
+    let pool = Some(Item::Pool(serde_json::from_value(pool).unwrap()));
+    let other = vec![edit("api", None, "create", None, pool, json!(null))];
+    let fault = Direct::open(&haproxy, "").apply("api", other).await.unwrap_err();
+    assert!(fault.to_string().contains("the file of the pool web is gone"), "{fault}");
+    assert_eq!(
+        (answering(port), haproxy.pid(), haproxy.file("api")),
+        (WEB.map(str::to_owned).to_vec(), worker, String::new())
+    );
+    scratch.pause(WEB[0], false).await;
+    scratch.apply(&fleet(port, &named(&backends), "")).await;
+    scratch.converge();
+    assert_eq!(haproxy.file("web"), file);
 }

@@ -29,7 +29,7 @@ async fn a_server_drains_by_files_and_reloads() {
     until("a backend holds the request", || backends.iter().any(|backend| backend.held() > 0));
     let at = backends.iter().position(|backend| backend.held() > 0).unwrap();
     scratch.edit(json!([{"edit": "set_state", "host": WEB[at], "state": "draining"}])).await;
-    let (code, said) = scratch.run(&["--once", "--wait", "5s"]);
+    let (code, said) = scratch.once(5, 5, "waiting: 1 connection on");
     assert!(code == 5 && said.contains("waiting: 1 connection on"), "{code} {said}");
     assert!(!answering(port).contains(&WEB[at].to_owned()));
     backends[at].release();
@@ -59,4 +59,23 @@ async fn pools_that_change_together_share_reloads() {
         .unwrap();
     assert!((1..=4).contains(&reloads), "{reloads} reloads for 11 pools");
     assert_eq!(haproxy.servers("more9").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_are_gone_come_back_together() {
+    if !has("files_that_are_gone_come_back_together", "haproxy") {
+        return;
+    }
+    let (haproxy, backends, port) = (HaProxy::start(""), web(), free());
+    let scratch = Scratch::new(&(haproxy.table("") + "runtime = false\n"));
+    scratch.apply(&fleet(port, &named(&backends), "")).await;
+    scratch.apply(&format!("tag: lb/api\ndocument: {{port: 80}}\nmembers: [{}]\n", WEB[0])).await;
+    scratch.converge();
+    let files = [haproxy.file("api"), haproxy.file("web")];
+    for name in ["api.cfg", "web.cfg"] {
+        std::fs::remove_file(haproxy.pools().join(name)).unwrap();
+    }
+    scratch.converge();
+    assert_eq!([haproxy.file("api"), haproxy.file("web")], files);
+    assert_eq!((answering(port), haproxy.servers("api").len()), (WEB.map(str::to_owned).to_vec(), 1));
 }

@@ -6,7 +6,7 @@ use shoal_agent::laws::{Broken, Laws};
 use shoal_agent::{Agent, At, Moment, Step};
 
 use super::Lb;
-use crate::item::{Have, Item, Key, Path, Server, Standing};
+use crate::item::{Have, Item, Key, Path, Server, Standing, bad_pool};
 use crate::leave::Leaving;
 use crate::spec::{Overrides, Spec};
 
@@ -24,12 +24,45 @@ fn it_keeps_the_laws() -> Result<(), Broken> {
     laws().check()
 }
 
+#[test]
+fn virtual_addresses_keep_the_laws() -> Result<(), Broken> {
+    let document = |router: u8, more: &str| json!({"virtual_address": {"addresses": ["192.0.2.100/24"], "router": router, "checks": [more]}});
+    Laws::new(Lb::default, "lb/address:front", document(51, "web"))
+        .then(document(51, "other"))
+        .then(document(52, "web"))
+        .host(|n| json!({"n": n}))
+        .edited(|n| json!({"lb": {"priority": 100 + n % 100}}))
+        .check()
+}
+
+#[test]
+fn what_a_virtual_address_says_is_checked() {
+    let address = |value: Value| {
+        let spec: Spec = serde_json::from_value(json!({"virtual_address": value})).unwrap();
+        super::virtual_address(&spec)
+    };
+    let one = address(json!({"addresses": ["192.0.2.100/24"], "router": 1, "advertise": 255})).unwrap();
+    assert_eq!((one.priority, one.advertise), (100, 250));
+    for (bad, why) in [
+        (json!({"addresses": ["192.0.2.100"], "router": 1}), "192.0.2.100/24"),
+        (json!({"addresses": ["192.0.2.100/33"], "router": 1}), "no address"),
+        (json!({"addresses": ["192.0.2.1/24", "2001:db8::1/64"], "router": 1}), "two families"),
+        (json!({"addresses": [], "router": 1}), "none"),
+        (json!({"addresses": ["192.0.2.1/24"], "router": 0}), "1 to 255"),
+        (json!({"addresses": ["192.0.2.1/24"], "router": 1, "checks": ["a b"]}), "no name"),
+        (json!({"addresses": ["192.0.2.1/24"], "router": 1, "network": "eth0;"}), "no name"),
+    ] {
+        let said = address(bad).unwrap_err();
+        assert!(said.contains(why), "{said}");
+    }
+}
+
 fn key() -> Key {
-    Key { pool: "lb/web".parse().unwrap(), host: Some("web4.example.com".parse().unwrap()) }
+    Key { pool: "lb/web".parse().unwrap(), host: Some("web4.example.com".parse().unwrap()), at: None }
 }
 
 fn server() -> Server {
-    Server { address: "192.0.2.4".parse().unwrap(), port: 80, weight: 100, drain: 60 }
+    Server { address: "192.0.2.4".parse().unwrap(), port: 80, weight: 100, backup: false, drain: 60 }
 }
 
 fn standing(draining: bool, connections: u64) -> Standing {
@@ -75,6 +108,29 @@ fn a_server_that_cannot_be_spared_stays_in_work() {
     // One that does nothing can be.
     let down = Standing { serves: false, ..last };
     assert_eq!(verb(&leaving(down, &Value::Null, 1_000)), "drain");
+}
+
+#[test]
+fn the_name_of_a_pool_is_one_word_to_everybody() {
+    let longest = "a".repeat(200);
+    for name in ["web", "_web", "9", "a.b-c_D", &longest] {
+        assert_eq!(bad_pool(name), None, "{name}");
+    }
+    for (name, why) in [
+        ("a;b", "';'"),
+        ("a b", "' '"),
+        ("a:front", "':'"),
+        ("a\nb", "'\\n'"),
+        ("caf\u{e9}", "'\u{e9}'"),
+        ("../a", "'/'"),
+        ("-a", "begins"),
+        (".a", "begins"),
+        ("", "begins"),
+        (&format!("{longest}a"), "at most 200"),
+    ] {
+        let said = bad_pool(name).unwrap();
+        assert!(said.contains(why) && said.contains("another one"), "{name:?} {said}");
+    }
 }
 
 proptest! {

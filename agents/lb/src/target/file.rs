@@ -26,8 +26,12 @@ pub(super) trait Dialect {
     fn head(&self, name: &str, pool: &Pool) -> String;
     /// The line of a server, without its end.
     fn server(&self, pool: &Pool, kept: &Kept) -> String;
-    /// What stands after the servers, whole lines. `empty`: there are none.
+    /// What stands after the servers, whole lines. `empty`: there are none, but for backups.
     fn tail(&self, name: &str, pool: &Pool, empty: bool) -> String;
+    /// Names a text, where the load balancer is asked for it.
+    fn digest(&self, _: &str) -> Option<String> {
+        None
+    }
     /// What the line of a server begins with.
     const LINE: &'static str;
 }
@@ -73,7 +77,11 @@ pub(super) fn text<D: Dialect>(dialect: &D, name: &str, said: &Said) -> String {
             Line::Odd(line) => push(&mut text, line),
         }
     }
-    text + &dialect.tail(name, &said.pool, said.servers.is_empty())
+    text + &dialect.tail(name, &said.pool, empty(&said.servers))
+}
+
+fn empty(servers: &BTreeMap<HostName, Line>) -> bool {
+    servers.values().all(|line| matches!(line, Line::Made(kept) if kept.server.backup))
 }
 
 fn around<D: Dialect>(dialect: &D, name: &str, pool: &Pool) -> String {
@@ -124,7 +132,7 @@ pub(super) fn read<D: Dialect>(dialect: &D, name: &str, text: &str) -> Result<Sa
             None => push(&mut rest, line),
         }
     }
-    let made = around(dialect, name, &pool) + &dialect.tail(name, &pool, servers.is_empty());
+    let made = around(dialect, name, &pool) + &dialect.tail(name, &pool, empty(&servers));
     Ok(Said { whole: rest == made && text.ends_with('\n'), pool, servers })
 }
 

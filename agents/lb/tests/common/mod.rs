@@ -4,16 +4,30 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "this is test code")]
 
 mod backend;
+mod direct;
 mod haproxy;
+mod net;
+mod nginx;
+#[path = "../../../../tests/agents/scratch.rs"]
 mod scratch;
+mod wrk;
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 pub(crate) use backend::Backend;
+pub(crate) use direct::{Direct, edit};
 pub(crate) use haproxy::HaProxy;
+pub(crate) use net::Net;
+pub(crate) use nginx::Nginx;
 pub(crate) use scratch::{Daemon, Scratch};
+pub(crate) use wrk::{Asked, Wrk};
+
+const AGENT: &str = "lb";
+const PROGRAM: &str = env!("CARGO_BIN_EXE_shoal-lb");
+const FOLDERS: &[&str] = &[];
 
 /// Whether a program is here; says so if not.
 pub(crate) fn has(test: &str, program: &str) -> bool {
@@ -26,18 +40,23 @@ pub(crate) fn has(test: &str, program: &str) -> bool {
     found
 }
 
-/// Waits until something is so; at most half a minute.
+/// Waits until something is so; at most a minute and a half.
 pub(crate) fn until(what: &str, mut so: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(30);
+    let end = Instant::now() + Duration::from_secs(90);
     while !so() {
         assert!(Instant::now() < end, "it did not come true: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, and that no client is given: those begin at 32768.
 pub(crate) fn free() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    loop {
+        let port = 20_000 + u16::try_from(RandomState::new().hash_one(0) % 12_000).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Asks over HTTP with a connection of its own: what is answered, without the head.
@@ -57,10 +76,16 @@ pub(crate) fn get(port: u16, path: &str) -> Result<String, String> {
     if head.starts_with("HTTP/1.1 200") { Ok(body.to_owned()) } else { Err(head.to_owned()) }
 }
 
-/// Who answers twenty requests.
+/// How many seconds are left until a deadline, by what a run said last of it.
+pub(crate) fn left(said: &str) -> u64 {
+    let all = said.match_indices(" s left").filter_map(|(at, _)| said[..at].rsplit(' ').next()?.parse().ok());
+    all.min().unwrap_or_else(|| panic!("no deadline in {said}"))
+}
+
+/// Who answers sixty requests: where each is as likely to answer as each of two others, nobody is missed by chance.
 pub(crate) fn answering(port: u16) -> Vec<String> {
     let mut all: Vec<String> =
-        (0..20).map(|_| get(port, "/").unwrap_or_else(|e| format!("FAILED {e}"))).collect();
+        (0..60).map(|_| get(port, "/").unwrap_or_else(|e| format!("FAILED {e}"))).collect();
     all.sort();
     all.dedup();
     all

@@ -1,26 +1,31 @@
 //! HAProxy: servers are changed at run time, the files are kept in step, and what cannot be changed at run time is reloaded.
 
+mod good;
 mod live;
+mod look;
 mod reload;
 mod render;
 mod settings;
 mod socket;
+mod together;
+mod words;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead as _;
 use std::path::PathBuf;
 
-use shoal_agent::{Fault, HostName, Observed, Seen, TagName, command, files};
+use shoal_agent::{Fault, HostName, Observed, Scope, Seen, TagName};
 use tokio::sync::Mutex;
 
 use live::{Backend, Running};
-use reload::Reload;
 use render::Language;
 pub use settings::HaproxySettings;
 use socket::Socket;
 
+use super::coalesce::Reloads;
 use super::file::{self, Kept, Line, Said};
+use super::index::Index;
 use crate::agent::Lb;
 use crate::item::{Have, Key, Pool, Server, Standing};
 
@@ -33,7 +38,9 @@ pub(super) struct Haproxy {
     settings: HaproxySettings,
     stats: Socket,
     master: Socket,
-    reload: Reload,
+    reloads: Reloads,
+    index: Index,
+    language: Language,
     /// One file at a time is checked and put in place: all files together have to be right.
     placing: Mutex<()>,
 }
@@ -43,8 +50,9 @@ impl Haproxy {
         settings.verify()?;
         let stats = Socket::new(settings.stats.clone(), settings.limit());
         let master = Socket::new(settings.master.clone(), settings.limit());
-        let reload = Reload::new(settings.limit());
-        Ok(Self { settings, stats, master, reload, placing: Mutex::default() })
+        let language = Language { authorities: settings.authorities.clone() };
+        let (reloads, index, placing) = Default::default();
+        Ok(Self { settings, stats, master, reloads, index, language, placing })
     }
 
     pub(super) fn location(&self) -> String {
@@ -66,17 +74,15 @@ impl Haproxy {
 
     /// What the pool's file says; nothing if there is none.
     fn said(&self, name: &str) -> Result<Option<Said>, Fault> {
-        let path = self.path(name);
-        let fault = |why: String| Fault::new(format!("read {}", path.display()), why);
         // A folder that is not mounted is not an empty one.
         self.start()?;
-        match files::read(&path) {
-            Seen::There(text) | Seen::Ours(text) => {
-                file::read(&Language, name, &text).map(Some).map_err(fault)
-            }
-            Seen::Nothing => Ok(None),
-            Seen::Unknown(why) => Err(fault(why)),
-        }
+        self.stands(name)?.map(|text| self.read(name, &text)).transpose()
+    }
+
+    /// What the text of the pool's file says.
+    fn read(&self, name: &str, text: &str) -> Result<Said, Fault> {
+        let fault = |why: String| Fault::new(format!("read {}", self.path(name).display()), why);
+        file::read(&self.language, name, text).map_err(fault)
     }
 
     /// What the pool was made from, by its file; nothing if there is none. Costs the same whatever servers it has.
@@ -101,10 +107,17 @@ impl Haproxy {
         live::backend(&self.stats, name, &render::variable(name)).await.map(Some)
     }
 
-    /// Looks at a pool with all its servers.
-    pub(super) async fn observe(&self, tag: &TagName) -> Result<Observed<Lb>, Fault> {
+    /// Looks at a pool with all its servers, where those that were asked for are not simply missing.
+    pub(super) async fn observe(&self, tag: &TagName, scope: Scope<'_, Key>) -> Result<Observed<Lb>, Fault> {
         let name = tag.key();
-        let said = self.said(name)?;
+        self.start()?;
+        let text = self.stands(name)?;
+        if let (Scope::Keys(keys), Some(text)) = (scope, &text)
+            && self.lacks(name, text, keys).await?
+        {
+            return Ok(Observed { seen: BTreeMap::new(), complete: true });
+        }
+        let said = text.map(|text| self.read(name, &text)).transpose()?;
         let live = self.live(name).await?;
         let drains =
             |said: &Said| said.servers.values().any(|l| matches!(l, Line::Made(kept) if kept.draining));
@@ -113,8 +126,9 @@ impl Haproxy {
             _ => BTreeMap::new(),
         };
         let mut seen = BTreeMap::new();
-        if let Some(have) = pool(said.as_ref(), live.as_ref()) {
-            seen.insert(Key { pool: tag.clone(), host: None }, Seen::There(have));
+        let unsettled = self.unsettled(name)?;
+        if let Some(have) = pool(said.as_ref(), live.as_ref(), unsettled.as_deref()) {
+            seen.insert(Key { pool: tag.clone(), host: None, at: None }, Seen::There(have));
         }
         let spare =
             live.as_ref().zip(said.as_ref()).map(|(live, said)| live.at_work.saturating_sub(said.pool.least));
@@ -127,54 +141,29 @@ impl Haproxy {
             let mut standing = standing(line, running);
             standing.connections += left.get(host).copied().unwrap_or(0);
             standing.spare = spare;
-            let key = Key { pool: tag.clone(), host: Some(host.clone()) };
+            let key = Key { pool: tag.clone(), host: Some(host.clone()), at: None };
             seen.insert(key, Seen::There(Have::Server(standing)));
         }
         Ok(Observed { seen, complete: true })
     }
-
-    /// Puts the text of a pool in place (`None`: away), if HAProxy takes all files together.
-    async fn place(&self, name: &str, text: Option<&str>) -> Result<(), Fault> {
-        let _one = self.placing.lock().await;
-        let directory = &self.settings.directory;
-        // Hidden, so that HAProxy does not read it: a start of its own may come at any moment.
-        let candidate = directory.join(format!(".{name}.candidate"));
-        let mut pools = super::facts::files(directory, ENDING)?;
-        pools.retain(|pool| pool != name);
-        if let Some(text) = text {
-            files::put(&candidate, Some(text))?;
-            pools.push(name.to_owned());
-        }
-        pools.sort_unstable();
-        let path = |pool: &String| if pool == name { candidate.clone() } else { self.path(pool) };
-        let all = pools.iter().flat_map(|pool| ["-f".to_owned(), path(pool).display().to_string()]);
-        let all: Vec<String> = all.collect();
-        let check = self.settings.check.iter();
-        let check: Vec<String> =
-            check.flat_map(|word| if word == "{pools}" { all.clone() } else { vec![word.clone()] }).collect();
-        let checked = command::run(&check, &[], self.settings.limit()).await;
-        let placed = checked
-            .map_err(|why| Fault::new(format!("have the pool {name} checked"), why))
-            .and_then(|()| match text {
-                Some(text) => files::put(&self.path(name), Some(text)),
-                None => files::put(&self.path(name), None),
-            });
-        if text.is_some() {
-            files::put(&candidate, None)?;
-        }
-        placed
-    }
 }
 
-fn pool(said: Option<&Said>, live: Option<&Backend>) -> Option<Have> {
+/// `unsettled`: what stood there before a reload of which nobody knows what became, or before the pool went, which nobody wrote down.
+fn pool(said: Option<&Said>, live: Option<&Backend>, unsettled: Option<&str>) -> Option<Have> {
     match (said, live) {
         (Some(said), live) => {
             let form = render::form(&said.pool);
             let runs = live.is_none_or(|live| live.there && live.form.as_ref() == Some(&form));
-            Some(Have::Pool { pool: said.whole.then(|| said.pool.clone()), runs })
+            Some(Have::Pool {
+                pool: said.whole.then(|| said.pool.clone()),
+                runs: runs && unsettled.is_none(),
+            })
         }
         (None, Some(live)) if live.there => Some(Have::Pool { pool: None, runs: true }),
-        (None, _) => None,
+        // One that never had a file is only about to be made.
+        (None, _) => {
+            unsettled.filter(|text| !text.is_empty()).map(|_| Have::Pool { pool: None, runs: false })
+        }
     }
 }
 
@@ -197,7 +186,7 @@ fn standing(line: Option<&Line>, running: Option<Option<&Running>>) -> Standing 
     let asked = running.flatten();
     let as_it_runs = |running: &Running| {
         let (address, port, weight) = (running.address?, running.port, running.weight);
-        Some(Server { address, port, weight, drain: 0 })
+        Some(Server { address, port, weight, backup: running.backup, drain: 0 })
     };
     let server = match line {
         Some(_) => kept.map(|kept| kept.server.clone()),
@@ -210,9 +199,13 @@ fn standing(line: Option<&Line>, running: Option<Option<&Running>>) -> Standing 
         known,
         // Made ready again behind Shoal's back, it is drained again.
         draining: draining && (runs || !known),
+        backup: asked.map(|running| running.backup),
         reports: true,
         serves: asked.is_some_and(|running| running.serves),
         connections: asked.map_or(0, |running| running.connections),
         spare: None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,13 @@
 //! `[agent.haproxy]` in the node's configuration.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 use shoal_agent::Fault;
+
+use crate::item::Word;
 
 /// How and where HAProxy is given its pools.
 #[derive(Clone, Debug, Deserialize)]
@@ -27,6 +30,9 @@ pub struct HaproxySettings {
     /// Whether servers are changed at run time. `false`: by the file and a reload alone.
     #[serde(default = "HaproxySettings::yes")]
     pub runtime: bool,
+    /// Who signs the certificates of servers that are reached over TLS: files of certificates, by the names that pools give in `tls`.
+    #[serde(default)]
+    pub authorities: BTreeMap<Word, PathBuf>,
     /// Whether HAProxy is asked and told. `false`: files are checked and put in place, and that is all.
     #[serde(default = "HaproxySettings::yes")]
     pub tell: bool,
@@ -62,6 +68,12 @@ impl HaproxySettings {
         let bad = |why: &str| Err(Fault::new("read [agent.haproxy] of the configuration", why).permanent());
         if ![&self.directory, &self.stats, &self.master].iter().all(|path| path.is_absolute()) {
             return bad("directory, stats and master must be paths that begin with /");
+        }
+        // As words of a configuration.
+        let word = |c: char| c.is_ascii_graphic() && !"\"'\\#$%".contains(c);
+        let is_word = |path: &PathBuf| path.to_str().is_some_and(|path| path.chars().all(word));
+        if !self.authorities.values().all(|path| path.is_absolute() && is_word(path)) {
+            return bad("authorities must be paths that begin with / and have no blanks and quotes");
         }
         if self.within == 0 {
             return bad("within = 0 leaves no time; write at least 1");

@@ -2,40 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shoal_agent::{Applied, Batch, Edit, Fault, Fence, HostName, Outcome, TagName, files, owner};
+use shoal_agent::{Applied, Batch, Edit, Fault, Fence, HostName, Outcome, TagName, owner};
 
-use super::{ENDING, Haproxy, Language, live, render};
+use super::live::Backend;
+use super::words::standing;
+use super::{Haproxy, live, render};
 use crate::agent::Lb;
-use crate::item::{Have, Item, Key, Pool, Server, Standing};
-use crate::leave::{DRAIN_VERB, FINISH, LOOK, Leaving, Told};
-use crate::target::facts;
-use crate::target::file::{self, Kept, Line, Said};
+use crate::item::{Pool, Server, Standing};
+use crate::leave::{FINISH, LOOK, Leaving, Told};
+use crate::target::changes::{self, Do, Each};
+use crate::target::facts::Report;
+use crate::target::file::{self, Line, Said};
 
 const KIND: owner::Kind<'static> =
     owner::Kind { what: "folder of pools", files: "pools", page: "docs/agents/lb.md" };
-
-/// What became of each change so far.
-type Each = BTreeMap<Key, Outcome>;
-
-/// What is to be done about one server.
-#[derive(Clone, Copy, Debug)]
-enum Do<'b> {
-    Put(&'b Server),
-    Drain,
-    Finish,
-    Remove,
-}
-
-impl<'b> Do<'b> {
-    fn of(edit: &'b Edit<Lb>) -> Self {
-        match &edit.to {
-            Some(Item::Server(server)) => Self::Put(server),
-            _ if edit.verb == DRAIN_VERB => Self::Drain,
-            _ if edit.verb == FINISH => Self::Finish,
-            _ => Self::Remove,
-        }
-    }
-}
 
 impl Haproxy {
     /// Makes the changes of a pool.
@@ -48,87 +28,115 @@ impl Haproxy {
         let name = tag.key();
         fence.check()?;
         owner::claim(&self.settings.directory, fence.epoch, &KIND)?;
-        let of_pool = batch.changes.iter().find(|edit| edit.key.host.is_none());
+        let of_pool = changes::of_pool(batch);
         if let Some(Edit { to: None, .. }) = of_pool {
-            return self.remove(name, batch).await;
+            return self.remove(name, batch, fence).await;
         }
-        let pool = match (of_pool.and_then(|edit| edit.to.as_ref()), self.pool(name)?) {
-            (Some(Item::Pool(pool)), _) => pool.clone(),
-            (_, Some(pool)) => pool,
-            (_, None) => return Ok(no_pool(batch)),
+        let Some(pool) = changes::pool_of(batch, self.pool(name)?) else {
+            let facts = self.facts(name, &changes::report_no_pool(batch)).await?;
+            return Ok(changes::no_pool(batch, facts));
         };
+        self.language.takes(name, &pool)?;
         let mut each = Each::new();
-        self.keep_least(name, &pool, batch, &mut each).await?;
-        let mut loads = self.settings.tell && (of_pool.is_some() || !self.settings.runtime);
+        let live = self.keep_least(name, &pool, batch, &mut each).await?;
+        // Of a reload that was never ended, and of a file that was edited before somebody's reload, only another one tells what runs.
+        let anew = !self.settings.runtime
+            || self.unsettled(name)?.is_some()
+            || batch.changes.iter().any(changes_kind);
+        let edited = || Ok::<_, Fault>(self.said(name)?.is_some_and(|said| !said.whole));
+        let mut loads = self.settings.tell && (anew || of_pool.is_some() && edited()?);
         if self.settings.tell && !loads {
-            let form = live::form(&self.stats, &render::variable(name)).await?;
+            let form = match live {
+                Some(live) => live.form,
+                None => live::form(&self.stats, &render::variable(name)).await?,
+            };
             loads = form != Some(render::form(&pool));
         }
+        let told = self.reloads.moment();
         if self.settings.tell && !loads {
             fence.check()?;
             self.at_run_time(name, &pool, batch, fence, &mut each).await?;
         }
         // In effect; from here on it may take as long as the pool is large.
-        let before = self.said(name)?;
-        let servers = before.as_ref().map(|said| said.servers.clone()).unwrap_or_default();
+        let servers = match self.said(name)? {
+            Some(said) => said.servers,
+            // Somebody took the file away: whoever is at work stays there, whether this batch is about them or not.
+            None => self.as_it_runs(name, &pool).await?,
+        };
         let mut after = Said { pool, whole: true, servers };
-        for edit in &batch.changes {
-            if let Some(host) = edit.key.host.as_ref().filter(|_| !each.contains_key(&edit.key)) {
-                enter(&mut after, host, Do::of(edit));
-            }
+        changes::enter_all(&mut after, batch, &each);
+        self.put(name, &after, loads).await?;
+        if self.settings.tell && !loads && self.reloads.any_since(&told) {
+            // For another pool: the new process may have read this one's file as it was, and have heard nothing.
+            self.reload(name, self.reloads.coming()).await?;
         }
-        self.put(name, before.as_ref(), &after, loads).await?;
         if batch.changes.iter().any(|edit| matches!(Do::of(edit), Do::Finish)) {
             self.close_left_behind(name, batch, fence).await?;
         }
-        let facts = self.facts(name, batch, &each)?;
-        let outcome =
-            |edit: &Edit<Lb>| (edit.key.clone(), each.remove(&edit.key).unwrap_or_else(|| done(edit, fence)));
-        Ok(Applied { each: batch.changes.iter().map(outcome).collect(), facts })
+        let facts = self.facts(name, &changes::report(batch, &each)).await?;
+        Ok(changes::applied(batch, each, fence, facts))
+    }
+
+    /// The servers that HAProxy has in a pool whose file is gone. Where it runs with this form of the pool, that is put in place at
+    /// once: what comes next may need a reload, and what else is gone may not allow one.
+    async fn as_it_runs(&self, name: &str, pool: &Pool) -> Result<BTreeMap<HostName, Line>, Fault> {
+        let Some(live) = self.live(name).await?.filter(|live| live.there) else { return Ok(BTreeMap::new()) };
+        let servers = live.as_it_runs();
+        if live.form == Some(render::form(pool)) {
+            let said = Said { pool: pool.clone(), whole: true, servers: servers.clone() };
+            self.place(name, Some(&file::text(&self.language, name, &said))).await?;
+        }
+        Ok(servers)
     }
 
     /// Puts the file in place and, where that has to be, makes HAProxy read it; else what stood there stands there again.
-    async fn put(&self, name: &str, before: Option<&Said>, after: &Said, loads: bool) -> Result<(), Fault> {
-        let coming = loads.then(|| self.reload.coming());
-        let text = file::text(&Language, name, after);
-        let old = std::fs::read_to_string(self.path(name)).ok();
-        if old.as_ref() != Some(&text) {
-            self.place(name, Some(&text)).await?;
+    async fn put(&self, name: &str, after: &Said, loads: bool) -> Result<(), Fault> {
+        let coming = loads.then(|| self.reloads.coming());
+        let text = file::text(&self.language, name, after);
+        let found = self.stands(name)?;
+        let good = if loads { self.keep_good(name)? } else { None };
+        let placed = match found.as_ref() == Some(&text) {
+            true => Ok(()),
+            false => self.place(name, Some(&text)).await,
+        };
+        let Some(coming) = coming else { return placed };
+        let loaded = match placed {
+            Ok(()) => self.reload(name, coming).await,
+            Err(fault) => Err(fault),
+        };
+        match loaded {
+            Ok(()) => self.settled(name),
+            Err(fault) => {
+                self.go_back(name, good.as_deref(), [found.as_deref(), Some(&text)])?;
+                Err(fault)
+            }
         }
-        let Some(coming) = coming else { return Ok(()) };
-        let reloaded = self.reload.run(&self.stats, &self.master, coming).await;
-        if reloaded.is_err() && (before.is_none() || old.is_some()) {
-            files::put(&self.path(name), old.as_deref())?;
-        }
-        reloaded
     }
 
-    /// Refuses to take a server out of work that the pool cannot do without.
+    /// Refuses to take a server out of work that the pool cannot do without. Answers what HAProxy said of the pool, where it was asked:
+    /// of its servers only where not all who are to leave can be spared, because that takes as long as the pool is large.
     async fn keep_least(
         &self,
         name: &str,
         pool: &Pool,
         batch: &Batch<Lb>,
         each: &mut Each,
-    ) -> Result<(), Fault> {
-        let leaves = |edit: &&Edit<Lb>| edit.key.host.is_some() && edit.to.is_none();
-        let leaving: Vec<_> = batch.changes.iter().filter(leaves).collect();
-        if leaving.is_empty() {
-            return Ok(());
+    ) -> Result<Option<Backend>, Fault> {
+        let leaving = changes::leaving(batch);
+        if leaving == 0 || !self.settings.tell {
+            return Ok(None);
         }
-        let Some(live) = self.live(name).await? else { return Ok(()) };
-        let mut spare = live.at_work.saturating_sub(pool.least);
-        for edit in leaving {
-            let serves = |host| live.servers.get(host).is_some_and(|running| running.serves);
-            if !edit.key.host.as_ref().is_some_and(serves) {
-                continue;
-            }
-            match spare.checked_sub(1) {
-                Some(rest) => spare = rest,
-                None => drop(each.insert(edit.key.clone(), Outcome::Stale)),
-            }
+        let variable = render::variable(name);
+        let summary = live::summary(&self.stats, name, &variable).await?;
+        if summary.at_work.saturating_sub(pool.least) >= leaving {
+            return Ok(Some(summary));
         }
-        Ok(())
+        let live = live::backend(&self.stats, name, &variable).await?;
+        let spare = live.at_work.saturating_sub(pool.least);
+        changes::keep_least(batch, spare, each, |host| {
+            live.servers.get(host).is_some_and(|running| running.serves)
+        });
+        Ok(Some(live))
     }
 
     async fn at_run_time(
@@ -140,10 +148,13 @@ impl Haproxy {
         each: &mut Each,
     ) -> Result<(), Fault> {
         let edits = batch.changes.iter().filter(|edit| !each.contains_key(&edit.key));
-        let edits: Vec<_> = edits.filter_map(|edit| Some((edit, edit.key.host.as_ref()?))).collect();
-        let groups: Vec<_> = edits.iter().map(|(edit, host)| commands(name, pool, edit, host)).collect();
+        let told = edits.filter_map(|edit| {
+            let commands = self.language.commands(name, pool, edit, edit.key.host.as_ref()?);
+            (!commands.is_empty()).then_some((edit, commands))
+        });
+        let (edits, groups): (Vec<_>, Vec<_>) = told.unzip();
         let answers = self.stats.tell(&groups, &render::variable(name)).await?;
-        for ((edit, _), said) in edits.into_iter().zip(answers) {
+        for (edit, said) in edits.into_iter().zip(answers) {
             if let Some(outcome) = complaint(edit, &said, fence) {
                 each.insert(edit.key.clone(), outcome);
             }
@@ -167,113 +178,70 @@ impl Haproxy {
         }
         for pid in live::old_workers(&self.master.ask("show proc").await?) {
             for host in &hosts {
-                self.master.ask(&format!("@!{pid} shutdown sessions server {name}/{host}")).await?;
+                let command = format!("shutdown sessions server {name}/{host}");
+                live::ask_old(&self.master, pid, &command).await?;
             }
         }
         Ok(())
     }
 
     /// The pool goes as a whole, with one reload: what goes on in the process before ends by itself.
-    async fn remove(&self, name: &str, batch: &Batch<Lb>) -> Result<Applied<Lb>, Fault> {
-        let before = self.said(name)?;
-        let old = std::fs::read_to_string(self.path(name)).ok();
-        let coming = self.reload.coming();
-        if before.is_some() {
-            self.place(name, None).await?;
+    ///
+    /// Its file is kept beside until it is written down what became of its servers: it is all that tells whose they were.
+    async fn remove(&self, name: &str, batch: &Batch<Lb>, fence: &Fence) -> Result<Applied<Lb>, Fault> {
+        let stands = self.stands(name)?;
+        // Where its file is gone already, HAProxy and the batch still name servers.
+        let live = self.live(name).await?;
+        let there = stands.is_some() || live.as_ref().is_some_and(|live| live.there);
+        let told = batch.changes.iter().any(|edit| edit.key.host.is_none() && Told::is(&edit.memo));
+        if told && !there {
+            self.settled(name)?;
+            return Ok(changes::removed(batch, &BTreeSet::new(), Vec::new(), None));
         }
-        if self.settings.tell
-            && let Err(fault) = self.reload.run(&self.stats, &self.master, coming).await
-        {
-            files::put(&self.path(name), old.as_deref())?;
-            return Err(fault);
-        }
-        let named: BTreeSet<&HostName> =
-            batch.changes.iter().filter_map(|edit| edit.key.host.as_ref()).collect();
-        let tag = batch.changes[0].key.pool.clone();
-        let hosts: BTreeSet<HostName> =
-            before.map(|said| said.servers.into_keys().collect()).unwrap_or_default();
-        let facts = facts::of(&Language, &self.settings.directory, ENDING, &hosts, (name, &BTreeSet::new()))?;
-        let outcome = |edit: &Edit<Lb>| {
-            let outcome = if edit.to.is_none() { Outcome::Done } else { Outcome::Stale };
-            (edit.key.clone(), outcome)
+        let before = match self.unsettled(name)?.filter(|_| stands.is_none()) {
+            Some(text) => file::read(&self.language, name, &text).ok(),
+            None => self.said(name)?,
         };
-        let mut each: Vec<_> = batch.changes.iter().map(outcome).collect();
-        let others = hosts.iter().filter(|host| !named.contains(host));
-        each.extend(others.map(|host| (Key { pool: tag.clone(), host: Some(host.clone()) }, Outcome::Stale)));
-        Ok(Applied { each, facts })
+        if there {
+            self.take_away(name, stands.as_deref()).await?;
+        }
+        let named = batch.changes.iter().filter_map(|edit| edit.key.host.clone());
+        let kept = before.into_iter().flat_map(|said| said.servers.into_keys());
+        let running = live.into_iter().flat_map(|live| live.servers.into_keys());
+        let report = Report { hosts: kept.chain(running).chain(named).collect(), ..Report::default() };
+        let facts = self.facts(name, &report).await?;
+        let later = self.unsettled(name)?.map(|_| fence.clock.now());
+        Ok(changes::removed(batch, &report.hosts, facts, later))
     }
 
-    /// What is to be reported of hosts that begin to serve or have drained.
-    fn facts(&self, name: &str, batch: &Batch<Lb>, each: &Each) -> Result<Vec<shoal_agent::Change>, Fault> {
-        let (mut hosts, mut drained) = (BTreeSet::new(), BTreeSet::new());
-        for edit in batch.changes.iter().filter(|edit| !each.contains_key(&edit.key)) {
-            let Some(host) = &edit.key.host else { continue };
-            match Do::of(edit) {
-                Do::Put(_) if Told::is(&edit.memo) => continue,
-                Do::Remove => continue,
-                Do::Finish => drop(drained.insert(host.clone())),
-                Do::Put(_) | Do::Drain => {}
+    /// Takes a pool's file away, if it has one, and makes HAProxy do without.
+    async fn take_away(&self, name: &str, found: Option<&str>) -> Result<(), Fault> {
+        let coming = self.reloads.coming();
+        let has_file = found.is_some();
+        let good = if has_file { self.keep_good(name)? } else { None };
+        let placed = if has_file { self.place(name, None).await } else { Ok(()) };
+        let loaded = match placed {
+            Ok(()) if self.settings.tell => self.reload(name, coming).await,
+            placed => placed,
+        };
+        match loaded {
+            Ok(()) if self.settings.tell => Ok(()),
+            Ok(()) => self.settled(name),
+            Err(fault) if has_file => {
+                self.go_back(name, good.as_deref(), [found, None])?;
+                Err(fault)
             }
-            hosts.insert(host.clone());
+            Err(fault) => Err(fault),
         }
-        facts::of(&Language, &self.settings.directory, ENDING, &hosts, (name, &drained))
     }
 }
 
-/// Without a pool there is nothing that a server could be in.
-fn no_pool(batch: &Batch<Lb>) -> Applied<Lb> {
-    let outcome = |edit: &Edit<Lb>| {
-        let fault = Fault::new(format!("{} {}", edit.verb, edit.key), "its pool has no file yet");
-        let outcome = if edit.to.is_none() { Outcome::Done } else { Outcome::Failed(fault) };
-        (edit.key.clone(), outcome)
-    };
-    Applied { each: batch.changes.iter().map(outcome).collect(), facts: Vec::new() }
-}
-
-fn standing(edit: &Edit<Lb>) -> Option<&Standing> {
-    match &edit.from {
-        Some(Have::Server(standing)) => Some(standing),
-        _ => None,
-    }
-}
-
-/// Enters a change into what the file says.
-fn enter(said: &mut Said, host: &HostName, what: Do<'_>) {
-    match what {
-        Do::Put(server) => {
-            let kept = Kept { host: host.clone(), server: server.clone(), draining: false };
-            said.servers.insert(host.clone(), Line::Made(kept));
-        }
-        Do::Drain => {
-            if let Some(Line::Made(kept)) = said.servers.get_mut(host) {
-                kept.draining = true;
-            }
-        }
-        Do::Finish => {}
-        Do::Remove => drop(said.servers.remove(host)),
-    }
-}
-
-/// What HAProxy is told of a server.
-fn commands(name: &str, pool: &Pool, edit: &Edit<Lb>, host: &HostName) -> Vec<String> {
-    let at = format!("{name}/{host}");
-    match Do::of(edit) {
-        Do::Drain => vec![format!("set server {at} state drain")],
-        Do::Finish => vec![format!("shutdown sessions server {at}")],
-        Do::Remove => vec![format!("set server {at} state maint"), format!("del server {at}")],
-        Do::Put(server) if standing(edit).is_some_and(|standing| standing.known) => vec![
-            format!("set server {at} addr {} port {}", server.address, server.port),
-            format!("set server {at} weight {}", server.weight),
-            format!("set server {at} state ready"),
-        ],
-        Do::Put(server) => {
-            let (socket, options) = (render::socket(server), render::options(pool, server.weight));
-            let mut all = vec![format!("add server {at} {socket} {options}")];
-            all.extend(pool.check.is_some().then(|| format!("enable health {at}")));
-            all.push(format!("set server {at} state ready"));
-            all
-        }
-    }
+/// Whether a server is to become a backup or none any more: HAProxy takes that from its files alone.
+pub(super) fn changes_kind(edit: &Edit<Lb>) -> bool {
+    // Of one that was made and not looked at since, what it was made as says it.
+    let made = |standing: &Standing| standing.running().map(|runs| runs.backup);
+    let runs = standing(edit).and_then(|standing| standing.backup.or_else(|| made(standing)));
+    matches!((Do::of(edit), runs), (Do::Put(Server { backup, .. }), Some(runs)) if *backup != runs)
 }
 
 /// What a complaint of HAProxy means; nothing: all went well.
@@ -288,21 +256,5 @@ fn complaint(edit: &Edit<Lb>, said: &str, fence: &Fence) -> Option<Outcome> {
         }
         Do::Put(_) if gone || said.contains("Already exists") => Some(Outcome::Stale),
         _ => Some(Outcome::Failed(Fault::new(format!("{} {}", edit.verb, edit.key), said))),
-    }
-}
-
-/// What became of a change that went well.
-fn done(edit: &Edit<Lb>, fence: &Fence) -> Outcome {
-    let now = fence.clock.now();
-    match (Do::of(edit), Leaving::of(&edit.memo)) {
-        (Do::Drain, Some(leaving)) => Outcome::Running { memo: leaving.memo(), look_again: now },
-        (Do::Finish, Some(leaving)) => {
-            Outcome::Running { memo: Leaving { drained: true, ..leaving }.memo(), look_again: now }
-        }
-        // What was reported is remembered together with the report.
-        (Do::Put(_), _) if edit.key.host.is_some() && !Told::is(&edit.memo) => {
-            Outcome::Running { memo: Told::memo(), look_again: now }
-        }
-        _ => Outcome::Done,
     }
 }
