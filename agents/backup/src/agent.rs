@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use shoal_agent::{Agent, At, Blocked, Desired, Look, Millis, Moment, Source, Step, Unit};
+use shoal_agent::{Agent, At, Blocked, Desired, HostName, Look, Millis, Moment, Source, Step, Unit};
 
 use crate::item::{Have, Item, Key, Upkeep};
 use crate::spec::{Overrides, Spec};
@@ -49,6 +49,11 @@ impl Agent for Backup {
         }
     }
 
+    // A job is made of a policy and its host, and nothing else.
+    fn units_of(&self, host: &HostName) -> Option<Vec<Unit>> {
+        Some(vec![Unit::from(host.as_str())])
+    }
+
     fn keys(&self, from: &Source<'_, Spec>) -> Result<Vec<Key>, Blocked> {
         let blocked = |why| Blocked::new(from.name(), why);
         let repositories = policy::repositories(from.spec).map_err(blocked)?;
@@ -78,7 +83,8 @@ impl Agent for Backup {
             return Ok(Desired::nothing(Vec::new()));
         };
         // What cannot be understood stays as it was: to stop backing up is no answer to a slip.
-        let job = policy::job(source.spec, host).map_err(|why| Blocked::new(source.name(), why))?;
+        let job = policy::job(source.spec, host, key.repository())
+            .map_err(|why| Blocked::new(source.name(), why))?;
         Ok(Desired::item(Item::Backup(Arc::new(job))))
     }
 

@@ -10,6 +10,7 @@ use shoal_agent::{HostName, Millis, Moment};
 use crate::name::{AbsPath, Label, Word};
 use crate::retention::Keep;
 use crate::schedule::{self, Schedule};
+use crate::step;
 
 /// Names one item.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -95,6 +96,26 @@ pub struct Job {
     /// How restoring is tested; `None`: not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test: Option<Test>,
+    /// What is removed from the host once it is backed up; `None`: nothing, or it is done with another repository of the policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purge: Option<Purge>,
+}
+
+/// What is removed from a host once it is backed up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Purge {
+    /// What was not written to for longer, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub older_than: Option<Millis>,
+    /// Until this share of the file system is free, in percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_free: Option<u8>,
+    /// For how long what was removed stays in the repository, in milliseconds; `None`: for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archived: Option<Millis>,
+    /// The policy's other repositories: they have to hold it, too.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub also: BTreeSet<Label>,
 }
 
 /// How restoring is tested.
@@ -126,6 +147,10 @@ pub struct Track {
     /// When the last good run began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub good: Option<Moment>,
+    /// When a run began that did its work in part. It is not tried again before the next time on its schedule: what could not be
+    /// read is for a person to mend, and each further run would leave one more such snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partial: Option<Moment>,
     /// When the last run ended, good or not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Moment>,
@@ -140,7 +165,7 @@ pub struct Track {
 impl Track {
     /// A run that began then was good.
     pub fn succeeded(&mut self, began: Moment, now: Moment) {
-        *self = Self { good: Some(began), ended: Some(now), failures: 0, why: None };
+        *self = Self { good: Some(began), partial: None, ended: Some(now), failures: 0, why: None };
     }
 
     /// A run failed.
@@ -169,6 +194,20 @@ pub struct Last {
     /// How large each path was then, in octets and files: what it must not be much smaller than the next time.
     #[serde(default)]
     pub sizes: BTreeMap<AbsPath, Size>,
+    /// What was purged of it from the host since: so much less the next one has, and `sizes` have already.
+    #[serde(default, skip_serializing_if = "Size::is_none")]
+    pub purged: Size,
+}
+
+impl Last {
+    /// How much of it the host still has, as far as it was purged.
+    #[must_use]
+    pub fn left(&self) -> Size {
+        Size {
+            bytes: self.bytes.saturating_sub(self.purged.bytes),
+            files: self.files.saturating_sub(self.purged.files),
+        }
+    }
 }
 
 /// How large a path is.
@@ -179,6 +218,17 @@ pub struct Size {
     /// Files of any kind but folders.
     pub files: u64,
 }
+
+impl Size {
+    /// Whether it is nothing at all.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// How many runs that are not known to be good are remembered of an item. Removing takes what they left as soon as there is a good one.
+const UNSURE: usize = 1_000;
 
 /// What the node keeps of an item. Written before a run begins, and when it has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -193,6 +243,15 @@ pub struct Record {
     /// Tests of restoring; of a repository, checks.
     #[serde(default)]
     pub proof: Track,
+    /// Removing what is backed up from the host.
+    #[serde(default)]
+    pub purge: Track,
+    /// Snapshots that have what was removed from the host, and when that was last: no rule removes them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub held: BTreeMap<String, Moment>,
+    /// Runs that are not known to be good, oldest first: what they left in the repository counts for no rule.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unsure: Vec<String>,
     /// The last good backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<Last>,
@@ -202,6 +261,44 @@ pub struct Record {
     /// Whether the facts say what stands here.
     #[serde(default)]
     pub told: bool,
+}
+
+impl Record {
+    /// Of an item of which nothing is known.
+    #[must_use]
+    pub fn new(item: Item, since: Moment) -> Self {
+        let (main, proof, purge) = (Track::default(), Track::default(), Track::default());
+        Self {
+            item,
+            since,
+            main,
+            proof,
+            purge,
+            held: BTreeMap::new(),
+            unsure: Vec::new(),
+            last: None,
+            begun: None,
+            told: true,
+        }
+    }
+
+    /// A run of backing up ended, and is not known to be good.
+    pub fn doubt(&mut self, run: &str) {
+        if !self.unsure.iter().any(|one| one == run) {
+            self.unsure.push(run.to_owned());
+        }
+        let many = self.unsure.len().saturating_sub(UNSURE);
+        self.unsure.drain(..many);
+    }
+
+    /// How what this verb does stands.
+    pub(crate) fn track(&mut self, verb: &str) -> &mut Track {
+        match verb {
+            step::TEST | step::CHECK => &mut self.proof,
+            step::PURGE => &mut self.purge,
+            _ => &mut self.main,
+        }
+    }
 }
 
 /// A run that was begun.

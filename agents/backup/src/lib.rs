@@ -20,11 +20,11 @@ mod step;
 pub mod target;
 
 pub use agent::Backup;
-pub use item::{Have, Item, Job, Key, Last, Record, Running, Test, Track, Upkeep};
+pub use item::{Have, Item, Job, Key, Last, Purge, Record, Running, Test, Track, Upkeep};
 pub use name::{AbsPath, Label, Word};
 pub use retention::Keep;
 pub use schedule::Schedule;
-pub use spec::{KeepSpec, ScheduleSpec, Spec, VerifySpec};
+pub use spec::{KeepSpec, PurgeSpec, ScheduleSpec, Spec, VerifySpec};
 pub use target::{Restic, Settings};
 
 use shoal_agent::ExitCode;

@@ -1,45 +1,11 @@
 //! Names and paths that were checked: of what people wrote, nothing else reaches a command line or a file name.
 
-use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use shoal_agent::checked;
 
 /// The longest name, path or word.
 const MAX: usize = 1_000;
-
-/// Text that was checked, cheap to copy.
-macro_rules! checked {
-    ($(#[$doc:meta])* $type:ident) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String")]
-        pub struct $type(Arc<str>);
-
-        impl $type {
-            /// The text.
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl TryFrom<String> for $type {
-            type Error = String;
-
-            fn try_from(text: String) -> Result<Self, String> {
-                text.parse()
-            }
-        }
-
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(&self.0)
-            }
-        }
-    };
-}
 
 checked! {
     /// The name of a policy, a repository or a dump: letters, digits, `.`, `_` and `-`, beginning with a letter or a digit. Fit for a file name.
@@ -95,11 +61,12 @@ impl FromStr for AbsPath {
 }
 
 impl AbsPath {
-    /// Whether it is `folder` or something in it.
+    /// Whether it is `folder` or something in it. In a folder that is empty text, nothing is.
     #[must_use]
     pub fn is_in(&self, folder: &str) -> bool {
         folder == "/"
-            || self.0.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            || !folder.is_empty()
+                && self.0.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 }
 
@@ -123,6 +90,6 @@ mod tests {
         }
         let path: AbsPath = "/srv/data".parse().unwrap();
         assert!(path.is_in("/srv") && path.is_in("/") && path.is_in("/srv/data"));
-        assert!(!path.is_in("/srv/da") && !path.is_in("/etc"));
+        assert!(!path.is_in("/srv/da") && !path.is_in("/etc") && !path.is_in(""));
     }
 }

@@ -5,11 +5,11 @@ use std::str::FromStr;
 
 use shoal_agent::{Host, Millis, TagName};
 
-use crate::item::{Job, Test};
+use crate::item::{Job, Purge, Test};
 use crate::name::Label;
 use crate::retention::Keep;
 use crate::schedule::Schedule;
-use crate::spec::{KeepSpec, ScheduleSpec, Spec};
+use crate::spec::{KeepSpec, PurgeSpec, ScheduleSpec, Spec};
 
 /// When backups are made where nothing is said.
 const NIGHTLY: &str = "0 1 * * *";
@@ -19,6 +19,8 @@ const NOON: &str = "0 12 * * *";
 const SHRINK: u8 = 50;
 /// How many files are restored as a test where nothing is said.
 const SAMPLE: u32 = 20;
+/// The shortest time, in milliseconds, for which what was removed stays: what is held is let go of by then, and a purge takes a while.
+const LEAST: Millis = 3_600_000;
 /// The longest pattern.
 const MAX_PATTERN: usize = 1_000;
 
@@ -32,8 +34,8 @@ pub(crate) fn repositories(spec: &Spec) -> Result<BTreeSet<Label>, String> {
     each(&spec.repositories, "repositories")
 }
 
-/// What is backed up of this host.
-pub(crate) fn job(spec: &Spec, host: &Host) -> Result<Job, String> {
+/// What is backed up of this host in this repository.
+pub(crate) fn job(spec: &Spec, host: &Host, repository: &Label) -> Result<Job, String> {
     let paths = each(&spec.paths, "paths")?;
     let mounted = each(&spec.mounted, "mounted")?;
     let mut dumps = BTreeMap::new();
@@ -63,7 +65,26 @@ pub(crate) fn job(spec: &Spec, host: &Host) -> Result<Job, String> {
         fresh: spec.fresh.as_deref().map(|text| span(text, "fresh")).transpose()?,
         shrink: spec.shrink.unwrap_or(SHRINK).min(100),
         test: every.map(|every| Test { every, files }),
+        purge: purge(spec, repository)?,
     })
+}
+
+/// What is purged, once for all repositories: with the first of them.
+fn purge(spec: &Spec, repository: &Label) -> Result<Option<Purge>, String> {
+    let Some(PurgeSpec { older_than, keep_free, archived }) = &spec.purge else { return Ok(None) };
+    let older_than = older_than.as_deref().map(|text| span(text, "purge.older_than")).transpose()?;
+    if older_than.is_none() && keep_free.is_none() {
+        return Err("purge: it says neither `older_than` nor `keep_free`".to_owned());
+    }
+    let archived = archived.as_deref().map(|text| span(text, "purge.archived")).transpose()?;
+    if archived.is_some_and(|archived| archived < LEAST) {
+        return Err("purge.archived: less than an hour: what is removed would be held by nothing".to_owned());
+    }
+    let mut also = repositories(spec)?;
+    if also.pop_first().as_ref() != Some(repository) {
+        return Ok(None);
+    }
+    Ok(Some(Purge { older_than, keep_free: keep_free.map(|share| share.clamp(1, 90)), archived, also }))
 }
 
 /// For how long a policy's snapshots are kept.

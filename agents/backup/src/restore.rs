@@ -3,7 +3,8 @@
 //! It needs the repositories and their credentials, which stand in the configuration of a node that runs the agent; so it is a command of
 //! the agent's own program, and needs no database: it works when there is nothing left but the repository.
 //!
-//! It never writes over anything: the folder has to be new or empty. restic reads back what it has written and compares.
+//! It never writes over anything: the folder has to be new or empty, and what failed half-way is not gone on with from elsewhere. restic reads
+//! back what it has written and compares. A snapshot that is known to lack files is taken only where there is no other.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,7 +20,7 @@ use shoal_agent::{Fault, HostName};
 use tokio::sync::watch;
 
 use crate::name::{AbsPath, Label};
-use crate::target::{Caller, Listed, MARK, Settings, failed, list, policy_mark, words};
+use crate::target::{Caller, Listed, MARK, Settings, doubted, failed, list, policy_mark, words};
 
 /// Restores what a host had at a time.
 #[derive(Debug, Parser)]
@@ -43,7 +44,7 @@ pub struct Args {
     /// Only what this policy backed up
     #[arg(long, value_name = "NAME")]
     policy: Option<Label>,
-    /// From this repository [default: the first that has it]
+    /// From this repository [default: the one with the newest]
     #[arg(long, value_name = "NAME")]
     repository: Option<Label>,
     /// The agent's configuration
@@ -103,77 +104,128 @@ pub async fn restore(args: &Args) -> Result<String, Fault> {
         );
     }
     let named = |name: &&Label| args.repository.as_ref().is_none_or(|only| only == *name);
-    let names: Vec<&Label> = settings.repositories.keys().filter(named).collect();
-    let mut faults = Vec::new();
-    for name in names {
-        match from(args, &settings, &secrets, name).await {
-            Ok(Some(said)) => return Ok(said),
-            Ok(None) => faults.push(format!("{name} has nothing of it")),
+    let (mut found, mut faults) = (Vec::new(), Vec::new());
+    for name in settings.repositories.keys().filter(named) {
+        match snapshots(args, &settings, &secrets, name).await {
+            Ok(all) if all.is_empty() => faults.push(format!("{name} has nothing of it")),
+            Ok(all) => found.extend(all),
             Err(fault) => faults.push(format!("{name}: {fault}")),
         }
     }
-    if faults.is_empty() {
-        faults.push("the configuration has no such repository".to_owned());
+    let within = within(args, &settings);
+    let chosen = choose(found, args.at, within.as_deref());
+    if chosen.is_empty() {
+        if faults.is_empty() {
+            faults.push("the configuration has no such repository".to_owned());
+        }
+        return Err(
+            Fault::new(what, faults.join("; ")).next("see what there is: restic snapshots --host NAME")
+        );
     }
-    Err(Fault::new(what, faults.join("; ")).next("see what there is: restic snapshots --host NAME"))
+    apart(&chosen).map_err(|why| {
+        Fault::new(&what, why)
+            .next("name one with --policy, and restore the others into folders of their own")
+    })?;
+    // What could not be asked may have had a newer one: that is said, and does not stop who needs the files.
+    let mut said: String = faults.iter().map(|fault| format!("note: {fault}\n")).collect();
+    for one in chosen {
+        said += &give_back(args, &settings, &secrets, one, within.as_deref()).await?;
+    }
+    Ok(said)
 }
 
-/// Restores from one repository; `None`: it has nothing of it.
-async fn from(
+/// A snapshot, and where it is.
+#[derive(Clone, Debug)]
+struct Found {
+    repository: Label,
+    snapshot: Listed,
+    /// It is known to lack files.
+    lacks: bool,
+}
+
+/// The path that was asked for, as it stands in the snapshots.
+fn within(args: &Args, settings: &Settings) -> Option<String> {
+    let root = settings.roots.get(args.host.as_str());
+    args.path.as_ref().map(|path| match root {
+        Some(root) => root.join(path.as_str().trim_start_matches('/')).display().to_string(),
+        None => path.to_string(),
+    })
+}
+
+/// The host's snapshots in one repository.
+async fn snapshots(
     args: &Args,
     settings: &Settings,
     secrets: &Secrets,
     name: &Label,
-) -> Result<Option<String>, Fault> {
-    let Some(repository) = settings.repositories.get(name) else { return Ok(None) };
-    let restic = Caller::new(&settings.restic, &settings.state.join("cache"), repository, secrets)?;
+) -> Result<Vec<Found>, Fault> {
     let (_keep, mut stop) = watch::channel(None);
     let mark = match &args.policy {
         Some(policy) => format!("{MARK},{}", policy_mark(policy)),
         None => MARK.to_owned(),
     };
-    let all = list(&restic, &words(&["--host", args.host.as_str(), "--tag", &mark]), &mut stop).await?;
-    let root = settings.roots.get(args.host.as_str());
-    let within = args.path.as_ref().map(|path| match root {
-        Some(root) => root.join(path.as_str().trim_start_matches('/')).display().to_string(),
-        None => path.to_string(),
-    });
-    let chosen = choose(all, args.at, within.as_deref());
-    if chosen.is_empty() {
-        return Ok(None);
+    let select = words(&["--host", args.host.as_str(), "--tag", &mark]);
+    let all = list(&caller(settings, secrets, name)?, &select, &mut stop).await?;
+    let doubted = doubted(settings, &args.host);
+    let found = |snapshot: Listed| Found {
+        repository: name.clone(),
+        lacks: snapshot.is_incomplete() || snapshot.run().is_some_and(|run| doubted.contains(run)),
+        snapshot,
+    };
+    Ok(all.into_iter().map(found).collect())
+}
+
+fn caller(settings: &Settings, secrets: &Secrets, name: &Label) -> Result<Caller, Fault> {
+    let repository = settings.repositories.get(name);
+    let repository =
+        repository.ok_or_else(|| Fault::new("restore", format!("there is no repository {name}")))?;
+    Caller::new(&settings.restic, &settings.state.join("cache"), repository, secrets)
+}
+
+/// Restores one snapshot. Answers what was, for people.
+async fn give_back(
+    args: &Args,
+    settings: &Settings,
+    secrets: &Secrets,
+    one: Found,
+    within: Option<&str>,
+) -> Result<String, Fault> {
+    let Found { repository, snapshot, lacks } = one;
+    let (_keep, mut stop) = watch::channel(None);
+    let target = args.to.display().to_string();
+    let id = snapshot.id.get(..8).unwrap_or(&snapshot.id).to_owned();
+    let mut call = words(&["restore", &snapshot.id, "--no-lock", "--verify", "--target", &target]);
+    if let Some(path) = within {
+        call.push("--include".to_owned());
+        call.push(escaped(path));
     }
-    let mut said = String::new();
-    for one in chosen {
-        let target = args.to.display().to_string();
-        let mut call = words(&["restore", &one.id, "--no-lock", "--verify", "--target", &target]);
-        if let Some(path) = &within {
-            call.push("--include".to_owned());
-            call.push(escaped(path));
-        }
-        let limit = Duration::from_secs(7 * 86_400);
-        let ended = restic.lines(&call, limit, &mut stop, |_| {}).await?;
-        if ended.code != Some(0) {
-            return Err(failed(&format!("restore snapshot {} into {target}", &one.id[..8]), &ended));
-        }
-        if let Some(path) = &within
-            && !args.to.join(path.trim_start_matches('/')).exists()
-        {
-            return Ok(None);
-        }
-        let policy = one.policy().map(|policy| policy.to_string()).unwrap_or_default();
-        said += &format!(
-            "restored {} of {} ({policy}, snapshot {} of {}) from {name} into {target}\n",
-            one.paths.join(", "),
-            args.host,
-            &one.id[..8],
-            one.time.strftime("%Y-%m-%d %H:%M:%SZ"),
-        );
+    let what = format!("restore snapshot {id} of {repository} into {target}");
+    let limit = Duration::from_secs(7 * 86_400);
+    let ended = caller(settings, secrets, &repository)?.lines(&call, limit, &mut stop, |_| {}).await?;
+    if ended.code != Some(0) {
+        return Err(failed(&what, &ended).next(
+            "what is in the folder now is not all of it: remove it, and name another repository with --repository or another \
+             time with --at",
+        ));
     }
-    Ok(Some(said))
+    if let Some(path) = within
+        && !args.to.join(path.trim_start_matches('/')).exists()
+    {
+        let next = "name another time with --at, or a folder above it";
+        return Err(Fault::new(what, format!("it has no {path}")).next(next));
+    }
+    let policy = snapshot.policy().map(|policy| policy.to_string()).unwrap_or_default();
+    let lacks = if lacks { "; that one is known to lack files, and there is no other" } else { "" };
+    Ok(format!(
+        "restored {} of {} ({policy}, snapshot {id} of {}) from {repository} into {target}{lacks}\n",
+        snapshot.paths.join(", "),
+        args.host,
+        snapshot.time.strftime("%Y-%m-%d %H:%M:%SZ"),
+    ))
 }
 
 /// A path as restic's patterns write it.
-fn escaped(path: &str) -> String {
+pub(crate) fn escaped(path: &str) -> String {
     let escape = |c: char| {
         let special = matches!(c, '*' | '?' | '[' | '\\');
         special.then_some('\\').into_iter().chain([c])
@@ -181,27 +233,49 @@ fn escaped(path: &str) -> String {
     path.chars().flat_map(escape).collect()
 }
 
-/// Of each policy the newest snapshot that is no newer than that and holds the path; with a path, only the newest of all.
-fn choose(all: Vec<Listed>, at: Option<Timestamp>, path: Option<&str>) -> Vec<Listed> {
-    let holds = |one: &Listed| {
-        path.is_none_or(|path| {
-            one.paths.iter().any(|held| {
-                let rest = path.strip_prefix(held.trim_end_matches('/'));
-                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-            })
-        })
+/// Whether a path is another one or in it.
+fn is_in(path: &str, folder: &str) -> bool {
+    let rest = path.strip_prefix(folder.trim_end_matches('/'));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Of each policy the newest snapshot of all repositories that is no newer than that and holds the path, one that lacks files only where
+/// there is no other; with a path, only the newest of all.
+fn choose(all: Vec<Found>, at: Option<Timestamp>, path: Option<&str>) -> Vec<Found> {
+    let holds = |one: &Found| {
+        path.is_none_or(|path| one.snapshot.paths.iter().any(|held| is_in(path, held)))
+            && at.is_none_or(|at| one.snapshot.time <= at)
     };
-    let mut newest: BTreeMap<Option<Label>, Listed> = BTreeMap::new();
-    for one in all.into_iter().filter(|one| at.is_none_or(|at| one.time <= at)).filter(holds) {
-        let policy = one.policy();
-        if newest.get(&policy).is_none_or(|known| known.time < one.time) {
+    let order = |one: &Found| (!one.lacks, one.snapshot.time);
+    let mut newest: BTreeMap<Option<Label>, Found> = BTreeMap::new();
+    for one in all.into_iter().filter(holds) {
+        let policy = one.snapshot.policy();
+        if newest.get(&policy).is_none_or(|known| order(known) < order(&one)) {
             newest.insert(policy, one);
         }
     }
     match path {
-        Some(_) => newest.into_values().max_by_key(|one| one.time).into_iter().collect(),
+        Some(_) => newest.into_values().max_by_key(order).into_iter().collect(),
         None => newest.into_values().collect(),
     }
+}
+
+/// Refuses snapshots of several policies of which one would be written over another.
+fn apart(chosen: &[Found]) -> Result<(), String> {
+    for (n, one) in chosen.iter().enumerate() {
+        for other in &chosen[n + 1..] {
+            let both =
+                one.snapshot.paths.iter().flat_map(|a| other.snapshot.paths.iter().map(move |b| (a, b)));
+            for (a, b) in both {
+                if is_in(a, b) || is_in(b, a) {
+                    let name =
+                        |one: &Found| one.snapshot.policy().map(|name| name.to_string()).unwrap_or_default();
+                    return Err(format!("the policies {} and {} both have {a}", name(one), name(other)));
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -217,15 +291,38 @@ mod tests {
         assert!(moment("yesterday").is_err());
     }
 
-    #[test]
-    fn what_is_chosen() {
-        let one = |id: &str, time: &str, policy: &str, path: &str| Listed {
+    fn one(id: &str, time: &str, policy: &str, path: &str) -> Found {
+        let snapshot = Listed {
             id: id.to_owned(),
             time: time.parse().unwrap(),
             hostname: "web1.example.com".to_owned(),
             paths: vec![path.to_owned()],
             tags: Some(vec![MARK.to_owned(), format!("policy:{policy}")]),
         };
+        Found { repository: "main".parse().unwrap(), snapshot, lacks: false }
+    }
+
+    #[test]
+    fn one_that_lacks_files_is_chosen_only_where_there_is_no_other() {
+        let mut newest = one("b", "2026-03-02T00:00:00Z", "etc", "/etc");
+        newest.lacks = true;
+        let older = one("a", "2026-03-01T00:00:00Z", "etc", "/etc");
+        let ids = |all| choose(all, None, None).into_iter().map(|one| one.snapshot.id).collect::<Vec<_>>();
+        assert_eq!(ids(vec![older, newest.clone()]), ["a"]);
+        assert_eq!(ids(vec![newest]), ["b"]);
+    }
+
+    #[test]
+    fn what_would_be_written_over_another_is_refused() {
+        let at = "2026-03-01T00:00:00Z";
+        let (etc, srv, ssh) =
+            (one("a", at, "etc", "/etc"), one("b", at, "srv", "/srv"), one("c", at, "ssh", "/etc/ssh"));
+        assert!(apart(&[etc.clone(), srv.clone()]).is_ok());
+        assert!(apart(&[srv, ssh, etc]).unwrap_err().contains("ssh and etc"));
+    }
+
+    #[test]
+    fn what_is_chosen() {
         let all = || {
             vec![
                 one("a", "2026-03-01T00:00:00Z", "etc", "/etc"),
@@ -236,7 +333,7 @@ mod tests {
         };
         let ids = |at: Option<&str>, path| {
             let found = choose(all(), at.map(|at| moment(at).unwrap()), path);
-            found.into_iter().map(|one| one.id).collect::<Vec<_>>()
+            found.into_iter().map(|one| one.snapshot.id).collect::<Vec<_>>()
         };
         assert_eq!(ids(None, None), ["d", "c"]);
         assert_eq!(ids(Some("2026-03-02"), None), ["b", "c"]);

@@ -4,6 +4,7 @@
 //! * The last one that is known to be good stays, and so does everything newer: of that nobody knows yet what it is worth.
 //! * Of what is older, each rule keeps what restic's own rules would: of each of the last so many hours, days, … that have a snapshot, the
 //!   newest. What is marked as incomplete counts for none of them.
+//! * What is held stays: what it has was removed from its host.
 //! * Where no rule is written, all stay.
 
 use std::collections::BTreeSet;
@@ -55,9 +56,9 @@ impl Keep {
         *self == Self::default()
     }
 
-    /// Those that are no longer kept, by id. `good` is the last one that is known to be good. Costs a sort.
+    /// Those that are no longer kept, by id. `good` is the last one that is known to be good; what is `held` stays. Costs a sort.
     #[must_use]
-    pub fn superfluous(&self, snapshots: &[Snapshot], good: &str) -> Vec<String> {
+    pub fn superfluous(&self, snapshots: &[Snapshot], good: &str, held: &BTreeSet<String>) -> Vec<String> {
         let Some(last) = snapshots.iter().find(|one| one.id == good) else { return Vec::new() };
         if self.keeps_all() {
             return Vec::new();
@@ -67,7 +68,8 @@ impl Keep {
         let counting: Vec<&Snapshot> =
             older.iter().copied().filter(|one| !one.incomplete || one.id == good).collect();
         let kept = self.kept(&counting, last);
-        older.into_iter().filter(|one| !kept.contains(one.id.as_str())).map(|one| one.id.clone()).collect()
+        let gone = |one: &&Snapshot| !kept.contains(one.id.as_str()) && !held.contains(&one.id);
+        older.into_iter().filter(gone).map(|one| one.id.clone()).collect()
     }
 
     /// Those that some rule keeps, of these from the newest on.
@@ -126,17 +128,24 @@ mod tests {
     #[test]
     fn without_a_rule_or_a_good_one_all_stay() {
         let all = some(&[0, DAY, 2 * DAY]);
-        assert!(Keep::default().superfluous(&all, "002").is_empty());
+        assert!(Keep::default().superfluous(&all, "002", &BTreeSet::new()).is_empty());
         let one = Keep { last: 1, ..Keep::default() };
-        assert!(one.superfluous(&all, "unknown").is_empty());
-        assert_eq!(one.superfluous(&all, "002"), ["001", "000"]);
+        assert!(one.superfluous(&all, "unknown", &BTreeSet::new()).is_empty());
+        assert_eq!(one.superfluous(&all, "002", &BTreeSet::new()), ["001", "000"]);
     }
 
     #[test]
     fn what_is_newer_than_the_last_good_one_does_not_push_it_out() {
         let all = some(&[0, DAY, 2 * DAY, 3 * DAY, 4 * DAY]);
         let one = Keep { last: 1, daily: 1, ..Keep::default() };
-        assert_eq!(one.superfluous(&all, "001"), ["000"]);
+        assert_eq!(one.superfluous(&all, "001", &BTreeSet::new()), ["000"]);
+    }
+
+    #[test]
+    fn what_is_held_stays_and_takes_no_place() {
+        let all = some(&[0, DAY, 2 * DAY, 3 * DAY]);
+        let held = BTreeSet::from(["000".to_owned()]);
+        assert_eq!(Keep { last: 2, ..Keep::default() }.superfluous(&all, "003", &held), ["001"]);
     }
 
     #[test]
@@ -144,7 +153,7 @@ mod tests {
         let mut all = some(&[0, DAY, 2 * DAY, 3 * DAY]);
         all[2].incomplete = true;
         let two = Keep { daily: 2, ..Keep::default() };
-        assert_eq!(two.superfluous(&all, "003"), ["002", "000"].map(str::to_owned));
+        assert_eq!(two.superfluous(&all, "003", &BTreeSet::new()), ["002", "000"].map(str::to_owned));
     }
 
     fn keeps() -> impl Strategy<Value = Keep> {
@@ -174,13 +183,13 @@ mod tests {
                 one.incomplete = incomplete;
             }
             let good = all[good.index(all.len())].clone();
-            let gone = keep.superfluous(&all, &good.id);
+            let gone = keep.superfluous(&all, &good.id, &BTreeSet::new());
             prop_assert!(!gone.contains(&good.id));
             for one in all.iter().filter(|one| one.time > good.time) {
                 prop_assert!(!gone.contains(&one.id));
             }
             all.retain(|one| !gone.contains(&one.id));
-            prop_assert!(keep.superfluous(&all, &good.id).is_empty());
+            prop_assert!(keep.superfluous(&all, &good.id, &BTreeSet::new()).is_empty());
         }
     }
 }

@@ -37,8 +37,8 @@ pub struct Spec {
     /// The oldest acceptable good backup: `26h`. Without it, none is too old.
     #[serde(default)]
     pub fresh: Option<String>,
-    /// By how much, in percent, a path may have shrunk since the last good backup; 50 where nothing is said. What shrank more is a
-    /// fault, and is not backed up.
+    /// By how much, in percent, a path may have shrunk since the last good backup; 50 where nothing is said. What shrank more, or has
+    /// no file left, is a fault, and is not backed up; with 100 nothing is.
     #[serde(default)]
     #[schemars(range(max = 100))]
     pub shrink: Option<u8>,
@@ -48,6 +48,9 @@ pub struct Spec {
     /// How it is verified.
     #[serde(default)]
     pub verify: VerifySpec,
+    /// Which files are removed from the host once they are backed up: for logs. Nothing where nothing is said.
+    #[serde(default)]
+    pub purge: Option<PurgeSpec>,
     /// Leave the member out. Meant for hosts.
     #[serde(default)]
     pub omit: bool,
@@ -122,6 +125,23 @@ pub struct VerifySpec {
     pub sample: Option<u32>,
 }
 
+/// Which files are removed from the host, oldest first. None is before a good snapshot in each repository was found to hold exactly it,
+/// and none outside the folders that the node's configuration lets be purged.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PurgeSpec {
+    /// Those that were not written to for longer than this: `720h`.
+    #[serde(default)]
+    pub older_than: Option<String>,
+    /// As many as it takes until this share of their file system, in percent, is free.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 90))]
+    pub keep_free: Option<u8>,
+    /// For how long the snapshots stay that have what was removed; for ever where nothing is said.
+    #[serde(default)]
+    pub archived: Option<String>,
+}
+
 /// What a host may say otherwise, under `backup`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -152,6 +172,9 @@ pub(crate) struct Overrides {
     #[serde(default)]
     #[schemars(range(max = 100))]
     shrink: Option<u8>,
+    /// See the tag.
+    #[serde(default)]
+    purge: Option<PurgeSpec>,
     /// Leave it out of the policy.
     #[serde(default)]
     omit: Option<bool>,

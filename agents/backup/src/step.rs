@@ -10,13 +10,15 @@ use serde_json::{Value, json};
 use shoal_agent::{At, Millis, Moment, Step};
 
 use crate::agent::Backup;
-use crate::item::{Item, Key, Record, Track};
+use crate::item::{Item, Job, Key, Record, Track};
 use crate::schedule::Schedule;
 
 /// Makes a backup.
 pub(crate) const BACK_UP: &str = "back-up";
 /// Restores some files elsewhere and compares them.
 pub(crate) const TEST: &str = "test-restore";
+/// Removes from the host what is backed up.
+pub(crate) const PURGE: &str = "purge";
 /// Removes snapshots and frees their space.
 pub(crate) const PRUNE: &str = "prune";
 /// Checks a repository.
@@ -30,6 +32,9 @@ pub(crate) const NOTE: &str = "note";
 const POLL: Millis = 10_000;
 /// How much later than after the first failure something is tried again at most.
 const MOST: Millis = 12;
+
+/// How far ahead another node's clock may be.
+const AHEAD: Millis = 600_000;
 
 /// When one thing is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,32 +63,35 @@ pub(crate) fn step(retry: Millis, key: &Key, at: &At<'_, Backup>, now: Moment) -
         return Step::Run { verb: NOTE, memo: Value::Null };
     }
     let seed = key.seed();
-    let (main, proof) = match want {
+    let all = match want {
         Item::Backup(job) => {
             let schedule = BTreeSet::from([job.schedule.clone()]);
             let proof = match (&job.test, record.main.good) {
                 (Some(test), Some(_)) => by_age(retry, &record.proof, test.every, now),
                 _ => Next::Never,
             };
-            ((BACK_UP, by_schedule(retry, &record.main, &schedule, seed, now)), (TEST, proof))
+            vec![
+                (BACK_UP, &record.main, by_schedule(retry, &record.main, &schedule, seed, now)),
+                (TEST, &record.proof, proof),
+                (PURGE, &record.purge, purge(retry, job, record, now)),
+            ]
         }
-        Item::Upkeep(upkeep) => (
-            (PRUNE, by_schedule(retry, &record.main, &upkeep.prune, seed, now)),
-            (CHECK, by_schedule(retry, &record.proof, &upkeep.check, seed, now)),
-        ),
+        Item::Upkeep(upkeep) => vec![
+            (PRUNE, &record.main, by_schedule(retry, &record.main, &upkeep.prune, seed, now)),
+            (CHECK, &record.proof, by_schedule(retry, &record.proof, &upkeep.check, seed, now)),
+        ],
     };
-    if let Some((verb, _)) = [main, proof].into_iter().find(|(_, next)| *next == Next::Now) {
+    if let Some((verb, ..)) = all.iter().find(|(.., next)| *next == Next::Now) {
         return Step::Run { verb, memo: Value::Null };
     }
-    let next = [main.1, proof.1].into_iter().filter_map(|next| match next {
-        Next::At(at) => Some(at),
+    let next = all.iter().filter_map(|(.., next)| match next {
+        Next::At(at) => Some(*at),
         _ => None,
     });
     let next = next.min();
     let mut faults = Vec::new();
     faults.extend(stale(want, record, now).err());
-    faults.extend(failure(main.0, &record.main));
-    faults.extend(failure(proof.0, &record.proof));
+    faults.extend(all.iter().filter_map(|(verb, track, _)| failure(verb, track)));
     if !faults.is_empty() {
         let again = next.map(|next| format!("; next at {}", time(next))).unwrap_or_default();
         let why = format!("{}{again}", faults.join("; "));
@@ -97,15 +105,21 @@ pub(crate) fn step(retry: Millis, key: &Key, at: &At<'_, Backup>, now: Moment) -
 fn stale(want: &Item, record: &Record, now: Moment) -> Result<Option<Moment>, String> {
     let Item::Backup(job) = want else { return Ok(None) };
     let Some(fresh) = job.fresh else { return Ok(None) };
-    let since = record.main.good.unwrap_or(record.since);
+    let good = known(record.main.good, now);
+    let since = good.unwrap_or(record.since.min(now));
     if now - since <= fresh {
         return Ok(Some(since + fresh + 1));
     }
-    let what = match record.main.good {
+    let what = match good {
         Some(good) => format!("the last good backup is of {}", time(good)),
         None => format!("there is no good backup, since {}", time(since)),
     };
     Err(format!("{what}: older than {}", span(fresh)))
+}
+
+/// When it was done last. What is said to have been done in time to come was not: some clock was wrong, and would silence for as long.
+pub(crate) fn known(done: Option<Moment>, now: Moment) -> Option<Moment> {
+    done.filter(|done| *done <= now.saturating_add(AHEAD))
 }
 
 fn failure(verb: &str, track: &Track) -> Option<String> {
@@ -117,9 +131,10 @@ fn failure(verb: &str, track: &Track) -> Option<String> {
 }
 
 /// When what failed may be tried again.
-fn retry_at(retry: Millis, track: &Track) -> Moment {
+fn retry_at(retry: Millis, track: &Track, now: Moment) -> Moment {
     match (track.failures, track.ended) {
         (1.., Some(ended)) => {
+            let ended = ended.min(now.saturating_add(AHEAD));
             let doubled = retry.saturating_mul(1 << (track.failures - 1).min(20));
             ended.saturating_add(doubled.min(retry.saturating_mul(MOST)))
         }
@@ -129,9 +144,10 @@ fn retry_at(retry: Millis, track: &Track) -> Moment {
 
 fn by_schedule(retry: Millis, track: &Track, schedules: &BTreeSet<Schedule>, seed: u64, now: Moment) -> Next {
     let due = |schedule: &&Schedule| {
-        schedule.last(seed, now).is_some_and(|slot| track.good.is_none_or(|good| good < slot))
+        let done = known(track.good, now).max(known(track.partial, now));
+        schedule.last(seed, now).is_some_and(|slot| done.is_none_or(|done| done < slot))
     };
-    let from = now.max(retry_at(retry, track));
+    let from = now.max(retry_at(retry, track, now));
     let begin = |schedule: &Schedule| match due(&schedule) {
         true => schedule.opens(seed, from),
         false => schedule.next(seed, now),
@@ -143,9 +159,19 @@ fn by_schedule(retry: Millis, track: &Track, schedules: &BTreeSet<Schedule>, see
     }
 }
 
+/// What is purged is what a good backup has: so once after each.
+fn purge(retry: Millis, job: &Job, record: &Record, now: Moment) -> Next {
+    let (Some(_), Some(good)) = (&job.purge, known(record.main.good, now)) else { return Next::Never };
+    match retry_at(retry, &record.purge, now) {
+        _ if known(record.purge.good, now).is_some_and(|purged| purged >= good) => Next::Never,
+        at if at <= now => Next::Now,
+        at => Next::At(at),
+    }
+}
+
 fn by_age(retry: Millis, track: &Track, every: Millis, now: Moment) -> Next {
-    let due = track.good.map_or(Moment::MIN, |good| good.saturating_add(every));
-    match due.max(retry_at(retry, track)) {
+    let due = known(track.good, now).map_or(Moment::MIN, |good| good.saturating_add(every));
+    match due.max(retry_at(retry, track, now)) {
         at if at <= now => Next::Now,
         at => Next::At(at),
     }

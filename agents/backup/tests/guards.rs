@@ -25,22 +25,21 @@ async fn a_source_that_is_not_as_it_should_be_is_a_fault_and_no_backup() {
     // One of two is missing: restic itself would report success.
     fs::rename(scratch.path("big"), scratch.path("away")).unwrap();
     scratch.age(48);
-    let said = scratch.fails();
-    assert!(said.contains(&format!("{big} is missing")), "{said}");
+    scratch.fails_with(&format!("{big} is missing"));
     // An empty folder in its place is what a file system leaves that is not mounted.
     fs::create_dir(scratch.path("big")).unwrap();
-    let said = scratch.fails();
-    assert!(said.contains("at the last good backup it had") && said.contains("raise `shrink`"), "{said}");
+    let said = scratch.fails_with("at the last good backup it had");
+    assert!(said.contains("raise `shrink`"), "{said}");
     scratch.fails_and_reports("older than 26h").await;
     assert_eq!(scratch.snapshots(), good, "nothing was made");
     let fact = &scratch.fact().await["nightly@main"];
     assert!(fact["failed"]["why"].as_str().unwrap().contains(&big), "{fact}");
     assert_eq!(fact["snapshot"], json!(good[0]));
+    assert!(fact["unsure"].is_null(), "what never came to restic left nothing to be unsure of: {fact}");
 
     // What has to be mounted and is not.
     scratch.policy(json!({"mounted": [files]})).await;
-    let said = scratch.fails();
-    assert!(said.contains(&format!("{files} is not mounted")), "{said}");
+    scratch.fails_with(&format!("{files} is not mounted"));
     // What is meant goes when a person says so.
     scratch.policy(json!({"paths": [files, big], "shrink": 100})).await;
     scratch.converge();
@@ -55,8 +54,7 @@ async fn only_folders_that_the_node_allows_are_backed_up() {
     let scratch = Scratch::new();
     scratch.configure("allow = [\"/srv\"]", "");
     scratch.policy(json!({})).await;
-    let said = scratch.fails();
-    assert!(said.contains("may not be backed up from here"), "{said}");
+    scratch.fails_with("may not be backed up from here");
     assert!(scratch.snapshots().is_empty());
 }
 
@@ -134,8 +132,71 @@ async fn without_credentials_for_it_nothing_is_removed() {
     let path = scratch.path("backup.toml");
     let text = fs::read_to_string(&path).unwrap().replace("[agent.repositories.main.removal]", "");
     fs::write(path, text).unwrap();
+    let files = scratch.text("files");
+    for day in ["2025-01-01", "2025-01-02"] {
+        let at = format!("{day} 03:00:00");
+        let tags = ["--tag", "shoal", "--tag", "policy:nightly", "--host", HOST];
+        scratch.restic(&[&["backup", "-q", "--time", &at][..], &tags[..], &[files.as_str()][..]].concat());
+    }
     scratch.policy(json!({"keep": {"last": 1}})).await;
-    let said = scratch.fails();
-    assert!(said.contains("no credentials that may remove"), "{said}");
-    assert_eq!(scratch.snapshots().len(), 1);
+    scratch.fails_with("no credentials that may remove");
+    assert_eq!(scratch.snapshots().len(), 3, "two of them are superfluous, and stay");
+}
+
+/// Each backup that lacks something is tried again at its next time and not before, and takes the place of no good one.
+#[tokio::test]
+async fn what_lacks_files_pushes_no_good_copy_out() {
+    if !here("guards") {
+        return;
+    }
+    let scratch = Scratch::new();
+    scratch.policy(json!({})).await;
+    scratch.converge();
+    let good = scratch.snapshots();
+    // A pattern that leaves out all there is: restic takes it, and reports success.
+    scratch.policy(json!({"excludes": ["*"]})).await;
+    for bad in 1..=2 {
+        scratch.age(48);
+        let said = scratch.fails();
+        assert!(said.contains("the snapshot has no file"), "{said}");
+        assert_eq!(scratch.snapshots().len(), 1 + bad, "one for each time on the schedule");
+    }
+    let fact = &scratch.fact().await["nightly@main"];
+    assert_eq!(fact["snapshot"], json!(good[0]));
+    assert_eq!(fact["unsure"].as_array().unwrap().len(), 2, "{fact}");
+    // Who restores gets the good one, though others are newer.
+    let (code, said) = scratch.restore(&[HOST], "restored");
+    assert_eq!(code, 0, "{said}");
+    scratch.assert_restored("files", "restored");
+    scratch.age(48);
+    scratch.policy(json!({"keep": {"last": 2}})).await;
+    scratch.upkeep_due("main");
+    scratch.converge();
+    scratch.upkeep_due("main");
+    scratch.converge();
+    let left = scratch.snapshots();
+    assert!(left.contains(&good[0]) && left.len() == 2, "{left:?} of {good:?} and a newer one");
+}
+
+#[tokio::test]
+async fn what_restic_would_not_follow_is_refused() {
+    if !here("guards") {
+        return;
+    }
+    let scratch = Scratch::new();
+    std::os::unix::fs::symlink(scratch.path("files"), scratch.path("link")).unwrap();
+    scratch.policy(json!({"paths": [scratch.text("link")]})).await;
+    let said = scratch.fails_with("it is a link");
+    assert!(said.contains(&scratch.text("files")), "{said}");
+    assert!(scratch.snapshots().is_empty());
+    // A folder that is left out by its path is not measured: that it is empty now means nothing.
+    scratch.fill("files/cache", 400, 2);
+    scratch
+        .policy(json!({"paths": [scratch.text("files")], "excludes": [scratch.text("files/cache")]}))
+        .await;
+    scratch.converge();
+    fs::remove_dir_all(scratch.path("files/cache")).unwrap();
+    scratch.age(48);
+    scratch.converge();
+    assert_eq!(scratch.snapshots().len(), 2);
 }

@@ -8,12 +8,16 @@ use std::fs;
 use serde_json::{Value, json};
 use support::{Scratch, here};
 
-/// The fenced block of this kind.
+/// The first fenced block of this kind.
 fn block(kind: &str) -> String {
+    blocks(kind).remove(0)
+}
+
+fn blocks(kind: &str) -> Vec<String> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/agents/backup.md");
     let text = fs::read_to_string(path).unwrap();
-    let mut fences = text.split("\n```").skip(1).step_by(2);
-    fences.find_map(|block| block.strip_prefix(&format!("{kind}\n")).map(str::to_owned)).unwrap()
+    let fences = text.split("\n```").skip(1).step_by(2);
+    fences.filter_map(|block| block.strip_prefix(&format!("{kind}\n")).map(str::to_owned)).collect()
 }
 
 #[tokio::test]
@@ -33,7 +37,7 @@ async fn the_examples_are_understood() {
         .replace("/etc/shoal/restic.password", &password)
         .replace("/etc/shoal/restic.url", &url.display().to_string())
         .replace("/var/lib/shoal/backup", &state)
-        .replace("\"runuser\", \"-u\", \"postgres\", \"--\", \"pg_dump\"", "\"echo\"")
+        .replace("\"pg_dump\", \"--host=localhost\"", "\"echo\"")
         .replace("[agent]", "[agent]\nhost = \"web1.example.com\"");
     fs::write(scratch.path("backup.toml"), config).unwrap();
     let files = scratch.text("files");
@@ -54,8 +58,19 @@ async fn the_examples_are_understood() {
     assert_eq!(code, 3, "{said}");
     assert!(said.contains("create web1.example.com nightly@main"), "{said}");
     // The folder is none that is mounted, as the policy says it has to be.
-    let said = scratch.fails();
-    assert!(said.contains(&format!("{files} is not mounted")), "{said}");
+    scratch.fails_with(&format!("{files} is not mounted"));
+}
+
+#[test]
+fn the_further_examples_are_understood() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("backup.toml");
+    fs::write(&path, blocks("toml").concat()).unwrap();
+    let settings = shoal_agent::settings::<shoal_backup::Settings>(&path).unwrap().0;
+    assert!(settings.ssh.is_some());
+    let logs: Value = serde_saphyr::from_str(&blocks("yaml")[1]).unwrap();
+    let spec: shoal_backup::Spec = serde_json::from_value(logs["document"].clone()).unwrap();
+    assert_eq!(spec.purge.unwrap().keep_free, Some(20));
 }
 
 #[test]

@@ -88,8 +88,7 @@ async fn dumps_are_backed_up_and_half_of_one_is_not() {
     );
     scratch.policy(json!({"dumps": {"bad": []}})).await;
     scratch.age(48);
-    let said = scratch.fails();
-    assert!(said.contains("make the dump bad"), "{said}");
+    scratch.fails_with("make the dump bad");
     assert_eq!(scratch.snapshots().len(), 1);
 }
 
@@ -124,7 +123,6 @@ async fn another_hosts_files_are_not_these() {
              "members": [HOST, "web2.example.com"]},
         ]))
         .await;
-    let said = scratch.fails();
-    assert!(said.contains("back up web2.example.com: its files are not here"), "{said}");
+    scratch.fails_with("back up web2.example.com: its files are not here");
     assert_eq!(scratch.snapshots().len(), 1, "only its own");
 }

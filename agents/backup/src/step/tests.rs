@@ -33,20 +33,12 @@ fn job() -> Job {
         fresh: Some(26 * HOUR),
         shrink: 50,
         test: None,
+        purge: None,
     }
 }
 
 fn have(job: Job, since: Moment) -> Have {
-    let record = Record {
-        item: Item::Backup(Arc::new(job)),
-        since,
-        main: Track::default(),
-        proof: Track::default(),
-        last: None,
-        begun: None,
-        told: true,
-    };
-    Have { record, running: None }
+    Have { record: Record::new(Item::Backup(Arc::new(job)), since), running: None }
 }
 
 fn next(have: &Have, now: Moment) -> Step {
@@ -182,4 +174,122 @@ fn restoring_is_tested_once_there_is_a_backup_and_then_by_age() {
     assert_eq!(verb(&next(&have, good + 3)), "rest");
     have.record.proof.failed("differs".to_owned(), good + 4);
     assert!(why(&next(&have, good + 5)).contains("differs"));
+}
+
+#[test]
+fn what_is_backed_up_is_purged_once_after_each_backup() {
+    let mut purged = job();
+    purged.purge =
+        Some(crate::item::Purge { older_than: Some(HOUR), keep_free: None, archived: None, also: [].into() });
+    let mut have = have(purged, at("2026-03-01T00:00:00Z"));
+    let good = at("2026-03-01T05:30:00Z");
+    have.record.main.succeeded(good, good);
+    assert_eq!(verb(&next(&have, good + 1)), PURGE);
+    // Snapshots that are to be held first are told first.
+    have.record.told = false;
+    assert_eq!(verb(&next(&have, good + 1)), NOTE);
+    have.record.told = true;
+    have.record.purge.succeeded(good + 1, good + 2);
+    assert_eq!(verb(&next(&have, good + 3)), "rest");
+    have.record.purge.failed("it is not mounted".to_owned(), good + 4);
+    assert!(why(&next(&have, good + 5)).contains("purge failed: it is not mounted"));
+}
+
+/// What a clock that was ahead wrote down neither puts a purge off nor has one follow the other.
+#[test]
+fn a_purge_follows_backups_and_not_a_clock_that_was_ahead() {
+    let mut purged = job();
+    purged.purge =
+        Some(crate::item::Purge { older_than: Some(HOUR), keep_free: None, archived: None, also: [].into() });
+    let mut have = have(purged, at("2026-03-01T00:00:00Z"));
+    let (good, ahead) = (at("2026-03-01T05:30:00Z"), at("2026-04-01T05:30:00Z"));
+    have.record.main.succeeded(good, good);
+    have.record.purge.succeeded(ahead, ahead);
+    assert_eq!(verb(&next(&have, good + 1)), PURGE);
+    have.record.main.succeeded(ahead, ahead);
+    have.record.purge.succeeded(good + 1, good + 2);
+    assert_eq!(verb(&next(&have, at("2026-03-01T08:00:00Z"))), "rest");
+}
+
+/// Ten thousand hosts with one nightly policy, each run ten minutes long: how many go on at once, hour by hour, also after a night that
+/// nobody was there for.
+#[test]
+fn ten_thousand_hosts_with_one_policy_are_spread_over_their_window() {
+    let (evening, morning) = (at("2026-03-03T20:00:00Z"), at("2026-03-04T08:00:00Z"));
+    let item = Item::Backup(Arc::new(job()));
+    let mut minutes = vec![0_u32; 12 * 60];
+    for n in 0..10_000 {
+        let key = Key::Backup {
+            host: format!("web{n}.example.com").parse().unwrap(),
+            policy: "nightly".parse().unwrap(),
+            repository: "main".parse().unwrap(),
+        };
+        let mut have = have(job(), at("2026-03-01T00:00:00Z"));
+        // Every third one missed the last two nights.
+        let last = if n % 3 == 0 { "2026-03-01T05:00:00Z" } else { "2026-03-03T05:00:00Z" };
+        have.record.main.succeeded(at(last), at(last));
+        let (mut now, mut begun) = (evening, 0);
+        while now < morning {
+            let at = At {
+                want: Some(&item),
+                last: Some(&item),
+                tried: &[],
+                have: Some(&have),
+                memo: &Value::Null,
+            };
+            match step(RETRY, &key, &at, now) {
+                Step::Run { verb: BACK_UP, .. } => {
+                    begun += 1;
+                    let minute = usize::try_from((now - evening) / 60_000).unwrap();
+                    minutes[minute..minute + 10].iter_mut().for_each(|count| *count += 1);
+                    now += 600_000;
+                    have.record.main.succeeded(now - 600_000, now);
+                }
+                Step::Rest { look_again: Some(again) } | Step::Wait { until: Some(again), .. } => now = again,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(begun, 1, "web{n}");
+    }
+    // From one o'clock on, four hours long: 10,000 * 10 / 240 are 417 at once.
+    assert!(minutes[..5 * 60].iter().all(|count| *count == 0), "none before its time");
+    let most = *minutes.iter().max().unwrap();
+    assert!((417..=500).contains(&most), "{most}");
+    let half = &minutes[5 * 60 + 15..9 * 60 - 15];
+    assert!(half.iter().all(|count| (340..=500).contains(count)), "{half:?}");
+}
+
+/// One run while the clock was a month ahead.
+#[test]
+fn what_is_said_to_be_good_in_time_to_come_silences_nothing() {
+    let mut have = have(job(), at("2026-03-01T00:00:00Z"));
+    have.record.main.succeeded(at("2026-04-01T02:00:00Z"), at("2026-04-01T02:10:00Z"));
+    let now = at("2026-03-05T06:00:00Z");
+    assert_eq!(verb(&next(&have, now)), BACK_UP, "it is due");
+    // Once one is made now, it is not due again, also where a run in time to come did a part.
+    let mut made = have.clone();
+    made.record.main.succeeded(now, now);
+    assert_eq!(verb(&next(&made, now + 1)), "rest");
+    made.record.main.partial = Some(at("2026-04-01T02:00:00Z"));
+    assert_eq!(verb(&next(&made, now + 1)), "rest");
+    have.record.main.failed("no room".to_owned(), at("2026-04-01T02:10:00Z"));
+    let step = next(&have, now);
+    assert!(why(&step).contains("no good backup") || why(&step).contains("older than 26h"), "{step:?}");
+    let Step::Wait { until: Some(until), .. } = step else { panic!("{step:?}") };
+    assert!(until <= now + 24 * HOUR, "what failed in time to come does not put it off until then");
+}
+
+#[test]
+fn what_was_done_in_part_is_tried_again_at_its_next_time_and_no_sooner() {
+    let mut have = have(job(), at("2026-03-01T00:00:00Z"));
+    have.record.main.succeeded(at("2026-03-01T02:00:00Z"), at("2026-03-01T02:10:00Z"));
+    let first = at("2026-03-02T05:00:00Z");
+    assert_eq!(verb(&next(&have, first)), BACK_UP);
+    have.record.main.failed("some files could not be read".to_owned(), first + 600_000);
+    have.record.main.partial = Some(first);
+    let step = next(&have, first + 600_000);
+    assert!(why(&step).contains("could not be read"), "{step:?}");
+    let Step::Wait { until: Some(until), .. } = step else { panic!("{step:?}") };
+    assert!(until >= at("2026-03-03T01:00:00Z"), "{until}");
+    assert_eq!(verb(&next(&have, until)), BACK_UP);
 }

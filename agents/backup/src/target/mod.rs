@@ -4,30 +4,36 @@
 //! that, never the repository. To take an item out of its tag removes the record and leaves every snapshot where it is.
 
 mod backup;
+mod facts;
 mod locks;
+mod places;
 mod program;
 mod proof;
+mod purge;
 mod records;
+mod remote;
 mod runs;
 mod settings;
 mod sources;
+mod ssh;
 mod upkeep;
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use shoal_agent::secrets::Secrets;
 use shoal_agent::{
-    Applied, Base, Batch, Change, DbKey, Document, Edit, Fault, Fence, Moment, Observed, Outcome, Scope,
-    Seen, Target, Unit,
+    Applied, Base, Batch, Change, Edit, Fault, Fence, Moment, Observed, Outcome, Scope, Seen, Target, Unit,
 };
 
 pub(crate) use backup::{Listed, MARK, list, policy_mark, words};
 pub(crate) use program::{Caller, failed};
+pub(crate) use records::doubted;
 pub use settings::{Removal, Repository, Settings};
+pub use ssh::Ssh;
 
 use crate::agent::{Backup, REPOSITORY};
-use crate::item::{Have, Key, Last, Record, Track};
+use crate::item::{Have, Key, Record};
 use crate::step;
 use runs::Work;
 
@@ -46,6 +52,17 @@ impl Restic {
     }
 }
 
+/// As many files may be open as the system lets this process have: each run that waits for its places has one, and what was never backed
+/// up is due at once, on thousands of hosts.
+fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!("no more files can be open than before: {error}");
+    }
+}
+
 /// What this machine calls itself.
 pub(crate) fn node_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().to_lowercase()
@@ -61,6 +78,7 @@ impl Target<Backup> for Restic {
     }
 
     async fn start(&self) -> Result<(), Fault> {
+        raise_open_files();
         sources::make(&self.work.settings.state)
     }
 
@@ -120,10 +138,11 @@ impl Restic {
         let Some(item) = &edit.to else {
             work.cut(key, "nobody wants it any more");
             work.records.write(key, None)?;
+            work.clear(key);
             return Ok(Outcome::Done);
         };
         match edit.verb {
-            verb @ (step::BACK_UP | step::TEST | step::PRUNE | step::CHECK) => {
+            verb @ (step::BACK_UP | step::TEST | step::PURGE | step::PRUNE | step::CHECK) => {
                 let begun = work.begin(key, verb, now)?;
                 Ok(Outcome::Running { memo: json!(begun), look_again: now + SOON })
             }
@@ -132,7 +151,7 @@ impl Restic {
                 Ok(Outcome::Done)
             }
             step::NOTE => {
-                facts.extend(self.facts(unit, key)?);
+                facts.extend(work.facts(unit, key, now).await?);
                 work.change(key, |record| record.told = true)?;
                 Ok(Outcome::Done)
             }
@@ -141,97 +160,49 @@ impl Restic {
                 Ok(Outcome::Done)
             }
             _ => {
-                let record = Record {
-                    item: item.clone(),
-                    since: now,
-                    main: Track::default(),
-                    proof: Track::default(),
-                    last: None,
-                    begun: None,
-                    told: true,
-                };
-                work.records.write(key, Some(&self.remembered(key, record).await))?;
+                let record = self.remembered(key, Record::new(item.clone(), now), now).await?;
+                work.records.write(key, Some(&record))?;
                 Ok(Outcome::Done)
             }
         }
     }
 
-    /// What the facts know of an item that this node has no record of: it was another node's.
-    async fn remembered(&self, key: &Key, mut record: Record) -> Record {
-        let Key::Backup { host, policy, repository } = key else { return record };
-        let Ok(Some(fact)) = self.work.base.fact("backup", host.as_str()).await else { return record };
-        let own = &fact[format!("{policy}@{repository}")];
-        let moment = |field: &str| {
-            let at = own[field].as_str()?.parse::<jiff::Timestamp>().ok()?;
-            Some(at.as_millisecond())
-        };
-        record.main.good = moment("good");
-        record.proof.good = moment("restored");
-        if let (Some(began), Some(snapshot)) = (record.main.good, own["snapshot"].as_str()) {
-            let number = |field: &str| own[field].as_u64().unwrap_or(0);
-            record.last = Some(Last {
-                snapshot: snapshot.to_owned(),
-                began,
-                took: 0,
-                files: number("files"),
-                bytes: number("bytes"),
-                added: number("added"),
-                sizes: serde_json::from_value(own["sizes"].clone()).unwrap_or_default(),
-            });
+    /// An item that this node has no record of: it may have been another node's, and then the facts know it.
+    ///
+    /// # Errors
+    /// The facts cannot be read: that is no sign that there was no good backup.
+    async fn remembered(&self, key: &Key, mut record: Record, now: Moment) -> Result<Record, Fault> {
+        if let Key::Backup { host, policy, repository } = key {
+            let all = self.work.told(host).await?;
+            facts::learn(&mut record, &all[facts::name(policy, repository)], now);
         }
-        record
-    }
-
-    /// The facts of a host: all of its items together, as they stand on this node. A repository has none.
-    fn facts(&self, unit: &Unit, key: &Key) -> Result<Option<Change>, Fault> {
-        let Key::Backup { host, .. } = key else { return Ok(None) };
-        let what = format!("write down the facts of {host}");
-        let mut all = Map::new();
-        for key in self.work.records.keys(unit)? {
-            let Key::Backup { policy, repository, .. } = &key else { continue };
-            let record = self.work.records.read(&key).map_err(|why| Fault::new(&what, why))?;
-            if let Some(record) = record {
-                all.insert(format!("{policy}@{repository}"), fact(&record));
-            }
-        }
-        let subject: DbKey = format!("facts/backup/{host}").parse().map_err(|e| Fault::new(&what, e))?;
-        Ok(Some(Change::put(subject, Document::from(Value::Object(all)))))
+        Ok(record)
     }
 }
 
 /// A run that was begun and that nobody carries on any more.
 fn judge(record: &mut Record, now: Moment) {
     let Some(begun) = record.begun.take() else { return };
-    let proof = [step::TEST, step::CHECK].contains(&begun.verb.as_str());
-    let track = if proof { &mut record.proof } else { &mut record.main };
-    track.failed(format!("it was cut off, begun at {}", step::time(begun.at)), now);
+    let why = format!("it was cut off, begun at {}", step::time(begun.at));
+    if begun.verb == step::BACK_UP {
+        record.doubt(&begun.run);
+    }
+    record.track(&begun.verb).failed(why, now);
     record.told = false;
 }
 
-fn fact(record: &Record) -> Value {
-    let time = |at: Moment| jiff::Timestamp::from_millisecond(at).unwrap_or_default().to_string();
-    let mut fact = Map::new();
-    if let Some(good) = record.main.good {
-        fact.insert("good".to_owned(), json!(time(good)));
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_files_may_be_open_as_the_system_allows() {
+        use rustix::process::{Resource, getrlimit, setrlimit};
+        let mut limit = getrlimit(Resource::Nofile);
+        // As systemd does by default, or fewer where there are no more.
+        limit.current = Some(limit.maximum.map_or(1_024, |most| most.min(1_024)));
+        setrlimit(Resource::Nofile, limit).unwrap();
+        raise_open_files();
+        assert_eq!(getrlimit(Resource::Nofile).current, limit.maximum);
     }
-    if let Some(last) = &record.last {
-        for (name, value) in [
-            ("snapshot", json!(last.snapshot)),
-            ("files", json!(last.files)),
-            ("bytes", json!(last.bytes)),
-            ("added", json!(last.added)),
-            ("seconds", json!(last.took / 1_000)),
-            ("sizes", json!(last.sizes)),
-        ] {
-            fact.insert(name.to_owned(), value);
-        }
-    }
-    fact.insert("restored".to_owned(), record.proof.good.map_or(json!("never"), |at| json!(time(at))));
-    for (name, track) in [("failed", &record.main), ("restore_failed", &record.proof)] {
-        if track.failures > 0 {
-            let value = json!({"times": track.failures, "at": track.ended.map(time), "why": track.why});
-            fact.insert(name.to_owned(), value);
-        }
-    }
-    Value::Object(fact)
 }

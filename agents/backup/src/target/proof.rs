@@ -13,9 +13,11 @@ use shoal_agent::Fault;
 
 use super::backup::{text, words};
 use super::program::{SHORT, Stop, failed};
-use super::runs::Run;
-use super::sources;
+use super::runs::{Run, Site};
+use super::ssh::Way;
+use super::{facts, remote, sources};
 use crate::item::{Begun, Job, Key};
+use crate::restore::escaped;
 use crate::schedule::seed;
 
 /// The most octets that one test restores.
@@ -23,13 +25,13 @@ const MOST: u64 = 1 << 30;
 
 /// A file of a snapshot.
 #[derive(Clone, Debug, Deserialize)]
-struct Node {
-    path: String,
+pub(crate) struct Node {
+    pub(crate) path: String,
     #[serde(rename = "type")]
-    kind: String,
+    pub(crate) kind: String,
     #[serde(default)]
-    size: u64,
-    mtime: Timestamp,
+    pub(crate) size: u64,
+    pub(crate) mtime: Timestamp,
 }
 
 pub(crate) async fn run(run: &Run<'_>, job: &Job, begun: &Begun, stop: &mut Stop) -> Result<(), Fault> {
@@ -38,7 +40,8 @@ pub(crate) async fn run(run: &Run<'_>, job: &Job, begun: &Begun, stop: &mut Stop
     };
     let what = format!("restore some files of {host} as a test");
     let Some(last) = &run.last else { return Err(Fault::new(what, "there is no good backup yet")) };
-    let restic = run.work.caller(repository, false)?;
+    let site = run.work.site(host)?;
+    let restic = run.work.caller_at(repository, &site)?;
     run.say("chooses files to restore as a test");
     let sample = choose(&restic, &last.snapshot, job, begun, stop).await?;
     if sample.is_empty() {
@@ -47,25 +50,51 @@ pub(crate) async fn run(run: &Run<'_>, job: &Job, begun: &Begun, stop: &mut Stop
             format!("snapshot {} holds no file that could be restored", last.snapshot),
         ));
     }
-    let folder = run.work.records.of_host(host).join("test").join(format!("{policy}@{repository}"));
-    sources::clear(&folder)?;
-    sources::make(&folder)?;
+    let name = facts::name(policy, repository);
+    let folder = match &site {
+        Site::Here(_) => text(&run.work.records.of_host(host).join("test").join(name)),
+        Site::Over(over) => format!("{}/test/{name}", over.folder()),
+    };
+    clear(&site, &folder, true, stop).await?;
+    let local = PathBuf::from(&folder);
+    let _local = matches!(site, Site::Here(_)).then(|| sources::Cleared(&local));
+    let free = match &site {
+        Site::Here(_) => free(Path::new(&folder)).map_err(|why| Fault::new(&what, why))?,
+        Site::Over(over) => remote::free(over, &folder, stop).await?,
+    };
+    room(&folder, free, &sample).map_err(|why| Fault::new(&what, why))?;
     run.say(&format!("restores {} files as a test", sample.len()));
-    let mut args = words(&["restore", &last.snapshot, "--no-lock", "--verify", "--target", &text(&folder)]);
-    args.extend(sample.iter().flat_map(|node| ["--include".to_owned(), node.path.clone()]));
-    let ended = restic.lines(&args, run.work.settings.limit, stop, |_| {}).await?;
-    let compared = match ended.code {
-        Some(0) => {
-            let within = folder.clone();
+    let mut args = words(&["restore", &last.snapshot, "--no-lock", "--verify", "--target", &folder]);
+    args.extend(sample.iter().flat_map(|node| ["--include".to_owned(), escaped(&node.path)]));
+    let limit = run.work.settings.limit;
+    let ended = restic.lines(&args, limit, stop, |_| {}).await?;
+    let compared = match (ended.code, &site) {
+        (Some(0), Site::Here(_)) => {
+            let within = PathBuf::from(&folder);
             let done = tokio::task::spawn_blocking(move || compare(&within, &sample)).await;
             done.map_err(|e| Fault::new(&what, e))?.map_err(|why| Fault::new(&what, why))
         }
+        (Some(0), Site::Over(over)) => remote::compare(over, &folder, &sample, limit, stop).await,
         _ => Err(failed(&what, &ended)),
     };
-    sources::clear(&folder)?;
+    // What was found out stands, whatever becomes of the copies.
+    if let (Site::Over(_), Err(fault)) = (&site, clear(&site, &folder, false, stop).await) {
+        tracing::warn!(item = %run.key, "what was restored as a test may still lie on {host}: {fault}");
+    }
     let (same, changed) = compared?;
     tracing::info!(item = %run.key, "restored as a test: {same} files are the same, {changed} changed here since");
     Ok(())
+}
+
+/// Clears the folder of a test away, or makes it anew.
+async fn clear(site: &Site, folder: &str, anew: bool, stop: &mut Stop) -> Result<(), Fault> {
+    match site {
+        Site::Here(_) => {
+            sources::clear(Path::new(folder))?;
+            if anew { sources::make(Path::new(folder)) } else { Ok(()) }
+        }
+        Site::Over(over) => remote::clear(over, folder, anew, Way::Beside { leaves: None }, stop).await,
+    }
 }
 
 /// Draws files: those whose paths, with the run's number, come first.
@@ -81,9 +110,7 @@ async fn choose(
     let ended = restic
         .lines(&words(&["ls", "--json", "--no-lock", snapshot]), SHORT, stop, |line| {
             let Ok(node) = serde_json::from_str::<Node>(line) else { return };
-            // restic reads these as patterns.
-            let odd = |c: char| matches!(c, '*' | '?' | '[' | '\\') || c.is_control();
-            if node.kind != "file" || node.path.contains(odd) {
+            if node.kind != "file" || node.path.chars().any(char::is_control) {
                 return;
             }
             let lot = seed(&format!("{} {}", begun.run, node.path));
@@ -97,18 +124,41 @@ async fn choose(
     if ended.code != Some(0) {
         return Err(failed("list the files of a snapshot", &ended));
     }
-    let mut octets = 0;
-    let mut fits = |node: &Node| {
-        octets += node.size;
-        octets <= MOST
-    };
-    let first = drawn.first().map(|(_, node)| node.clone());
-    let mut sample: Vec<Node> = drawn.into_iter().map(|(_, node)| node).filter(|node| fits(node)).collect();
+    Ok(that_fit(drawn.into_iter().map(|(_, node)| node).collect()))
+}
+
+/// Of the files that were drawn those that together are no more than [`MOST`]; where each is larger, the smallest of them.
+fn that_fit(drawn: Vec<Node>) -> Vec<Node> {
+    let smallest = drawn.iter().min_by_key(|node| node.size).cloned();
+    let mut octets = 0u64;
+    let mut sample = drawn;
+    sample.retain(|node| {
+        let fits = octets.saturating_add(node.size) <= MOST;
+        octets += if fits { node.size } else { 0 };
+        fits
+    });
     if sample.is_empty() {
-        // Each is larger than the most: one is restored all the same.
-        sample.extend(first);
+        sample.extend(smallest);
     }
-    Ok(sample)
+    sample
+}
+
+/// How many octets have room in a folder.
+fn free(folder: &Path) -> Result<u64, String> {
+    let there = rustix::fs::statvfs(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    Ok(there.f_bavail.saturating_mul(there.f_frsize))
+}
+
+/// Whether there is room for them where so many octets are free, with as much to spare.
+fn room(folder: &str, free: u64, sample: &[Node]) -> Result<(), String> {
+    let octets = sample.iter().fold(0_u64, |sum, node| sum.saturating_add(node.size));
+    if free / 2 >= octets {
+        return Ok(());
+    }
+    Err(format!(
+        "{} files have {octets} octets, and {folder} has room for {free}: a test takes no more than half of it",
+        sample.len()
+    ))
 }
 
 /// How many are the same as here, and how many changed here since.
@@ -157,5 +207,28 @@ fn equal(one: &Path, other: &Path) -> io::Result<bool> {
             Err(e) if e.kind() != io::ErrorKind::UnexpectedEof => return Err(e),
             _ => return Ok(false),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_test_takes_no_more_than_half_of_the_room() {
+        let node = |size| Node {
+            path: "/srv/a".to_owned(),
+            kind: "file".to_owned(),
+            size,
+            mtime: Timestamp::UNIX_EPOCH,
+        };
+        assert!(room("/x", 200, &[node(60), node(40)]).is_ok());
+        assert!(room("/x", 199, &[node(60), node(40)]).unwrap_err().contains("has room for 199"));
+        assert!(room("/x", u64::MAX, &[node(u64::MAX), node(u64::MAX)]).is_err());
+        // One alone where each is larger than a test is.
+        assert_eq!(
+            that_fit(vec![node(MOST + 2), node(MOST + 1)]).iter().map(|one| one.size).sum::<u64>(),
+            MOST + 1
+        );
     }
 }

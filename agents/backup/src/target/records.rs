@@ -3,12 +3,14 @@
 //! A file is a memory and no authority: lost, it is begun anew, from the facts where they know the item, and the next backup is made
 //! because none is known.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 use shoal_agent::{Fault, HostName, Seen, Unit, files};
 
+use super::settings::Settings;
 use crate::agent::REPOSITORY;
 use crate::item::{Key, Record};
 use crate::name::Label;
@@ -125,4 +127,13 @@ impl Records {
         let file = File::create(&path).map_err(|e| Fault::new(format!("lock {}", path.display()), e))?;
         Ok(flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok().then_some(file))
     }
+}
+
+/// The runs of a host that are not known to be good, as far as this node knows. For who restores: without the records there are marks in
+/// the repository.
+pub(crate) fn doubted(settings: &Settings, host: &HostName) -> BTreeSet<String> {
+    let records = Records::new(&settings.state);
+    let keys = records.keys(&Unit::from(host.as_str())).unwrap_or_default();
+    let all = keys.iter().filter_map(|key| records.read(key).ok().flatten());
+    all.flat_map(|record| record.unsure).collect()
 }

@@ -1,33 +1,31 @@
 //! Runs: what goes on by itself, for hours maybe, while the engine goes on with everything else.
 //!
 //! A run is written down before it begins, and what became of it when it has ended; in between it tells how far it is. It takes its
-//! places first, all at once or none: one of the host (two never back up one host at once, whichever process or machine they are on), one
-//! of its physical machine, one of the repository; what changes a repository takes all of those. While it holds them it renews them,
-//! and it stops itself when it cannot. Hundreds may wait: of each repository only as many ask the database as may run.
+//! [places](super::places) first: two never back up one host at once, whichever process or machine they are on.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use shoal_agent::secrets::Secrets;
-use shoal_agent::{Base, Fault, HostName, Moment, Place, Unit};
+use shoal_agent::{Base, Fault, HostName, Millis, Moment, Unit};
 use tokio::sync::{Notify, Semaphore, watch};
 
-use super::program::{Caller, Stop, stopped};
+use super::backup::Made;
+use super::places::keep;
+use super::program::{Caller, Stop};
+use super::purge::Purged;
 use super::records::Records;
 use super::settings::Settings;
-use super::{backup, proof, upkeep};
+use super::ssh::Over;
+use super::{backup, facts, proof, purge, upkeep};
 use crate::agent::Backup;
 use crate::item::{Begun, Item, Key, Last, Record, Running};
 use crate::name::Label;
 use crate::step;
-
-/// How long a place is held without being renewed.
-const LEASE: Duration = Duration::from_secs(60);
-/// How long to wait until places are asked for again.
-const AGAIN: Duration = Duration::from_secs(2);
 
 /// All that runs share.
 #[derive(Debug)]
@@ -39,7 +37,7 @@ pub(crate) struct Work {
     live: Mutex<BTreeMap<Key, Live>>,
     /// Held while a record is read, changed and written.
     writing: Mutex<()>,
-    queues: BTreeMap<Label, Semaphore>,
+    pub(crate) queues: BTreeMap<Label, Semaphore>,
     woken: Mutex<BTreeSet<Unit>>,
     wake: Notify,
     stop: watch::Sender<Option<String>>,
@@ -51,15 +49,31 @@ struct Live {
     stop: watch::Sender<Option<String>>,
 }
 
+/// Where a host's files are.
+pub(crate) enum Site {
+    /// On this machine: in this folder, or as they are.
+    Here(Option<PathBuf>),
+    /// On another one.
+    Over(Box<Over>),
+}
+
 /// One run, for what does it.
 pub(crate) struct Run<'w> {
     pub(crate) work: &'w Work,
     pub(crate) key: &'w Key,
     /// The last good backup before it.
     pub(crate) last: Option<Last>,
+    started: Instant,
+    /// Whether it may have left a snapshot.
+    pub(crate) left: &'w AtomicBool,
 }
 
 impl Run<'_> {
+    /// For how long it has been going on, in milliseconds. Not by the wall clock, which somebody may set meanwhile.
+    pub(crate) fn elapsed(&self) -> Millis {
+        since(self.started)
+    }
+
     /// Tells how far it is.
     pub(crate) fn say(&self, said: &str) {
         if let Some(live) = self.work.live().get_mut(self.key) {
@@ -70,8 +84,18 @@ impl Run<'_> {
 
 /// What a run has found out.
 enum Found {
+    /// A good backup.
     Backup(Last),
-    Nothing,
+    /// A snapshot that lacks something, and what.
+    Partly(Fault),
+    /// Its window closed while it waited for a place.
+    Late,
+    /// It is done.
+    Done,
+    /// Another node did it meanwhile: what its facts say.
+    Elsewhere(Box<Record>),
+    /// These are to be held, and the database is to know it, before it goes on.
+    Hold(Vec<(Key, String)>),
 }
 
 impl Work {
@@ -113,18 +137,30 @@ impl Work {
         Caller::new(&self.settings.restic, &self.settings.state.join("cache"), &repository, &self.secrets)
     }
 
-    /// Where a host's files are on this machine; `None`: they are its own.
-    pub(crate) fn root(&self, host: &HostName) -> Result<Option<PathBuf>, Fault> {
+    /// restic for a repository, where these files are.
+    pub(crate) fn caller_at(&self, name: &Label, site: &Site) -> Result<Caller, Fault> {
+        let caller = self.caller(name, false)?;
+        Ok(match site {
+            Site::Here(_) => caller,
+            Site::Over(over) => caller.on(over),
+        })
+    }
+
+    /// Where a host's files are.
+    pub(crate) fn site(&self, host: &HostName) -> Result<Site, Fault> {
         if let Some(root) = self.settings.roots.get(host.as_str()) {
-            return Ok(Some(root.clone()));
+            return Ok(Site::Here(Some(root.clone())));
         }
         let own = self.settings.host.clone().unwrap_or_else(super::node_name);
         if own == host.as_str() {
-            return Ok(None);
+            return Ok(Site::Here(None));
+        }
+        if let Some(ssh) = self.settings.ssh.as_ref().filter(|ssh| ssh.reaches(host)) {
+            return Ok(Site::Over(Box::new(Over::new(ssh, host))));
         }
         let why = format!("its files are not here: this machine is {own}");
         Err(Fault::new(format!("back up {host}"), why).next(format!(
-            "run shoal-backup --host self on {host}, or set `host` or `roots` in this node's configuration"
+            "run shoal-backup --host self on {host}, or set `host`, `roots` or `ssh` in this node's configuration"
         )))
     }
 
@@ -146,6 +182,17 @@ impl Work {
         };
         change(&mut record);
         self.records.write(key, Some(&record))
+    }
+
+    /// Removes what runs of an item may have left: dumps, and what was restored as a test.
+    pub(crate) fn clear(&self, key: &Key) {
+        let Key::Backup { host, policy, repository } = key else { return };
+        for kind in ["spool", "test"] {
+            let folder = self.records.of_host(host).join(kind).join(format!("{policy}@{repository}"));
+            if let Err(fault) = super::sources::clear(&folder) {
+                tracing::warn!("{fault}");
+            }
+        }
     }
 
     /// Ends a run, and waits for nothing.
@@ -212,22 +259,38 @@ impl Work {
     }
 
     async fn go(&self, key: &Key, begun: &Begun, stop: watch::Sender<Option<String>>, mut listen: Stop) {
-        let found = self.with_places(key, begun, &stop, &mut listen).await;
-        let (ended, cut) = (jiff::Timestamp::now().as_millisecond(), stop.borrow().clone());
-        if let Err(fault) = &found {
-            tracing::warn!(item = %key, "{fault}");
+        let (started, left) = (Instant::now(), AtomicBool::new(false));
+        let found = self.with_places(key, begun, (started, &left), &stop, &mut listen).await;
+        // By the clock that began it: what is written down is held against that one.
+        let (ended, cut) = (begun.at.saturating_add(since(started)), stop.borrow().clone());
+        match &found {
+            Err(fault) | Ok(Found::Partly(fault)) => tracing::warn!(item = %key, "{fault}"),
+            Ok(Found::Hold(snapshots)) => self.hold(snapshots, ended),
+            Ok(_) => {}
         }
         let noted = self.change(key, |record| {
             record.begun = None;
             record.told = false;
-            let proof = [step::TEST, step::CHECK].contains(&begun.verb.as_str());
-            let track = if proof { &mut record.proof } else { &mut record.main };
+            // What never came to restic left nothing, and is not remembered: a repository that is away would fill the memory.
+            if left.load(Ordering::Relaxed) && matches!(found, Err(_) | Ok(Found::Partly(_))) {
+                record.doubt(&begun.run);
+            }
+            let track = record.track(&begun.verb);
             match found {
                 Ok(Found::Backup(last)) => {
                     track.succeeded(begun.at, ended);
                     record.last = Some(last);
                 }
-                Ok(Found::Nothing) => track.succeeded(begun.at, ended),
+                Ok(Found::Done) => track.succeeded(begun.at, ended),
+                Ok(Found::Elsewhere(known)) => {
+                    track.succeeded(known.main.good.unwrap_or(begun.at), ended);
+                    record.last = known.last;
+                }
+                Ok(Found::Partly(fault)) => {
+                    track.failed(fault.to_string(), ended);
+                    track.partial = Some(begun.at);
+                }
+                Ok(Found::Hold(_) | Found::Late) => {}
                 // It did not fail: it is due as before.
                 Err(_) if cut.as_deref() == Some(ENDS) => {}
                 Err(fault) => track.failed(fault.to_string(), ended),
@@ -242,6 +305,7 @@ impl Work {
         &self,
         key: &Key,
         begun: &Begun,
+        (started, left): (Instant, &AtomicBool),
         stop: &watch::Sender<Option<String>>,
         listen: &mut Stop,
     ) -> Result<Found, Fault> {
@@ -250,9 +314,15 @@ impl Work {
         let Some(record) = record else {
             return Err(Fault::new(format!("{} {key}", begun.verb), "it is gone"));
         };
-        let run = Run { work: self, key, last: record.last.clone() };
-        let mut places = self.places(&run, &record, begun, listen).await?;
-        let found = {
+        let run = Run { work: self, key, last: record.last.clone(), started, left };
+        let Some(mut places) = self.places(&run, &record, begun, listen).await? else {
+            return Ok(Found::Late);
+        };
+        let known =
+            if begun.verb == step::BACK_UP { self.elsewhere(&run, &record, begun).await } else { None };
+        let found = if let Some(known) = known {
+            Ok(Found::Elsewhere(Box::new(known)))
+        } else {
             let keep = keep(&mut places, stop);
             let work = self.carry_out(&run, &record, begun, listen);
             tokio::select! {
@@ -266,6 +336,54 @@ impl Work {
         found
     }
 
+    /// Whether the repository answers in time. One in a folder of this machine is there or is not.
+    async fn answers(&self, run: &Run<'_>, stop: &mut Stop) -> Result<(), Fault> {
+        let name = run.key.repository();
+        if self.settings.repositories.get(name).is_some_and(super::Repository::is_folder) {
+            return Ok(());
+        }
+        let caller = match run.key {
+            Key::Backup { host, .. } => self.caller_at(name, &self.site(host)?)?,
+            Key::Upkeep { .. } => self.caller(name, false)?,
+        };
+        run.say(&format!("asks {name}"));
+        let what = |why: String| Fault::new(format!("use the repository {name}"), why);
+        let args = backup::words(&["cat", "config", "--no-lock"]);
+        let asked = caller.lines(&args, self.settings.answer, stop, |_| {});
+        let ended = asked.await.map_err(|fault| what(fault.to_string()))?;
+        match ended.code {
+            Some(0) => Ok(()),
+            _ => Err(super::failed(&format!("use the repository {name}"), &ended)),
+        }
+    }
+
+    /// Holds snapshots: what cannot be written down is found missing when it is gone on with.
+    fn hold(&self, snapshots: &[(Key, String)], now: Moment) {
+        for (key, snapshot) in snapshots {
+            let held = self.change(key, |record| {
+                record.held.insert(snapshot.clone(), now);
+                record.told = false;
+            });
+            if let Err(fault) = held {
+                tracing::warn!(item = %key, "{fault}");
+            }
+        }
+    }
+
+    /// What the facts say of a backup that another node made while this one waited for its places, so that it is not due any more.
+    async fn elsewhere(&self, run: &Run<'_>, record: &Record, begun: &Begun) -> Option<Record> {
+        let (Key::Backup { host, policy, repository }, Item::Backup(job)) = (run.key, &record.item) else {
+            return None;
+        };
+        let all = self.told(host).await.ok()?;
+        let mut known = record.clone();
+        let now = begun.at.saturating_add(run.elapsed());
+        facts::learn(&mut known, &all[facts::name(policy, repository)], now);
+        let slot = job.schedule.last(run.key.seed(), now)?;
+        let good = known.main.good.filter(|good| *good >= slot)?;
+        (record.main.good != Some(good)).then_some(known)
+    }
+
     async fn carry_out(
         &self,
         run: &Run<'_>,
@@ -273,109 +391,26 @@ impl Work {
         begun: &Begun,
         stop: &mut Stop,
     ) -> Result<Found, Fault> {
+        self.answers(run, stop).await?;
         match (&record.item, begun.verb.as_str()) {
-            (Item::Backup(job), step::BACK_UP) => backup::run(run, job, begun, stop).await.map(Found::Backup),
-            (Item::Backup(job), _) => proof::run(run, job, begun, stop).await.map(|()| Found::Nothing),
-            (Item::Upkeep(item), step::PRUNE) => {
-                upkeep::prune(run, item, stop).await.map(|()| Found::Nothing)
-            }
-            (Item::Upkeep(item), _) => upkeep::check(run, item, stop).await.map(|()| Found::Nothing),
+            (Item::Backup(job), step::BACK_UP) => Ok(match backup::run(run, job, begun, stop).await? {
+                Made::Good(last) => Found::Backup(last),
+                Made::Partly(fault) => Found::Partly(fault),
+            }),
+            (Item::Backup(job), step::PURGE) => Ok(match purge::run(run, job, stop).await? {
+                Purged::All => Found::Done,
+                Purged::Again(hold) => Found::Hold(hold),
+            }),
+            (Item::Backup(job), _) => proof::run(run, job, begun, stop).await.map(|()| Found::Done),
+            (Item::Upkeep(item), step::PRUNE) => upkeep::prune(run, item, stop).await.map(|()| Found::Done),
+            (Item::Upkeep(item), _) => upkeep::check(run, item, stop).await.map(|()| Found::Done),
         }
     }
+}
 
-    /// Takes the places of a run: all of them or none, until there are some.
-    async fn places(
-        &self,
-        run: &Run<'_>,
-        record: &Record,
-        begun: &Begun,
-        stop: &mut Stop,
-    ) -> Result<Vec<Place>, Fault> {
-        let repository = run.key.repository();
-        let Some(queue) = self.queues.get(repository) else {
-            return self.caller(repository, false).map(|_| Vec::new());
-        };
-        let parallel = self.settings.repositories.get(repository).map_or(1, |one| one.parallel.max(1));
-        let name = format!("repository/{repository}");
-        run.say(&format!("waits for one of {parallel} places at {repository}"));
-        let wanted = match (run.key, &record.item) {
-            (Key::Backup { host, .. }, Item::Backup(job)) => vec![
-                (format!("host/{host}"), 1, 1),
-                (format!("box/{}", job.on), self.settings.per_box.max(1), 1),
-                (name, parallel, 1),
-            ],
-            // What is exclusive in the repository has it alone here, too.
-            _ => vec![(name, parallel, parallel)],
-        };
-        let ended = || Fault::new(format!("{} {}", begun.verb, run.key), ENDS);
-        loop {
-            let tried = {
-                let turn = tokio::select! {
-                    turn = queue.acquire() => turn.map_err(|_| ended())?,
-                    why = stopped(stop) => return Err(Fault::new(format!("{} {}", begun.verb, run.key), why)),
-                };
-                let tried = self.try_places(&wanted, run).await;
-                if let Ok(Some(places)) = tried {
-                    drop(turn);
-                    return Ok(places);
-                }
-                tried
-            };
-            if let Err(fault) = tried {
-                run.say(&fault.to_string());
-            }
-            tokio::select! {
-                () = tokio::time::sleep(AGAIN) => {}
-                why = stopped(stop) => return Err(Fault::new(format!("{} {}", begun.verb, run.key), why)),
-            }
-        }
-    }
-
-    async fn try_places(
-        &self,
-        wanted: &[(String, u32, u32)],
-        run: &Run<'_>,
-    ) -> Result<Option<Vec<Place>>, Fault> {
-        let mut places = Vec::new();
-        for (name, of, count) in wanted {
-            for _ in 0..*count {
-                match self.base.place("backup", name, *of, LEASE).await {
-                    Ok(Some(place)) => places.push(place),
-                    other => {
-                        for place in places {
-                            place.release().await;
-                        }
-                        if matches!(other, Ok(None)) {
-                            run.say(&format!("waits for one of {of} places: {name}"));
-                        }
-                        return other.map(|_| None);
-                    }
-                }
-            }
-        }
-        Ok(Some(places))
-    }
+fn since(started: Instant) -> Millis {
+    Millis::try_from(started.elapsed().as_millis()).unwrap_or(Millis::MAX)
 }
 
 /// Why what runs is ended when the agent is.
-const ENDS: &str = "the agent ends, or takes over another configuration";
-
-/// Renews places; when that fails for as long as they last, tells the run to stop.
-async fn keep(places: &mut [Place], stop: &watch::Sender<Option<String>>) -> std::convert::Infallible {
-    let mut held = Instant::now();
-    loop {
-        tokio::time::sleep(LEASE / 4).await;
-        let now = Instant::now();
-        let mut lost = None;
-        for place in places.iter_mut() {
-            lost = lost.or(place.renew().await.err());
-        }
-        match lost {
-            None => held = now,
-            Some(fault) if held.elapsed() >= LEASE * 3 / 4 => {
-                stop.send_replace(Some(fault.to_string()));
-            }
-            Some(fault) => tracing::warn!("{fault}; tried again"),
-        }
-    }
-}
+pub(crate) const ENDS: &str = "the agent ends, or takes over another configuration";

@@ -9,6 +9,7 @@ use shoal_agent::secrets::{SecretRef, Secrets};
 use shoal_agent::{Base, Fault};
 
 use super::Restic;
+use super::ssh::Ssh;
 use crate::agent::Backup;
 use crate::name::{AbsPath, Label};
 
@@ -31,6 +32,12 @@ pub struct Settings {
     /// Policies may name paths in these folders only.
     #[serde(default = "everything")]
     pub allow: Vec<AbsPath>,
+    /// Policies may remove what is backed up from these folders only; from none where nothing is said.
+    #[serde(default)]
+    pub purge: Vec<AbsPath>,
+    /// Whether files are purged also where some process of the machine cannot be asked what it has open: in a container, for example.
+    #[serde(default)]
+    pub unseen: bool,
     /// At most so many runs at once on one physical machine.
     #[serde(default = "per_box")]
     pub per_box: u32,
@@ -40,6 +47,12 @@ pub struct Settings {
     /// How long after a first failure something is tried again; doubled each time, up to twelve times that.
     #[serde(default = "retry", deserialize_with = "duration")]
     pub retry: Duration,
+    /// How long a repository may take to answer before a run, or it is taken to be away.
+    #[serde(default = "answer", deserialize_with = "duration")]
+    pub answer: Duration,
+    /// Other hosts that are backed up from here, over SSH.
+    #[serde(default)]
+    pub ssh: Option<Ssh>,
     /// The repositories, by the names that policies have for them.
     pub repositories: BTreeMap<Label, Repository>,
     /// The commands of dumps, by the names that policies have for them: a program with its arguments, `{name}` for what is asked of
@@ -59,6 +72,9 @@ pub struct Repository {
     /// Variables of the environment for restic: `AWS_SECRET_ACCESS_KEY = "secret:s3"`.
     #[serde(default)]
     pub environment: BTreeMap<String, SecretRef>,
+    /// restic's own extended options: `sftp.command=ssh -i /etc/shoal/id repo -s sftp`.
+    #[serde(default)]
+    pub options: Vec<String>,
     /// At most so many runs at once.
     #[serde(default = "parallel")]
     pub parallel: u32,
@@ -79,7 +95,10 @@ pub struct Removal {
     pub password: Option<SecretRef>,
     /// Variables of the environment, instead of those for backups.
     #[serde(default)]
-    pub environment: BTreeMap<String, SecretRef>,
+    pub environment: Option<BTreeMap<String, SecretRef>>,
+    /// restic's own extended options, instead of those for backups.
+    #[serde(default)]
+    pub options: Option<Vec<String>>,
 }
 
 impl Repository {
@@ -90,9 +109,16 @@ impl Repository {
         Some(Self {
             url: removal.url.clone().unwrap_or_else(|| self.url.clone()),
             password: removal.password.clone().unwrap_or_else(|| self.password.clone()),
-            environment: removal.environment.clone(),
+            environment: removal.environment.clone().unwrap_or_else(|| self.environment.clone()),
+            options: removal.options.clone().unwrap_or_else(|| self.options.clone()),
             ..self.clone()
         })
+    }
+
+    /// Whether it is a folder of the machine that restic runs on.
+    #[must_use]
+    pub fn is_folder(&self) -> bool {
+        self.url.starts_with('/')
     }
 
     /// Where it is, for people: without what stands before an `@`.
@@ -124,6 +150,9 @@ impl Settings {
         if !self.state.is_absolute() || self.roots.values().any(|root| !root.is_absolute()) {
             return Err(bad("`state` and `roots` are absolute paths"));
         }
+        if let Some(why) = self.ssh.as_ref().and_then(|ssh| ssh.check().err()) {
+            return Err(bad(why));
+        }
         let retry = i64::try_from(self.retry.as_millis()).unwrap_or(i64::MAX / 64).max(1);
         Ok((Backup { retry }, Restic::new(self, secrets, base)))
     }
@@ -154,10 +183,14 @@ fn limit() -> Duration {
     Duration::from_secs(12 * 3_600)
 }
 
+fn answer() -> Duration {
+    Duration::from_secs(60)
+}
+
 fn retry() -> Duration {
     Duration::from_secs(300)
 }
 
-fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     shoal_agent::span(&String::deserialize(from)?).map_err(serde::de::Error::custom)
 }

@@ -5,16 +5,20 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::hash::{BuildHasher as _, RandomState};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use shoal_core::{Proposal, Range};
+use shoal_core::{Change, Commit, Document, Proposal, Range};
 use shoal_store::{Database, Query, Store};
 use shoal_store_sqlite::SqliteStore;
 use tempfile::TempDir;
+
+pub(crate) mod repository;
+pub(crate) mod sshd;
 
 pub(crate) const HOST: &str = "web1.example.com";
 
@@ -27,6 +31,15 @@ pub(crate) fn here(test: &str) -> bool {
     found
 }
 
+/// Whether there is time for what takes long (`SHOAL_LONG`); says so if not.
+pub(crate) fn long(test: &str) -> bool {
+    let long = std::env::var("SHOAL_LONG").is_ok_and(|long| !long.is_empty());
+    if !long {
+        println!("SKIPPED: {test}: it takes long, so it runs with SHOAL_LONG only");
+    }
+    long
+}
+
 /// A database, a repository, a folder of files.
 pub(crate) struct Scratch {
     dir: TempDir,
@@ -35,12 +48,17 @@ pub(crate) struct Scratch {
 impl Scratch {
     pub(crate) fn new() -> Self {
         let scratch = Self { dir: TempDir::new().unwrap() };
-        fs::write(scratch.path("password"), "correct horse\n").unwrap();
+        scratch.password(repository::PASSWORD);
         fs::create_dir_all(scratch.path("files/deep/er")).unwrap();
         scratch.fill("files", 30, 1);
         scratch.configure("", "");
-        scratch.restic(&["init"]);
+        repository::lay(&scratch.path("repo"));
         scratch
+    }
+
+    /// From now on the repository is opened with this one of its passwords.
+    pub(crate) fn password(&self, password: &str) {
+        fs::write(self.path("password"), format!("{password}\n")).unwrap();
     }
 
     /// Writes files that are the same for the same number.
@@ -141,37 +159,96 @@ impl Scratch {
         said
     }
 
-    /// Tries what is due for a short while, and fails; answers what it said.
+    /// Tries what is due for a while, and fails; answers what it said.
     pub(crate) fn fails(&self) -> String {
-        let (code, said) = self.run(&["--once", "--wait", "20s"]);
+        self.fails_in(20)
+    }
+
+    fn fails_in(&self, seconds: u32) -> String {
+        let (code, said) = self.run(&["--once", "--wait", &format!("{seconds}s")]);
         assert_ne!(code, 0, "{said}");
         said
     }
 
+    /// Tries what is due until it fails and says this, with more time each time; answers all that it said.
+    pub(crate) fn fails_with(&self, what: &str) -> String {
+        let mut all = String::new();
+        for seconds in [4, 8, 16, 32] {
+            all += &self.fails_in(seconds);
+            if all.contains(what) {
+                return all;
+            }
+        }
+        panic!("{what} is not in {all}");
+    }
+
     /// What is kept of the only item, changed by hand.
     pub(crate) fn record(&self, change: impl FnOnce(&mut Value)) -> Value {
-        let path = self.path("state/hosts").join(HOST).join("nightly@main.json");
+        self.record_of(HOST, change)
+    }
+
+    /// The same of another host.
+    pub(crate) fn record_of(&self, host: &str, change: impl FnOnce(&mut Value)) -> Value {
+        let path = self.path("state/hosts").join(host).join("nightly@main.json");
         let mut record: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
         change(&mut record);
         fs::write(path, record.to_string()).unwrap();
         record
     }
 
+    /// How many of so many hosts of a fleet have a good backup that began after this, in milliseconds.
+    pub(crate) fn done(&self, hosts: usize, after: i64) -> usize {
+        let good = |n: &usize| {
+            let path = self.path("state/hosts").join(name(*n)).join("nightly@main.json");
+            let record: Value = fs::read_to_string(path)
+                .ok()
+                .and_then(|text| serde_json::from_str(&text).ok())
+                .unwrap_or_default();
+            record["main"]["good"].as_i64().is_some_and(|good| good > after)
+        };
+        (0..hosts).filter(good).count()
+    }
+
     /// Makes what was last done so many hours older, so that it is due again.
     pub(crate) fn age(&self, hours: i64) {
+        self.age_of(HOST, hours);
+    }
+
+    /// The same of another host.
+    pub(crate) fn age_of(&self, host: &str, hours: i64) {
         let back = |value: &mut Value| {
             if let Some(at) = value.as_i64() {
                 *value = json!(at - hours * 3_600_000);
             }
         };
-        self.record(|record| {
+        self.record_of(host, |record| {
             back(&mut record["since"]);
-            for track in ["main", "proof"] {
-                if record[track]["good"].is_i64() {
-                    back(&mut record[track]["good"]);
+            for track in ["main", "proof", "purge"] {
+                for done in ["good", "partial"] {
+                    if record[track][done].is_i64() {
+                        back(&mut record[track][done]);
+                    }
                 }
             }
         });
+    }
+
+    /// Makes what is held so many hours older, on the node and in the facts.
+    pub(crate) async fn age_held(&self, hours: i64) {
+        let mut fact = self.fact().await;
+        self.record_of(HOST, |record| {
+            for (snapshot, at) in record["held"].as_object_mut().unwrap() {
+                *at = json!(at.as_i64().unwrap() - hours * 3_600_000);
+                let then = jiff::Timestamp::from_millisecond(at.as_i64().unwrap()).unwrap();
+                fact["nightly@main"]["held"][snapshot] = json!(then.to_string());
+            }
+        });
+        let commit = Commit::new(
+            "test",
+            "a test",
+            vec![Change::put(format!("facts/backup/{HOST}").parse().unwrap(), Document::from(fact))],
+        );
+        self.store().await.commit(commit).await.unwrap();
     }
 
     /// Makes what is done in the repository itself due again.
@@ -183,9 +260,22 @@ impl Scratch {
         fs::write(&path, record.to_string()).unwrap();
     }
 
+    /// As if the leases of those that were killed had run out: each would last a minute.
+    pub(crate) async fn release_claims(&self) {
+        let store = self.store().await;
+        for claim in store.claims("").await.unwrap() {
+            store.release(&claim).await.unwrap();
+        }
+    }
+
     /// The facts of the host.
     pub(crate) async fn fact(&self) -> Value {
-        let key = format!("facts/backup/{HOST}").parse().unwrap();
+        self.fact_of(HOST).await
+    }
+
+    /// The same of another host.
+    pub(crate) async fn fact_of(&self, host: &str) -> Value {
+        let key = format!("facts/backup/{host}").parse().unwrap();
         let page = self.store().await.read(&Query::new(Range::Key(key))).await.unwrap();
         page.rows.first().and_then(|row| Some(row.value.as_ref()?.value())).unwrap_or_default()
     }
@@ -197,11 +287,11 @@ impl Scratch {
 
     /// Fails until its last report says this; the report of a run that has only just begun again says that.
     pub(crate) async fn fails_and_reports(&self, what: &str) {
-        for _ in 0..5 {
+        for _ in 0..8 {
             if self.status().await.contains(what) {
                 return;
             }
-            self.fails();
+            self.fails_in(8);
         }
         panic!("{what} is not in {}", self.status().await);
     }
@@ -238,6 +328,25 @@ pub(crate) fn tree(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files
 }
 
+/// Numbers that look like chance, the same each time.
+pub(crate) struct Lot(pub(crate) u64);
+
+impl Lot {
+    pub(crate) fn below(&mut self, most: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % most
+    }
+}
+
+/// A file system, taken away when dropped.
+pub(crate) struct Mounted(pub(crate) PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
 /// The program as a daemon, killed when dropped.
 pub(crate) struct Daemon(pub(crate) Child);
 
@@ -255,9 +364,35 @@ impl Drop for Daemon {
     }
 }
 
-/// Waits until something is so; at most a minute.
-pub(crate) fn until(what: &str, mut so: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(60);
+/// The host of this number, of a fleet.
+pub(crate) fn name(n: usize) -> String {
+    format!("ct{n}.example.com")
+}
+
+/// The time, in milliseconds since 1970.
+pub(crate) fn now() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    i64::try_from(now.as_millis()).unwrap()
+}
+
+/// A port that was free a moment ago, and that no client is given: those begin at 32768.
+pub(crate) fn free() -> u16 {
+    loop {
+        let port = 20_000 + u16::try_from(RandomState::new().hash_one(0) % 12_000).unwrap();
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// Waits until something is so; at most two minutes.
+pub(crate) fn until(what: &str, so: impl FnMut() -> bool) {
+    until_within(120, what, so);
+}
+
+/// The same within so many seconds.
+pub(crate) fn until_within(seconds: u64, what: &str, mut so: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(seconds);
     while !so() {
         assert!(Instant::now() < end, "it did not come true: {what}");
         std::thread::sleep(Duration::from_millis(50));
