@@ -10,7 +10,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use shoal_agent::{Blocked, Desired, Source};
+use shoal_agent::{Blocked, Desired, Source, checked};
 
 use crate::item::{Item, Subject};
 use crate::name::{Name, Word};
@@ -94,15 +94,15 @@ pub struct Contact {
     pub via: BTreeSet<Name>,
 }
 
-/// `monday`, or `2026-12-25`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Day(String);
+checked! {
+    /// `monday`, or `2026-12-25`.
+    Day
+}
 
-/// `09:00-17:00,18:00-20:00`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Hours(String);
+checked! {
+    /// `09:00-17:00,18:00-20:00`.
+    Hours
+}
 
 impl FromStr for Day {
     type Err = String;
@@ -112,7 +112,7 @@ impl FromStr for Day {
             ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
         // A day that the calendar does not have is refused here and not by a server.
         if WEEK.contains(&text) || text.len() == 10 && text.parse::<jiff::civil::Date>().is_ok() {
-            return Ok(Self(text.to_owned()));
+            return Ok(Self(text.into()));
         }
         Err(format!("{text:?} is no day: that is monday to sunday, or a date such as 2026-12-25"))
     }
@@ -133,32 +133,11 @@ impl FromStr for Hours {
             Some(from < to && to <= 24 * 60)
         };
         if text.len() <= 500 && text.split(',').all(|span| good(span) == Some(true)) {
-            return Ok(Self(text.to_owned()));
+            return Ok(Self(text.into()));
         }
         Err(format!("{text:?} are no hours: they are written as 09:00-17:00, several with a comma between"))
     }
 }
-
-macro_rules! text {
-    ($type:ident) => {
-        impl TryFrom<String> for $type {
-            type Error = String;
-
-            fn try_from(text: String) -> Result<Self, String> {
-                text.parse()
-            }
-        }
-
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(&self.0)
-            }
-        }
-    };
-}
-
-text!(Day);
-text!(Hours);
 
 /// What a tag defines, and what it calls by names that are none. Proportional to what the tag defines.
 pub(crate) fn subjects(spec: &Spec) -> (Vec<Subject>, Vec<String>) {

@@ -5,10 +5,7 @@
 //! characters that mean nothing to any of them, and never begins with `-`, which a plugin would take for an option.
 //! What cannot be said so stands in the server's own library of commands.
 
-use std::fmt;
-use std::sync::Arc;
-
-use serde::{Deserialize, Serialize};
+use shoal_agent::checked;
 use shoal_agent::secrets::SecretRef;
 
 /// The label that says why nobody is told of a host, and its values.
@@ -25,38 +22,6 @@ pub(crate) const AUTHORIZATION: &str = "__meta_shoal_authorization";
 const MAX_NAME: usize = 100;
 /// The longest word.
 const MAX_WORD: usize = 1_000;
-
-/// Text that was checked, cheap to copy.
-macro_rules! checked {
-    ($(#[$doc:meta])* $type:ident) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String")]
-        pub struct $type(Arc<str>);
-
-        impl $type {
-            /// The text.
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl TryFrom<String> for $type {
-            type Error = String;
-
-            fn try_from(text: String) -> Result<Self, String> {
-                text.parse()
-            }
-        }
-
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(&self.0)
-            }
-        }
-    };
-}
 
 checked! {
     /// The name of a check, a command, a group, a contact, a period: letters, digits, `.`, `_` and `-`, beginning with one of the first two.

@@ -18,6 +18,8 @@ const MAX_LISTED: usize = 500;
 /// Why what begins as a reference to a secret is none.
 const NO_SECRET: &str =
     "a secret is named as secret:NAME, with letters, digits and _ - . and at most 64 of them";
+/// Why a reference that a field of the host makes is none.
+const FILLED_SECRET: &str = "a secret is named in the argument itself, and by no field that is put into it";
 /// Labels that the agent gives itself: whether a host drains, and what tells metrics apart.
 const RESERVED: [&str; 4] = [STATE, "job", "host", "instance"];
 
@@ -225,8 +227,9 @@ impl Reader<'_> {
                     filled.ok_or_else(|| format!("the host has nothing to put into {arg:?}"))?.parse::<Word>()
                 });
             match filled {
-                Ok(word) if word.is_reference() && word.secret().is_none() => {
-                    self.faults.push(format!("{field}.args[{at}]: {NO_SECRET}"));
+                Ok(word) if word.is_reference() && (word.secret().is_none() || word.as_str() != arg) => {
+                    let why = if word.secret().is_none() { NO_SECRET } else { FILLED_SECRET };
+                    self.faults.push(format!("{field}.args[{at}]: {why}"));
                     return None;
                 }
                 Ok(word) => args.push(word),

@@ -222,6 +222,37 @@ async fn a_draining_or_paused_host_has_a_downtime_and_a_retired_one_leaves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_empty_database_empties_nothing() {
+    if !icinga_here("an_empty_database_empties_nothing") {
+        return;
+    }
+    let (icinga, scratch) = running().await;
+    let hosts = icinga.hosts();
+    assert!(icinga.files().values().any(|text| text.contains("web1.example.com")));
+    empties_nothing(&icinga, &scratch).await;
+    assert_eq!(icinga.hosts(), hosts);
+}
+
+/// Neither another database nor none at all changes a file; the scratch's own is gone then.
+async fn empties_nothing(icinga: &Icinga, scratch: &Scratch) {
+    let before = icinga.files();
+    // With nothing in it.
+    let empty = Scratch::new(&icinga.table());
+    empty.apply("{host: other.example.com, document: {}}").await;
+    empty.run(&["--once"]);
+    assert_eq!(icinga.files(), before);
+    // One that wants something else, in the folder of the first.
+    empty.apply("{tag: monitoring/x, document: {}, members: [other.example.com]}").await;
+    let (code, said) = empty.run(&["--once"]);
+    assert!(code != 0 && said.contains("One folder, one database"), "{code} {said}");
+    assert_eq!(icinga.files(), before);
+    // None at all.
+    fs::rename(scratch.path().join("db"), scratch.path().join("away")).unwrap();
+    assert_ne!(scratch.run(&["--once"]).0, 0);
+    assert_eq!(icinga.files(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refused_password_is_said_and_not_shown() {
     if !icinga_here("a_refused_password_is_said_and_not_shown") {
         return;
@@ -264,18 +295,5 @@ async fn a_server_that_does_not_read_gets_the_last_good_files_back() {
     scratch.configure(&icinga.table());
     scratch.converge();
     assert_eq!(icinga.objects("hosts")["web2.example.com"]["address"], "192.0.2.99");
-    // An empty database empties nothing.
-    let before = icinga.files();
-    let empty = Scratch::new(&icinga.table());
-    empty.apply("{host: other.example.com, document: {}}").await;
-    empty.run(&["--once"]);
-    assert_eq!(icinga.files(), before);
-    empty.apply("{tag: monitoring/x, document: {}, members: [other.example.com]}").await;
-    let (code, said) = empty.run(&["--once"]);
-    assert!(code != 0 && said.contains("One folder, one database"), "{code} {said}");
-    assert_eq!(icinga.files(), before);
-    // Nor does none at all.
-    fs::rename(scratch.path().join("db"), scratch.path().join("away")).unwrap();
-    assert_ne!(scratch.run(&["--once"]).0, 0);
-    assert_eq!(icinga.files(), before);
+    empties_nothing(&icinga, &scratch).await;
 }

@@ -144,7 +144,7 @@ async fn prometheus_scrapes_what_the_agent_answers() {
     if !has("prometheus_scrapes_what_the_agent_answers", "prometheus") {
         return;
     }
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = common::free();
     let folder = tempfile::tempdir().unwrap();
     let scratch = Scratch::new(&format!("{}listen = '127.0.0.1:{port}'\n", table(folder.path())));
     scratch.apply(FLEET).await;
@@ -166,12 +166,22 @@ async fn prometheus_scrapes_what_the_agent_answers() {
     };
     let files = everything(folder.path());
     let (name, _) = files.first_key_value().unwrap();
+    let whole = fs::read_to_string(folder.path().join(name)).unwrap();
     fs::write(folder.path().join(name), "[").unwrap();
     assert!(
         said("/targets").contains("503") && said("/targets").contains("was edited"),
         "{}",
         said("/targets")
     );
+    // One of them is lost: what the others say is not all.
+    fs::write(folder.path().join(name), whole).unwrap();
+    let (with, _) = files.iter().find(|(_, (_, text))| text.contains("web2.example.com")).unwrap();
+    let lost = fs::read_to_string(folder.path().join(with)).unwrap();
+    fs::remove_file(folder.path().join(with)).unwrap();
+    let answer = said("/targets");
+    assert!(answer.contains("503") && answer.contains("is lost") && answer.contains(with), "{answer}");
+    fs::write(folder.path().join(with), lost).unwrap();
+    assert!(said("/targets").contains("200 OK"), "{}", said("/targets"));
     files.keys().for_each(|name| fs::remove_file(folder.path().join(name)).unwrap());
     assert!(said("/targets").contains("503") && said("/targets").contains("nothing was written yet"));
     prometheus.asks_in_vain();
@@ -224,6 +234,7 @@ document:
   rules:
     Down: {expr: 'up{job="node"} == 0'}
     Broken: {expr: "rate("}
+    Slow: {expr: "scrape_duration_seconds > ("}
     Template: {expr: "up == 3", labels: {a: "{{ $nothing }}"}}
     "no name": {expr: "up"}
     New: {expr: "up == 4"}
@@ -236,7 +247,8 @@ document:
         "{code} {said}"
     );
     assert!(scratch.status().await.contains("no name"), "{said}");
-    assert_eq!(prometheus.rules(), set([deep, down, "monitoring/web New up == 4"]));
+    // What stood before goes on: a mistyped rule is no reason to lose the good one.
+    assert_eq!(prometheus.rules(), set([deep, down, slow, "monitoring/web New up == 4"]));
     // A tag goes, and its rules with it.
     scratch.apply(RULES.split_once("---").unwrap().0).await;
     scratch.edit(json!([{"edit": "delete", "key": "monitoring/ab"}])).await;

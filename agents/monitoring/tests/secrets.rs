@@ -350,7 +350,7 @@ async fn nothing_of_a_whole_run_holds_a_secret() {
     {
         fs::write(node.path().join(name), value).unwrap();
     }
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = common::free();
     let names = ["snmp", "app", "odd", "long", "gone"];
     let config = |check: &str| {
         let table = format!(

@@ -57,7 +57,7 @@ fn decide_at(
         .collect();
     let sources: Vec<_> = sources
         .iter()
-        .map(|(tag, spec)| Source { tag, spec, host: Some(&host), revision: Revision(1) })
+        .map(|(tag, spec)| Source { tag, spec, host: Some(&host), facts: &[], revision: Revision(1) })
         .collect();
     let key = Key { server, subject: Subject::Host(name) };
     agent().desired(&key, &sources, &Blind)
@@ -204,6 +204,19 @@ fn one_bad_definition_is_left_out_and_the_others_are_not() {
     }
     assert_eq!(left_out.len(), 16, "{all}");
     assert_eq!((host.groups.len(), host.labels.len(), host.parents.len()), (1, 1, 1));
+}
+
+#[test]
+fn a_field_that_is_filled_in_names_no_secret() {
+    let tag = json!({"checks": {
+        "filled": {"command": "check_a", "args": ["{evil}"]},
+        "half": {"command": "check_a", "args": ["secret:{half}"]},
+        "said": {"command": "check_a", "args": ["secret:snmp"]}}});
+    let (host, left_out) =
+        decide(json!({"address": "192.0.2.1", "evil": "secret:snmp", "half": "snmp"}), &[("x", tag)]);
+    assert_eq!(calls(&host).into_keys().collect::<Vec<_>>(), ["said"]);
+    let all = left_out.join("\n");
+    assert!(all.contains("checks.filled.args[0]") && all.contains("checks.half.args[0]"), "{all}");
 }
 
 #[test]

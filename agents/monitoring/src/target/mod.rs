@@ -154,8 +154,8 @@ impl Target<Monitoring> for Servers {
 
     async fn observe(&self, unit: &Unit, scope: Scope<'_, Key>) -> Result<Observed<Monitoring>, Fault> {
         match self.of(unit)? {
-            At::Nagios(nagios) => nagios.look().await,
-            At::Icinga2(icinga) => icinga.look().await,
+            At::Nagios(nagios) => nagios.look(scope).await,
+            At::Icinga2(icinga) => icinga.look(scope).await,
             At::Prometheus(prometheus) => prometheus.look(scope).await,
         }
     }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
@@ -19,7 +18,7 @@ pub(crate) struct Alertmanager {
 
 impl Alertmanager {
     pub(crate) fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = super::free();
         let mut alertmanager = Self { dir: TempDir::new().unwrap(), child: None, port };
         let config = "route: {receiver: nobody}\nreceivers: [{name: nobody}]\n";
         fs::write(alertmanager.dir.path().join("alertmanager.yml"), config).unwrap();

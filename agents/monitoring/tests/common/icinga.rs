@@ -68,7 +68,7 @@ pub(crate) fn program() -> Option<PathBuf> {
 impl Icinga {
     /// Its configuration and keys, with the folder of Shoal's in it; it does not run yet.
     pub(crate) fn new() -> Self {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = super::free();
         let icinga = Self { dir: TempDir::new().unwrap(), child: None, port };
         for folder in ["lib/certs", "lib/ca", "lib/api/packages", "log", "cache", "run", "spool/tmp", "shoal"]
         {

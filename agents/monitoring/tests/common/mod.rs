@@ -7,8 +7,11 @@ mod alertmanager;
 mod icinga;
 mod nagios;
 mod prometheus;
+#[path = "../../../../tests/agents/scratch.rs"]
 mod scratch;
 
+use std::hash::{BuildHasher as _, RandomState};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 pub(crate) use alertmanager::Alertmanager;
@@ -16,6 +19,10 @@ pub(crate) use icinga::Icinga;
 pub(crate) use nagios::Nagios;
 pub(crate) use prometheus::Prometheus;
 pub(crate) use scratch::{Daemon, Scratch};
+
+const AGENT: &str = "monitoring";
+const PROGRAM: &str = env!("CARGO_BIN_EXE_shoal-monitoring");
+const FOLDERS: &[&str] = &[];
 
 /// Whether Nagios is here; says so if not.
 pub(crate) fn here(test: &str) -> bool {
@@ -42,9 +49,31 @@ pub(crate) fn has(test: &str, program: &str) -> bool {
     found
 }
 
-/// Waits until something is so; at most half a minute.
+/// Whether calls of a program can be seen here; says so if not.
+pub(crate) fn traced(test: &str) -> bool {
+    if !has(test, "strace") {
+        return false;
+    }
+    let tried = Command::new("strace").args(["-o", "/dev/null", "true"]).output().unwrap();
+    if !tried.status.success() {
+        println!("SKIPPED: {test}: strace may not trace here");
+    }
+    tried.status.success()
+}
+
+/// A port that was free a moment ago, and that no client is given: those begin at 32768.
+pub(crate) fn free() -> u16 {
+    loop {
+        let port = 20_000 + u16::try_from(RandomState::new().hash_one(0) % 12_000).unwrap();
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// Waits until something is so; at most two minutes.
 pub(crate) fn until(what: &str, mut so: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(30);
+    let end = Instant::now() + Duration::from_secs(120);
     while !so() {
         assert!(Instant::now() < end, "it did not come true: {what}");
         std::thread::sleep(Duration::from_millis(20));

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -24,7 +24,7 @@ impl Prometheus {
     pub(crate) fn start(scrape: &str) -> Self {
         // Another test may take a free port between our look and its start: then it ends, and we try again.
         for _ in 0..5 {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let port = super::free();
             if let Some(prometheus) = Self::try_start(port, scrape) {
                 return prometheus;
             }

@@ -10,6 +10,7 @@ mod render;
 mod settings;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -117,18 +118,23 @@ impl Dialect for Nagios {
         blame::blame(complaint, candidate)
     }
 
+    fn before_check(&self, main: &MainConfig, tree: &Tree, candidate: &Path) -> Result<(), Fault> {
+        let text = main.with(&tree.current(), candidate)?;
+        let written = tree.write_check_file(candidate, &text, &self.settings.config);
+        written.map_err(|e| unwritten(&tree.check_file(candidate), e))
+    }
+
     async fn check(
         &self,
-        main: &MainConfig,
+        _: &MainConfig,
         tree: &Tree,
         candidate: &Path,
     ) -> Result<Result<(), String>, Fault> {
-        let text = main.with(&tree.current(), candidate)?;
-        let file = tree.check_file();
-        let what = || format!("write the file to check, {}", file.display());
-        tree.write_check_file(&text).map_err(|e| Fault::new(what(), e))?;
+        let file = tree.check_file(candidate);
         let places = [("{config}", &*file.to_string_lossy())];
-        Ok(command::run(&self.settings.check, &places, self.patience()).await)
+        let checked = command::run(&self.settings.check, &places, self.patience()).await;
+        tree.remove_check_file(candidate).map_err(|e| unwritten(&file, e))?;
+        Ok(checked)
     }
 
     async fn has_read(&self, main: &MainConfig) -> Result<Option<String>, Fault> {
@@ -156,4 +162,8 @@ impl Dialect for Nagios {
         self.tell(main, &commands, "tell Nagios of downtimes").await?;
         Ok(Some(main.says + SETTLES))
     }
+}
+
+fn unwritten(file: &Path, error: io::Error) -> Fault {
+    Fault::new(format!("write the file to check, {}", file.display()), error)
 }

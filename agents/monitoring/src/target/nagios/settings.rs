@@ -91,6 +91,8 @@ impl NagiosSettings {
 /// What Shoal needs to know of the server's main configuration.
 #[derive(Clone, Debug)]
 pub(in crate::target) struct MainConfig {
+    /// Its lines, comments as empty ones: so what the checker says of a line is right of the original, too. Most of what distributions
+    /// deliver is comments.
     lines: Vec<String>,
     folder: PathBuf,
     /// Where it takes commands from outside.
@@ -113,7 +115,8 @@ impl MainConfig {
                 .next("name the file that Nagios is started with as config in [agent.nagios]")
         })?;
         let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
-        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        let said = |line: &str| if line.starts_with('#') { String::new() } else { line.to_owned() };
+        let lines: Vec<String> = text.lines().map(said).collect();
         let value = |name: &str| {
             lines
                 .iter()
@@ -211,14 +214,16 @@ mod tests {
     fn a_candidate_stands_in_for_what_is_read_now() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("nagios.cfg");
-        let text = "# cfg_dir=/x\ncommand_file=/v/cmd\nstatus_file=/v/status\nobject_cache_file=var/cache\n\
+        let text = "# cfg_dir=/shoal/current\ncommand_file=/v/cmd\nstatus_file=/v/status\nobject_cache_file=var/cache\n\
                     check_external_commands=1\nretain_state_information=1\ninterval_length=30\ncfg_dir=/shoal/current/\ncfg_file=own.cfg\n";
         fs::write(&path, text).unwrap();
         let config = MainConfig::read(&path, true).unwrap();
         assert_eq!((config.unit, config.cache.clone()), (30, dir.path().join("var/cache")));
         let made = config.with(Path::new("/shoal/current"), Path::new("/shoal/next")).unwrap();
         let own = format!("cfg_dir=/shoal/next\ncfg_file={}\n", dir.path().join("own.cfg").display());
-        assert!(made.starts_with("# cfg_dir=/x\n") && made.ends_with(&own), "{made}");
+        // A comment is left out, and its line stays.
+        assert!(made.starts_with("\ncommand_file=") && made.ends_with(&own), "{made}");
+        assert_eq!(made.lines().count(), text.lines().count());
         let why = config.with(Path::new("/other"), Path::new("/next")).unwrap_err().to_string();
         assert!(why.contains("no line cfg_dir=/other"), "{why}");
         fs::write(&path, text.replace("commands=1", "commands=0")).unwrap();

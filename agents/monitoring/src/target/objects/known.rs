@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::Dialect;
 use super::file::{self, Around, Own};
-use super::tree::{Generation, Piece, Shard, Stamps, Tree};
+use super::tree::{Generation, Piece, Shard, Spare, Stamps, Tree, Written};
 use super::vault::Vault;
 use crate::item::Host;
 use crate::name::Name;
@@ -56,8 +56,12 @@ pub(super) struct Known {
     unit: u32,
     /// What the server was told of downtimes and may not have said back yet.
     told: BTreeMap<HostName, (bool, SystemTime)>,
-    /// What is no longer reached is being removed.
-    pub(super) sweeping: Option<JoinHandle<()>>,
+    /// What was reached before, while it is not known that nobody goes back to it.
+    pub(super) replaced: Option<Generation>,
+    /// Folders that are used again; `None`: what else is there beside what is reached is not known, and is to be swept.
+    pub(super) spare: Option<Spare>,
+    /// What is no longer reached is being removed, or made ready to be used again.
+    pub(super) sweeping: Option<JoinHandle<Option<Spare>>>,
     /// The switch to what is reached is being made durable.
     pub(super) sealing: Option<JoinHandle<io::Result<()>>>,
 }
@@ -177,13 +181,16 @@ impl Known {
         self.hosts.iter().filter(|(_, entry)| names(entry)).map(|(name, _)| name.clone()).collect()
     }
 
-    /// What stands in the files from now on: a generation that differs from the last in these pieces.
-    pub(super) fn now(&mut self, generation: Generation, written: Stamps, gone: &[Shard], vault: Vault) {
-        self.stamps.extend(written);
+    /// What stands in the files from now on: a generation that differs from the last in what was written, and without these shards.
+    pub(super) fn now(&mut self, written: Written, gone: &[Shard], vault: Vault) {
+        let Written { generation, stamps, spare, .. } = written;
+        self.stamps.extend(stamps);
         for shard in gone {
             self.stamps.remove(&Piece::Shard(*shard));
         }
-        self.generation = Some(generation);
+        // One is kept to be used again. Of several that were replaced nobody keeps count.
+        self.spare = spare.filter(|_| self.replaced.is_none());
+        self.replaced = self.generation.replace(generation);
         self.vault = vault;
         self.stray.clear();
         self.unlike = false;

@@ -28,13 +28,13 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use shoal_agent::secrets::Secrets;
-use shoal_agent::{Applied, Batch, Edit, Fault, Fence, HostName, Observed, Outcome, Seen, owner};
+use shoal_agent::{Applied, Batch, Edit, Fault, Fence, HostName, Observed, Outcome, Scope, Seen, owner};
 use tokio::sync::Mutex;
 
 pub(super) use draft::{Blame, Kind};
 pub(super) use file::{Around, file};
-use known::Known;
 pub(super) use known::SETTLES;
+use known::{Entry, Known};
 pub(super) use tree::Tree;
 pub(super) use vault::Slot;
 use work::Work;
@@ -100,6 +100,14 @@ pub(super) trait Dialect: Debug + Send + Sync + 'static {
     /// What a complaint of the checker blames, and with which words. `candidate` is the folder that it read.
     fn blame(complaint: &str, candidate: &Path) -> BTreeMap<Blame, String>;
 
+    /// Writes what the checker reads besides this candidate, before the disk is waited for: a file system that is being synced may
+    /// keep whoever makes a file waiting.
+    ///
+    /// # Errors
+    /// It could not be written.
+    fn before_check(&self, _link: &Self::Link, _tree: &Tree, _candidate: &Path) -> Result<(), Fault> {
+        Ok(())
+    }
     /// Whether the server's checker accepts its configuration with this candidate in it; what it said if not.
     fn check(
         &self,
@@ -168,19 +176,35 @@ impl<D: Dialect> Objects<D> {
             || self.dialect.has_read(link).await.is_ok_and(|mark| mark.as_deref() == Some(generation))
     }
 
-    pub(super) async fn look(&self) -> Result<Observed<Monitoring>, Fault> {
+    /// What is there: of these hosts alone, where their files are as they are known, at no price of the others.
+    pub(super) async fn look(&self, scope: Scope<'_, Key>) -> Result<Observed<Monitoring>, Fault> {
         let link = self.dialect.link()?;
         let mut known = self.known.lock().await;
-        known.look(&self.dialect, &self.tree, D::unit(&link)).map_err(|e| self.fault("look into", e))?;
+        let unit = D::unit(&link);
+        let asked = match hosts_alone(scope) {
+            None => None,
+            Some(names) => {
+                let shards = names.iter().map(|name| tree::Shard::of(name));
+                let holds = known.holds(&self.tree, unit, shards);
+                Some(names).filter(|_| matches!(holds, Ok(true)))
+            }
+        };
+        if asked.is_none() {
+            known.look(&self.dialect, &self.tree, unit).map_err(|e| self.fault("look into", e))?;
+        }
         let said = if self.dialect.tells() { self.dialect.downtimes(&link).await } else { None };
         let downtimes = known.downtimes(said);
-        let mut seen = BTreeMap::new();
-        for (name, entry) in &known.hosts {
+        let host = |(name, entry): (&HostName, &Entry)| {
             let downtime = downtimes.as_ref().map(|hosts| hosts.contains(name));
             let have =
                 Have { odd: entry.odd.is_some(), downtime, ..Have::from(Item::Host(entry.host.clone())) };
-            seen.insert(key::<D>(Subject::Host(name.clone())), Seen::Ours(have));
+            (key::<D>(Subject::Host(name.clone())), Seen::Ours(have))
+        };
+        if let Some(names) = asked {
+            let there = names.into_iter().filter_map(|name| known.hosts.get_key_value(name));
+            return Ok(Observed { seen: there.map(host).collect(), complete: true });
         }
+        let mut seen: BTreeMap<_, _> = known.hosts.iter().map(host).collect();
         for ((kind, name), definition) in &known.own.definitions {
             let have = Have::from(Item::Definition(definition.clone()));
             seen.insert(key::<D>(Subject::Definition(*kind, name.clone())), Seen::Ours(have));
@@ -224,6 +248,16 @@ impl<D: Dialect> Objects<D> {
     fn fault(&self, verb: &str, why: impl ToString) -> Fault {
         Fault::new(format!("{verb} the {} {}", D::SERVER.folder(), self.dialect.folder().display()), why)
     }
+}
+
+/// The hosts that are asked for, where nothing else is.
+fn hosts_alone(scope: Scope<'_, Key>) -> Option<Vec<&HostName>> {
+    let Scope::Keys(keys) = scope else { return None };
+    let hosts = keys.iter().map(|key| match &key.subject {
+        Subject::Host(name) => Some(name),
+        Subject::Server | Subject::Definition(..) | Subject::Rules(_) => None,
+    });
+    hosts.collect()
 }
 
 /// Whether what is there is what the change was decided from.

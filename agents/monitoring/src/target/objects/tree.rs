@@ -5,15 +5,18 @@
 //! good    -> gens/1f2a…            what to go back to, while it is not known that the server has read `current`
 //! gens/1f3c…/server.cfg            what tags define, the mark and the groups (.cfg for Nagios, .conf for Icinga)
 //! gens/1f3c…/secrets.resource      the values of secrets, for the server's group alone (secrets.conf for Icinga)
-//! gens/1f3c…/7 -> ../../sets/7-1f3c…
-//! sets/7-1f3c…/a.cfg               the hosts of one shard
+//! gens/1f3c…/7 -> ../../sets/7-1f2a…
+//! sets/7-1f2a…/a.cfg               the hosts of one shard
 //! ```
 //!
 //! A host is in one of 256 shards, by its name. A change writes the shards that it touches; what else is in their sets is
-//! linked, and all other sets stay. Nothing that `current` or `good` reach is ever written into.
+//! linked, and all other sets stay. Nothing that `current` or `good` reach is ever written into; folders that nothing reaches any more are
+//! written into again ([`candidate`]).
 //!
-//! **Power loss**: a generation is synced whole before `current` leads to it, while the checker reads it; what was before goes only
-//! after the switch is durable.
+//! **Power loss**: a generation is synced whole before `current` leads to it, while the checker reads it; what was before goes, or is used
+//! again, only after the switch is durable.
+
+mod candidate;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -25,12 +28,17 @@ use std::time::SystemTime;
 
 use shoal_agent::HostName;
 
+pub(super) use candidate::{Spare, Texts, Written};
+
 use crate::target::fold;
 
-/// More files than this are synced all at once.
-const FEW: usize = 8;
 /// How a file of secrets is called before it is in its generation.
 const SECRETS_NEXT: &str = ".shoal-secrets-";
+/// How the configuration that reads a candidate is called, before and after the candidate's name.
+const CHECK: &str = "check-";
+const CHECK_ENDS: &str = ".cfg";
+/// Which file is locked while there are candidates.
+const TURN: &str = ".shoal-turn";
 /// How many sets there are, and how many shards a set has.
 const SIXTEEN: u8 = 16;
 
@@ -109,7 +117,12 @@ impl Tree {
 
     /// A file of one shard in a set.
     fn file(&self, set: &str, shard: Shard) -> PathBuf {
-        self.set(set).join(format!("{:x}.{}", shard.0 % SIXTEEN, self.ending))
+        self.set(set).join(self.of_shard(shard))
+    }
+
+    /// What the file of a shard is called in its set.
+    fn of_shard(&self, shard: Shard) -> String {
+        format!("{:x}.{}", shard.0 % SIXTEEN, self.ending)
     }
 
     /// The server's own file in a generation.
@@ -122,9 +135,11 @@ impl Tree {
         self.folder.join("current")
     }
 
-    /// The main configuration that reads a candidate.
-    pub(in crate::target) fn check_file(&self) -> PathBuf {
-        self.folder.join("check.cfg")
+    /// The main configuration that reads a candidate: of each its own, so that an instance that does not know that its claim has ended is not
+    /// shown what another one is about to do, nor the other way around.
+    pub(in crate::target) fn check_file(&self, candidate: &Path) -> PathBuf {
+        let name = candidate.file_name().unwrap_or_default().to_string_lossy();
+        self.folder.join(format!("{CHECK}{name}{CHECK_ENDS}"))
     }
 
     fn good(&self) -> PathBuf {
@@ -214,56 +229,6 @@ impl Tree {
         format!("{:016x}", now.as_nanos().max(least))
     }
 
-    /// Writes a generation that has these files (empty text: without that shard) instead of what `before` has, and all else
-    /// as `before` has it. Reached by nothing yet, and not synced.
-    pub(super) fn write(&self, before: &Generation, name: &str, texts: &Texts) -> io::Result<Written> {
-        let name = name.to_owned();
-        let made = Generation { name: name.clone(), sets: before.sets.clone() };
-        let mut written = Written { generation: made, ..Written::default() };
-        let touched: BTreeSet<u8> = texts.shards.keys().map(|shard| shard.set()).collect();
-        for set in touched {
-            let new = format!("{set:x}-{name}");
-            written.folder(self.set(&new))?;
-            let mut any = false;
-            for at in 0..SIXTEEN {
-                let shard = Shard(set * SIXTEEN + at);
-                let path = self.file(&new, shard);
-                any |= match (texts.shards.get(&shard), before.sets.get(&set)) {
-                    (Some(text), _) if text.is_empty() => false,
-                    (Some(text), _) => written.file(Piece::Shard(shard), path, text, 0o644).map(|()| true)?,
-                    (None, Some(old)) => present(fs::hard_link(self.file(old, shard), path))?,
-                    (None, None) => false,
-                };
-            }
-            if any {
-                written.generation.sets.insert(set, new)
-            } else {
-                written.generation.sets.remove(&set)
-            };
-        }
-        written.folder(self.generation_path(&name))?;
-        for (set, target) in &written.generation.sets {
-            let link = self.generation_path(&name).join(format!("{set:x}"));
-            symlink(Path::new("../../sets").join(target), link)?;
-        }
-        written.file(Piece::Server, self.server_file(&name), &texts.server, 0o644)?;
-        let vault = self.vault_file(&name);
-        let linked = match &texts.vault {
-            None => present(fs::hard_link(self.vault_file(&before.name), &vault))?,
-            Some(_) => false,
-        };
-        if let (false, Some(text)) = (linked, texts.vault.as_ref().or(texts.if_no_vault.as_ref())) {
-            // Made in the folder itself, whose group it may inherit.
-            let next = self.folder.join(format!("{SECRETS_NEXT}{name}"));
-            written.file(Piece::Vault, next.clone(), text, 0o640)?;
-            self.give(&next)?;
-            fs::rename(next, vault)?;
-        }
-        let parents = ["gens", "sets"].map(|name| self.folder.join(name));
-        written.folders.extend(parents.into_iter().filter(|path| path.is_dir()));
-        Ok(written)
-    }
-
     /// A file for the group of the folder: the server's.
     fn give(&self, path: &Path) -> io::Result<()> {
         use std::os::unix::fs::MetadataExt as _;
@@ -275,12 +240,30 @@ impl Tree {
         }
     }
 
-    /// Writes the main configuration that reads a candidate.
-    pub(in crate::target) fn write_check_file(&self, text: &str) -> io::Result<()> {
-        // It may name where secrets are; it holds none that the server's own file does not.
-        let path = self.check_file();
-        present(fs::remove_file(&path))?;
-        new_file(&path, text, 0o644).map(drop)
+    /// Writes the main configuration that reads a candidate, for nobody who may not read the server's own: the arguments of a module may
+    /// hold a password.
+    pub(in crate::target) fn write_check_file(
+        &self,
+        candidate: &Path,
+        text: &str,
+        own: &Path,
+    ) -> io::Result<()> {
+        let own = fs::metadata(own)?.permissions().mode();
+        let mode = if own & 0o004 == 0 { 0o600 | (own & 0o040) } else { 0o644 };
+        let file = self.check_file(candidate);
+        new_file(&file, text, mode)?;
+        // Whoever may not give it away has the checker read it as themselves.
+        if mode == 0o640
+            && let Err(why) = self.give(&file)
+        {
+            tracing::debug!("{} keeps its group: {why}", file.display());
+        }
+        Ok(())
+    }
+
+    /// Removes it again.
+    pub(in crate::target) fn remove_check_file(&self, candidate: &Path) -> io::Result<()> {
+        present(fs::remove_file(self.check_file(candidate))).map(drop)
     }
 
     /// Has `current` lead to this generation, which is synced, in one step; durable once it is [sealed](Self::seal). What it leads to
@@ -305,7 +288,8 @@ impl Tree {
 
     /// Has `current` lead to the last good generation again; `false` where there is none.
     pub(super) fn put_back(&self) -> io::Result<bool> {
-        let back = present(fs::rename(self.good(), self.current()))?;
+        // A folder that is used again goes after `good` does, but which of the two a loss of power keeps is the disk's to say.
+        let back = self.good().is_dir() && present(fs::rename(self.good(), self.current()))?;
         fs::File::open(&self.folder)?.sync_all()?;
         Ok(back)
     }
@@ -315,8 +299,21 @@ impl Tree {
         present(fs::remove_file(self.good())).map(drop)
     }
 
-    /// Removes what neither `current` nor `good` reach: candidates of an agent that was killed, and what was before.
-    pub(super) fn sweep(&self) -> io::Result<()> {
+    /// The right to have candidates here, for as long as it is kept; `None`: another instance has it. It ends with the process.
+    pub(super) fn turn(&self) -> io::Result<Option<fs::File>> {
+        let path = self.folder.join(TURN);
+        let file = fs::OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(e)) => Err(e),
+        }
+    }
+
+    /// Removes what neither `current` nor `good` reach: candidates of an agent that was killed, and what was before. Nothing while an
+    /// instance has its turn, as a candidate of its may be among them: `false`.
+    pub(super) fn sweep(&self) -> io::Result<bool> {
+        let Some(_turn) = self.turn()? else { return Ok(false) };
         let mut keep: BTreeSet<OsString> = BTreeSet::new();
         for link in [self.current(), self.good()] {
             let Some(name) = self.leads_to(&link)? else { continue };
@@ -327,11 +324,17 @@ impl Tree {
             }
             keep.insert(name.into());
         }
-        // What stands there was on its way into a candidate.
+        let current = self.leads()?.unwrap_or_default();
+        // What stands there was on its way into a candidate, or was to check one that came before.
+        let checked = |name: &str| {
+            let of = name.strip_prefix(CHECK).and_then(|name| name.strip_suffix(CHECK_ENDS));
+            of.is_some_and(|of| is_generation(of) && of < current.as_str())
+        };
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
-            if entry.file_name().to_str().is_some_and(|name| name.starts_with(SECRETS_NEXT)) {
-                fs::remove_file(entry.path())?;
+            if entry.file_name().to_str().is_some_and(|name| name.starts_with(SECRETS_NEXT) || checked(name))
+            {
+                present(fs::remove_file(entry.path()))?;
             }
         }
         for kind in ["gens", "sets"] {
@@ -343,39 +346,17 @@ impl Tree {
                 let entry = entry?;
                 let name = entry.file_name();
                 // What Shoal did not make has no such name.
-                let hex = |text: &str| text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
                 let ours = name.to_str().is_some_and(|text| match text.split_once('-') {
-                    Some((set, of)) => set.len() == 1 && hex(of),
-                    None => hex(text),
+                    Some((set, of)) => set.len() == 1 && is_generation(of),
+                    None => is_generation(text),
                 });
                 if ours && !keep.contains(&name) {
                     fs::remove_dir_all(entry.path())?;
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
-}
-
-/// The texts of a generation's files.
-#[derive(Debug, Default)]
-pub(super) struct Texts {
-    pub(super) shards: BTreeMap<Shard, String>,
-    pub(super) server: String,
-    /// `None`: as before.
-    pub(super) vault: Option<String>,
-    /// What to write in its place where there was none before.
-    pub(super) if_no_vault: Option<String>,
-}
-
-/// A generation that was written and has to be synced.
-#[derive(Debug, Default)]
-pub(super) struct Written {
-    pub(super) generation: Generation,
-    /// The files that are not those of the generation before.
-    pub(super) stamps: Stamps,
-    files: Vec<fs::File>,
-    folders: Vec<PathBuf>,
 }
 
 /// A new file of this mode, whatever the umask.
@@ -388,51 +369,9 @@ fn new_file(path: &Path, text: &str, mode: u32) -> io::Result<fs::File> {
     Ok(file)
 }
 
-impl Written {
-    fn file(&mut self, piece: Piece, path: PathBuf, text: &str, mode: u32) -> io::Result<()> {
-        let file = new_file(&path, text, mode)?;
-        self.stamps.insert(piece, Stamp::of(&file.metadata()?)?);
-        if self.files.len() <= FEW {
-            self.files.push(file);
-        }
-        Ok(())
-    }
-
-    fn folder(&mut self, path: PathBuf) -> io::Result<()> {
-        fs::create_dir_all(&path)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-        self.folders.push(path);
-        Ok(())
-    }
-
-    /// What to sync: it may be done while others read the files.
-    pub(super) fn unsynced(&mut self) -> Unsynced {
-        Unsynced { files: std::mem::take(&mut self.files), folders: std::mem::take(&mut self.folders) }
-    }
-}
-
-/// Files and folders that are to be synced before anything leads to them.
-pub(super) struct Unsynced {
-    files: Vec<fs::File>,
-    folders: Vec<PathBuf>,
-}
-
-impl Unsynced {
-    /// Each file and folder by itself, all at the same time, so that they wait for the disk once; many, the file system once.
-    pub(super) fn sync(self, folder: &Path) -> io::Result<()> {
-        if self.files.len() > FEW {
-            return rustix::fs::syncfs(fs::File::open(folder)?).map_err(io::Error::from);
-        }
-        let folders = self.folders.iter().map(fs::File::open).collect::<io::Result<Vec<_>>>()?;
-        std::thread::scope(|scope| {
-            let syncs: Vec<_> =
-                self.files.iter().chain(&folders).map(|file| scope.spawn(|| file.sync_all())).collect();
-            syncs.into_iter().try_for_each(|sync| match sync.join() {
-                Ok(synced) => synced,
-                Err(_) => Err(io::Error::other("a thread that syncs ended")),
-            })
-        })
-    }
+/// Whether it is what generations are called.
+fn is_generation(text: &str) -> bool {
+    text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 /// Whether there was something.
@@ -445,60 +384,4 @@ fn present(result: io::Result<()>) -> io::Result<bool> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn texts(shards: &BTreeMap<Shard, String>) -> Texts {
-        let (server, none) = ("# server\n".to_owned(), Some("# no secrets\n".to_owned()));
-        Texts { shards: shards.clone(), server, vault: None, if_no_vault: none }
-    }
-
-    #[test]
-    fn a_change_writes_its_shards_and_links_the_rest() {
-        use std::os::unix::fs::MetadataExt as _;
-        let dir = tempfile::tempdir().unwrap();
-        let tree = Tree::new(dir.path(), "cfg", "secrets.resource");
-        assert_eq!(tree.look().unwrap(), None);
-        let all: BTreeMap<Shard, String> = (0..=255).map(|n| (Shard(n), format!("# {n}\n"))).collect();
-        let write = |before: &Generation, shards: &BTreeMap<Shard, String>| {
-            let mut written = tree.write(before, &Tree::next(before), &texts(shards)).unwrap();
-            written.unsynced().sync(tree.folder()).unwrap();
-            written
-        };
-        let first = write(&Generation::default(), &all).generation;
-        tree.switch(&first, false).unwrap();
-        assert_eq!(tree.look().unwrap().as_ref(), Some(&first));
-        let before = tree.stamps(&first).unwrap();
-        assert_eq!(before.len(), 258);
-        let one = BTreeMap::from([(Shard(0x7a), "# new\n".to_owned()), (Shard(0x7b), String::new())]);
-        let second = write(&first, &one).generation;
-        // Nobody has seen it yet.
-        assert_eq!(tree.look().unwrap().as_ref(), Some(&first));
-        tree.sweep().unwrap();
-        assert!(!tree.generation_path(&second.name).exists(), "a candidate that nothing reaches goes");
-        let Written { generation: second, stamps: made, .. } = write(&first, &one);
-        tree.switch(&second, true).unwrap();
-        tree.seal().unwrap();
-        let after = tree.stamps(&second).unwrap();
-        assert_eq!(after.len(), 257);
-        // What is not the same is what it says that it wrote: the shard and the server's own file.
-        let differ: Stamps =
-            after.iter().filter(|(at, is)| before[at] != **is).map(|(a, b)| (*a, *b)).collect();
-        assert_eq!(differ, made);
-        assert_eq!(differ.keys().collect::<Vec<_>>(), [&Piece::Server, &Piece::Shard(Shard(0x7a))]);
-        assert_eq!(tree.read(&second, Piece::Shard(Shard(0x7a))).unwrap(), "# new\n");
-        // Back, and forward for good.
-        assert!(tree.put_back().unwrap());
-        assert_eq!(tree.look().unwrap().as_ref(), Some(&first));
-        assert!(!tree.put_back().unwrap());
-        tree.switch(&second, true).unwrap();
-        tree.settle().unwrap();
-        tree.sweep().unwrap();
-        assert!(!tree.put_back().unwrap());
-        let count = |kind: &str| fs::read_dir(dir.path().join(kind)).unwrap().count();
-        assert_eq!((count("gens"), count("sets")), (1, 16));
-        let mode =
-            |name: &str| fs::metadata(tree.generation_path(&second.name).join(name)).unwrap().mode() & 0o777;
-        assert_eq!((mode("server.cfg"), mode("secrets.resource")), (0o644, 0o640));
-    }
-}
+mod tests;

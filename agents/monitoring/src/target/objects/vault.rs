@@ -123,7 +123,10 @@ impl Vault {
         let one = |text: String, (secret, (_, value)): (&SecretRef, &(Slot, String))| {
             text.replace(value.as_str(), &secret.to_string())
         };
-        self.0.iter().fold(text.to_owned(), one)
+        // What one value begins with may be another: the longest first, or the rest of it would stay.
+        let mut all: Vec<_> = self.0.iter().collect();
+        all.sort_by_key(|(_, (_, value))| std::cmp::Reverse(value.len()));
+        all.into_iter().fold(text.to_owned(), one)
     }
 }
 
@@ -153,4 +156,19 @@ fn fits(value: &str) -> Result<(), String> {
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_a_value_stays_that_begins_with_another() {
+        let all = [("a", "abc"), ("b", "abcdef"), ("c", "xabcdefx")];
+        let line = |(slot, (name, value)): (Slot, &(&str, &str))| {
+            (format!("secret:{name}").parse().unwrap(), (slot, (*value).to_owned()))
+        };
+        let vault = Vault((200..).zip(&all).map(line).collect());
+        assert_eq!(vault.hide("abcdef, abc; xabcdefx"), "secret:b, secret:a; secret:c");
+    }
 }

@@ -1,13 +1,15 @@
 //! One batch: what it touches is written, checked, switched to, and read by the server.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 
 use shoal_agent::{Applied, Batch, Edit, Fault, Fence, HostName, Outcome};
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Duration, Instant, sleep};
 
 use super::draft::Draft;
 use super::known::Known;
-use super::tree::{Generation, Piece, Shard, Texts, Tree, Written};
+use super::tree::{Generation, Piece, Shard, Spare, Texts, Tree, Written};
 use super::vault::Vault;
 use super::{Dialect, Objects, each, hosts, key, rests};
 use crate::agent::Monitoring;
@@ -139,6 +141,12 @@ impl<D: Dialect> Work<'_, D> {
         draft.keep_what_is_named();
         let can_hold = dialect.holds_secrets(self.link, tree);
         for _ in 0..ROUNDS {
+            // Each takes as long as the checker does.
+            self.fence.check()?;
+            let turn = tree.turn().map_err(|e| self.objects.fault("write a candidate into", e))?;
+            let Some(turn) = turn else {
+                return Err(self.objects.fault("write a candidate into", "another instance is at it"));
+            };
             let (mut vault, missing) = draft.known.secrets(secrets, &can_hold);
             if !missing.is_empty() {
                 draft.leave_out_without(&missing);
@@ -152,16 +160,19 @@ impl<D: Dialect> Work<'_, D> {
             }
             let name = Tree::next(&before);
             let texts = self.texts(draft, &vault, &name);
-            let (on, from) = (tree.clone(), before.clone());
-            let write = move || on.write(&from, &name, &texts);
-            let mut written =
-                blocking(write).await.map_err(|e| self.objects.fault("write a candidate into", e))?;
+            // What else is there is known again once this is reached.
+            let spare = draft.known.spare.take();
+            let mut written = write(tree, &before, name, texts, spare)
+                .await
+                .map_err(|e| self.objects.fault("write a candidate into", e))?;
             let path = tree.generation_path(&written.generation.name);
-            // The checker reads what was written, whether it is on the disk or not: both at the same time.
-            let (on, unsynced) = (tree.clone(), written.unsynced());
-            let sync = blocking(move || unsynced.sync(on.folder()));
-            let (checked, synced) = tokio::join!(dialect.check(self.link, tree, &path), sync);
-            synced.map_err(|e| self.objects.fault("sync a candidate in", e))?;
+            self.fence.check()?;
+            dialect.before_check(self.link, tree, &path)?;
+            // The checker reads what was written, whether it is on the disk or not: both at the same time. The disk begins first, as to
+            // start a process takes about as long as a sync.
+            let syncing = written.unsynced().parts(tree.folder()).into_iter().map(spawn_blocking).collect();
+            let checked = dialect.check(self.link, tree, &path).await;
+            synced(syncing).await.map_err(|e| self.objects.fault("sync a candidate in", e))?;
             let Err(complaint) = checked? else {
                 self.switch(draft, &before, written, vault).await?;
                 return Ok(true);
@@ -169,6 +180,7 @@ impl<D: Dialect> Work<'_, D> {
             let complaint = vault.hide(&complaint);
             let mended = draft.leave_out_all::<D>(D::blame(&complaint, &path));
             // Of what was not accepted nothing is needed any more.
+            drop(turn);
             self.objects.prepare().await;
             if !mended {
                 let errors: Vec<_> = complaint.lines().filter(|line| line.contains("Error")).collect();
@@ -199,41 +211,44 @@ impl<D: Dialect> Work<'_, D> {
         written: Written,
         vault: Vault,
     ) -> Result<(), Fault> {
-        // What the server has read is something to go back to.
-        let is_good = self.objects.shows(self.link, &before.name).await;
+        // What the server has read is something to go back to, if there is anybody to tell.
+        let is_good = self.objects.dialect.tells() && self.objects.shows(self.link, &before.name).await;
         self.fence.check()?;
         let tree = &self.objects.tree;
         tree.switch(&written.generation, is_good).map_err(|e| self.objects.fault("switch", e))?;
         let on = tree.clone();
-        draft.known.sealing = Some(tokio::task::spawn_blocking(move || on.seal()));
+        draft.known.sealing = Some(spawn_blocking(move || on.seal()));
         let gone: Vec<Shard> = draft
             .touched
             .iter()
             .filter(|shard| !written.stamps.contains_key(&Piece::Shard(**shard)))
             .copied()
             .collect();
-        draft.known.now(written.generation, written.stamps, &gone, vault);
+        draft.known.now(written, &gone, vault);
         Ok(())
     }
 
     /// Waits until what was switched to is durable.
     async fn sealed(&self, known: &mut Known) -> Result<(), Fault> {
         let Some(sealing) = known.sealing.take() else { return Ok(()) };
-        let sealed = sealing.await.unwrap_or_else(|e| Err(std::io::Error::other(e)));
-        sealed.map_err(|e| self.objects.fault("make a switch durable in", e))
+        done(sealing).await.map_err(|e| self.objects.fault("make a switch durable in", e))
     }
 
-    /// The server has what is there: what was before may go, in its own time.
+    /// The server has what is there: what was before may go in its own time, or is used again.
     async fn settle(&self, known: &mut Known) -> Result<(), Fault> {
         self.sealed(known).await?;
         let tree = self.objects.tree.clone();
         tree.settle().map_err(|e| self.objects.fault("tidy", e))?;
         swept(known).await;
-        known.sweeping = Some(tokio::task::spawn_blocking(move || {
-            if let Err(error) = tree.sweep() {
-                tracing::debug!("{} was not tidied: {error}", tree.folder().display());
-            }
-        }));
+        let now = known.generation.clone().unwrap_or_default();
+        let before = known.replaced.take();
+        if let (Some(spare), Some(before)) = (&mut known.spare, before) {
+            spare.keep(before, &now);
+        }
+        if known.spare.as_ref().is_none_or(|spare| spare.lacks_some_of(&now)) {
+            let spare = known.spare.take();
+            known.sweeping = Some(spawn_blocking(move || tidied(&tree, &now, spare)));
+        }
         Ok(())
     }
 
@@ -312,18 +327,54 @@ impl<D: Dialect> Work<'_, D> {
     }
 }
 
-/// Waits until what is no longer reached is gone: what is being removed must not be a new candidate.
+/// Waits until what is no longer reached is gone or ready: what is being removed must not be a new candidate.
 async fn swept(known: &mut Known) {
     if let Some(sweeping) = known.sweeping.take() {
         // It has said itself what failed.
-        let _ = sweeping.await;
+        known.spare = sweeping.await.ok().flatten();
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
-) -> std::io::Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(std::io::Error::other(e)))
+/// Removes what nothing reaches, where it is not known what that is, and else makes ready what is still missing to be used again. What there
+/// is of it then; `None`: that is not known.
+fn tidied(tree: &Tree, now: &Generation, spare: Option<Spare>) -> Option<Spare> {
+    let done = match spare {
+        Some(spare) => tree.provide(now, spare),
+        None => tree.sweep().map(|swept| swept.then(|| Spare::beside(now))),
+    };
+    done.unwrap_or_else(|error| {
+        tracing::debug!("{} was not tidied: {error}", tree.folder().display());
+        None
+    })
+}
+
+/// Writes a generation. A few small files right here, as a switch is made: nobody waits for the disk.
+async fn write(
+    tree: &Tree,
+    before: &Generation,
+    name: String,
+    texts: Texts,
+    spare: Option<Spare>,
+) -> io::Result<Written> {
+    if texts.are_few() {
+        return tree.write(before, &name, &texts, spare);
+    }
+    let (on, before) = (tree.clone(), before.clone());
+    done(spawn_blocking(move || on.write(&before, &name, &texts, spare))).await
+}
+
+/// Waits until each of these is synced, or failed: then nobody is at work on any of them.
+async fn synced(syncing: Vec<JoinHandle<io::Result<()>>>) -> io::Result<()> {
+    let mut all = Ok(());
+    for one in syncing {
+        let one = done(one).await;
+        all = all.and(one);
+    }
+    all
+}
+
+async fn done<T>(work: JoinHandle<io::Result<T>>) -> io::Result<T> {
+    work.await.unwrap_or_else(|e| Err(io::Error::other(e)))
 }
 
 fn millis(span: Duration) -> shoal_agent::Millis {

@@ -10,7 +10,7 @@
 //!
 //! **Secrets** that scrapes are authorised with stand in files of their own ([`credentials`]), which are written before a target names one.
 //!
-//! **Fencing**: a file checks no number. No file is replaced after the claim's end.
+//! **Fencing**: a file checks no number, and Alertmanager neither. No file is replaced, and no silence made or ended, after the claim's end.
 
 mod credentials;
 mod endpoint;
@@ -125,7 +125,7 @@ impl Prometheus {
         for folder in folders.into_iter().flatten() {
             claim(folder, fence)?;
         }
-        let (mut each, stays) = self.silence(batch).await;
+        let (mut each, stays) = self.silence(batch, fence).await;
         each.extend(self.targets.change(batch, &stays, fence));
         each.extend(self.targets.authorize(batch, fence));
         each.extend(Rules::change(self.rules.as_ref(), batch, fence).await);
@@ -138,6 +138,7 @@ impl Prometheus {
     async fn silence<'b>(
         &self,
         batch: &'b Batch<Monitoring>,
+        fence: &Fence,
     ) -> (Vec<(Key, Outcome)>, BTreeSet<&'b HostName>) {
         let (mut begin, mut end) = (BTreeSet::new(), BTreeSet::new());
         let Some(silences) = &self.silences else { return (Vec::new(), begin) };
@@ -153,14 +154,17 @@ impl Prometheus {
         if begin.is_empty() && end.is_empty() {
             return (Vec::new(), begin);
         }
-        let Err(fault) = silences.set(&begin, &end).await else { return (Vec::new(), BTreeSet::new()) };
+        let failed = match silences.set(&begin, &end, fence).await {
+            Ok(failed) => failed,
+            Err(fault) => begin.iter().chain(&end).map(|host| (*host, fault.clone())).collect(),
+        };
         let mut each = Vec::new();
         let mut stays = BTreeSet::new();
         for edit in &batch.changes {
             let Subject::Host(host) = &edit.key.subject else { continue };
-            let concerned = begin.contains(host) || end.contains(host);
+            let Some(fault) = failed.get(host) else { continue };
             // One that leaves, leaves: nothing fires of it any more, and its silence ends by itself.
-            if concerned && edit.to.is_some() {
+            if edit.to.is_some() {
                 each.push((edit.key.clone(), Outcome::Failed(fault.clone())));
                 stays.insert(host);
             }

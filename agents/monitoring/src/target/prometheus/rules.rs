@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -17,6 +18,9 @@ use crate::target::{Server, http};
 
 /// How often a candidate is mended and checked again before it is given up.
 const ROUNDS: usize = 16;
+/// How a candidate is called, before and after the number of the claim.
+const CANDIDATE: &str = ".candidate-";
+const CANDIDATE_ENDS: &str = ".json";
 /// How long a check, or an answer of the server, may take.
 const WITHIN: Duration = Duration::from_secs(30);
 /// The most that the server's metrics may have, in octets.
@@ -188,7 +192,7 @@ impl Rules {
             fence.check()?;
             return files::put(&path, None).map(|()| Outcome::Done);
         };
-        let (rules, refused) = self.checked(tag, (**wanted).clone()).await?;
+        let (rules, refused) = self.checked(tag, &now.unwrap_or_default(), (**wanted).clone(), fence).await?;
         fence.check()?;
         files::put(&path, (!rules.is_empty()).then(|| render(tag, &rules)).as_deref())?;
         if rules.is_empty() {
@@ -198,41 +202,72 @@ impl Rules {
         Ok(refused.map_or(Outcome::Done, Outcome::Failed))
     }
 
-    /// What of these rules the checker accepts, and why it refuses the others.
+    /// What of these rules the checker accepts, and why it refuses the others: what stood in the place of one stays, where that is accepted.
     async fn checked(
         &self,
         tag: &TagName,
+        stood: &BTreeMap<Name, Rule>,
         mut rules: BTreeMap<Name, Rule>,
+        fence: &Fence,
     ) -> Result<(BTreeMap<Name, Rule>, Option<Fault>), Fault> {
-        let candidate = self.directory().join(".candidate.json");
         let what = || format!("check the rules of {tag}");
+        let candidate = self.candidate(fence).map_err(|e| Fault::new(what(), e))?;
         let mut refused: Option<Fault> = None;
         for _ in 0..ROUNDS {
             if rules.is_empty() {
                 return Ok((rules, refused));
             }
-            fs::write(&candidate, render(tag, &rules)).map_err(|e| Fault::new(what(), e))?;
-            let places = [("{file}", &*candidate.to_string_lossy())];
-            let Err(complaint) = command::run(&self.settings.check, &places, WITHIN).await else {
+            // Each round takes as long as the checker does.
+            fence.check()?;
+            let checked = self.check(&candidate, &render(tag, &rules)).await;
+            let Err(complaint) = checked.map_err(|e| Fault::new(what(), e))? else {
                 return Ok((rules, refused));
             };
-            let bad: Vec<(Name, String)> = complaint.lines().filter_map(blamed).collect();
-            let some = rules.len();
-            for (name, said) in bad {
-                if rules.remove(&name).is_some() {
-                    let fault = refused.get_or_insert_with(|| {
-                        Fault::new(what(), "the checker refuses some, which are left out")
-                            .next("correct them in the tag")
-                            .permanent()
-                    });
-                    fault.why += &format!("; {said}");
+            let mut mended = false;
+            for (name, said) in complaint.lines().filter_map(blamed) {
+                let Some(bad) = rules.remove(&name) else { continue };
+                mended = true;
+                if let Some(before) = stood.get(&name).filter(|before| **before != bad) {
+                    rules.insert(name, before.clone());
                 }
+                let fault = refused.get_or_insert_with(|| {
+                    Fault::new(what(), "the checker refuses some, which stay as they stood or are left out")
+                        .next("correct them in the tag")
+                        .permanent()
+                });
+                fault.why += &format!("; {said}");
             }
-            if rules.len() == some {
+            if !mended {
                 return Err(Fault::new(what(), complaint).permanent());
             }
         }
         Err(Fault::new(what(), format!("{ROUNDS} rounds of leaving out bad rules did not help")))
+    }
+
+    /// What the checker says of a text, in a file of this name that is gone afterwards.
+    async fn check(&self, candidate: &Path, text: &str) -> io::Result<Result<(), String>> {
+        fs::write(candidate, text)?;
+        let places = [("{file}", &*candidate.to_string_lossy())];
+        let checked = command::run(&self.settings.check, &places, WITHIN).await;
+        fs::remove_file(candidate)?;
+        Ok(checked)
+    }
+
+    /// Where to write what is to be checked under this claim. An instance whose claim has ended, and does not know it, has another place, so
+    /// that neither is told of what the other one wrote. Those of earlier claims are removed.
+    fn candidate(&self, fence: &Fence) -> io::Result<PathBuf> {
+        for entry in fs::read_dir(self.directory())? {
+            let (path, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
+            let of =
+                name.to_str().and_then(|name| name.strip_prefix(CANDIDATE)?.strip_suffix(CANDIDATE_ENDS));
+            if of.and_then(|number| number.parse().ok()).is_some_and(|of: u64| of < fence.number)
+                && let Err(error) = fs::remove_file(&path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                return Err(error);
+            }
+        }
+        Ok(self.directory().join(format!("{CANDIDATE}{}{CANDIDATE_ENDS}", fence.number)))
     }
 
     /// Has the server read its rules. It answers when it has.

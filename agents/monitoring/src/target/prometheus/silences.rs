@@ -10,7 +10,7 @@ use std::time::Duration;
 use reqwest::Client;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use shoal_agent::{Fault, HostName};
+use shoal_agent::{Fault, Fence, HostName};
 
 use crate::target::http;
 use crate::target::objects::COMMENT;
@@ -122,29 +122,57 @@ impl Silences {
         Ok(found)
     }
 
-    /// Silences these hosts, and ends Shoal's silences of those. What stands as it should be stays.
-    pub(super) async fn set(
+    /// Silences these hosts, and ends Shoal's silences of those. What stands as it should be stays. Answers for which hosts it failed: what is
+    /// refused is one host's; an Alertmanager that does not answer, or a claim that has ended, all those's that come after it.
+    ///
+    /// # Errors
+    /// What it has is not known.
+    pub(super) async fn set<'b>(
         &self,
-        begin: &BTreeSet<&HostName>,
-        end: &BTreeSet<&HostName>,
-    ) -> Result<(), Fault> {
+        begin: &BTreeSet<&'b HostName>,
+        end: &BTreeSet<&'b HostName>,
+        fence: &Fence,
+    ) -> Result<BTreeMap<&'b HostName, Fault>, Fault> {
         let mut have = self.all().await?;
-        for host in begin {
-            let mut all = have.remove(*host).unwrap_or_default();
-            let first = (!all.is_empty()).then(|| all.remove(0));
-            if first.as_ref().is_none_or(|silence| !silence.lasts) {
-                self.put(host, first.as_ref()).await?;
+        let (mut failed, mut over) = (BTreeMap::new(), None::<Fault>);
+        let begins = begin.iter().map(|host| (*host, true));
+        for (host, rests) in begins.chain(end.iter().map(|host| (*host, false))) {
+            let done = match &over {
+                Some(fault) => Err(No::One(fault.clone())),
+                None => self.one(host, rests, have.remove(host).unwrap_or_default(), fence).await,
+            };
+            match done {
+                Ok(()) => {}
+                Err(No::One(fault)) => drop(failed.insert(host, fault)),
+                Err(No::All(fault)) => {
+                    failed.insert(host, fault.clone());
+                    over = Some(fault);
+                }
             }
-            self.expire(&all).await?;
         }
-        for host in end {
-            self.expire(&have.remove(*host).unwrap_or_default()).await?;
+        Ok(failed)
+    }
+
+    /// One silence of a host that rests, none of another.
+    async fn one(
+        &self,
+        host: &HostName,
+        rests: bool,
+        mut have: Vec<Silence>,
+        fence: &Fence,
+    ) -> Result<(), No> {
+        if rests {
+            let first = (!have.is_empty()).then(|| have.remove(0));
+            if first.as_ref().is_none_or(|silence| !silence.lasts) {
+                self.put(host, first.as_ref(), fence).await?;
+            }
         }
-        Ok(())
+        self.expire(&have, fence).await
     }
 
     /// Makes one, or lets one last longer.
-    async fn put(&self, host: &HostName, old: Option<&Silence>) -> Result<(), Fault> {
+    async fn put(&self, host: &HostName, old: Option<&Silence>, fence: &Fence) -> Result<(), No> {
+        fence.check().map_err(No::All)?;
         let now = jiff::Timestamp::now();
         let ends = now.as_second().saturating_add(LASTS);
         let ends = jiff::Timestamp::from_second(ends).unwrap_or(now);
@@ -161,26 +189,44 @@ impl Silences {
         self.send(request, &format!("silence {host} at Alertmanager")).await.map(drop)
     }
 
-    async fn expire(&self, silences: &[Silence]) -> Result<(), Fault> {
+    async fn expire(&self, silences: &[Silence], fence: &Fence) -> Result<(), No> {
         for silence in silences {
+            fence.check().map_err(No::All)?;
             let request = self.http.delete(self.url(&format!("silence/{}", silence.id)));
             self.send(request, "end a silence of Alertmanager").await?;
         }
         Ok(())
     }
 
-    async fn send(&self, request: reqwest::RequestBuilder, what: &str) -> Result<Vec<u8>, Fault> {
+    async fn send(&self, request: reqwest::RequestBuilder, what: &str) -> Result<Vec<u8>, No> {
         let answer = request.send().await.map_err(|e| {
             let why = format!("{} does not answer: {}", self.server, http::reason(&e));
-            Fault::new(what, why).next("start it, or correct server in [agent.prometheus.alertmanager]")
+            let next = "start it, or correct server in [agent.prometheus.alertmanager]";
+            No::All(Fault::new(what, why).next(next))
         })?;
         let status = answer.status();
-        let text = http::body(answer, MAX_ANSWER).await.map_err(|why| Fault::new(what, why))?;
+        let text = http::body(answer, MAX_ANSWER).await.map_err(|why| No::All(Fault::new(what, why)))?;
         if status.is_success() {
             return Ok(text);
         }
         let said: String = String::from_utf8_lossy(&text).chars().take(500).collect();
-        Err(Fault::new(what, format!("{} answers {status}: {said}", self.server)))
+        Err(No::One(Fault::new(what, format!("{} answers {status}: {said}", self.server))))
+    }
+}
+
+/// Why a silence is not as it should be.
+enum No {
+    /// It was refused.
+    One(Fault),
+    /// Nothing more is worth a try now.
+    All(Fault),
+}
+
+impl From<No> for Fault {
+    fn from(no: No) -> Self {
+        match no {
+            No::One(fault) | No::All(fault) => fault,
+        }
     }
 }
 

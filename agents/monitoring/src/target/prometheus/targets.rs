@@ -25,6 +25,8 @@ pub(super) struct Targets {
 
 /// How many files there are.
 const FILES: u8 = 64;
+/// The file that says in which of them there are hosts. Prometheus does not read it.
+const LIST: &str = ".shoal-files";
 
 /// A group of targets as Prometheus reads it.
 #[derive(Debug, Deserialize)]
@@ -135,14 +137,70 @@ impl Targets {
         Some((CREDENTIALS, work().map_or_else(Outcome::Failed, |()| Outcome::Done)))
     }
 
+    /// The files in which there are hosts; `None`: it was never said. Of one that is not there it tells whether it was lost.
+    fn listed(&self) -> Result<Option<BTreeSet<u8>>, Fault> {
+        let what = || format!("look which files of targets there are, {}", self.list().display());
+        match files::read(&self.list()) {
+            Seen::Nothing => Ok(None),
+            Seen::There(text) | Seen::Ours(text) => {
+                serde_json::from_str(&text).map(Some).map_err(|e| Fault::new(what(), e))
+            }
+            Seen::Unknown(why) => Err(Fault::new(what(), why)),
+        }
+    }
+
+    fn list(&self) -> PathBuf {
+        self.directory.join(LIST)
+    }
+
+    /// Says in which files there are hosts. One is named before it is written, and no more after it was emptied: what is lost in between is
+    /// missed.
+    fn say(&self, with: &BTreeSet<u8>, without: &BTreeSet<u8>) -> Result<(), Fault> {
+        let listed = match self.listed() {
+            Ok(listed) => listed,
+            // It is no list any more: it is made anew.
+            Err(fault) => {
+                tracing::warn!("{fault}");
+                None
+            }
+        };
+        let mut now = match &listed {
+            Some(listed) => listed.clone(),
+            None => {
+                let mut some = BTreeSet::new();
+                for file in 0..FILES {
+                    if !self.read(file)?.0.is_empty() {
+                        some.insert(file);
+                    }
+                }
+                some
+            }
+        };
+        now.extend(with);
+        now.retain(|file| !without.contains(file));
+        if listed.as_ref() == Some(&now) {
+            return Ok(());
+        }
+        let text =
+            serde_json::to_string(&now).map_err(|e| Fault::new("say which files of targets there are", e))?;
+        files::put(&self.list(), Some(&(text + "\n")))
+    }
+
     /// What stands in all files, as one.
     ///
     /// # Errors
-    /// Some of it cannot be read, or nothing was ever written: this is not a list without targets.
+    /// Some of it cannot be read or is lost, or nothing was ever written: this is not a list without targets.
     pub(super) fn all(&self) -> Result<String, Fault> {
         let (mut all, mut any) = (Hosts::new(), false);
+        let listed = self.listed()?.unwrap_or_default();
+        let mut lost = None;
         for file in 0..FILES {
-            any |= self.path(file).exists();
+            let path = self.path(file);
+            if path.exists() {
+                any = true;
+            } else if listed.contains(&file) {
+                lost.get_or_insert(path);
+            }
             let (mut hosts, intact) = self.read(file)?;
             if !intact {
                 let why = format!("{} was edited", self.path(file).display());
@@ -152,10 +210,12 @@ impl Targets {
             }
             all.append(&mut hosts);
         }
-        if any {
-            Ok(render(&all))
-        } else {
-            Err(Fault::new("say what is to be scraped", "nothing was written yet"))
+        let what = "say what is to be scraped";
+        match lost {
+            _ if !any => Err(Fault::new(what, "nothing was written yet")),
+            Some(path) => Err(Fault::new(what, format!("{} is lost", path.display()))
+                .next("wait for the agent to write it again")),
+            None => Ok(render(&all)),
         }
     }
 
@@ -173,12 +233,24 @@ impl Targets {
             }
         }
         let mut each = Vec::with_capacity(batch.changes.len());
+        let comes = |edits: &Vec<(&Edit<Monitoring>, &HostName)>| {
+            edits.iter().any(|(edit, _)| edit.to.as_ref().is_some_and(|item| item.targets().is_some()))
+        };
+        let with = by_file.iter().filter(|(_, edits)| comes(edits)).map(|(file, _)| *file).collect();
+        let said = fence
+            .check()
+            .and_then(|()| if by_file.is_empty() { Ok(()) } else { self.say(&with, &BTreeSet::new()) });
+        let mut without = BTreeSet::new();
         for (file, edits) in by_file {
-            let outcome = match self.change_file(file, &edits, fence) {
+            let done = said.clone().and_then(|()| self.change_file(file, &edits, fence));
+            let outcome = match done {
                 Ok(None) => Err(Outcome::Stale),
                 Ok(Some(missing)) => Ok(missing),
                 Err(fault) => Err(Outcome::Failed(fault)),
             };
+            if outcome.is_ok() && self.read(file).is_ok_and(|(hosts, _)| hosts.is_empty()) {
+                without.insert(file);
+            }
             each.extend(edits.into_iter().map(|(edit, name)| {
                 let outcome = match &outcome {
                     Err(outcome) => outcome.clone(),
@@ -188,6 +260,12 @@ impl Targets {
                 };
                 (edit.key.clone(), outcome)
             }));
+        }
+        // One that is named and has no hosts is missed where it is lost, and that is all.
+        if !without.is_empty()
+            && let Err(fault) = fence.check().and_then(|()| self.say(&BTreeSet::new(), &without))
+        {
+            tracing::warn!("{fault}");
         }
         each
     }
