@@ -24,6 +24,15 @@ packages() {
     "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${missing[@]}" >&2
 }
 
+# tools COMMAND=PACKAGE…: installs what building takes, and these.
+tools() {
+    local headers=()
+    [ -e /usr/include/stdio.h ] || headers+=(no-such-command=libc6-dev)
+    # What speaks with etcd is made from its protocol files, which build on these.
+    [ -e /usr/include/google/protobuf/descriptor.proto ] || headers+=(no-such-command=libprotobuf-dev)
+    packages cc=gcc ld=binutils protoc=protobuf-compiler "${headers[@]}" "$@"
+}
+
 # agents: the names of all agents that are programs.
 agents() {
     local main
@@ -53,4 +62,12 @@ configure() {
     text=$(cat "$1")
     for pair in "${@:3}"; do text=${text//@${pair%%=*}@/${pair#*=}}; done
     printf '%s\n' "$text" >"$2"
+}
+
+# lacking FILE [all]: of what `shoal wait` said of what is not done, the first reason, or all of it, without how long that one look waited.
+lacking() {
+    local said=''
+    [ "${2:-}" = all ] || said=$(sed -n '/^    /{s/^ *//p;q}' "$1")
+    [ -n "$said" ] || said=$(sed '1s/ after [0-9.]* s:$/:/' "$1")
+    printf '%s\n' "$said"
 }
