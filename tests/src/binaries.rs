@@ -6,8 +6,8 @@ use std::sync::OnceLock;
 
 use anyhow::{Context, bail};
 
-/// The path of one of our programs. The first call in a process has cargo build all of them, which costs a moment
-/// when they are up to date.
+/// The path of one of our programs: in the folder that `SHOAL_BINARIES` names, where somebody built them from this tree just before. Else
+/// the first call in a process has cargo build all of them, which costs a moment when they are up to date.
 ///
 /// # Errors
 /// They do not build.
@@ -30,6 +30,9 @@ pub fn system(name: &str) -> Option<PathBuf> {
 
 /// Builds what is called by name, in the profile that this test was built in, and answers where it lies.
 fn build() -> anyhow::Result<PathBuf> {
+    if let Some(dir) = std::env::var_os("SHOAL_BINARIES") {
+        return Ok(dir.into());
+    }
     let this = std::env::current_exe().context("where this test lies")?;
     // target/debug/deps/test-0123456789abcdef, or target/release/bench
     let mut dir = this.parent().context("where this test lies")?.to_owned();
@@ -40,8 +43,17 @@ fn build() -> anyhow::Result<PathBuf> {
     let mut command = Command::new(cargo);
     command.args(["build", "--quiet", "--bins"]);
     command.args(
-        ["shoal-hostdb", "shoal-cli", "shoal-dns", "shoal-backup", "shoal-example"]
-            .map(|name| format!("--package={name}")),
+        [
+            "shoal-hostdb",
+            "shoal-cli",
+            "shoal-dns",
+            "shoal-lb",
+            "shoal-backup",
+            "shoal-placement",
+            "shoal-vm",
+            "shoal-example",
+        ]
+        .map(|name| format!("--package={name}")),
     );
     command.current_dir(env!("CARGO_MANIFEST_DIR"));
     if dir.ends_with("release") {

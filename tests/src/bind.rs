@@ -89,14 +89,22 @@ impl Bind {
         let named = system("named").context("named is not installed")?;
         let mut command = Command::new(named);
         command.args(["-g", "-n", "1", "-c"]).arg(dir.join("named.conf"));
+        let said = || std::fs::read_to_string(dir.join("named.log")).unwrap_or_default();
+        let before = said().len();
         let process = Process::start("named", dir, &mut command)?;
         let mut bind = Self { dir: dir.to_owned(), port, control, process };
         wait::until("named", wait::PATIENCE, || {
-            bind.process.alive()?;
-            output(&mut bind.rndc()?, &[0])
-        })?;
-        // Somebody else's server may answer on a port that was free a moment ago.
+            // One that has ended is not waited for.
+            if let Err(ended) = bind.process.alive() {
+                return Ok(Err(ended));
+            }
+            output(&mut bind.rndc()?, &[0]).map(Ok)
+        })??;
+        // Somebody else's server may answer on a port that was free a moment ago; then this one goes on without it, and says so.
         bind.process.alive()?;
+        if said().get(before..).is_some_and(|said| said.contains("address in use")) {
+            bail!("a port of named's was taken: {port} or {control}");
+        }
         Ok(bind)
     }
 

@@ -1,13 +1,19 @@
 //! Asking a name server, one question at a time.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
+
+use crate::shape;
+
+/// How often it is asked before it is taken for one that does not answer.
+const TRIES: u32 = 4;
 
 /// What a name server on this loopback port answers, as it would stand in a zone file, without TTLs.
 ///
@@ -20,10 +26,19 @@ pub fn ask(port: u16, name: &str, rtype: &str) -> anyhow::Result<BTreeSet<String
     let rtype = RecordType::from_str(rtype).with_context(|| format!("{rtype} is no type"))?;
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("no socket")?;
     socket.connect((Ipv4Addr::LOCALHOST, port)).context("no socket")?;
-    socket.set_read_timeout(Some(Duration::from_secs(2))).context("no socket")?;
-    socket.send(&question).with_context(|| format!("port {port}"))?;
+    socket.set_read_timeout(Some(Duration::from_secs(5))).context("no socket")?;
     let mut buffer = [0; 4096];
-    let size = socket.recv(&mut buffer).with_context(|| format!("nobody answers on port {port}"))?;
+    let mut left = TRIES;
+    let size = loop {
+        socket.send(&question).with_context(|| format!("port {port}"))?;
+        left -= 1;
+        match socket.recv(&mut buffer) {
+            Ok(size) => break size,
+            // A datagram may be lost, and a machine stall; who refuses is not there.
+            Err(why) if left > 0 && matches!(why.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(why) => return Err(why).with_context(|| format!("nobody answers on port {port}")),
+        }
+    };
     let answer = Message::from_vec(&buffer[..size]).context("the answer")?;
     if !matches!(answer.response_code, ResponseCode::NoError | ResponseCode::NXDomain) {
         bail!("{name} {rtype}: {}", answer.response_code);
@@ -32,6 +47,22 @@ pub fn ask(port: u16, name: &str, rtype: &str) -> anyhow::Result<BTreeSet<String
         bail!("{name} {rtype}: answered without authority");
     }
     Ok(answer.answers.iter().filter(|r| r.record_type() == rtype).map(|r| r.data.to_string()).collect())
+}
+
+/// That the name server on this port knows the last machine of a made-up fleet of this size ([`shape::zoned`]) that has an address, forward
+/// and reverse.
+///
+/// # Errors
+/// It does not, or does not answer.
+pub fn serves_fleet(port: u16, hosts: u32) -> anyhow::Result<()> {
+    let last =
+        (0..hosts).rev().find(|n| shape::address(*n).is_some()).context("a machine with an address")?;
+    let address = shape::address(last).context("an address")?;
+    let name = shape::host(last)?;
+    ensure!(ask(port, name.as_str(), "A")?.contains(&address), "{name} is not answered");
+    let back = reverse(address.parse().context("an address")?);
+    ensure!(ask(port, &back, "PTR")?.contains(&format!("{name}.")), "{back} is not answered");
+    Ok(())
 }
 
 /// The octets of a question.

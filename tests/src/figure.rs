@@ -17,6 +17,9 @@ pub struct Figure {
     /// At how many hosts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hosts: Option<u32>,
+    /// On which store, where the same is measured on several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on: Option<&'static str>,
     /// The median.
     pub value: f64,
     /// Of what unit.
@@ -37,13 +40,29 @@ impl Figure {
     pub fn median(figure: &'static str, unit: &'static str, mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
         let value = values.get(values.len() / 2).copied().unwrap_or(f64::NAN);
-        Self { figure, hosts: None, value, unit, runs: values.len(), beside: BTreeMap::new(), goal: None }
+        Self {
+            figure,
+            hosts: None,
+            on: None,
+            value,
+            unit,
+            runs: values.len(),
+            beside: BTreeMap::new(),
+            goal: None,
+        }
     }
 
     /// At a fleet of this size.
     #[must_use]
     pub fn hosts(mut self, hosts: u32) -> Self {
         self.hosts = Some(hosts);
+        self
+    }
+
+    /// On this store.
+    #[must_use]
+    pub fn on(mut self, store: &'static str) -> Self {
+        self.on = Some(store);
         self
     }
 

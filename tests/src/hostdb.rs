@@ -24,6 +24,31 @@ impl Hostdb {
     /// # Errors
     /// Something cannot be started.
     pub fn start() -> anyhow::Result<Self> {
+        Self::with("off")
+    }
+
+    /// The same with a server that asks who may do what. Who writes the file ([`Hostdb::file`]) makes tokens.
+    ///
+    /// # Errors
+    /// Something cannot be started.
+    pub fn asking() -> anyhow::Result<Self> {
+        Self::with("on")
+    }
+
+    fn with(access: &str) -> anyhow::Result<Self> {
+        // Another test may take a free port between our look and the server's bind: then it ends, and another one is tried.
+        let mut last = None;
+        for _ in 0..5 {
+            match Self::try_with(access) {
+                Ok(this) => return Ok(this),
+                Err(why) if format!("{why:#}").contains("in use") => last = Some(why),
+                Err(why) => return Err(why),
+            }
+        }
+        Err(last.context("no server was ever started")?)
+    }
+
+    fn try_with(access: &str) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("shoal-e2e-").tempdir().context("a scratch folder")?;
         let mut this = Self { server: None, port: ports::free()?, dir };
         let mut command = Command::new(binary("shoal-hostdb")?);
@@ -33,13 +58,20 @@ impl Hostdb {
             "--listen",
             &format!("127.0.0.1:{}", this.port),
             "--access",
-            "off",
+            access,
+            "--listen",
+            &this.socket(),
         ]);
         let mut server = Process::start("hostdb", this.dir(), &mut command)?;
         wait::until("the server", wait::PATIENCE, || {
-            server.alive()?;
-            this.shoal(&["get"])
-        })?;
+            // One that has ended is not waited for.
+            if let Err(ended) = server.alive() {
+                return Ok(Err(ended));
+            }
+            // By the socket one is who one is.
+            let mut get = Command::new(binary("shoal")?);
+            output(get.args(["--store", &this.socket(), "get"]), &[0]).map(Ok)
+        })??;
         this.server = Some(server);
         Ok(this)
     }
@@ -48,6 +80,11 @@ impl Hostdb {
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Where local users come.
+    fn socket(&self) -> String {
+        format!("unix:{}", self.dir().join("sock").display())
     }
 
     /// The database as a store of its own.

@@ -6,13 +6,17 @@
 
 pub mod binaries;
 pub mod bind;
+pub mod crowd;
 pub mod dns;
 pub mod figure;
 pub mod fuzz;
 pub mod hostdb;
+pub mod link;
 pub mod pages;
 pub mod ports;
 pub mod process;
+pub mod served;
+pub mod server;
 pub mod shape;
 pub mod swarm;
 pub mod wait;

@@ -23,6 +23,19 @@ pub fn blocks(page: &Path) -> anyhow::Result<Vec<String>> {
     Ok(all)
 }
 
+/// The examples that are for a server that asks, at `$HOSTDB`, after the first one, which fills the database; and all others.
+///
+/// # Errors
+/// As for [`blocks`].
+pub fn served(page: &Path) -> anyhow::Result<(String, String)> {
+    let all = blocks(page)?;
+    let (mut served, other): (Vec<_>, Vec<_>) = all.iter().partition(|block| block.contains("$HOSTDB"));
+    ensure!(!served.is_empty(), "{} has no example with a server", page.display());
+    served.insert(0, &all[0]);
+    let text = |blocks: Vec<&String>| blocks.into_iter().map(String::as_str).collect::<Vec<_>>().join("\n");
+    Ok((text(served), text(other)))
+}
+
 /// The first block of a page that is written in this language.
 ///
 /// # Errors

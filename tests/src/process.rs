@@ -1,5 +1,6 @@
 //! One process of a test: its output in a file, its end with the value.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -7,6 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::wait;
 
@@ -101,6 +103,23 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// A program that ends at once when this thread does, also where whoever runs it is killed: for what is started from a program's main thread.
+pub fn tied(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}
+
+/// As many files may be open, here and, as what this starts inherits it, there, as the system lets this process have.
+///
+/// # Errors
+/// The system lets it have none of them.
+pub fn more_files() -> anyhow::Result<()> {
+    let mut files = getrlimit(Resource::Nofile);
+    files.current = files.maximum;
+    setrlimit(Resource::Nofile, files).context("raising the limit of open files")
 }
 
 /// Runs a command to its end and answers what it printed.

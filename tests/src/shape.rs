@@ -55,6 +55,24 @@ pub fn fleet(size: u32) -> Result<Vec<Change>, BadName> {
     Ok(out)
 }
 
+/// A fleet, its zone and the reverse zone of all its addresses, for the DNS agent.
+///
+/// # Errors
+/// As for [`fleet`].
+pub fn zoned(size: u32) -> Result<Vec<Change>, BadName> {
+    let mut rows = fleet(size)?;
+    let zone: TagName = format!("dns/{ZONE}").parse()?;
+    let soa = json!({"primary": "ns1.fleet.example."});
+    let document = json!({"soa": soa, "reverse": ["10.in-addr.arpa"],
+        "static": [{"name": "ns1", "type": "A", "data": "192.0.2.53"}]});
+    rows.push(Change::put(Key::tag(&zone), tag_record(&document)));
+    let member: Member = "@tags/all".parse()?;
+    rows.push(Change::put(Key::member(&zone, &member), Document::empty()));
+    let reverse: TagName = "dns/10.in-addr.arpa".parse()?;
+    rows.push(Change::put(Key::tag(&reverse), tag_record(&json!({"soa": soa}))));
+    Ok(rows)
+}
+
 /// The row of a tag with this document.
 #[must_use]
 pub fn tag_record(document: &Value) -> Document {

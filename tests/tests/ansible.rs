@@ -200,7 +200,11 @@ fn the_page_says_what_is_so() -> Result<()> {
     let ours = binary("shoal")?;
     let ours = ours.parent().context("the folder of our programs")?.display().to_string();
     let env = [("PATH", format!("{ours}:{}", std::env::var("PATH").unwrap_or_default()))];
-    pages::run(&pages::blocks(&page)?.join("\n"), dir.path(), &env)?;
+    let (served, other) = pages::served(&page)?;
+    pages::run(&other, dir.path(), &env)?;
+    let asking = Hostdb::asking()?;
+    let [path] = env;
+    pages::run(&served, asking.dir(), &[path, ("HOSTDB", asking.url())])?;
     if system("ansible-inventory").is_none() {
         return skipped("the_page_says_what_is_so (the plugin's file)", "ansible is not installed");
     }

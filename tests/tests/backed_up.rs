@@ -6,12 +6,17 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use shoal_tests::binaries;
-use shoal_tests::process::output;
+use shoal_tests::process::{Process, output};
 use shoal_tests::swarm::repository;
+use shoal_tests::wait::PATIENCE;
+use shoal_tests::{binaries, wait};
+
+/// How old a good backup may be in a test.
+const FRESH: Duration = Duration::from_secs(30);
 
 /// What is to be backed up, read from the inventory alone: a host with a policy, and for policies of databases what is dumped.
 fn expected(inventory: &Path) -> Result<BTreeSet<(String, Option<String>)>> {
@@ -100,6 +105,7 @@ fn the_command_restores_through_the_agents_program() -> Result<()> {
         command.arg("--cache-dir").arg(path("cache"));
         output(command.args(args), &[0]).map(drop)
     };
+    // As people make one. The agent's own tests begin with one that is made.
     restic(&["init"])?;
     let files = path("files").display().to_string();
     let marks = ["--tag", "shoal", "--tag", "policy:nightly", "--host", "web1.example.com"];
@@ -111,5 +117,75 @@ fn the_command_restores_through_the_agents_program() -> Result<()> {
     ensure!(said.contains("nightly"), "{said}");
     let restored = path("out").join(files.trim_start_matches('/')).join("one file");
     ensure!(std::fs::read_to_string(restored)? == "what was there\n");
+    Ok(())
+}
+
+/// What is older than the policy accepts stands in `shoal status`, with what is wrong, from the moment on that it is so.
+#[test]
+fn status_shows_what_is_too_old_in_time() -> Result<()> {
+    if binaries::system("restic").is_none() {
+        println!("SKIPPED: status_shows_what_is_too_old_in_time: restic is not installed");
+        return Ok(());
+    }
+    let dir = tempfile::Builder::new().prefix("shoal-too-old-").tempdir()?;
+    let path = |name: &str| dir.path().join(name);
+    std::fs::write(path("password"), "correct horse\n")?;
+    std::fs::create_dir(path("files"))?;
+    std::fs::write(path("files/one file"), "what was there\n")?;
+    let config = format!(
+        "[secrets]\nrestic = {{ file = {:?} }}\n[agent]\nstate = {:?}\nhost = \"web1.example.com\"\n\
+         [agent.repositories.main]\nurl = {:?}\npassword = \"secret:restic\"\n",
+        path("password"),
+        path("state"),
+        path("repo"),
+    );
+    std::fs::write(path("backup.toml"), config)?;
+    // Into a repository that is made as people make one, an agent backs up. Its own tests begin with one that is made.
+    let mut init = Command::new("restic");
+    init.arg("init").arg("-r").arg(path("repo")).arg("--password-file").arg(path("password"));
+    output(init.arg("--cache-dir").arg(path("cache")), &[0])?;
+    let store = format!("sqlite:{}", path("db").display());
+    let change = format!(
+        "host: web1.example.com\ndocument: {{}}\n---\ntag: backup/nightly\ndocument:\n  paths: [{:?}]\n  repositories: [main]\n  \
+         schedule: {{cron: \"0 1 1 1 *\"}}\n  fresh: {}s\nmembers: [web1.example.com]\n",
+        path("files"),
+        FRESH.as_secs(),
+    );
+    std::fs::write(path("change.yaml"), change)?;
+    let mut agent = Command::new(binaries::binary("shoal-backup")?);
+    agent.args(["--store", &store, "--config"]).arg(path("backup.toml"));
+    let _agent = Process::start("shoal-backup", dir.path(), &mut agent)?;
+    let shoal = |args: &[&str]| {
+        let mut command = Command::new(binaries::binary("shoal")?);
+        output(command.args(["--store", &store]).args(args), &[0])
+    };
+    let change = path("change.yaml").display().to_string();
+    shoal(&["apply", "-f", &change, "-m", "a policy", "--author", "test"])?;
+    let began = wait::until("it is backed up, and that is told", PATIENCE, || -> Result<Duration> {
+        let record = std::fs::read_to_string(path("state/hosts/web1.example.com/nightly@main.json"))?;
+        let record: Value = serde_json::from_str(&record)?;
+        ensure!(record["told"] == true, "{record}");
+        record["main"]["good"].as_u64().map(Duration::from_millis).context("no good one")
+    })?;
+    let status = || shoal(&["status", "backup"]);
+    // Until it is too old there is nothing to be seen of it; a machine that stalls may be late for that.
+    wait::until("nothing is wrong", FRESH, || -> Result<()> {
+        let status = status()?;
+        let old = SystemTime::now().duration_since(UNIX_EPOCH)? > began + FRESH;
+        ensure!(old || !status.contains("nightly@main"), "{status}");
+        Ok(())
+    })?;
+    let said = wait::until("it is too old", FRESH + PATIENCE, || -> Result<String> {
+        let status = status()?;
+        ensure!(status.contains("older than 30s"), "{status}");
+        Ok(status)
+    })?;
+    let late = SystemTime::now().duration_since(UNIX_EPOCH)?.saturating_sub(began + FRESH);
+    ensure!(
+        said.contains("web1.example.com nightly@main") && said.contains("the last good backup is of"),
+        "{said}"
+    );
+    // By itself, an agent looks at everything every ten minutes.
+    ensure!(late < Duration::from_secs(45), "it is shown {late:?} after it was so: {said}");
     Ok(())
 }

@@ -19,9 +19,9 @@ use shoal_tests::process::output;
 use shoal_tests::swarm::{Swarm, repository};
 use shoal_tests::wait;
 
-/// How often something is killed; three times as often where time does not matter (`SHOAL_LONG`).
+/// How often something is killed; half as often again where there is more time (`SHOAL_LONG`).
 fn kills() -> u32 {
-    if std::env::var_os("SHOAL_LONG").is_some_and(|long| !long.is_empty()) { 300 } else { 100 }
+    if std::env::var_os("SHOAL_LONG").is_some_and(|long| !long.is_empty()) { 150 } else { 100 }
 }
 
 /// After so many kills everything is changed at once.

@@ -47,6 +47,7 @@ fn copied_from_the_page_it_builds_and_runs() -> Result<()> {
     let place = block(&page, "| `host.revision` |")?;
     let around = "#![allow(dead_code)]\nuse shoal_agent::*;\nstruct Spec;\nfn main() {}\n";
     write("src/bin/place.rs", format!("{around}{place}"))?;
+    write("src/bin/left.rs", format!("{around}{}", block(&page, "<!-- left out -->")?))?;
     let target = programs.parent().context("a target folder")?;
     std::os::unix::fs::symlink(target, dir.path().join("target"))?;
     let try_it = block(&page, "<!-- hostsfile: try -->")?.replace("…/shoal", &clone);

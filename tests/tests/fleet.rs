@@ -108,10 +108,16 @@ fn the_script_makes_files_of_an_inventory() -> Result<()> {
             output(Command::new(&check).args(["-i", "local", zone]).arg(out.join("zones").join(zone)), &[0])?;
             ensure!(said.contains(&format!("zones/{zone} ")), "{zone} is not in {said}");
         }
-        ensure!(pools(&out)? == [("web".to_owned(), 2)], "{:?}", pools(&out)?);
-        for part in
-            ["haproxy/web.cfg ", "there is no host web3.example.com; left out", "backend stats is not there"]
-        {
+        for folder in ["haproxy", "nginx/pools"] {
+            let made = pools(&out.join(folder))?;
+            ensure!(made == [("web".to_owned(), 2)], "{folder}: {made:?}");
+        }
+        for part in [
+            "haproxy/web.cfg ",
+            "nginx/pools/web.http ",
+            "there is no host web3.example.com; left out",
+            "backend stats is not there",
+        ] {
             ensure!(said.contains(part), "{part:?} is not in {said}");
         }
     }
@@ -130,13 +136,15 @@ fn script(inventory: &Path, mapping: &Path, out: &Path) -> Result<String> {
 }
 
 /// The pools that stand in a folder that `tests/fleet` made, each with the number of its servers.
-fn pools(out: &Path) -> Result<Vec<(String, usize)>> {
+fn pools(folder: &Path) -> Result<Vec<(String, usize)>> {
     let mut all = Vec::new();
-    for entry in std::fs::read_dir(out.join("haproxy"))? {
+    for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         let name = path.file_stem().context("a name")?.to_string_lossy().into_owned();
-        if path.extension().is_some_and(|end| end == "cfg") {
-            let servers = |line: &&str| line.trim_start().starts_with("server ");
+        if path.extension().is_some_and(|end| ["cfg", "http", "stream"].iter().any(|one| end == *one)) {
+            // With what it was made from: the server that stands where there is none has nothing.
+            let servers =
+                |line: &&str| line.trim_start().starts_with("server ") && line.contains(" # shoal ");
             all.push((name, std::fs::read_to_string(&path)?.lines().filter(servers).count()));
         }
     }
@@ -144,7 +152,10 @@ fn pools(out: &Path) -> Result<Vec<(String, usize)>> {
     Ok(all)
 }
 
-/// The real pools become files that HAProxy accepts; who is no host of the inventory is reported, and is in none.
+/// nginx's module for streams.
+const STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
+
+/// The real pools become files that HAProxy and nginx accept; who is no host of the inventory is reported, and is in none.
 #[test]
 fn the_real_pools_are_accepted() -> Result<()> {
     let name = "the_real_pools_are_accepted";
@@ -177,7 +188,18 @@ fn the_real_pools_are_accepted() -> Result<()> {
         }
     }
     expected.sort();
-    ensure!(pools(out.path())? == expected, "{:?}, expected are {expected:?}", pools(out.path())?);
+    for folder in ["haproxy", "nginx/pools"] {
+        let made = pools(&out.path().join(folder))?;
+        ensure!(made == expected, "{folder}: {made:?}, expected are {expected:?}");
+    }
+    if let Some(nginx) = binaries::system("nginx").filter(|_| Path::new(STREAM).exists()) {
+        let own = out.path().join("nginx");
+        let mut check = Command::new(nginx);
+        check.arg("-t").arg("-p").arg(&own).arg("-c").arg(own.join("nginx.conf"));
+        output(&mut check, &[0])?;
+    } else {
+        skipped(&format!("{name} (nginx)"), "nginx or libnginx-mod-stream is not installed")?;
+    }
     let mut check = Command::new(haproxy);
     check.args(["-c", "-f"]).arg(out.path().join("haproxy.cfg")).arg("-f").arg(out.path().join("haproxy"));
     output(&mut check, &[0])?;
@@ -261,7 +283,7 @@ fn answers(swarm: &mut Swarm, name: &str, rtype: &str, expected: &[String]) -> R
     swarm.converged()?;
     let expected: BTreeSet<String> = expected.iter().cloned().collect();
     // A reload that was confirmed is visible; one question may still have met the old zone.
-    wait::until(&format!("{name} {rtype}"), std::time::Duration::from_secs(20), || {
+    wait::until(&format!("{name} {rtype}"), wait::PATIENCE, || {
         let found = swarm.bind.ask(name, rtype)?;
         ensure!(found == expected, "it says {found:?}, the database says {expected:?}");
         Ok(())

@@ -35,7 +35,7 @@ use shoal_tests::{ports, wait};
 
 const ZONES: usize = 30;
 const NAMES: [&str; 3] = ["a", "b", "c"];
-const LEASE: Duration = Duration::from_secs(3);
+const LEASE: Duration = Duration::from_secs(5);
 /// Looking at the store and at the clock takes a moment, and so does starting a shell that writes down the time.
 const BLUR: u128 = 400;
 
@@ -251,10 +251,16 @@ fn instances_share_the_units_and_take_over_what_one_loses() -> Result<()> {
         );
         ensure!(moved <= share, "{moved} zones moved to an instance whose share is {share}");
     }
-    let mut stops = Vec::new();
+    let (mut stops, mut least) = (Vec::new(), [Duration::MAX; 2]);
     for round in 0..rounds() {
-        lose_one(&mut world, round, &mut stops)?;
+        let took = lose_one(&mut world, round, &mut stops)?;
+        least[round % 2] = least[round % 2].min(took);
     }
+    // Who takes over late does so each time, and a machine that stalls does not.
+    ensure!(
+        least.iter().all(|took| *took < 2 * LEASE),
+        "in other hands after {least:?} at best, killed and stopped"
+    );
     for _ in 0..rounds() {
         wild(&mut world, &mut stops)?;
     }
@@ -275,7 +281,12 @@ fn instances_share_the_units_and_take_over_what_one_loses() -> Result<()> {
 }
 
 /// One is lost for good measure: killed, or stopped until the others have what it had. Then it is there again.
-fn lose_one(world: &mut World, round: usize, stops: &mut Vec<(&'static str, u128, u128)>) -> Result<()> {
+/// Answers how long it took until the others had what it had.
+fn lose_one(
+    world: &mut World,
+    round: usize,
+    stops: &mut Vec<(&'static str, u128, u128)>,
+) -> Result<Duration> {
     let name = NAMES[world.random.random_range(0..NAMES.len())];
     let before = world.watcher.now();
     let had: BTreeSet<&String> = held_by(&before, name).collect();
@@ -289,13 +300,13 @@ fn lose_one(world: &mut World, round: usize, stops: &mut Vec<(&'static str, u128
         let living = |claim: &Claim| !claim.holder.starts_with(&format!("{name}/"));
         had.iter().all(|zone| held.get(*zone).is_some_and(living))
     };
-    let took = world.until("a hand-over", 2 * LEASE, others)?;
+    let handed = world.until("a hand-over", 8 * LEASE, others)?;
     let after = world.watcher.now();
     let all = moved(&before, &after);
     ensure!(all == had, "{name} was lost with {had:?}, and what moved is {all:?}");
     let how = if stopped { "stopped" } else { "killed" };
     println!(
-        "{name} was {how} with {} zones: in other hands after {took:?} (the lease is {LEASE:?})",
+        "{name} was {how} with {} zones: in other hands after {handed:?} (the lease is {LEASE:?})",
         had.len()
     );
     if stopped {
@@ -309,7 +320,7 @@ fn lose_one(world: &mut World, round: usize, stops: &mut Vec<(&'static str, u128
     let moved = moved(&after, &back).len();
     println!("{name} is back: {moved} zones moved within {took:?}");
     ensure!(moved <= ZONES.div_ceil(NAMES.len()), "{moved} zones moved to an instance that came back");
-    Ok(())
+    Ok(handed)
 }
 
 /// Whatever comes: nobody waits for anything.
@@ -368,7 +379,13 @@ fn judge(mut world: World, stops: &[(&'static str, u128, u128)]) -> Result<()> {
     for line in writes.lines() {
         let [at, name, zone] = line.split(' ').collect::<Vec<_>>()[..] else { bail!("{line:?}") };
         let at: u128 = at.parse().with_context(|| line.to_owned())?;
-        let near = samples.iter().filter(|s| s.from <= at + BLUR && at <= s.to + BLUR);
+        let mut near: Vec<&Sample> =
+            samples.iter().filter(|s| s.from <= at + BLUR && at <= s.to + BLUR).collect();
+        // Where a machine that stalls kept everybody from asking, what was seen before and after says who had it.
+        if near.is_empty() {
+            near.extend(samples.iter().rfind(|s| s.to < at));
+            near.extend(samples.iter().find(|s| s.from > at));
+        }
         let own =
             |s: &Sample| s.held.get(zone).is_some_and(|claim| claim.holder.starts_with(&format!("{name}/")));
         all += 1;
@@ -383,7 +400,7 @@ fn judge(mut world: World, stops: &[(&'static str, u128, u128)]) -> Result<()> {
         old.len()
     );
     for (name, zone, at) in &late {
-        let resumed = |(who, _, to): &&(&str, u128, u128)| who == name && (*to..*to + 1_000).contains(at);
+        let resumed = |(who, _, to): &&(&str, u128, u128)| who == name && (*to..*to + 3_000).contains(at);
         ensure!(
             stops.iter().any(|stop| resumed(&stop)),
             "{name} wrote {zone}, which it did not hold, and was not just resumed"

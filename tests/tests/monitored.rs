@@ -17,7 +17,7 @@ use shoal_tests::process::{Process, output};
 use shoal_tests::swarm::repository;
 use shoal_tests::{binaries, ports, wait};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// What the inventory says of one host that monitoring reaches.
 struct Expected {

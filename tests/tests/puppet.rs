@@ -230,8 +230,11 @@ fn an_agent_gets_what_the_tags_say_from_a_server() -> Result<()> {
     let conf = format!("[main]\nserver=localhost\nserverport={port}\ncertname=web1.example.com\n");
     puppet.hostdb.write("agent/puppet.conf", &conf)?;
     let run = || {
-        let mut agent = Command::new("puppet");
-        agent.args(["agent", "--test", "--color", "false", "--waitforcert", "5", "--confdir"]).arg(&own);
+        // It would wait for a server that hangs for as long.
+        let mut agent = Command::new("timeout");
+        agent
+            .args(["300", "puppet", "agent", "--test", "--color", "false", "--waitforcert", "5", "--confdir"])
+            .arg(&own);
         output(agent.arg("--vardir").arg(own.join("var")), &[0, 2])
     };
     let greeting = puppet.hostdb.dir().join("greeting");
@@ -264,6 +267,10 @@ fn the_page_says_what_is_so() -> Result<()> {
     enc.args(["enc", "web1.example.com"]).env("SHOAL_STORE", "sqlite:shoal.db").current_dir(dir.path());
     let said = output(enc.env("SHOAL_ENC_CACHE", dir.path().join("enc")), &[0])?;
     ensure!(said == pages::first(&page, "yaml")?, "it prints\n{said}");
+    let (served, other) = pages::served(&page)?;
     let dir = tempfile::tempdir()?;
-    pages::run(&blocks.join("\n"), dir.path(), &env)
+    pages::run(&other, dir.path(), &env)?;
+    let hostdb = Hostdb::asking()?;
+    let [path] = env;
+    pages::run(&served, hostdb.dir(), &[path, ("HOSTDB", hostdb.url())])
 }

@@ -193,6 +193,7 @@ fn an_agent_outlives_its_servers() -> Result<()> {
     let began = Instant::now();
     let status = world.agent.as_mut().context("an agent")?.terminate(wait::PATIENCE)?;
     ensure!(status.success(), "it ended with {status}");
-    ensure!(began.elapsed() < Duration::from_secs(10), "it took {:?}", began.elapsed());
+    // Half a minute is what what is under way may take.
+    ensure!(began.elapsed() < Duration::from_secs(20), "it took {:?}", began.elapsed());
     Ok(())
 }

@@ -41,7 +41,7 @@ pub(crate) async fn measure(hosts: u32) -> anyhow::Result<()> {
 async fn filled(dir: &Path, hosts: u32) -> anyhow::Result<(SqliteStore, PathBuf)> {
     let path = dir.join("shoal.db");
     let store = SqliteStore::open(&path).await?;
-    dns::fill(&store, &dns::rows(hosts)?).await?;
+    dns::fill(&store, &shape::zoned(hosts)?).await?;
     Ok((store, path))
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use serde_json::json;
-use shoal_core::{Change, Commit, Document, HostRecord, Key, Member, Range, Revision, TagName, View};
+use shoal_core::{Change, Commit, Document, HostRecord, Key, Range, Revision, View};
 use shoal_store::{Query, Store};
 use shoal_store_sqlite::SqliteStore;
 use shoal_tests::binaries::binary;
@@ -35,7 +35,7 @@ pub(crate) async fn measure(hosts: u32) -> anyhow::Result<()> {
     let dir = tempfile::Builder::new().prefix("shoal-bench-").tempdir().context("a scratch folder")?;
     let path = dir.path().join("shoal.db");
     let store = SqliteStore::open(&path).await?;
-    let rows = rows(hosts)?;
+    let rows = shape::zoned(hosts)?;
     let documents: usize = rows.iter().filter_map(|r| r.value.as_ref()).map(|v| v.as_str().len()).sum();
     fill(&store, &rows).await?;
 
@@ -110,28 +110,13 @@ fn cold_starts(dir: &Path, documents: usize, hosts: u32) -> anyhow::Result<()> {
 pub(crate) fn wait_served(agent: &mut Process, port: u16, hosts: u32) -> anyhow::Result<()> {
     wait::until("the agent", PATIENCE, || {
         agent.alive()?;
-        served(port, hosts)
+        dns::serves_fleet(port, hosts)
     })
 }
 
 /// A database of a fleet with its zones.
 pub(crate) async fn database(path: &Path, hosts: u32) -> anyhow::Result<()> {
-    fill(&SqliteStore::open(path).await?, &rows(hosts)?).await
-}
-
-/// A fleet, its zone and the reverse zone of all its addresses.
-pub(crate) fn rows(hosts: u32) -> anyhow::Result<Vec<Change>> {
-    let mut rows = shape::fleet(hosts)?;
-    let zone: TagName = format!("dns/{}", shape::ZONE).parse()?;
-    let soa = json!({"primary": "ns1.fleet.example."});
-    let document = json!({"soa": soa, "reverse": ["10.in-addr.arpa"],
-        "static": [{"name": "ns1", "type": "A", "data": "192.0.2.53"}]});
-    rows.push(Change::put(Key::tag(&zone), shape::tag_record(&document)));
-    let member: Member = "@tags/all".parse()?;
-    rows.push(Change::put(Key::member(&zone, &member), Document::empty()));
-    let reverse: TagName = "dns/10.in-addr.arpa".parse()?;
-    rows.push(Change::put(Key::tag(&reverse), shape::tag_record(&json!({"soa": soa}))));
-    Ok(rows)
+    fill(&SqliteStore::open(path).await?, &shape::zoned(hosts)?).await
 }
 
 pub(crate) async fn fill(store: &SqliteStore, rows: &[Change]) -> anyhow::Result<()> {
@@ -142,16 +127,7 @@ pub(crate) async fn fill(store: &SqliteStore, rows: &[Change]) -> anyhow::Result
 }
 
 pub(crate) async fn commit(store: &SqliteStore, changes: Vec<Change>) -> anyhow::Result<Revision> {
-    let commit = Commit {
-        pre: Vec::new(),
-        changes,
-        author: "bench".to_owned(),
-        principal: None,
-        origin: None,
-        message: "a fleet to measure".to_owned(),
-        idempotency: None,
-        intent: None,
-    };
+    let commit = Commit::new("bench", "a fleet to measure", changes);
     Ok(store.commit(commit).await?.revision)
 }
 
@@ -263,18 +239,6 @@ pub(crate) fn start_agent_with(dir: &Path, database: &Path, settings: &str) -> a
     let mut command = Command::new(binary("shoal-dns")?);
     command.arg("--store").arg(format!("sqlite:{}", database.display())).arg("--config").arg(config);
     Process::start("dns", dir, &mut command)
-}
-
-/// That the last machine with an address is answered, forward and reverse.
-fn served(port: u16, hosts: u32) -> anyhow::Result<()> {
-    let last =
-        (0..hosts).rev().find(|n| shape::address(*n).is_some()).context("a machine with an address")?;
-    let address = shape::address(last).context("an address")?;
-    let name = shape::host(last)?;
-    ensure!(dns::ask(port, name.as_str(), "A")?.contains(&address), "{name} is not answered");
-    let back = dns::reverse(address.parse().context("an address")?);
-    ensure!(dns::ask(port, &back, "PTR")?.contains(&format!("{name}.")), "{back} is not answered");
-    Ok(())
 }
 
 /// Gives machine `n` another address and answers after how many milliseconds the name server gave it out.

@@ -87,10 +87,12 @@ async fn change(
 /// file and a folder; and by the real one, beside what it takes alone.
 pub(crate) async fn nagios(hosts: u32) -> Result<()> {
     let (times, cpu, floor, disk) = nothing(hosts).await?;
+    let left = middle(times.clone()) - floor;
     let mut line = Figure::median("monitoring_nagios_one_host", "ms", times)
         .hosts(hosts)
         .beside("of it processor time", cpu)
         .beside("of it a checker that does nothing", floor)
+        .beside("what is left beside that checker", left)
         .beside("the disk keeps a file, then its folder", disk)
         .goal(1.0);
     match binaries::system("nagios4") {

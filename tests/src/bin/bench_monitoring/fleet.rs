@@ -70,7 +70,7 @@ pub(crate) fn item(server: Server, n: u32, moved: u8) -> Result<Item> {
     };
     let spec: Spec = serde_json::from_value(tag())?;
     let tag: TagName = "monitoring/all".parse().map_err(|why| anyhow!("{why}"))?;
-    let from = [Source { tag: &tag, spec: &spec, host: Some(&host), revision: Revision(1) }];
+    let from = [Source { tag: &tag, spec: &spec, host: Some(&host), facts: &[], revision: Revision(1) }];
     let agent = Monitoring::new([server], Commands::default());
     let desired =
         agent.desired(&key(server, host.name.clone()), &from, &Blind).map_err(|why| anyhow!("{why:?}"))?;

@@ -20,9 +20,10 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use futures::StreamExt;
 use rusqlite::Connection;
-use shoal_core::{Change, Commit, Document, Key, Range};
+use shoal_core::{Change, Document, Key, Range};
 use shoal_store::{Feed, Filter, Query, Store};
 use shoal_store_sqlite::SqliteStore;
+use shoal_tests::crowd::commit;
 use shoal_tests::figure::Figure;
 use shoal_tests::shape;
 
@@ -87,19 +88,6 @@ async fn measure(options: &Options) -> Result<()> {
     many_watchers(options, &store).await?;
     neighbour(options, &store, &path).await?;
     old::measure(options.hosts, &store).await
-}
-
-fn commit(changes: Vec<Change>) -> Commit {
-    Commit {
-        pre: Vec::new(),
-        changes,
-        author: "bench".into(),
-        principal: None,
-        origin: None,
-        message: "measure".into(),
-        idempotency: None,
-        intent: None,
-    }
 }
 
 /// A host row of about a KiB that no other call wrote.

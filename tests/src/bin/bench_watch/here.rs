@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 use shoal_store_sqlite::SqliteStore;
+use shoal_tests::crowd::{Crowd, one_host};
 use shoal_tests::figure::{Figure, Usage};
 
-use crate::crowd::{Crowd, one_host};
 use crate::{COMMITS, MANY, ROUNDS};
 
 /// What a watcher holds, its task included. In a new process, or it would use what others have let go of.
@@ -42,7 +42,7 @@ async fn costs(store: &SqliteStore, many: u32, first: u32) -> Result<(Vec<f64>, 
     let (mut cpu, mut times) = (Vec::new(), Vec::new());
     for round in first..first + ROUNDS {
         let before = Usage::of(std::process::id())?.cpu;
-        times.extend(crowd.round(store, many, round).await?.begun);
+        times.extend(crowd.round(store, many, COMMITS, round).await?.begun);
         let used = Usage::of(std::process::id())?.cpu.saturating_sub(before);
         cpu.push(used.as_secs_f64() * 1e6 / f64::from(COMMITS));
     }

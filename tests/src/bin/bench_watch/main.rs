@@ -4,24 +4,24 @@
 //! One line of JSON a figure. The database stands in `--dir`, in SQLite; the server is a process of its own, on a Unix socket, and
 //! hears of the bench's commits as of those of any other process.
 
-mod crowd;
 mod here;
-mod served;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
-use rustix::process::{Resource, getrlimit, setrlimit};
-use shoal_core::{Change, Commit, Document, HostRecord, Key};
 use shoal_store::Store;
 use shoal_store_sqlite::SqliteStore;
+use shoal_tests::crowd::commit;
+use shoal_tests::process::more_files;
+use shoal_tests::served::Watched;
+use shoal_tests::server::Server;
 use shoal_tests::shape;
 
 /// Watchers of one host each.
 const MANY: u32 = 10_000;
 /// Watchers of everything.
-const ALL: usize = 1_000;
+const ALL: u32 = 1_000;
 /// Commits of a round, each of one host.
 const COMMITS: u32 = 500;
 const ROUNDS: u32 = 5;
@@ -41,6 +41,7 @@ fn main() -> Result<()> {
 }
 
 fn run(options: &Options) -> Result<()> {
+    // A connection each.
     more_files()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(measure(options))
@@ -56,34 +57,21 @@ async fn measure(options: &Options) -> Result<()> {
         store.commit(commit(part.to_vec())).await?;
     }
     here::measure(&store, hosts).await?;
-    served::measure(folder.path(), &store, hosts).await
-}
-
-/// A connection each, here and, as what this starts inherits it, in the server.
-fn more_files() -> Result<()> {
-    let mut files = getrlimit(Resource::Nofile);
-    files.current = files.maximum;
-    setrlimit(Resource::Nofile, files).context("raising the limit of open files")
-}
-
-fn commit(changes: Vec<Change>) -> Commit {
-    Commit {
-        pre: Vec::new(),
-        changes,
-        author: "bench".into(),
-        principal: None,
-        origin: None,
-        message: "measure".into(),
-        idempotency: None,
-        intent: None,
-    }
-}
-
-/// Host `n`, as no other call wrote it.
-fn host(n: u32, serial: u32) -> Result<Change> {
-    let mut record: HostRecord = shape::record(n).to()?;
-    let mut document = shape::document(n);
-    document["serial"] = serial.into();
-    record.document = document.into();
-    Ok(Change::put(Key::host(&shape::host(n)?), Document::of(&record)?))
+    let watched = Watched {
+        dir: folder.path(),
+        on: "sqlite",
+        url: format!("sqlite:{}", path.display()),
+        empty: format!("sqlite:{}", folder.path().join("empty.db").display()),
+        store: &store,
+        hosts,
+        many: MANY,
+        commits: COMMITS,
+        rounds: ROUNDS,
+    };
+    watched.memory().await?;
+    let mut server = Server::start(folder.path(), &watched.url)?;
+    watched.all(&server, ALL).await?;
+    watched.concerned(&server).await?;
+    watched.uptos(&server).await?;
+    watched.restart(&mut server).await
 }

@@ -1,0 +1,224 @@
+//! What goes wrong when: drawn from the seed before anything begins, so that it is the same whatever the machine does.
+//!
+//! Nothing happens to a process or a link to which something is happening already, no more than one member of etcd is lost at a time, or one link to or
+//! between members in trouble, or one server cut off from all of them (a cluster of three answers without one), and everything is over when the time is.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+/// Whom there is to meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cast {
+    pub(crate) servers: usize,
+    pub(crate) agents: usize,
+    pub(crate) members: usize,
+    pub(crate) links: usize,
+    /// Links between servers and members, and to a member from the others; after the other links.
+    pub(crate) inner: usize,
+    /// Whether servers have a clock that can be set.
+    pub(crate) clocks: bool,
+    /// Whether there is a disk that can be filled.
+    pub(crate) disk: bool,
+}
+
+/// One process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Victim {
+    Server(usize),
+    Agent(usize),
+    Member(usize),
+}
+
+/// How a link is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Way {
+    Open,
+    /// Nothing passes.
+    Cut,
+    /// What is asked does not get there.
+    CutThere,
+    /// What is answered does not get back.
+    CutBack,
+    /// Everything takes its time.
+    Slow,
+    /// Connections break in the midst of what is said.
+    Breaks,
+}
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    /// Killed, and started again when it is over.
+    Kill(Victim),
+    /// Stopped, and resumed.
+    Stop(Victim),
+    /// One link.
+    Link(usize, Way),
+    /// All links of one server to members of etcd.
+    Apart(usize, Way),
+    /// A server's clock is so many seconds off.
+    Clock(usize, i64),
+    /// No room is left.
+    Disk,
+}
+
+/// One thing that goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) at: Duration,
+    pub(crate) until: Duration,
+    pub(crate) what: What,
+}
+
+/// What two faults must not meet on at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Process(Victim),
+    Members,
+    Link(usize),
+    Clock(usize),
+}
+
+impl What {
+    fn places(self, cast: &Cast) -> Vec<Place> {
+        match self {
+            Self::Kill(Victim::Member(_)) | Self::Stop(Victim::Member(_)) => vec![Place::Members],
+            Self::Kill(victim) | Self::Stop(victim) => vec![Place::Process(victim)],
+            Self::Link(link, _) if link >= cast.links => vec![Place::Members],
+            Self::Link(link, _) => vec![Place::Link(link)],
+            // A server that finds no member cannot begin.
+            Self::Apart(server, _) => vec![Place::Members, Place::Process(Victim::Server(server))],
+            Self::Clock(server, _) => vec![Place::Clock(server)],
+            // A server that has no room cannot begin.
+            Self::Disk => (0..cast.servers).map(|server| Place::Process(Victim::Server(server))).collect(),
+        }
+    }
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kill(Victim::Server(_)) => "server killed",
+            Self::Kill(Victim::Agent(_)) => "agent killed",
+            Self::Kill(Victim::Member(_)) => "etcd killed",
+            Self::Stop(Victim::Server(_)) => "server stopped",
+            Self::Stop(Victim::Agent(_)) => "agent stopped",
+            Self::Stop(Victim::Member(_)) => "etcd stopped",
+            Self::Link(_, Way::Open) => "link open",
+            Self::Link(_, Way::Cut) => "link cut",
+            Self::Link(_, Way::CutThere) => "link cut for requests",
+            Self::Link(_, Way::CutBack) => "link cut for answers",
+            Self::Link(_, Way::Slow) => "link slow",
+            Self::Link(_, Way::Breaks) => "link breaks",
+            Self::Apart(_, Way::CutThere) => "server cut off from etcd for requests",
+            Self::Apart(_, Way::CutBack) => "server cut off from etcd for answers",
+            Self::Apart(..) => "server cut off from etcd",
+            Self::Clock(_, _) => "clock set",
+            Self::Disk => "disk full",
+        })
+    }
+}
+
+/// All that goes wrong within this time, in order.
+pub(crate) fn draw(seed: u64, length: Duration, cast: &Cast) -> Vec<Fault> {
+    let mut random = StdRng::seed_from_u64(seed);
+    let (mut all, mut busy) = (Vec::new(), BTreeMap::<Place, Duration>::new());
+    let mut at = Duration::from_millis(500);
+    while at < length {
+        let (what, lasts) = one(&mut random, cast);
+        let until = at + lasts;
+        let places = what.places(cast);
+        let free = places.iter().all(|place| busy.get(place).is_none_or(|end| *end < at));
+        if free && until <= length {
+            // A moment in between, in which it does what it is for.
+            busy.extend(places.into_iter().map(|place| (place, until + Duration::from_millis(300))));
+            all.push(Fault { at, until, what });
+        }
+        at += Duration::from_millis(random.random_range(100..1_200));
+    }
+    all
+}
+
+/// One thing that may go wrong, and for how long.
+fn one(random: &mut StdRng, cast: &Cast) -> (What, Duration) {
+    let mut millis = |from: u64, to: u64| Duration::from_millis(random.random_range(from..to));
+    let (brief, short, long) = (millis(50, 1_200), millis(300, 3_000), millis(3_500, 6_500));
+    let which = random.random_range(0..100);
+    match which {
+        0..12 => (What::Kill(Victim::Server(random.random_range(0..cast.servers))), brief),
+        12..22 => (What::Stop(Victim::Server(random.random_range(0..cast.servers))), short),
+        22..34 => (What::Kill(Victim::Agent(random.random_range(0..cast.agents))), brief),
+        // Longer than its lease.
+        34..42 => (What::Stop(Victim::Agent(random.random_range(0..cast.agents))), long),
+        42..49 if cast.members > 0 => {
+            (What::Kill(Victim::Member(random.random_range(0..cast.members))), short)
+        }
+        49..56 if cast.members > 0 => {
+            (What::Stop(Victim::Member(random.random_range(0..cast.members))), long)
+        }
+        56..64 if cast.clocks => {
+            let seconds = [-3_600, -7, 7, 3_600][random.random_range(0..4)];
+            (What::Clock(random.random_range(0..cast.servers), seconds), short)
+        }
+        64..67 if cast.disk => (What::Disk, short),
+        67..73 if cast.members > 0 => {
+            let ways = [Way::Cut, Way::CutThere, Way::CutBack];
+            let way = ways[random.random_range(0..ways.len())];
+            (What::Apart(random.random_range(0..cast.servers), way), long)
+        }
+        _ => {
+            let ways = [Way::Cut, Way::CutThere, Way::CutBack, Way::Slow, Way::Breaks];
+            let way = ways[random.random_range(0..ways.len())];
+            let lasts = if random.random_bool(0.3) { long } else { short };
+            (What::Link(random.random_range(0..cast.links + cast.inner), way), lasts)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const LENGTH: Duration = Duration::from_secs(600);
+
+    fn cast() -> Cast {
+        Cast { servers: 2, agents: 3, members: 3, links: 12, inner: 9, clocks: true, disk: true }
+    }
+
+    #[test]
+    fn a_seed_is_always_the_same_trouble() {
+        assert_eq!(draw(7, LENGTH, &cast()), draw(7, LENGTH, &cast()));
+        assert_ne!(draw(7, LENGTH, &cast()), draw(8, LENGTH, &cast()));
+    }
+
+    #[test]
+    fn every_kind_comes_and_all_is_over_in_time() {
+        let all = draw(1, LENGTH, &cast());
+        let kinds: BTreeSet<String> = all.iter().map(|fault| fault.what.to_string()).collect();
+        assert_eq!(kinds.len(), 16, "{kinds:?}");
+        assert!(all.iter().all(|fault| fault.at < fault.until && fault.until <= LENGTH));
+        assert!(all.is_sorted_by_key(|fault| fault.at));
+        let few = Cast { members: 0, inner: 0, clocks: false, disk: false, servers: 1, ..cast() };
+        let kinds: BTreeSet<String> =
+            draw(1, LENGTH, &few).iter().map(|fault| fault.what.to_string()).collect();
+        assert_eq!(kinds.len(), 9, "{kinds:?}");
+    }
+
+    #[test]
+    fn nothing_meets_the_same_place_twice_at_once() {
+        let all = draw(3, LENGTH, &cast());
+        for (n, one) in all.iter().enumerate() {
+            for other in &all[..n] {
+                let shared =
+                    one.what.places(&cast()).iter().any(|place| other.what.places(&cast()).contains(place));
+                assert!(!shared || other.until < one.at, "{other:?} and {one:?}");
+            }
+        }
+    }
+}
