@@ -23,10 +23,12 @@ const PARALLEL: usize = 2;
 /// restic, which writes down when a backup of whom begins, on which node, and when it ends; interrupted, it ends restic first. Until two
 /// were under way at once, each waits for another, 15 s at most, so that the limits are met and not only kept. One that was
 /// not interrupted takes two seconds more until it is to hurry: there is always something under way while an instance comes, ends or is killed.
+/// It complains of nothing: who would hear it may have been killed, and then the complaint that restic has ended would end this, too,
+/// before it writes that down, and the run would count as under way for ever.
 const WITNESS: &str = "#!/bin/sh
 case \"$1\" in backup) ;; *) exec restic \"$@\";; esac
 pid= stop=
-trap 'stop=1; [ -z \"$pid\" ] || kill -INT \"$pid\"' INT
+trap 'stop=1; [ -z \"$pid\" ] || kill -INT \"$pid\" 2>/dev/null' INT
 echo \"begin $4 $$ $(date +%s%N) $8 NODE\" >>LOG
 tries=0
 until [ -n \"$stop\" ] || [ -e MET ] || [ \"$tries\" -ge 150 ]; do
@@ -35,7 +37,7 @@ until [ -n \"$stop\" ] || [ -e MET ] || [ \"$tries\" -ge 150 ]; do
     sleep 0.1
 done
 restic \"$@\" & pid=$!
-[ -z \"$stop\" ] || kill -INT \"$pid\"
+[ -z \"$stop\" ] || kill -INT \"$pid\" 2>/dev/null
 wait \"$pid\"; code=$?
 [ \"$code\" -gt 128 ] && { wait \"$pid\"; code=$?; }
 [ -n \"$stop\" ] || [ -e HURRY ] || { sleep 2 >/dev/null 2>&1 & wait \"$!\"; }
