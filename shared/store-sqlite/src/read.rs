@@ -84,45 +84,31 @@ pub(crate) fn page(connection: &Connection, query: &Query, limit: usize) -> Resu
     }
     let mut page = Page { at, rows: Vec::new(), next: None };
     let mut bytes = 0;
-    let mut value = connection.prepare_cached("SELECT id, value, moved FROM changes WHERE id = ?1")?;
+    let mut lookup = connection.prepare_cached("SELECT id, value, moved FROM changes WHERE id = ?1")?;
     // One key has few rows, most of which are older versions.
     let joined = matches!(query.range, Range::All | Range::Prefix(_));
     each_version(connection, query, int(at), joined, |found| {
         if !found.live && !query.tombstones {
             return Ok(true);
         }
-        let mut looked;
-        let (row, from) = match found.beside {
-            Some(row) => (row, BESIDE),
-            None => {
-                looked = value.query([found.id])?;
-                (looked.next()?.ok_or_else(|| missing(&found))?, 0)
+        found.change(&mut lookup, |row, from| {
+            let value: Option<&str> = row.get_ref(from + 1)?.as_str_or_null().map_err(rusqlite::Error::from)?;
+            bytes += value.map_or(0, str::len);
+            if page.rows.len() == limit || (bytes > MAX_PAGE_BYTES && !page.rows.is_empty()) {
+                page.next = page.rows.last().map(|row| row.key.clone());
+                return Ok(false);
             }
-        };
-        if row.get_ref(from)? == ValueRef::Null {
-            return Err(missing(&found));
-        }
-        let value: Option<&str> = row.get_ref(from + 1)?.as_str_or_null().map_err(rusqlite::Error::from)?;
-        bytes += value.map_or(0, str::len);
-        if page.rows.len() == limit || (bytes > MAX_PAGE_BYTES && !page.rows.is_empty()) {
-            page.next = page.rows.last().map(|row| row.key.clone());
-            return Ok(false);
-        }
-        let moved: Option<&str> = row.get_ref(from + 2)?.as_str_or_null().map_err(rusqlite::Error::from)?;
-        page.rows.push(Row {
-            key: key(found.name)?,
-            value: value.map(Document::trusted),
-            revision: written(found.id),
-            moved: moved.map(key).transpose()?,
-        });
-        Ok(true)
+            let moved: Option<&str> = row.get_ref(from + 2)?.as_str_or_null().map_err(rusqlite::Error::from)?;
+            page.rows.push(Row {
+                key: key(found.name)?,
+                value: value.map(Document::trusted),
+                revision: written(found.id),
+                moved: moved.map(key).transpose()?,
+            });
+            Ok(true)
+        })
     })?;
     Ok(page)
-}
-
-/// That there is no change where a version names one.
-pub(crate) fn missing(found: &Found<'_>) -> Stop {
-    damaged(format!("the change {} of {} is missing", found.id, found.name))
 }
 
 /// A key that a query asks for, and the change that stood there.
@@ -132,11 +118,39 @@ pub(crate) struct Found<'r> {
     /// Whether that was a value.
     pub(crate) live: bool,
     /// Where the walk has the change itself: its columns begin at [`BESIDE`], as those of a look-up do at 0.
-    pub(crate) beside: Option<&'r rusqlite::Row<'r>>,
+    beside: Option<&'r rusqlite::Row<'r>>,
 }
 
 /// The first column of a change beside the walk: its id, and then its value.
-pub(crate) const BESIDE: usize = 3;
+const BESIDE: usize = 3;
+
+impl Found<'_> {
+    /// Calls `f` with the row that has the change, and the column in which it begins there: its id, then its value. What the walk has not,
+    /// `lookup` selects by the id: the same columns, from the first.
+    pub(crate) fn change<T>(
+        &self,
+        lookup: &mut rusqlite::Statement<'_>,
+        f: impl FnOnce(&rusqlite::Row<'_>, usize) -> Result<T, Stop>,
+    ) -> Result<T, Stop> {
+        let mut looked;
+        let (row, from) = match self.beside {
+            Some(row) => (row, BESIDE),
+            None => {
+                looked = lookup.query([self.id])?;
+                (looked.next()?.ok_or_else(|| self.missing())?, 0)
+            }
+        };
+        if row.get_ref(from)? == ValueRef::Null {
+            return Err(self.missing());
+        }
+        f(row, from)
+    }
+
+    /// That there is no change where a version names one.
+    fn missing(&self) -> Stop {
+        damaged(format!("the change {} of {} is missing", self.id, self.name))
+    }
+}
 
 /// The versions of a range of keys; the values are looked up.
 const VERSIONS: &str =

@@ -2,12 +2,11 @@
 //! has pieces of its own.
 
 use rusqlite::Connection;
-use rusqlite::types::ValueRef;
 use shoal_core::{Key, Range};
 use shoal_store::{Query, Result, Texts};
 
 use crate::fault::{Stop, damaged};
-use crate::read::{BESIDE, each_version, head, int, missing};
+use crate::read::{each_version, head, int};
 
 /// What stands in these ranges now; see [`Store::texts`](shoal_store::Store::texts).
 ///
@@ -19,7 +18,7 @@ pub(crate) fn texts(
 ) -> Result<Texts, Stop> {
     let at = head(connection)?.revision;
     let mut texts = Texts::default();
-    let mut value = connection.prepare_cached("SELECT id, value FROM changes WHERE id = ?1")?;
+    let mut lookup = connection.prepare_cached("SELECT id, value FROM changes WHERE id = ?1")?;
     let (hosts, mut ended) = (Range::hosts(), false);
     for range in ranges {
         each_version(connection, &Query::new(range.clone()), int(at), *range == hosts, |found| {
@@ -32,19 +31,10 @@ pub(crate) fn texts(
                 ended = last(member);
                 return Ok(!ended);
             }
-            let mut looked;
-            let (row, from) = match found.beside {
-                Some(row) => (row, BESIDE),
-                None => {
-                    looked = value.query([found.id])?;
-                    (looked.next()?.ok_or_else(|| missing(&found))?, 0)
-                }
-            };
-            if row.get_ref(from)? == ValueRef::Null {
-                return Err(missing(&found));
-            }
-            texts.push(&name, row.get_ref(from + 1)?.as_str().map_err(rusqlite::Error::from)?);
-            Ok(true)
+            found.change(&mut lookup, |row, from| {
+                texts.push(&name, row.get_ref(from + 1)?.as_str().map_err(rusqlite::Error::from)?);
+                Ok(true)
+            })
         })?;
         if ended {
             break;
