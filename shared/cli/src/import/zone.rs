@@ -60,27 +60,25 @@ pub enum ZoneError {
     /// A line that is no record.
     #[error("this line is no record: {0:?}")]
     Line(String),
-    /// Names that a tag cannot say.
+    /// Records of names that a tag cannot say.
     #[error(
-        "it has names with escapes, which names in tags cannot have: {}; take their records out of a copy of the file and import that, and \
-         serve them from a zone that is not Shoal's, or from one that it updates dynamically, where they stay",
-        first(.0)
+        "it has records of names with escapes, which names in tags cannot have; take these out of a copy of the file, import that with its \
+         other {others} records, and serve these from a zone that is not Shoal's, or from one that it updates dynamically, where they \
+         stay:\n  {}",
+        .records.join("\n  ")
     )]
-    Escaped(Vec<String>),
+    Escaped {
+        /// Each of them, in a line as a zone file has it.
+        records: Vec<String>,
+        /// How many others there are, without those of signing.
+        others: usize,
+    },
     /// A record of another zone.
     #[error("the name {0} lies outside of the zone")]
     Outside(String),
     /// The generic form of data could not be found.
     #[error("the data {1:?} of type {0}: {2}")]
     Generic(String, String, String),
-}
-
-/// Some of many names.
-fn first(names: &[String]) -> String {
-    match names.len().saturating_sub(20) {
-        0 => names.join(", "),
-        more => format!("{} and {more} more", names[..20].join(", ")),
-    }
 }
 
 /// A zone as tags.
@@ -122,9 +120,7 @@ pub fn read(
             continue;
         }
         if owner.contains('\\') {
-            if escaped.last().is_none_or(|last| last != owner) {
-                escaped.push(owner.to_owned());
-            }
+            escaped.push(format!("{owner} {ttl} IN {rtype} {data}"));
             continue;
         }
         let as_text = rtype == "SOA" || TEXT.contains(&rtype) || rtype.starts_with("TYPE");
@@ -145,7 +141,7 @@ pub fn read(
         records += 1;
     }
     if !escaped.is_empty() {
-        return Err(ZoneError::Escaped(escaped));
+        return Err(ZoneError::Escaped { records: escaped, others: records });
     }
     let soa = sets.remove(&(apex.clone(), "SOA")).ok_or(ZoneError::NoSoa)?;
     let servers = sets.remove(&(apex, "NS"));
