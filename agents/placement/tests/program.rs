@@ -221,3 +221,21 @@ async fn without_boxes_none_is_said_to_have_room() {
     assert_eq!(code, 1, "{log}");
     assert!(log.contains("that host is no box; there are no boxes: "), "{log}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_availability_zone_is_not_called_a_box() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = open(&dir.path().join("shoal.db")).await;
+    let zone = host("zone1.example.com", Lifecycle::Active, &json!({"box": {"zone": true}}));
+    put(&database, vec![zone, host("a.example.com", Lifecycle::Active, &json!({}))]).await;
+    assert_eq!(run(dir.path(), &["evacuate", "zone1.example.com"]).0, 0);
+    let says = |why: &str| {
+        let (code, _, log) = run(dir.path(), &["evacuate", "a.example.com"]);
+        assert_eq!(code, 1, "{log}");
+        assert!(log.contains(&format!("evacuate a.example.com: that host is {why}")), "{log}");
+    };
+    says("no availability zone; availability zones are zone1.example.com");
+    let other = host("box1.example.com", Lifecycle::Active, &json!({"box": {"capacity": {"cpu": 1}}}));
+    put(&database, vec![other]).await;
+    says("neither a box nor an availability zone; boxes are box1.example.com; availability zones are zone1");
+}

@@ -260,7 +260,7 @@ Examples:
   shoal capacity
   shoal capacity --size cpu=4,memory=8589934592 --only-free")]
     Capacity(Capacity),
-    /// Show where the machines of a box would go
+    /// Show where the machines of a box or an availability zone would go
     #[command(after_help = "\
 It runs `shoal-placement evacuate` with this database, and writes nothing: nobody moves machines yet.
 Exit codes: 0 there are none, 3 they all have somewhere to go, 4 some have no room, 1 failed.

@@ -1,4 +1,5 @@
-//! Questions: what still fits, what breaks if a box dies, where a box's machines would go, which moves would gain something.
+//! Questions: what still fits, what breaks if a box dies, where the machines of a box or an availability zone would go, which moves would
+//! gain something.
 //!
 //! They are answered from the database as it stands and write nothing. What is found is tried out and proves that it can be done; that nothing is
 //! found proves nothing.
@@ -17,11 +18,11 @@ use super::boxes::PAGE;
 use super::decide::Settings;
 use super::read::{BOX, Standing};
 use super::write::reasons;
-use crate::choose::{Evacuation, Fleet, Gain, Invalid, Move, Named, Request, State, Step};
+use crate::choose::{Evacuation, Fleet, Gain, Invalid, Move, Named, Request, Room, State, Step};
 
 /// So many shapes are looked at, the most frequent ones.
 const SHAPES: usize = 10;
-/// So many boxes are named where one is meant that is none.
+/// So many boxes, and so many availability zones, are named where one is meant that is none.
 const NAMED: usize = 10;
 /// So many machines of a shape are counted at most.
 const COUNTED: usize = 10_000;
@@ -37,10 +38,10 @@ struct Capacity {
     only_free: bool,
 }
 
-/// The question about one box.
+/// The question about one box or availability zone.
 #[derive(Clone, Debug, Args)]
 struct Evacuate {
-    /// The box
+    /// The box, or the availability zone
     #[arg(value_name = "BOX")]
     room: String,
 }
@@ -67,10 +68,11 @@ pub fn answered() -> Option<ExitCode> {
         },
     )
     .or_else(|| {
-        question("evacuate", "Where the machines of a box would go", |s, view, q: &Evacuate| {
+        let about = "Where the machines of a box or an availability zone would go";
+        question("evacuate", about, |s, view, q: &Evacuate| {
             let fleet = fleet(s, view)?;
             if fleet.rooms().all(|room| room.name != q.room) {
-                return Err(no_box(&fleet, view, &q.room));
+                return Err(no_room(&fleet, view, &q.room));
             }
             evacuate(&fleet, &q.room).map_err(failed)
         })
@@ -90,21 +92,33 @@ fn failed(why: Invalid) -> Fault {
     Fault::new(DOING, why)
 }
 
-/// Why there is no such box, and which there are.
-fn no_box(fleet: &Fleet, view: &View, name: &str) -> Fault {
+/// Why there is no such box or availability zone, and which there are.
+fn no_room(fleet: &Fleet, view: &View, name: &str) -> Fault {
+    let (zones, boxes): (Vec<&Room>, Vec<&Room>) = fleet.rooms().partition(|room| room.zone);
+    let (is, next) = match (boxes.is_empty(), zones.is_empty()) {
+        (true, true) => ("is no box", no_boxes()),
+        (false, true) => ("is no box", format!("boxes are {}", names(&boxes))),
+        (true, false) => ("is no availability zone", format!("availability zones are {}", names(&zones))),
+        (false, false) => (
+            "is neither a box nor an availability zone",
+            format!("boxes are {}; availability zones are {}", names(&boxes), names(&zones)),
+        ),
+    };
     let why = match view.host(name).map(|host| host.text(BOX)) {
         None => "there is no host of that name".to_owned(),
-        Some(Some(on)) => format!("that host is no box, it is on {on}"),
-        Some(None) => "that host is no box".to_owned(),
-    };
-    let mut names: Vec<&str> = fleet.rooms().map(|room| room.name.as_str()).collect();
-    names.sort_unstable();
-    let next = match names.len() {
-        0 => no_boxes(),
-        n if n > NAMED => format!("boxes are {} and {} more", names[..NAMED].join(", "), n - NAMED),
-        _ => format!("boxes are {}", names.join(", ")),
+        Some(Some(on)) => format!("that host {is}, it is on {on}"),
+        Some(None) => format!("that host {is}"),
     };
     Fault::new(format!("evacuate {name}"), why).next(next)
+}
+
+fn names(rooms: &[&Room]) -> String {
+    let mut names: Vec<&str> = rooms.iter().map(|room| room.name.as_str()).collect();
+    names.sort_unstable();
+    match names.len() {
+        n if n > NAMED => format!("{} and {} more", names[..NAMED].join(", "), n - NAMED),
+        _ => names.join(", "),
+    }
 }
 
 fn no_boxes() -> String {

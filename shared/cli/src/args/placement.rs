@@ -30,7 +30,7 @@ pub(crate) struct Capacity {
 /// `evacuate`
 #[derive(Args, Debug)]
 pub(crate) struct Evacuate {
-    /// The box
+    /// The box, or the availability zone
     #[arg(value_name = "BOX")]
     room: HostName,
     #[command(flatten)]
