@@ -206,7 +206,7 @@ fn behind(of: &str, unit: &UnitStatus, target: Revision) -> Option<Group> {
     if named.is_empty() {
         return None;
     }
-    let line = |b: &&Behind| format!("{} since revision {}: {}", b.key, b.since, b.why);
+    let line = |b: &&Behind| format!("{} since revision {}: {}", b.key, b.since, unit.why(b));
     // Only the oldest are reported one by one; of the others, some may be older than the target.
     let unnamed = unit.behind_total.saturating_sub(unit.behind.len() as u64);
     let unnamed = if named.len() == unit.behind.len() { unnamed } else { 0 };

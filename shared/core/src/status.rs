@@ -91,6 +91,9 @@ impl Life {
     }
 }
 
+/// The longest reason of a [`Hold`] that is told whole beside others, in characters.
+const BRIEF: usize = 120;
+
 /// How one unit stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct UnitStatus {
@@ -125,6 +128,17 @@ pub struct UnitStatus {
     /// The last failure of the whole unit, if it has not been overcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing: Option<String>,
+}
+
+impl UnitStatus {
+    /// Why one of its items is behind. What is asked about them all is told of each [in brief](Hold::briefly).
+    #[must_use]
+    pub fn why(&self, behind: &Behind) -> String {
+        match &self.held {
+            Some(hold) => behind.why.replace(&hold.why, hold.briefly()),
+            None => behind.why.clone(),
+        }
+    }
 }
 
 /// One item that is not yet as it should be.
@@ -184,6 +198,18 @@ pub struct Hold {
     pub sample: Vec<String>,
 }
 
+impl Hold {
+    /// Why it is held, where that is one reason among others, of as many units as there may be: a long one without what to do about it.
+    /// `shoal approve UNIT --plan` has it all.
+    #[must_use]
+    pub fn briefly(&self) -> &str {
+        if self.why.chars().count() <= BRIEF {
+            return &self.why;
+        }
+        self.why.split_once(": ").map_or(self.why.as_str(), |(what, _)| what)
+    }
+}
+
 /// A host, a tag, or a tag with one member, that could not be understood; its items stay as they are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Quarantined {
@@ -214,4 +240,39 @@ pub struct Approval {
     /// seen. Good for what was wanted before this was written, and for nothing that is wanted later.
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub adopt: std::collections::BTreeMap<String, String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(why: &str) -> UnitStatus {
+        let hold = Hold {
+            digest: "d".to_owned(),
+            why: why.to_owned(),
+            create: 0,
+            update: 0,
+            remove: 1,
+            of: 1,
+            sample: Vec::new(),
+        };
+        UnitStatus { held: Some(hold), ..UnitStatus::default() }
+    }
+
+    #[test]
+    fn a_long_reason_is_told_without_its_ways_out() {
+        let short = "the database was restored: what it says may be old";
+        assert_eq!(held(short).held.unwrap().briefly(), short);
+        let what = "this unit was made at another location, files in /a, and this run is for files in /b";
+        let whole = format!("{what}: if that is a mistake, start the agent with its configuration again");
+        let unit = held(&whole);
+        assert_eq!(unit.held.as_ref().unwrap().briefly(), what);
+        let why = |why: &str| {
+            let (key, since) = ("k".to_owned(), Revision(1));
+            unit.why(&Behind { key, since, why: why.to_owned(), hosts: Vec::new() })
+        };
+        assert_eq!(why(&whole), what);
+        assert_eq!(why(&format!("held: guard: {whole}; digest d")), format!("held: guard: {what}; digest d"));
+        assert_eq!(why("waiting: 3 connections"), "waiting: 3 connections");
+    }
 }

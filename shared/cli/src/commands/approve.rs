@@ -35,7 +35,7 @@ pub(crate) async fn run(session: &mut Session, args: Approve) -> Outcome {
     let all = held(session).await?;
     let Some(name) = args.unit else {
         return session.out.print(&all, |out| {
-            let row = |h: &Held| vec![h.unit.clone(), counts(&h.hold), briefly(&h.hold.why)];
+            let row = |h: &Held| vec![h.unit.clone(), counts(&h.hold), h.hold.briefly().to_owned()];
             let rows = all.iter().map(row).collect();
             out.table(&["UNIT", "WOULD", "WHY"], rows, "nothing is held")
         });
@@ -131,17 +131,6 @@ pub(super) async fn units(session: &Session) -> Outcome<Vec<(Namespace, String, 
     Ok(all.into_iter().map(|((agent, name), unit)| (agent, name, unit)).collect())
 }
 
-/// The longest reason that a table has whole, in characters; `--plan` has it all.
-const BRIEF: usize = 120;
-
-/// What it is, without what to do about it.
-fn briefly(why: &str) -> String {
-    if why.chars().count() <= BRIEF {
-        return why.to_owned();
-    }
-    why.split_once(": ").map_or(why, |(what, _)| what).to_owned()
-}
-
 fn counts(hold: &Hold) -> String {
     format!("make {}, change {}, remove {} of {}", hold.create, hold.update, hold.remove, hold.of)
 }
@@ -163,22 +152,4 @@ fn text(out: &Out, held: &Held, others: &[String]) -> String {
         text.push_str(&format!("the database was restored: an approval is for all units of {agent}{also}\n"));
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_long_reason_is_told_without_its_ways_out() {
-        let short = "the database was restored: what it says may be old";
-        assert_eq!(briefly(short), short);
-        let what = "this unit was made at another location, files in /a, and this run is for files in /b";
-        assert_eq!(
-            briefly(&format!(
-                "{what}: if that is a mistake, start the agent with the configuration of it again"
-            )),
-            what
-        );
-    }
 }

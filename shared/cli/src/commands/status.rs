@@ -141,13 +141,13 @@ fn details(report: &Report, most: usize) -> String {
             let _ = writeln!(
                 text,
                 "held: {unit_name}: {} (would make {}, change {}, remove {} of {}); look with `shoal approve {unit_name} --plan`",
-                hold.why, hold.create, hold.update, hold.remove, hold.of
+                hold.briefly(), hold.create, hold.update, hold.remove, hold.of
             );
         }
         let behind = unit.behind.iter().map(|behind| {
             let hosts: Vec<&str> = behind.hosts.iter().map(|h| h.as_str()).collect();
             let hosts = if hosts.is_empty() { String::new() } else { format!(" ({})", hosts.join(", ")) };
-            format!("{}{hosts} since {}: {}", behind.key, behind.since, behind.why)
+            format!("{}{hosts} since {}: {}", behind.key, behind.since, unit.why(behind))
         });
         some(&mut text, "behind", &unit_name, behind, unit.behind_total, most);
         let left_out = unit.left_out.iter().map(|l| format!("{}: {}: {}", l.key, l.who.join(" + "), l.why));

@@ -105,3 +105,30 @@ async fn what_was_done_and_cannot_be_seen_or_was_left_out_is_noted() {
     let late = fleet.fails(5, &["wait", "--timeout", "1ms", "--agent", "notes", "--agent", "lb"]).await;
     assert!(late.contains("  note: the last look failed") && late.contains("notes/files: read /x"), "{late}");
 }
+
+/// Of each unit it is said what it is; what can be done about it stands where one looks next.
+#[tokio::test]
+async fn a_long_reason_is_not_repeated_for_each_unit() {
+    let fleet = Fleet::new().await;
+    let what = "this unit was made at another location, files in /a, and this run is for files in /b";
+    let unit = |name: &str| {
+        let why = format!("{what}: if that is a mistake, start the agent as before, or agree for {name}");
+        let behind = json!([{"key": name, "since": 1, "why": why}]);
+        let held = json!({
+            "digest": name, "why": why, "create": 0, "update": 0, "remove": 0, "of": 12, "sample": []
+        });
+        json!({"items": 12, "behind": behind, "behind_total": 1, "held": held})
+    };
+    let units = json!({"example.com": unit("example.com"), "example.net": unit("example.net")});
+    fleet.report("dns", 1, Some(30), units, json!([])).await;
+    let status = fleet.ok(&["status"]).await;
+    let waited = fleet.fails(4, &["wait", "--timeout", "1ms"]).await;
+    for said in [status, waited] {
+        assert!(said.contains(what) && !said.contains("a mistake"), "{said}");
+        assert!(said.contains("look with `shoal approve dns/example.net --plan`"), "{said}");
+    }
+    let looked = fleet.run(&["approve", "dns/example.net", "--plan"]).await.out;
+    assert!(looked.contains("a mistake"), "{looked}");
+    let json = fleet.ok(&["status", "-o", "json"]).await;
+    assert!(json.contains("a mistake"), "{json}");
+}
