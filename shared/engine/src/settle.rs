@@ -83,7 +83,10 @@ impl<A: Agent> Engine<A> {
     fn read(&mut self, unit: &mut State<A>, answer: Answer<A>, now: Moment) {
         let Some(loaded) = self.loaded(unit, answer, now) else { return };
         unit.pages = loaded.pages;
-        unit.facts = loaded.facts;
+        // A plan commits none, so it would wait for them for ever.
+        if self.options.write {
+            unit.facts = loaded.facts;
+        }
         unit.other_life = loaded.other_life;
         for (key, entry) in loaded.entries {
             // An entry of a key that another version of the agent put elsewhere is left alone.

@@ -284,9 +284,10 @@ fn unit_status<A: Agent>(unit: &State<A>, seen: Revision) -> UnitStatus {
         total = 1;
         behind.push(Behind { key: unit.name.0.clone(), since, why: hold.why.clone(), hosts: Vec::new() });
     }
-    if total == 0 && unit.facts.are_due() {
-        // Whoever hears of them may have something to do: who waits for that would be told too soon that all is done.
-        total = 1;
+    if unit.facts.are_due() {
+        // Whoever hears of them may have something to do: who waits for that would be told too soon that all is done, or,
+        // where all else is held, that it waits for a person.
+        total += 1;
         let why = "what is to be said of it is not committed yet".to_owned();
         behind.push(Behind { key: unit.name.0.clone(), since: seen, why, hosts: Vec::new() });
     }

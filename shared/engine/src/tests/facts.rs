@@ -1,10 +1,10 @@
 //! What targets tell arrives in the database, whoever dies on the way.
 
 use serde_json::json;
-use shoal_core::{Change, Document};
+use shoal_core::{Change, Document, Status, standing};
 
 use super::agent::{Toys, name, tag, toys};
-use crate::{Act, Edit, Fault};
+use crate::{Act, Edit, Fault, Verdict};
 
 fn tell(edit: &Edit<super::agent::Toy>) -> Change {
     let (_, host) = edit.key.split_once('/').unwrap();
@@ -102,6 +102,25 @@ fn facts_are_committed_once_the_store_is_back() {
     assert_eq!(told(&world, 0).as_deref(), Some("yo"));
 }
 
+/// Runs until nothing can be done, and shows what is said each time that facts are to be committed; answers how often that was.
+fn at_each_commit(world: &mut Toys, look: impl Fn(&Status)) -> usize {
+    let (now, mut asked) = (world.now(), 0);
+    loop {
+        let Some(effect) = world.engine().poll(now) else {
+            if world.engine().next_wake().is_some_and(|at| at <= now) {
+                continue;
+            }
+            return asked;
+        };
+        if matches!(effect.act, Act::Facts { .. }) {
+            asked += 1;
+            look(&world.engine().status(now, false));
+        }
+        let answer = world.carry_out(&effect);
+        world.engine().answer(effect.id, answer, now);
+    }
+}
+
 /// Others may have to answer them, so nobody is told before that all is done.
 #[test]
 fn a_unit_is_behind_until_its_facts_are_committed() {
@@ -109,23 +128,59 @@ fn a_unit_is_behind_until_its_facts_are_committed() {
     world.fleet("a", 1, "hi");
     world.converge();
     world.set("toy/a", tag("yo"));
-    let (now, mut asked) = (world.now(), 0);
-    let behind = |world: &mut Toys| world.engine().status(now, false).units["a"].behind_total;
-    loop {
-        let Some(effect) = world.engine().poll(now) else {
-            if world.engine().next_wake().is_some_and(|at| at <= now) {
-                continue;
-            }
-            break;
-        };
-        if matches!(effect.act, Act::Facts { .. }) {
-            asked += 1;
-            assert!(behind(&mut world) > 0);
-        }
-        let answer = world.carry_out(&effect);
-        world.engine().answer(effect.id, answer, now);
-    }
-    assert_eq!((asked, told(&world, 0).as_deref(), behind(&mut world)), (1, Some("yo"), 0));
+    let asked = at_each_commit(&mut world, |status| assert!(status.units["a"].behind_total > 0));
+    let now = world.now();
+    let behind = world.engine().status(now, false).units["a"].behind_total;
+    assert_eq!((asked, told(&world, 0).as_deref(), behind), (1, Some("yo"), 0));
+}
+
+/// Nor, where all else is held, that it goes on with a person alone.
+#[test]
+fn what_is_held_does_not_hide_that_facts_are_due() {
+    let mut world = telling();
+    world.fleet("a", 2, "hi");
+    world.converge();
+    world.set(&format!("pauses/host/{}", name(0)), json!({"why": "hands off"}));
+    world.set("toy/a", tag("yo"));
+    let rests = |status: &Status| {
+        standing(std::slice::from_ref(status), status.epoch, status.seen, &[], status.at).rests()
+    };
+    let asked = at_each_commit(&mut world, |status| {
+        let unit = &status.units["a"];
+        assert!(unit.held_total == 1 && unit.behind_total >= 2, "{unit:?}");
+        assert!(unit.behind.iter().any(|behind| behind.why.contains("not committed yet")), "{unit:?}");
+        assert!(!rests(status));
+    });
+    let now = world.now();
+    let status = world.engine().status(now, false);
+    assert_eq!((asked, told(&world, 1).as_deref()), (1, Some("yo")));
+    assert!(status.units["a"].behind_total == 1 && rests(&status), "{status:?}");
+}
+
+#[test]
+fn a_plan_ends_though_facts_are_due_and_leaves_them() {
+    let stopped = |fuse| {
+        let mut world = telling();
+        world.fleet("a", 1, "hi");
+        world.light_fuse(fuse);
+        world.run();
+        world
+    };
+    let mut all = (0..).map(stopped).take_while(|world| world.stopped_at().is_some());
+    let due = |world: &Toys| world.stopped_at().is_some_and(|at| at.starts_with("before Facts"));
+    let mut world = all.find(due).unwrap();
+    world.crash();
+    world.options.write = false;
+    let ledger = world.ledger.clone();
+    assert!(ledger.keys().any(|key| key.contains("/facts-")), "{:?}", ledger.keys());
+    assert_eq!(world.run(), Verdict::Converged);
+    assert!(world.engine().plan().is_empty());
+    assert_eq!((world.ledger == ledger, told(&world, 0)), (true, None));
+    // Whoever writes commits them.
+    world.options.write = true;
+    world.restart();
+    world.converge();
+    assert_eq!(told(&world, 0).as_deref(), Some("hi"));
 }
 
 #[test]
