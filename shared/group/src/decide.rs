@@ -4,7 +4,8 @@
 //!   time. Only then another takes the slot over: the same host, under the same name, with the same numbers and addresses.
 //! * **Members go in two steps.** They drain with a named reason, and are forgotten when they are retired.
 //! * **Members that are not what the group says by now** are replaced one after the other, where it says so.
-//! * **Several at once** is no failure of machines: where more than a share looks dead, nothing is done before a person was there.
+//! * **Several at once** is no failure of machines: a person is called where more than a share looks dead, and nothing is done while it does. It is
+//!   over with its cause, whoever or whatever ended that: nobody has to agree to what is so no longer.
 //! * **One group that is refused** hinders nobody else: after a few refusals nothing more is tried for it.
 //!
 //! Nothing is written here. What a step rests on is for whoever commits it: the tag, the hosts, and that no fact of placement changed.
@@ -254,8 +255,8 @@ impl<'a> Work<'a> {
         let some = dead.iter().take(3).copied().collect::<Vec<_>>().join(", ");
         let more = if dead.len() > 3 { ", …" } else { "" };
         Some(format!(
-            "held: {} of {} look dead at once ({some}{more}), more than {share} %: nothing is replaced, made or taken away before a \
-             person looked. Set those to `retired` that are gone, or raise `replace.alarm`",
+            "held: {} of {} look dead at once ({some}{more}), more than {share} %: nothing is replaced, made or taken away while \
+             they do. Look what they have in common; set those to `retired` that are gone, mend the others, or raise `replace.alarm`",
             dead.len(),
             all.len()
         ))

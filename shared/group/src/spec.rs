@@ -187,7 +187,7 @@ pub struct Replace {
     /// So many must report a machine dead, each in its own facts (`healthy: false`), before it counts as failed.
     #[schemars(range(min = 1))]
     pub sources: u32,
-    /// Where two or more, and more than this share in percent, look dead at once, nothing is done before a person was there.
+    /// Where two or more, and more than this share in percent, look dead at once, a person is called, and nothing is done while they do.
     #[schemars(range(max = 100))]
     pub alarm: u8,
 }

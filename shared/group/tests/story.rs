@@ -252,6 +252,23 @@ fn where_many_look_dead_at_once_a_person_is_called() {
     assert_eq!(world.alive().iter().filter(|one| one.ends_with("active")).count(), 5);
 }
 
+/// Nobody has to say that it was a mistake: whoever called is heard again when it comes back.
+#[test]
+fn the_call_for_a_person_is_over_with_its_cause() {
+    let mut world = kafka();
+    world.settle();
+    for slot in 0..3 {
+        world.state(&name(slot), Lifecycle::Failed);
+    }
+    assert_eq!(world.step(), Vec::<String>::new());
+    assert!(world.waits[0].contains("held: 3 of 5 look dead at once"), "{:?}", world.waits);
+    for slot in 0..3 {
+        world.state(&name(slot), Lifecycle::Active);
+    }
+    world.later(3_600);
+    assert_eq!((world.step(), &world.waits), (Vec::<String>::new(), &Vec::new()));
+}
+
 #[test]
 fn it_counts_as_dead_when_enough_say_so() {
     let mut world = kafka();

@@ -9,7 +9,7 @@ use shoal_engine::{Clock as _, Counters, Moment, Verdict};
 use shoal_store::Database;
 use tokio::time::Instant;
 
-use super::program::{MOST, Part, told};
+use super::program::{MOST, Part, told, told_holds};
 use super::said::{self, Speaker};
 use super::{Choice, Chooser, How, pass};
 use crate::cli::Args;
@@ -113,6 +113,7 @@ impl<'a, K: Chooser> Daemon<'a, K> {
         match pass(&self.database, &self.part.chooser, &self.how).await {
             Ok(passed) => {
                 told(&passed);
+                told_holds(&self.choice, &passed.choice);
                 if !passed.choice.edits.is_empty() {
                     self.counters.batches += 1;
                     for chosen in &passed.choice.chosen {

@@ -321,6 +321,17 @@ pub(super) fn told(passed: &Passed) {
     }
 }
 
+/// Says once what newly waits for a person, and what does no more: it may be over by itself, and is in no report then.
+pub(super) fn told_holds(before: &Choice, now: &Choice) {
+    let (begun, over) = said::holds(before, now);
+    for one in begun.iter().take(LOGGED) {
+        tracing::warn!(of = one.key, "{}", one.why);
+    }
+    for one in over.iter().take(LOGGED) {
+        tracing::info!(of = one.key, "over: {}", one.why);
+    }
+}
+
 impl From<NotDone> for Failure {
     fn from(error: NotDone) -> Self {
         use shoal_store::TransactError::Store;

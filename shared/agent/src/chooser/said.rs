@@ -72,6 +72,17 @@ pub(super) fn sizes(choice: &Choice) -> Sizes {
     Sizes { items: choice.items, behind: choice.behind.len(), queue, left_out: 0 }
 }
 
+/// What is held and of no one host, such as a group that calls a person: what began since `before`, and what is over. Of hosts there may be many, and the report
+/// names them.
+pub(super) fn holds<'c>(before: &'c Choice, now: &'c Choice) -> (Vec<&'c Behind>, Vec<&'c Behind>) {
+    let held = |one: &&Behind| one.hosts.is_empty() && one.why.starts_with("held:");
+    let same = |one: &Behind, other: &Behind| one.key == other.key && one.why == other.why;
+    let begun = now.behind.iter().filter(held).filter(|one| !before.behind.iter().any(|was| same(was, one)));
+    let is_held = |key: &str| now.behind.iter().filter(held).any(|one| one.key == key);
+    let over = before.behind.iter().filter(held).filter(|was| !is_held(&was.key));
+    (begun.collect(), over.collect())
+}
+
 /// Who reports, and until when its word is good.
 pub(super) struct Speaker<'a> {
     pub(super) agent: &'a Namespace,
@@ -114,5 +125,35 @@ pub(super) fn status(
         units: BTreeMap::from([(speaker.agent.to_string(), unit)]),
         quarantined,
         quarantined_total: choice.quarantined.len() as u64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_of_no_one_host_begins_and_is_over_once() {
+        let behind = |key: &str, why: &str, since: u64| Behind {
+            key: key.to_owned(),
+            since: Revision(since),
+            why: why.to_owned(),
+            hosts: Vec::new(),
+        };
+        let choice = |behind: Vec<Behind>| Choice { behind, ..Choice::default() };
+        let of_host = Behind {
+            hosts: vec!["web1.example.com".parse().unwrap()],
+            ..behind("web1.example.com", "held: paused: x", 1)
+        };
+        let waits = behind("vm/web", "waiting: others", 1);
+        let none = choice(vec![of_host, waits]);
+        let (three, again) = (behind("vm/web", "held: 3 of 5", 1), behind("vm/web", "held: 3 of 5", 2));
+        let four = behind("vm/web", "held: 4 of 5", 2);
+        let (one, two, more) = (choice(vec![three.clone()]), choice(vec![again]), choice(vec![four.clone()]));
+        assert_eq!(holds(&Choice::default(), &none), (vec![], vec![]));
+        assert_eq!(holds(&none, &one), (vec![&three], vec![]));
+        assert_eq!(holds(&one, &two), (vec![], vec![]));
+        assert_eq!(holds(&two, &more), (vec![&four], vec![]));
+        assert_eq!(holds(&more, &none), (vec![], vec![&four]));
     }
 }
