@@ -9,7 +9,8 @@
 //! Who asks, and what they may, is looked up in the same view. For a read that is as new as the read. A write rests on what is known, if
 //! that is not older than [`TRUST`], and so does a read that says `stale`: a server that is cut off from its database believes a token that was revoked no longer than
 //! that, and then refuses with 503 whatever needs a right. What a write changes is judged once more by the database: it
-//! is on the condition that no right was changed since. HostDB's clients show who they are within a write, often at another server than the one that let them in, so theirs
+//! is on the condition that no right was changed since. Nor is a write refused by what is known alone: whoever shows what nobody knows, and whoever
+//! lacks a right, is looked up again in the newest, once. HostDB's clients show who they are within a write, often at another server than the one that let them in, so theirs
 //! rest on the newest as well. Counters rest on nothing: they are wanted most while the database is silent. What a watch sends comes by the same way as what takes its right
 //! away, so who watches a server that is cut off is sent nothing new.
 
@@ -21,7 +22,8 @@ use http::header::AGE;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use shoal_core::Revision;
-use shoal_store::StoreError;
+use shoal_core::access::Denied;
+use shoal_store::{StoreError, TransactError};
 
 use crate::access::{Caller, admit, is_open};
 use crate::app::App;
@@ -139,6 +141,28 @@ impl App {
         }
         self.db.refresh(ASK).await.map_err(|error| unsure(self, error))
     }
+
+    /// Who sends a write, if they have this right. It may have been given a moment ago, through another server: a no by what is known here is asked
+    /// about once more, by the newest. A yes costs nothing, a no what a read costs.
+    ///
+    /// # Errors
+    /// The no; it cannot be found out what is newest; what vouched for them does so no longer.
+    pub(crate) async fn let_pass(
+        &self,
+        caller: &Caller,
+        right: impl Fn(&Caller) -> Result<(), Denied>,
+    ) -> Result<Caller, TransactError> {
+        let no = |denied: Denied| TransactError::Denied(Box::new(denied));
+        match right(caller) {
+            Ok(()) => return Ok(caller.clone()),
+            Err(denied) if denied.unknown => return Err(no(denied)),
+            Err(_) => {}
+        }
+        self.db.refresh(LEARN).await.map_err(|error| TransactError::Store(doubted(self, error)))?;
+        let caller = caller.still(self).map_err(no)?;
+        right(&caller).map_err(no)?;
+        Ok(caller)
+    }
 }
 
 /// Keeps what is known of the database's newest revision from growing old where nobody asks; for ever.
@@ -170,12 +194,17 @@ fn seconds(age: Duration) -> u64 {
 
 /// That this server cannot tell whether what it knows is the newest.
 fn unsure(app: &App, error: StoreError) -> Problem {
-    let StoreError::Unavailable { place, why } = error else { return error.into() };
+    doubted(app, error).into()
+}
+
+/// The same, as the store would say it.
+fn doubted(app: &App, error: StoreError) -> StoreError {
+    let StoreError::Unavailable { place, why } = error else { return error };
     let why = format!(
         "{why}; so this server cannot tell whether what it knows, which is at most {} s old, is still so. Nothing was done. Ask another server, or again; a read that says \
          `stale=true` is answered all the same, for {} s where rights are asked about",
         seconds(app.db.age()),
         TRUST.as_secs()
     );
-    StoreError::Unavailable { place, why }.into()
+    StoreError::Unavailable { place, why }
 }

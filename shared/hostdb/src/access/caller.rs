@@ -150,12 +150,15 @@ impl Caller {
         Ok(())
     }
 
-    /// The right to do an agent's work.
-    pub(crate) fn works(&self, namespace: &str, what: &str) -> Answer<()> {
-        if self.asked {
-            self.index.may_work(&self.who, namespace, what)?;
+    /// Whether they may do an agent's work.
+    ///
+    /// # Errors
+    /// The no.
+    pub(crate) fn works(&self, namespace: &str, what: &str) -> Result<(), Denied> {
+        if !self.asked {
+            return Ok(());
         }
-        Ok(())
+        self.index.may_work(&self.who, namespace, what)
     }
 
     /// A row of a range that they may read, as they may see it: without where it went, or came from, if that is kept from them; `None`: it is no part of that range for them.

@@ -10,6 +10,8 @@
 //!   known, once the view has seen it, and after [`TRUST`](crate::recent::TRUST) at the latest. A write that was let pass before
 //!   that, and is still under way, is refused by the store: it is conditional on nothing below `access/` having changed since the rows that it
 //!   was judged by. What comes with a body is asked about again when that is there.
+//! * A right that was given is there for every request that comes after the commit that gave it, but for reads that take what is known: a write that is
+//!   not let pass by what is known is asked about once more, by the newest.
 //! * A raw range, and a watch, is answered whole or refused. Lists for people leave out what one may not read, and say how many; not of less
 //!   than a namespace, where the number would say what.
 //! * What refuses a write is named to who may read it.

@@ -25,16 +25,15 @@ impl Caller {
         Ok(())
     }
 
-    /// The proposal as it may be asked: what it rests on is theirs to read, or the answer would tell them of it; and one that does nothing
-    /// is not remembered, since it passes no gate.
+    /// Whether what a proposal rests on is theirs to read, or the answer would tell them of it.
     ///
     /// # Errors
     /// The no.
-    pub(crate) fn may_rest(&self, mut proposal: Proposal) -> Result<Proposal, Denied> {
+    pub(crate) fn may_rest(&self, on: &[Pre]) -> Result<(), Denied> {
         if !self.asked {
-            return Ok(proposal);
+            return Ok(());
         }
-        for pre in &proposal.pre {
+        for pre in on {
             match pre {
                 Pre::At(key, _) | Pre::Exists(key) | Pre::Absent(key) => {
                     self.index.may_read_key(&self.who, key)?;
@@ -43,10 +42,7 @@ impl Caller {
                 Pre::Held { .. } => {}
             }
         }
-        if proposal.edits.is_empty() {
-            proposal.idempotency = None;
-        }
-        Ok(proposal)
+        Ok(())
     }
 
     /// The idempotency key as it is remembered: apart from everybody else's keys, so that nobody gets the answer of another's commit, or hears
@@ -171,13 +167,17 @@ impl Caller {
     /// Who a proposal is of: what is said of that in it is replaced by what is known.
     ///
     /// The author is who was authenticated. Administrators may name another: they could write into the file anyway, and
-    /// what comes from elsewhere (an import, a gateway) keeps its author; the principal stands beside it.
+    /// what comes from elsewhere (an import, a gateway) keeps its author; the principal stands beside it. One that does nothing is not
+    /// remembered, since it passes no gate.
     pub(crate) fn signed(&self, mut proposal: Proposal) -> Proposal {
         proposal.origin.clone_from(&self.origin);
         proposal.principal = None;
         if self.asked {
             for edit in &mut proposal.edits {
                 self.sign_review(edit);
+            }
+            if proposal.edits.is_empty() {
+                proposal.idempotency = None;
             }
             proposal.principal = Some(self.who.name.clone());
             if !self.index.is_admin(&self.who) || proposal.author.trim().is_empty() {

@@ -25,6 +25,7 @@ use shoal_store::{
 
 use super::live::whose;
 use super::{Sifted, page_of};
+use crate::access::Caller;
 use crate::problem::{Answer, Problem};
 use crate::request::{Accepts, Ask};
 use crate::spec::{Routes, get, post, query, shared};
@@ -269,7 +270,8 @@ async fn claim(ask: Ask, body: Body) -> Answer {
     ask.app.writable()?;
     let want: ClaimRequest = small(&mut ask, body).await?;
     let _turn = ask.app.write_turn()?;
-    ask.caller.works(whose(&want.name), &format!("claim {}", want.name))?;
+    let what = format!("claim {}", want.name);
+    ask.app.let_pass(&ask.caller, |caller| caller.works(whose(&want.name), &what)).await?;
     ask.shape.ok(&ask.store().claim(&want).await?)
 }
 
@@ -278,7 +280,8 @@ async fn release(ask: Ask, body: Body) -> Answer<StatusCode> {
     ask.app.writable()?;
     let claim: Claim = small(&mut ask, body).await?;
     let _turn = ask.app.write_turn()?;
-    ask.caller.works(whose(&claim.name), &format!("give back the claim {}", claim.name))?;
+    let what = format!("give back the claim {}", claim.name);
+    ask.app.let_pass(&ask.caller, |caller| caller.works(whose(&claim.name), &what)).await?;
     ask.store().release(&claim).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -334,12 +337,15 @@ async fn write_ledger(ask: Ask, body: Body) -> Answer<StatusCode> {
     ask.app.writable()?;
     let WireLedgerWrite { rows, held } = large(&mut ask, body).await?;
     let _turn = ask.app.write_turn()?;
-    for row in &rows {
-        let agent = row.key.split('/').next().unwrap_or_default();
-        ask.caller.works(agent, &format!("write the ledger's row {}", row.key))?;
-    }
-    // Whose claim it is says who may rest something on it.
-    ask.caller.works(whose(&held.name), &format!("write the ledger under the claim {}", held.name))?;
+    let right = |caller: &Caller| {
+        for row in &rows {
+            let agent = row.key.split('/').next().unwrap_or_default();
+            caller.works(agent, &format!("write the ledger's row {}", row.key))?;
+        }
+        // Whose claim it is says who may rest something on it.
+        caller.works(whose(&held.name), &format!("write the ledger under the claim {}", held.name))
+    };
+    ask.app.let_pass(&ask.caller, right).await?;
     let rows = rows
         .into_iter()
         .map(|WireLedgerRow { key, value }| {
@@ -360,7 +366,8 @@ async fn report(ask: Ask, body: Body) -> Answer<StatusCode> {
     ask.app.writable()?;
     let status: Status = small(&mut ask, body).await?;
     let _turn = ask.app.write_turn()?;
-    ask.caller.works(status.agent.as_str(), &format!("report as an agent of {}", status.agent))?;
+    let what = format!("report as an agent of {}", status.agent);
+    ask.app.let_pass(&ask.caller, |caller| caller.works(status.agent.as_str(), &what)).await?;
     ask.store().report(status).await?;
     Ok(StatusCode::NO_CONTENT)
 }

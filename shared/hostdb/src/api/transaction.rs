@@ -130,7 +130,7 @@ async fn rollback(ask: Ask, body: Body) -> Answer {
     let Rollback { to, keys, author, message } = text.map()?;
     let by = signed(&ask, author, message)?;
     let app = &ask.app;
-    keys.iter().try_for_each(|key| ask.caller.may_write(key))?;
+    app.let_pass(&ask.caller, |caller| keys.iter().try_for_each(|key| caller.may_write(key))).await?;
     if let Some(key) = reading::never(ask.store(), &keys).await? {
         return Err(Problem::not_found(format!("nothing was written: {key} never was; mend the name")));
     }
@@ -138,7 +138,7 @@ async fn rollback(ask: Ask, body: Body) -> Answer {
     let mut edits = Vec::new();
     if keys.is_empty() {
         // What is refused of it would tell what was written since.
-        ask.caller.reads_range(&Range::All)?;
+        ask.caller.again(app)?.reads_range(&Range::All)?;
         edits = app.db.rollback(Scope::Everything, to).await?;
     }
     for key in &keys {
@@ -171,16 +171,18 @@ async fn propose(ask: &Ask, proposal: Proposal) -> Answer {
     let Ask { app, shape, params, .. } = ask;
     if params.flag("plan")? {
         let revision = app.db.fresh_view().await?.revision();
-        ask.caller.may_propose(&app.db.view(), &proposal.edits)?;
-        let proposal = ask.caller.may_rest(proposal)?;
+        // What they may is asked of the same.
+        let caller = ask.caller.again(app)?;
+        caller.may_propose(&app.db.view(), &proposal.edits)?;
+        caller.may_rest(&proposal.pre)?;
         let view = app.db.view();
         let preview = app.db.preview(&proposal).await;
-        let mut prepared = preview.map_err(|refusal| ask.caller.refusal(&view, refusal))?;
+        let mut prepared = preview.map_err(|refusal| caller.refusal(&view, refusal))?;
         if !prepared.commit.changes.is_empty() {
-            ask.caller.judge(&app.db.view(), &mut prepared.commit)?;
+            caller.judge(&app.db.view(), &mut prepared.commit)?;
         }
         let (changes, warnings) =
-            (ask.caller.seen(prepared.commit.changes).0, ask.caller.warnings(&view, prepared.warnings));
+            (caller.seen(prepared.commit.changes).0, caller.warnings(&view, prepared.warnings));
         return shape.ok(&Planned { revision, changes, warnings });
     }
     let done = Done::from(app.propose(&ask.caller, proposal).await?);

@@ -73,7 +73,7 @@ impl Ask {
     /// Who writes, and what the request expects of `key`, checked against what stands there now. It comes after all else that
     /// is checked of a request: one that is wrong in itself is not told that it is late.
     async fn expect(&self, key: &Key) -> Answer<(By, Expect)> {
-        self.caller.may_write(key)?;
+        self.app.let_pass(&self.caller, |caller| caller.may_write(key)).await?;
         let by = By::of(self, None, None)?;
         let wish = Wish::of(&self.headers)?;
         let view =
@@ -116,10 +116,13 @@ impl App {
     ) -> Result<Outcome, TransactError> {
         let denied = |denied: Denied| TransactError::Denied(Box::new(denied));
         // Its body may have come slowly.
-        let caller = &caller.still(self).map_err(denied)?;
-        let asked =
-            caller.may_propose(&self.db.view(), &proposal.edits).and_then(|()| caller.may_rest(proposal));
-        let mut proposal = caller.signed(asked.map_err(denied)?);
+        let caller = caller.still(self).map_err(denied)?;
+        let right = |caller: &Caller| {
+            caller.may_propose(&self.db.view(), &proposal.edits)?;
+            caller.may_rest(&proposal.pre)
+        };
+        let caller = &self.let_pass(&caller, right).await?;
+        let mut proposal = caller.signed(proposal);
         let said = proposal.idempotency.clone();
         proposal.idempotency = said.as_deref().map(|key| caller.own_key(key));
         let (author, message) = (proposal.author.clone(), proposal.message.clone());

@@ -85,6 +85,38 @@ async fn who_was_let_in_elsewhere_is_let_in_here() {
     g.server.stop().await;
 }
 
+/// So does a right: nobody is refused a write by what was so a moment ago.
+#[tokio::test]
+async fn a_right_that_was_given_elsewhere_counts_here() {
+    let (_, _, g) = apart(Duration::from_millis(200)).await;
+    let members = async |group: &str, members: Value| {
+        g.put(&[(&format!("access/groups/{group}"), json!({"members": members}))]).await;
+    };
+    let port = |n: u8| json!({"port": n});
+    let patch = |n: u8| json!({"edit": "patch", "key": "lb/web", "patch": {"document": port(n)}});
+    let claim = json!({"name": "unit/lb/web", "of": 1, "holder": "h", "ttl": null});
+    for (n, (method, path, body)) in [
+        ("PUT", "/api/v2/tags/lb/web", json!({"document": port(1)})),
+        ("POST", "/api/v2/commits", json!({"edits": [patch(2)]})),
+        ("POST", "/api/v2/commits?plan", json!({"edits": [patch(3)]})),
+        ("POST", "/api/v2/store/claim", claim),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        members("web", json!(["ann", "dora", "carl"])).await;
+        members("admins", json!(["root", "carl"])).await;
+        let (status, said) = status_of(g.write("carl", method, path, &body)).await;
+        assert!((200..300).contains(&status), "{n} {path}: {status} {said}");
+        members("web", json!(["ann", "dora"])).await;
+        members("admins", json!(["root"])).await;
+        // A read waits until the server knows; then a no is one, and says what refuses it.
+        assert_eq!(g.get("carl", "/api/v2/whoami").await["groups"], json!([]));
+        refused(g.write("carl", method, path, &body), 403, "denied", &[]).await;
+    }
+    g.server.stop().await;
+}
+
 /// HostDB's clients show a session within a write, at whichever server.
 #[tokio::test]
 async fn a_session_that_was_begun_elsewhere_writes_here() {
