@@ -349,3 +349,35 @@ fn a_group_spreads_over_boxes() {
         assert!(on.len() == 2 && most - least <= 1, "{on:?}");
     }
 }
+
+/// However many shapes there are that no box has room for, the others lie as they do without them.
+#[test]
+fn what_fits_nowhere_stands_in_nobodys_way() {
+    const GIB: u64 = 1 << 30;
+    let mut rooms = instances::boxes(160);
+    for room in rooms.iter_mut().step_by(2) {
+        room.capacity =
+            instances::named(&[("cpu", 128_000), ("memory", 128 * GIB), ("disk", 8_000 * GIB)]);
+    }
+    // Half of them need more than any box has; the others more than any has at once.
+    let giant = |n: u64| {
+        let (cpu, memory) = if n % 2 == 0 { (128_001 + n, GIB) } else { (100_000, 200 * GIB + n) };
+        Request {
+            name: format!("{}{n}", if n % 3 == 0 { "a" } else { "z" }),
+            needs: instances::named(&[("cpu", cpu), ("memory", memory), ("disk", GIB)]),
+            group: Some("vm/giants".to_owned()),
+            apart: [Rule { tag: "vm/giants".to_owned(), level: Level::Box }].into(),
+            ..Request::default()
+        }
+    };
+    let plan = |requests: &[Request]| {
+        Fleet::new(rooms.clone(), Policy::default()).unwrap().plan(requests).unwrap()
+    };
+    let mut requests = instances::machines(900, instances::Shapes::Each, 3);
+    let alone = plan(&requests);
+    requests.extend((0..600).map(giant));
+    let beside = plan(&requests);
+    assert!(beside.placed == alone.placed, "{} and {}", beside.placed.len(), alone.placed.len());
+    assert_eq!(beside.refused.len(), alone.refused.len() + 600);
+    assert!(alone.placed.len() > 800, "{}", alone.placed.len());
+}

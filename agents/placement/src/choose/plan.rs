@@ -1,7 +1,8 @@
 //! Many machines at once.
 //!
 //! Those with rules beyond the box (near to, apart from a rack or a site, layouts, picked rooms) go one at a time, the largest first.
-//! The others are packed together ([`pack`](super::pack)). Where rooms are to have much left, or any box may die, all go one at a time.
+//! The others are packed together ([`pack`](super::pack)), but for those that no box has room for even alone: these would only stand in the
+//! way. Where rooms are to have much left, or any box may die, all go one at a time.
 //! In whatever order the requests come, the plan is the same.
 
 use std::cmp::Reverse;
@@ -17,6 +18,7 @@ use super::fleet::{EVERYWHERE, Fleet, Invalid, Standing};
 use super::model::{Fit, Level, Request, Room, State};
 use super::pack::{Bin, Class, Instance, Packed, Vector, pack};
 use super::rules::Rules;
+use super::tree::Tree;
 
 /// What was decided about many machines.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,6 +130,7 @@ impl Fleet {
         // Those of a kind stay in the order of their names, and names go up with rooms.
         all.sort_by(|a, b| a.kind().cmp(&b.kind()));
         let places = self.packable();
+        let (mut all, mut left) = self.holdable(all, &places);
         let needed: Vec<usize> = (0..KINDS).filter(|k| all.iter().any(|one| one.need[*k] > 0)).collect();
         let packed = if needed.len() <= 4 {
             self.packed::<4>(&all, &places, &needed, rules, &spoken)
@@ -135,9 +138,21 @@ impl Fleet {
             self.packed::<KINDS>(&all, &places, &needed, rules, &spoken)
         };
         self.settle_in(&mut all, &places, packed, plan);
-        all.retain(|one| one.machine.is_some());
-        all.sort_by_key(|one| one.rank);
-        all
+        left.extend(all.into_iter().filter(|one| one.machine.is_some()));
+        left.sort_by_key(|one| one.rank);
+        left
+    }
+
+    /// Machines, sorted by kind: those that one of these places has room for as it is, and those that none has. The latter would be looked
+    /// at for each place in vain, and instead of others.
+    fn holdable(&self, all: Vec<Wanted>, places: &[usize]) -> (Vec<Wanted>, Vec<Wanted>) {
+        let free = Tree::of_alike(places.iter().map(|place| *self.free.get(*place)).collect());
+        let mut last: Option<(Amounts, bool)> = None;
+        all.into_iter().partition(|one| {
+            let known = last.filter(|(need, _)| *need == one.need);
+            let (_, held) = *last.insert(known.unwrap_or_else(|| (one.need, free.any(&one.need))));
+            held
+        })
     }
 
     /// Puts machines, sorted by kind, where they were packed.
@@ -148,8 +163,9 @@ impl Fleet {
             end - kind.len()..end
         });
         let mut queues: Vec<Range<usize>> = ranges.collect();
+        let ranks = all.iter().map(|one| one.rank + 1).max().unwrap_or(0);
         let mut decided: Vec<Option<Decision>> = Vec::new();
-        decided.resize(all.len(), None);
+        decided.resize(ranks, None);
         for (place, classes) in places.iter().zip(packed) {
             for class in classes {
                 let next = queues.get_mut(class as usize).and_then(Iterator::next);
