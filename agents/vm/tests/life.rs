@@ -70,7 +70,7 @@ fn what_is_placed_is_made_once_and_becomes_active() {
             let fact = fleet.row(&format!("facts/vm/{}", name(1)));
             let said = json!({
                 "box": ROOM, "id": id(1), "provider": "written", "image": "debian-12", "addresses": ["192.0.2.1"],
-                "networks": [{"name": "lan", "addresses": ["192.0.2.1/24"]}], "disks": {},
+                "size": {"cpu": 1}, "networks": [{"name": "lan", "addresses": ["192.0.2.1/24"]}], "disks": {},
             });
             assert_eq!(fact, said, "{at}");
             nothing_left(fleet, at);

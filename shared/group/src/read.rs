@@ -56,9 +56,7 @@ pub struct Group {
     pub spec: Spec,
     /// The networks that its document names for all members.
     pub networks: Value,
-    /// Its tag's document: what all members are made of.
-    pub made: Document,
-    /// Whether members that are not made of that by now are replaced (`drift: replace`).
+    /// Whether members that are not what its tag and their hosts say by now are replaced (`drift: replace`), where their hosts say nothing of that.
     pub renews: bool,
     /// What is remembered of it, with what was found since.
     pub state: State,
@@ -281,7 +279,6 @@ impl Group {
             environment: tag.environment.clone(),
             expires: tag.expires,
             networks: tag.document.field("networks").unwrap_or_default(),
-            made: tag.document.clone(),
             renews: tag.document.field(DRIFT).is_some_and(|drift| drift == json!(Drift::Replace)),
             state: stood.clone().unwrap_or_default(),
             stood,

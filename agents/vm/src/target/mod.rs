@@ -348,7 +348,7 @@ impl Machines {
         addresses.extend(more);
         let mut said = json!({
             "box": self.room, "id": id, "provider": provider, "image": machine.image, "addresses": addresses,
-            "networks": machine.networks, "disks": machine.own_disks(),
+            "size": machine.size, "networks": machine.networks, "disks": machine.own_disks(),
         });
         if !given.public.is_empty() {
             said["public"] = json!(given.public);

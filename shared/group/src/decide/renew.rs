@@ -3,13 +3,17 @@
 //! What a machine was made of is what its maker reports of it; what it needs stands on its host, as it was placed. Of a machine that nobody
 //! reports of, nobody knows that it is otherwise. A slot's disks are no reason: they outlive the machine. A new one that does not come up holds up all further ones: so a bad image costs as many
 //! machines as the budget lets go at once.
+//!
+//! What a member's own host says goes before what its group says, as it does for whoever makes the machine: so another one is what both ask for.
+//! A host can say by itself, too, whether it is replaced. One whose documents make no machine stays: nobody could make another of them.
 
 use std::collections::BTreeMap;
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
-use shoal_core::{Document, Fact, Lifecycle, View};
-use shoal_machine::{Disk, Machine, NAMESPACE, Network, Spec, Wish, Word, place};
+use shoal_core::{Fact, Host, Lifecycle, View};
+use shoal_machine::place::{Named, SIZE};
+use shoal_machine::{Disk, Drift, Machine, NAMESPACE, Network, Spec, Wish, Word};
 
 use super::{Act, Work};
 use crate::member;
@@ -20,9 +24,6 @@ use crate::victims::Seat;
 impl Work<'_> {
     /// Has others take the places of those that are not what the group says.
     pub(super) fn renew(&mut self, wanted: usize) {
-        if !self.group.renews {
-            return;
-        }
         let sources = self.group.spec.replace.sources;
         let stands = |seat: &Seat<'_>| seat.member.is_well(sources) && !self.touched.contains(&seat.slot);
         let seats = self.seats();
@@ -70,41 +71,55 @@ fn outdated(
     if member.state != Some(Lifecycle::Active) {
         return None;
     }
-    if member.document.field(place::SIZE).is_some_and(|size| size != json!(group.spec.size)) {
+    let host = view.host(member.host.as_str())?;
+    if !is_renewed(view, group, host) {
+        return None;
+    }
+    let said = view.effective_document(&group.tag, Some(&host.name))?;
+    let now = Machine::new(&said.document.to::<Spec>().ok()?, host).ok()?;
+    if now.size != group.spec.size {
         return Some("its group says another `size` by now".to_owned());
     }
     let facts = view.facts(member.host.as_str());
     let made = facts.iter().find(|fact| fact.namespace.as_str() == NAMESPACE)?;
-    let own = member.document.field(NAMESPACE).unwrap_or_default();
-    let image = said(&own, &group.made, "image").or_else(|| text(&member.document, "image"));
-    let provider = said(&own, &group.made, "provider");
-    differs(made, "image", image)
-        .or_else(|| differs(made, "provider", provider))
-        .or_else(|| rewired(view, group, ranges, site, member, made))
+    // Its host has the group's size, and the machine was there before.
+    if made_of::<Named>(made, SIZE).is_some_and(|had| had != now.size) {
+        return Some("it was made with another `size`".to_owned());
+    }
+    differs(made, "image", Some(&now.image))
+        .or_else(|| differs(made, "provider", now.provider.as_ref()))
+        .or_else(|| rewired(group, ranges, site, member, made, &now))
+}
+
+/// Whether another takes its place where it is not what it is to be: its own host's word goes before its group's.
+fn is_renewed(view: &View, group: &Group, host: &Host) -> bool {
+    #[derive(Deserialize)]
+    struct Own {
+        drift: Option<Drift>,
+    }
+    let own = view.override_of(host, NAMESPACE).and_then(|own| serde_json::from_str::<Own>(own).ok());
+    own.and_then(|own| own.drift).map_or(group.renews, |drift| drift == Drift::Replace)
 }
 
 /// Whether its networks or its own disks are others than its host and its group say by now.
 fn rewired(
-    view: &View,
     group: &Group,
     ranges: &Ranges,
     site: Option<&str>,
     member: &Member,
     made: &Fact,
+    now: &Machine,
 ) -> Option<String> {
-    let host = view.host(member.host.as_str())?;
-    let said = view.effective_document(&group.tag, Some(&host.name))?;
-    let now = Machine::new(&said.document.to::<Spec>().ok()?, host).ok()?;
     if let Some(had) = made_of::<Vec<Network>>(made, "networks") {
         // Where they have the slot's addresses they stand on the host, as its group said when it was made.
         let drawn = member::networks(group, ranges, site, &member.document);
         if had != now.networks || drawn.is_some_and(|drawn| drawn != had) {
-            return Some("its group says other `networks` by now".to_owned());
+            return Some("its group or its host says other `networks` by now".to_owned());
         }
     }
     let had = made_of::<BTreeMap<Word, Disk>>(made, "disks")?;
     let same = had.iter().collect::<BTreeMap<_, _>>() == now.own_disks();
-    (!same).then(|| "its group says other `disks` by now".to_owned())
+    (!same).then(|| "its group or its host says other `disks` by now".to_owned())
 }
 
 /// What its maker says that it was made of; `None`: nothing that can be understood.
@@ -112,16 +127,7 @@ fn made_of<T: DeserializeOwned>(made: &Fact, field: &str) -> Option<T> {
     serde_json::from_value(made.document.field(field)?).ok()
 }
 
-/// What the host says of itself as a machine, else what its group says of all.
-fn said(own: &Value, group: &Document, field: &str) -> Option<String> {
-    own.get(field).and_then(Value::as_str).map(str::to_owned).or_else(|| text(group, field))
-}
-
-fn text(document: &Document, field: &str) -> Option<String> {
-    document.text(field).map(std::borrow::Cow::into_owned)
-}
-
-fn differs(made: &Fact, field: &str, wanted: Option<String>) -> Option<String> {
-    let (is, wanted) = (text(&made.document, field)?, wanted?);
-    (is != wanted).then(|| format!("its {field} is {is}, and its group says {wanted} by now"))
+fn differs(made: &Fact, field: &str, wanted: Option<&Word>) -> Option<String> {
+    let (is, wanted) = (made.document.text(field)?, wanted?);
+    (is != wanted.as_str()).then(|| format!("its {field} is {is}, and is to be {wanted} by now"))
 }
