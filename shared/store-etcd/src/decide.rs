@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use etcd_client::{Txn, TxnOp};
+use etcd_client::{Compare, Txn, TxnOp};
 use shoal_core::{Commit, Committed, Key, Pre, Revision};
 use shoal_store::parts::digest;
 use shoal_store::{REMEMBERED, Result, StoreError};
@@ -11,10 +11,10 @@ use shoal_store::{REMEMBERED, Result, StoreError};
 use crate::history;
 use crate::judge::{Verdict, remember};
 use crate::keys::Keys;
-use crate::known::{Known, identity};
+use crate::known::{Known, identity, same_head, text_of};
 use crate::large::{ApplyingCommit, Stage, carry_out_commit, parts_of, settle};
 use crate::limits::room_for;
-use crate::link::{Answer, Link, Pause, absent, get, made, put, unmoved};
+use crate::link::{Answer, Link, Pause, absent, get, made, put};
 use crate::record::{Entry, Identity, Parts, parse, write};
 
 /// For how long it is tried to come behind the commits of others without judging anew.
@@ -45,8 +45,9 @@ pub(crate) async fn commit_large(
     entry.parts = Some(Parts { id: id.clone(), firsts });
     let stage = Stage::lay(link, keys, &id, parts).await?;
     let remember = remember.into_iter().collect();
-    let mut large =
-        Large { at: known.head_at, applying: ApplyingCommit { id, entry, head, remember }, committed };
+    let applying = ApplyingCommit { id, entry, head, remember };
+    let judged_by = same_head(keys, known.head_at, &known.head_text);
+    let mut large = Large { at: known.head_at, judged_by, applying, committed };
     match large.decide(link, keys, &stage, &held, commit).await {
         Ok(Decision::Taken(at)) => {
             carry_out_commit(link, keys, &large.applying, at).await.map_err(decided)?;
@@ -92,8 +93,9 @@ enum Decision {
 
 /// A large commit before its decision.
 struct Large {
-    /// Etcd's revision of the head that it was judged by.
+    /// Etcd's revision of the head that it was judged by, and that it still is that one.
     at: i64,
+    judged_by: [Compare; 2],
     applying: ApplyingCommit,
     committed: Committed,
 }
@@ -109,8 +111,8 @@ impl Large {
     ) -> Result<Decision> {
         let (begun, mut pause, mut doubt) = (Instant::now(), Pause::new(), false);
         loop {
-            let mut conditions =
-                vec![unmoved(keys.head(), self.at), absent(keys.applying_commit()), stage.stands(keys)];
+            let mut conditions = vec![absent(keys.applying_commit()), stage.stands(keys)];
+            conditions.extend(self.judged_by.clone());
             conditions.extend(held.iter().map(|(key, at)| made(key.clone(), *at)));
             conditions.extend(commit.idempotency.iter().map(|key| absent(keys.done(key))));
             let ops = vec![
@@ -134,12 +136,15 @@ impl Large {
                 pause.after(error).await?;
                 continue;
             }
-            let (now, at) = identity(link, keys, refused.one(0))?;
+            let found = refused.one(0);
+            let text = text_of(found.as_ref());
+            let (now, at) = identity(link, keys, found)?;
             let moved = at != self.at;
             // The head is as it was, and nothing is being carried out: then something else is not so any more.
             if !self.moves_up(link, keys, commit, now, at).await? || begun.elapsed() > TRY {
                 return Ok(Decision::Again);
             }
+            self.judged_by = same_head(keys, at, &text);
             if !moved {
                 let before =
                     link.read("looking for a large commit", vec![get(keys.applying_commit())]).await?.one(0);

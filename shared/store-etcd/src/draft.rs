@@ -111,8 +111,8 @@ async fn begin(link: &Link, keys: &Keys, name: &str, by: &str, of: Epoch) -> Res
         None if answer.one(2).is_some() => return Err(foreign(link, name)),
         None => {
             try_out(link, keys).await?;
-            let identity =
-                Identity { shoal: VERSION, epoch: of, revision: Revision(0), remembered: 0, base: 0 };
+            let revision = Revision(0);
+            let identity = Identity { shoal: VERSION, epoch: of, revision, remembered: 0, base: 0, nonce: 0 };
             (identity, none(keys.all()))
         }
     };

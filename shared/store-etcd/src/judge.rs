@@ -11,7 +11,7 @@ use shoal_store::{REMEMBERED, Result, StoreError};
 use crate::keys::Keys;
 use crate::known::Known;
 use crate::link::{BYTES, OPS};
-use crate::record::{Entry, Identity, Remembered, RowRecord, write};
+use crate::record::{Entry, Identity, Remembered, RowRecord, nonce_of, write};
 
 /// What is written to etcd, key by key; `None` deletes.
 pub(crate) type Ops = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
@@ -76,6 +76,9 @@ impl Known {
             let n = verdict.head.remembered;
             let old = n.checked_sub(REMEMBERED as u64).and_then(|old| self.order.get(&old));
             verdict.remember = remember(keys, key, print, verdict.committed, n, old)?;
+        }
+        if verdict.head != self.head {
+            verdict.head.nonce = nonce_of(attempt);
         }
         Ok(verdict)
     }
@@ -232,8 +235,8 @@ mod tests {
     use crate::record::VERSION;
 
     fn known() -> Known {
-        let head =
-            Identity { shoal: VERSION, epoch: Epoch(7), revision: Revision(4), remembered: 0, base: 0 };
+        let (epoch, revision) = (Epoch(7), Revision(4));
+        let head = Identity { shoal: VERSION, epoch, revision, remembered: 0, base: 0, nonce: 0 };
         Known::new(head, 100)
     }
 
@@ -253,8 +256,10 @@ mod tests {
         let first = commit(vec![absent.clone()], "lb/a");
         let verdict = known.judge(&keys, &first, "1").unwrap();
         assert_eq!((verdict.committed.revision, verdict.head.remembered), (Revision(5), 1));
+        assert_eq!(verdict.head.nonce, 1, "of the attempt");
         known.take_for_written(&verdict, &first);
-        assert!(known.judge(&keys, &first, "2").unwrap().committed.replayed);
+        let replayed = known.judge(&keys, &first, "2").unwrap();
+        assert!(replayed.committed.replayed && replayed.head == known.head, "the head stays as it is");
         let again = Commit { idempotency: None, ..first };
         let conflict = StoreError::Conflict { pre: absent, actual: Some(Revision(5)) };
         assert_eq!(known.judge(&keys, &again, "3").unwrap_err(), conflict);

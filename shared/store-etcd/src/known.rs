@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use etcd_client::{GetOptions, KeyValue, TxnOp};
+use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, TxnOp};
 use shoal_core::{Commit, Key, Pre, Range, Revision};
 use shoal_store::parts::Where;
 use shoal_store::{MAX_PAGE, REMEMBERED, Result};
@@ -11,16 +11,17 @@ use shoal_store::{MAX_PAGE, REMEMBERED, Result};
 use crate::claims::number_of;
 use crate::fault::is_compacted;
 use crate::keys::{Keys, Span};
-use crate::link::{Answer, Found, Link, OPS, first, get, names};
+use crate::link::{Answer, Found, Link, OPS, first, get, names, unmoved};
 use crate::queue::{self, Guest, Seat};
 use crate::record::{ClaimRecord, Identity, Remembered, RowRecord, parse};
 
 /// What some commits ask for.
 #[derive(Debug)]
 pub(crate) struct Known {
-    /// The identity, and etcd's revision that wrote it.
+    /// The identity, etcd's revision that wrote it, and the very text.
     pub(crate) head: Identity,
     pub(crate) head_at: i64,
+    pub(crate) head_text: Vec<u8>,
     pub(crate) rows: HashMap<Key, RowRecord>,
     /// Who last wrote in a range; rows that are known by themselves are not here.
     pub(crate) last: HashMap<Range, Option<Revision>>,
@@ -134,8 +135,10 @@ impl<'a> Questions<'a> {
         if answer.one(1).is_some() {
             return Ok(None);
         }
-        let (head, head_at) = identity(link, keys, answer.one(0))?;
-        let mut known = Known { turn: answer.one(2).is_some(), ..Known::new(head, head_at) };
+        let found = answer.one(0);
+        let head_text = text_of(found.as_ref());
+        let (head, head_at) = identity(link, keys, found)?;
+        let mut known = Known { head_text, turn: answer.one(2).is_some(), ..Known::new(head, head_at) };
         known.answer = answer.one(4);
         let (now, later) = self.wants.split_at(self.wants.len().min(FIRST));
         for (n, want) in now.iter().enumerate() {
@@ -190,6 +193,17 @@ pub(crate) fn identity(
     Ok((identity, found.mod_revision()))
 }
 
+/// The text that was found at a key.
+pub(crate) fn text_of(found: Option<&KeyValue>) -> Vec<u8> {
+    found.map_or_else(Vec::new, |kv| kv.value().to_vec())
+}
+
+/// That the head is the very one that was read or written at `at`. By its text, too: where a snapshot is restored etcd's revisions go back and may
+/// come to the same again, and so may all that the head counts; its epoch or its nonce is another one.
+pub(crate) fn same_head(keys: &Keys, at: i64, text: &[u8]) -> [Compare; 2] {
+    [unmoved(keys.head(), at), Compare::value(keys.head(), CompareOp::Equal, text)]
+}
+
 fn wants(commit: &Commit) -> impl Iterator<Item = Want> + '_ {
     let changed = commit.changes.iter().map(|change| Want::Row(change.key.clone()));
     let relied = commit.pre.iter().filter_map(|pre| match pre {
@@ -226,6 +240,7 @@ impl Known {
         Self {
             head,
             head_at,
+            head_text: Vec::new(),
             rows: HashMap::new(),
             last: HashMap::new(),
             done: HashMap::new(),

@@ -81,8 +81,8 @@ pub(crate) fn foreign(link: &Link, name: &str) -> StoreError {
 }
 
 async fn make(link: &Link, keys: &Keys, name: &str) -> Result<Identity> {
-    let head =
-        Identity { shoal: PLAIN, epoch: random_epoch(), revision: Revision(0), remembered: 0, base: 0 };
+    let (epoch, revision) = (random_epoch(), Revision(0));
+    let head = Identity { shoal: PLAIN, epoch, revision, remembered: 0, base: 0, nonce: 0 };
     try_out(link, keys).await?;
     let all = keys.all();
     let txn = Txn::new()

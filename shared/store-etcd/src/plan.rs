@@ -148,7 +148,7 @@ impl Plan {
     /// Whether the transaction that writes this, on so many conditions more, shows that all of its answers are right: what is refused may be
     /// allowed by now, and what writes nothing is answered without one.
     pub(crate) fn proves(&self, before: Identity, more: usize) -> bool {
-        self.head != before && self.answers.iter().all(Result::is_ok) && self.held.len() + more + 2 <= OPS
+        self.head != before && self.answers.iter().all(Result::is_ok) && self.held.len() + more + 3 <= OPS
     }
 
     fn operations(&self) -> usize {
@@ -188,7 +188,8 @@ mod tests {
     }
 
     fn known(guests: usize) -> Known {
-        let head = Identity { shoal: PLAIN, epoch: Epoch(7), revision: Revision(4), remembered: 0, base: 0 };
+        let (epoch, revision) = (Epoch(7), Revision(4));
+        let head = Identity { shoal: PLAIN, epoch, revision, remembered: 0, base: 0, nonce: 0 };
         let guest = |n| Guest::new(&format!("g{n}"), vec![commit(&format!("g{n}x"), 4)]);
         Known { guests: (0..guests).map(guest).collect(), ..Known::new(head, 100) }
     }

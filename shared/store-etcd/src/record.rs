@@ -30,6 +30,10 @@ pub(crate) struct Identity {
     /// What its fencing numbers count from.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) base: u64,
+    /// Of the attempt that wrote it ([`nonce_of`]): tells it from another of the same numbers, where a snapshot was restored and others wrote as
+    /// much as was lost. 0 as long as nothing was committed, and in a database of before there was one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) nonce: u64,
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -46,6 +50,11 @@ pub(crate) struct DraftRecord {
     pub(crate) by: String,
     /// How often it was written by that one: tells each write from every other.
     pub(crate) step: u64,
+}
+
+/// What a head has of the attempt that writes it: the first half of that one's number, which is random.
+pub(crate) fn nonce_of(attempt: &str) -> u64 {
+    u64::from_str_radix(attempt.get(..16).unwrap_or(attempt), 16).unwrap_or(0)
 }
 
 impl Identity {
@@ -296,6 +305,7 @@ mod tests {
             revision: Revision(5),
             remembered: 3,
             base: 0,
+            nonce: 0,
         };
         let text = write(&DraftRecord { identity, by: "a".into(), step: 4 }).unwrap();
         assert_eq!(parse::<Identity>("here", b"k", &text).unwrap(), identity);
@@ -305,6 +315,18 @@ mod tests {
         assert!(!String::from_utf8(text).unwrap().contains("base"));
         let based = Identity { base: 1 << 40, ..identity };
         assert_eq!(parse::<Identity>("here", b"k", &write(&based).unwrap()).unwrap(), based);
+    }
+
+    /// As it was written before heads had one; and it stays so until the next commit.
+    #[test]
+    fn a_head_without_a_nonce_is_read_and_written_as_it_was() {
+        let text = br#"{"shoal":1,"epoch":7,"revision":5,"remembered":3}"#;
+        let old: Identity = parse("here", b"k", text).unwrap();
+        assert_eq!((old.nonce, old.revision), (0, Revision(5)));
+        assert_eq!(write(&old).unwrap(), text);
+        let new = Identity { nonce: nonce_of(&"f".repeat(32)), ..old };
+        assert_eq!(new.nonce, u64::MAX);
+        assert_eq!(parse::<Identity>("here", b"k", &write(&new).unwrap()).unwrap(), new);
     }
 
     #[test]

@@ -23,9 +23,9 @@ use tokio::task::JoinHandle;
 use crate::decide::commit_large;
 use crate::fault::is_compacted;
 use crate::keys::Keys;
-use crate::known::{Known, Questions, Want};
+use crate::known::{Known, Questions, Want, same_head};
 use crate::large::{as_ops, settle};
-use crate::link::{Answer, Link, Pause, absent, get, made, put, unmoved};
+use crate::link::{Answer, Link, Pause, absent, get, made, put};
 use crate::memory::{Memory, Recalled, ahead};
 use crate::plan::{Plan, Planned, plan, take_back};
 use crate::queue::{Laid, Seat, ended, has_ended, may_be_handed, maybe_done};
@@ -419,11 +419,11 @@ impl Committer {
                 }
             });
         }
-        let (before, at) = (known.head, known.head_at);
+        let (before, head) = (known.head, same_head(&self.keys, known.head_at, &known.head_text));
         let own = trying.group.iter().take(HANDED).map(|task| &task.commit);
         let (plan, done) = take_back(&mut known, &self.keys, seat, own)?;
         let others = plan.takings.len() > 1;
-        let txn = txn(&self.keys, plan, (before, at), Vec::new())?;
+        let txn = txn(&self.keys, plan, before, head, Vec::new())?;
         let txn = txn.or_else(trying.questions.ops(&self.keys, Some(seat)));
         match self.link.once("committing", txn).await {
             Ok(answer) if answer.done => {
@@ -454,7 +454,8 @@ impl Committer {
                 trying.tried.push(one);
             }
         }
-        let (before, at, guess) = (known.head, known.head_at, trying.guess.take());
+        let (before, guess) = (known.head, trying.guess.take());
+        let head = same_head(keys, known.head_at, &known.head_text);
         let mut plan = match plan(&mut known, keys, trying.group.iter().map(|task| &task.commit))? {
             Planned::Small(plan) if guess.as_ref().is_some_and(|guess| !plan.proves(before, guess.len())) => {
                 return Ok(Attempt::Again);
@@ -478,7 +479,7 @@ impl Committer {
         }
         let (answers, first) = (std::mem::take(&mut plan.answers), plan.first.take());
         let (others, moves) = (!plan.takings.is_empty(), plan.head != before);
-        let txn = txn(keys, plan, (before, at), guess.unwrap_or_default())?;
+        let txn = txn(keys, plan, before, head, guess.unwrap_or_default())?;
         let txn = txn.or_else(trying.questions.ops(keys, self.seat.as_ref()));
         self.look_ahead();
         match self.link.once("committing", txn).await {
@@ -522,9 +523,10 @@ impl Trying<'_> {
     }
 }
 
-/// What writes a plan, on all conditions that it rests on: beside others that the head is as it was judged by.
-fn txn(keys: &Keys, plan: Plan, (before, at): (Identity, i64), guess: Vec<Compare>) -> Result<Txn> {
-    let mut conditions = vec![unmoved(keys.head(), at), absent(keys.applying_commit())];
+/// What writes a plan, on all conditions that it rests on: beside others that the head is the one that it was judged by.
+fn txn(keys: &Keys, plan: Plan, before: Identity, head: [Compare; 2], guess: Vec<Compare>) -> Result<Txn> {
+    let mut conditions = vec![absent(keys.applying_commit())];
+    conditions.extend(head);
     conditions.extend(guess);
     conditions.extend(plan.held.into_iter().map(|(key, at)| made(key, at)));
     let mut ops = as_ops(plan.ops);
