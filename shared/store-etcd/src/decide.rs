@@ -13,8 +13,8 @@ use crate::judge::{Verdict, remember};
 use crate::keys::Keys;
 use crate::known::{Known, identity, same_head, text_of};
 use crate::large::{ApplyingCommit, Stage, carry_out_commit, parts_of, settle};
-use crate::limits::room_for;
-use crate::link::{Answer, Link, Pause, absent, get, made, put};
+use crate::limits::{beside, room_for};
+use crate::link::{Answer, BYTES, Link, Pause, absent, get, made, put};
 use crate::record::{Entry, Identity, Parts, parse, write};
 
 /// For how long it is tried to come behind the commits of others without judging anew.
@@ -30,7 +30,7 @@ pub(crate) async fn commit_large(
 ) -> Result<Option<Result<Committed>>> {
     let Verdict { committed, head, entry, changes, remember, held } = verdict;
     let Some(mut entry) = entry else { return Ok(None) };
-    let count = changes.len();
+    let beside = beside(changes.iter().map(|change| change.key.as_str()));
     let id = crate::writer::unique();
     let parts = tokio::task::spawn_blocking(move || parts_of(changes)).await;
     let parts =
@@ -39,13 +39,15 @@ pub(crate) async fn commit_large(
         Ok(parts) => parts.into_iter().unzip(),
         Err(refused) => return Ok(Some(Err(refused))),
     };
-    if let Err(full) = room_for(link, parts.iter().map(Vec::len).sum(), count).await {
+    if let Err(full) = room_for(link, parts.iter().map(Vec::len).sum(), beside).await {
         return Ok(Some(Err(full)));
     }
     entry.parts = Some(Parts { id: id.clone(), firsts });
-    let stage = Stage::lay(link, keys, &id, parts).await?;
-    let remember = remember.into_iter().collect();
-    let applying = ApplyingCommit { id, entry, head, remember };
+    let applying = ApplyingCommit { id, entry, head, remember: remember.into_iter().collect() };
+    if let Err(refused) = is_one_request(&applying) {
+        return Ok(Some(Err(refused)));
+    }
+    let stage = Stage::lay(link, keys, &applying.id, parts).await?;
     let judged_by = same_head(keys, known.head_at, &known.head_text);
     let mut large = Large { at: known.head_at, judged_by, applying, committed };
     match large.decide(link, keys, &stage, &held, commit).await {
@@ -67,6 +69,17 @@ pub(crate) async fn commit_large(
             stage.undo(link, keys).await;
             Err(error)
         }
+    }
+}
+
+/// That the record of a decision is one request: it has the first key of each part.
+fn is_one_request(applying: &ApplyingCommit) -> Result<()> {
+    match write(applying)?.len() {
+        0..=BYTES => Ok(()),
+        octets => Err(StoreError::Invalid(format!(
+            "the commit writes so much at such long keys that the list of its parts has {octets} octets, and etcd takes \
+             {BYTES} at once: make several commits"
+        ))),
     }
 }
 
@@ -219,5 +232,41 @@ fn rests_on(pre: &Pre, key: &Key) -> bool {
         Pre::At(one, _) | Pre::Exists(one) | Pre::Absent(one) => one == key,
         Pre::Unchanged(range, _) => range.contains(key),
         Pre::Held { .. } => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use shoal_core::Epoch;
+
+    use super::*;
+    use crate::record::PLAIN;
+
+    /// Of a commit of so many parts, each of which begins with a rule.
+    fn applying(parts: usize) -> ApplyingCommit {
+        let first = |n: usize| format!("dns/a/members/select: {}{n}", "x".repeat(4000));
+        let firsts: Vec<Key> = (0..parts).map(|n| first(n).parse().unwrap()).collect();
+        let (epoch, revision) = (Epoch(7), Revision(5));
+        let entry = Entry {
+            revision,
+            author: "ann".into(),
+            principal: None,
+            origin: None,
+            message: "because".into(),
+            time: Timestamp::UNIX_EPOCH,
+            attempt: "1".into(),
+            changes: Vec::new(),
+            parts: Some(Parts { id: "1".into(), firsts }),
+        };
+        let head = Identity { shoal: PLAIN, epoch, revision, remembered: 0, base: 0, nonce: 1 };
+        ApplyingCommit { id: "1".into(), entry, head, remember: Vec::new() }
+    }
+
+    #[test]
+    fn a_decision_that_is_no_request_is_refused_before_it() {
+        assert!(is_one_request(&applying(300)).is_ok());
+        let refused = is_one_request(&applying(400)).unwrap_err();
+        assert!(matches!(&refused, StoreError::Invalid(why) if why.contains("several commits")), "{refused}");
     }
 }

@@ -21,7 +21,7 @@ use crate::address::Address;
 use crate::judge::{Ops, lay, octets};
 use crate::keys::Keys;
 use crate::large::{as_ops, batches, parts_of};
-use crate::limits::{Stretch, room_for, try_out};
+use crate::limits::{Stretch, beside, room_for, try_out};
 use crate::link::{BYTES, Link, OPS, absent, clear, get, names, none, put, unmoved};
 use crate::open::{foreign, remove, shown, too_new, version};
 use crate::papers::Papers;
@@ -236,7 +236,8 @@ impl EtcdDraft {
             change.key.as_str().len() + change.value.as_ref().map_or(0, |value| value.as_str().len())
         };
         // All of it before any of it.
-        room_for(&self.link, changes.iter().map(size).sum(), changes.len()).await?;
+        let beside = beside(changes.iter().map(|change| change.key.as_str()));
+        room_for(&self.link, changes.iter().map(size).sum(), beside).await?;
         // It takes of what was found before.
         state.room = Stretch::default();
         for some in changes.chunks(SOME) {

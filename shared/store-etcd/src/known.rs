@@ -11,7 +11,7 @@ use shoal_store::{MAX_PAGE, REMEMBERED, Result};
 use crate::claims::number_of;
 use crate::fault::is_compacted;
 use crate::keys::{Keys, Span};
-use crate::link::{Answer, Found, Link, OPS, first, get, names, unmoved};
+use crate::link::{ASKED, Answer, Found, Link, OPS, first, get, names, unmoved};
 use crate::queue::{self, Guest, Seat};
 use crate::record::{ClaimRecord, Identity, Remembered, RowRecord, parse};
 
@@ -58,7 +58,7 @@ pub(crate) enum Want {
     Claim(String),
 }
 
-/// How much of it is asked for at first, beside the head, what large commits are under way, and what is handed over.
+/// The most of it that is asked for at first, beside the head, what large commits are under way, and what is handed over.
 const FIRST: usize = OPS - 5;
 /// Where that begins.
 const BEFORE: usize = 5;
@@ -66,6 +66,8 @@ const BEFORE: usize = 5;
 const GUESTS: usize = 24;
 /// How many idempotency keys beyond those that are due to be forgotten are read with them, for the commits that come.
 const DUE: u64 = 32;
+/// What stands around a key in a request: how the database's keys begin, and what etcd needs.
+const AROUND: usize = 32;
 
 /// What a group of commits asks for, to be asked in a transaction of its own or in one that could not be done.
 pub(crate) struct Questions<'a> {
@@ -93,8 +95,14 @@ impl<'a> Questions<'a> {
         self.commits.iter().filter(|commit| commit.idempotency.is_some()).count() as u64
     }
 
+    /// Whether all of it may be compared in the transaction that writes, instead of being asked for.
+    pub(crate) fn are_comparable(&self) -> bool {
+        let octets = self.wants.iter().map(Want::octets).sum::<usize>();
+        self.wants.len() <= OPS && octets <= ASKED && !self.walks()
+    }
+
     /// Whether something is asked for that no index answers for.
-    pub(crate) fn walks(&self) -> bool {
+    fn walks(&self) -> bool {
         let walks = |pre: &Pre| match pre {
             Pre::Unchanged(range, _) => {
                 matches!(range, Range::Naming(_)) || matches!(Where::of(range), Where::Within(_))
@@ -104,12 +112,23 @@ impl<'a> Questions<'a> {
         self.commits.iter().any(|commit| commit.pre.iter().any(walks))
     }
 
+    /// How much is asked for at first: what there is room for in a transaction that writes, too.
+    fn at_first(&self) -> usize {
+        let mut octets = 0;
+        let fits = |want: &&Want| {
+            octets += want.octets();
+            octets <= ASKED
+        };
+        self.wants.iter().take(FIRST).take_while(fits).count()
+    }
+
     /// As much as fits in one transaction.
     pub(crate) fn ops(&self, keys: &Keys, seat: Option<&Seat>) -> Vec<TxnOp> {
         let answer = seat.map_or_else(|| get(keys.answer("")), |seat| seat.ask(keys));
         let first =
             [get(keys.head()), get(keys.applying_commit()), get(keys.turn()), queue::waiting(keys), answer];
-        first.into_iter().chain(self.wants.iter().take(FIRST).map(|want| want.op(keys, None))).collect()
+        let wants = self.wants.iter().take(self.at_first());
+        first.into_iter().chain(wants.map(|want| want.op(keys, None))).collect()
     }
 
     /// Asks anew. `None` while a large commit is being carried out: nothing may be decided then.
@@ -140,7 +159,7 @@ impl<'a> Questions<'a> {
         let (head, head_at) = identity(link, keys, found)?;
         let mut known = Known { head_text, turn: answer.one(2).is_some(), ..Known::new(head, head_at) };
         known.answer = answer.one(4);
-        let (now, later) = self.wants.split_at(self.wants.len().min(FIRST));
+        let (now, later) = self.wants.split_at(self.at_first());
         for (n, want) in now.iter().enumerate() {
             known.take(link, keys, want, answer.take(n + BEFORE))?;
         }
@@ -218,7 +237,23 @@ fn wants(commit: &Commit) -> impl Iterator<Item = Want> + '_ {
     changed.chain(relied).chain(commit.idempotency.iter().cloned().map(Want::Done))
 }
 
+/// How many octets the keys take that a commit asks for.
+pub(crate) fn octets_asked(commit: &Commit) -> usize {
+    wants(commit).map(|want| want.octets()).sum()
+}
+
 impl Want {
+    /// How many octets it takes of a request, be it asked for or compared.
+    fn octets(&self) -> usize {
+        AROUND
+            + match self {
+                Self::Row(key) => key.as_str().len(),
+                Self::Done(key) | Self::Scope(key) => key.len(),
+                // From the first of its places to the last.
+                Self::Claim(name) => 2 * name.len(),
+            }
+    }
+
     /// The question, as of a revision of etcd or now.
     pub(crate) fn op(&self, keys: &Keys, at: Option<i64>) -> TxnOp {
         let at = at.unwrap_or(0);
@@ -398,5 +433,36 @@ pub(crate) async fn each(
         if !f(found.kvs)? || !found.more {
             return Ok(());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shoal_core::{Change, Document};
+
+    use super::*;
+
+    /// A commit on so many rules, which are keys of 4 KiB, that have to be absent.
+    fn on_rules(count: usize) -> Commit {
+        let rule = |n: usize| format!("dns/a/members/select: {}{n:02}", "x".repeat(4000));
+        let pre = (0..count).map(|n| Pre::Absent(rule(n).parse().unwrap())).collect();
+        let change = Change::put("lb/a".parse().unwrap(), Document::trusted("1"));
+        Commit { pre, ..Commit::new("ann", "because", vec![change]) }
+    }
+
+    /// What is asked for, or compared, travels with what is written: its keys count.
+    #[test]
+    fn long_keys_are_asked_for_later() {
+        let (keys, few, many) = (Keys::new("x"), on_rules(10), on_rules(80));
+        let (few, many) = (Questions::of([&few].into_iter()), Questions::of([&many].into_iter()));
+        assert_eq!(few.ops(&keys, None).len(), BEFORE + 11);
+        assert!(few.are_comparable() && !many.are_comparable());
+        let asked = many.ops(&keys, None).len() - BEFORE;
+        assert!(asked > 10 && asked * 4000 < ASKED, "{asked}");
+        // Short ones are asked for as before.
+        let short = |n: usize| Pre::Exists(format!("lb/x{n}").parse().unwrap());
+        let short = Commit { pre: (0..FIRST + 20).map(short).collect(), ..on_rules(0) };
+        let short = Questions::of([&short].into_iter());
+        assert_eq!(short.ops(&keys, None).len(), BEFORE + FIRST);
     }
 }

@@ -18,7 +18,7 @@ use crate::judge::{Ops, octets};
 use crate::keys::{Keys, end_of};
 use crate::known::each;
 use crate::large::{ApplyingLedger, Stage, as_ops, carry_out_ledger, ledger_parts, settle};
-use crate::limits::room_for;
+use crate::limits::{beside, room_for};
 use crate::link::{BYTES, Link, OPS, Pause, absent, first, get, made, put};
 use crate::record::{damaged, parse, write};
 
@@ -152,7 +152,8 @@ async fn write_large(
     let claim = keys.claim(&held.name, held.slot);
     fenced(link, made(claim.clone(), held_at), held).await?;
     let parts = ledger_parts(rows)?;
-    room_for(link, parts.iter().map(Vec::len).sum(), rows.len()).await?;
+    let beside = beside(rows.iter().map(|row| row.key.as_str()));
+    room_for(link, parts.iter().map(Vec::len).sum(), beside).await?;
     let applying = ApplyingLedger { id: id.clone(), parts: parts.len() };
     let record = write(&applying)?;
     let stage = Stage::lay(link, keys, &id, parts).await?;

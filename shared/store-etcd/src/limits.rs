@@ -1,6 +1,7 @@
 //! Etcd's limits, before they bite.
 //!
-//! * *Operations and octets of a request.* What is larger is written in parts (see `large`), counted by etcd's defaults. Whether etcd allows
+//! * *Operations and octets of a request.* What is larger is written in parts (see `large`), counted by etcd's defaults; keys count as values do, also
+//!   those that are only compared or asked for (see `known`), because a rule is a member, and so a key of 4 KiB. Whether etcd allows
 //!   that much is tried when a database is made, or a copy begun; later it is an error that names the settings.
 //! * *The size of its own database.* When its file has reached its quota, etcd raises an alarm and takes no more writes, from nobody,
 //!   until a person acts. So a program that stays says in its log when four fifths are taken, and a large commit
@@ -17,14 +18,16 @@ use tokio::task::JoinHandle;
 
 use crate::judge::{Ops, octets};
 use crate::keys::Keys;
-use crate::link::{BYTES, Link, OPS, Room, get, put};
+use crate::link::{ASKED, BYTES, Link, OPS, Room, get, put};
 
 /// How often a program looks how large etcd's database is.
 const LOOK: Duration = Duration::from_secs(600);
 /// When it looks first: commands are gone by then.
 const FIRST: Duration = Duration::from_secs(30);
-/// What a change takes beside its value: its rows in the indexes, and what etcd adds to each of them.
+/// What a change takes beside its value: its rows in the indexes, and what etcd adds to each of them; and in how many more of them its key
+/// stands, at most: its versions, and of a member, which is most of the key, also who names it.
 const BESIDE: usize = 1 << 10;
+const KEYS: usize = 3;
 /// What etcd adds to one key.
 const ADDED: usize = 256;
 /// After so much of etcd's file a copy looks again how much there is.
@@ -32,18 +35,23 @@ const STRETCH: u64 = 8 << 20;
 
 /// Tries whether etcd takes as much at once as we send, and writes nothing. Costs one request of that size.
 pub(crate) async fn try_out(link: &Link, keys: &Keys) -> Result<()> {
-    // No key has such a version: so nothing is done, and all of it is looked at. What is sent beside the values is small.
+    // No key has such a version: so nothing is done, and all of it is looked at.
     let never = Compare::version(keys.head(), CompareOp::Less, 0);
-    let largest = put(keys.part("try", 0), vec![b' '; BYTES + BYTES / 16]);
+    let largest = put(keys.part("try", 0), vec![b' '; BYTES + 2 * ASKED]);
     let ops = std::iter::once(largest).chain((0..OPS).map(|_| get(keys.head()))).collect::<Vec<_>>();
     link.again("trying how much it takes at once", Txn::new().when(vec![never]).and_then(ops)).await.map(drop)
 }
 
-/// Refuses a write of so many octets and changes that would leave etcd without room. Where it is not known how much that has,
+/// Refuses a write of so many octets, and so many [`beside`] them, that would leave etcd without room. Where it is not known how much that has,
 /// nothing is refused.
-pub(crate) async fn room_for(link: &Link, octets: usize, changes: usize) -> Result<()> {
+pub(crate) async fn room_for(link: &Link, octets: usize, beside: usize) -> Result<()> {
     // In parts, and once more as rows.
-    fits(link, 2 * octets as u64 + (BESIDE * changes) as u64).await
+    fits(link, 2 * octets as u64 + beside as u64).await
+}
+
+/// How many octets the indexes take of changes at these keys.
+pub(crate) fn beside<'a>(keys: impl Iterator<Item = &'a str>) -> usize {
+    keys.map(|key| BESIDE + KEYS * key.len()).sum()
 }
 
 /// The same for what takes so many octets of etcd's file.
@@ -179,6 +187,13 @@ mod tests {
         let guessed = Room { file: 2 * GIB - 1, used: 0, quota: 2 * GIB, known: false };
         assert!(guessed.warning().unwrap().contains("?quota=8GiB"));
         assert_eq!(Room { file: 3 * GIB, ..guessed }.warning(), None);
+    }
+
+    #[test]
+    fn long_keys_take_more_room() {
+        assert_eq!(beside(["lb/a", "lb/b"].into_iter()), 2 * (BESIDE + 4 * KEYS));
+        let rule = format!("dns/a/members/select: {}", "x".repeat(4000));
+        assert!(beside(std::iter::once(rule.as_str())) > 3 * 4000 + BESIDE);
     }
 
     #[test]

@@ -27,8 +27,11 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 const FIRST: Duration = Duration::from_secs(2);
 /// The most operations of one transaction, less than etcd's 128 by default.
 pub(crate) const OPS: usize = 120;
-/// The most octets of one transaction, less than etcd's 1.5 MiB by default.
+/// The most octets that one transaction writes, keys and values, less than etcd's 1.5 MiB by default.
 pub(crate) const BYTES: usize = 1_300_000;
+/// The most octets of keys that it compares beside that, and the most of those that it asks for where something is not so: for both there is
+/// room, and for the claims that it rests on.
+pub(crate) const ASKED: usize = 64 << 10;
 /// How much etcd's own database may have where nothing else is said.
 const QUOTA: u64 = 2 << 30;
 

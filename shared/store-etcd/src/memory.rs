@@ -106,7 +106,7 @@ impl Memory {
     /// What these commits ask for, if all of it is known, or most likely.
     pub(crate) fn recall(&self, keys: &Keys, questions: &Questions<'_>) -> Option<Recalled> {
         let stand = self.stand.as_ref().filter(|stand| stand.follows)?;
-        if questions.wants().len() > OPS || questions.walks() {
+        if !questions.are_comparable() {
             return None;
         }
         let created = created(questions);
@@ -180,7 +180,7 @@ impl Memory {
 
     /// What of the questions is to be asked, so that [`Memory::recall`] answers them. None where asking once does not do.
     pub(crate) fn missing(&self, questions: &Questions<'_>) -> Vec<Want> {
-        if questions.wants().len() > OPS || questions.walks() {
+        if !questions.are_comparable() {
             return Vec::new();
         }
         let created = created(questions);

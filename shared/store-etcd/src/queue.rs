@@ -24,6 +24,7 @@ use shoal_store::parts::Where;
 use shoal_store::{Result, StoreError};
 
 use crate::keys::Keys;
+use crate::known::octets_asked;
 use crate::link::{Link, Listen, get, unmoved};
 use crate::record::{Stored, parse, write};
 
@@ -157,7 +158,8 @@ pub(crate) fn may_be_handed<'a>(commits: impl Iterator<Item = &'a Commit>) -> bo
             return false;
         }
         let value = |change: &Change| change.value.as_ref().map_or(0, |value| value.as_str().len());
-        octets += commit.changes.iter().map(value).sum::<usize>() + commit.message.len() + 512;
+        octets += commit.changes.iter().map(value).sum::<usize>() + octets_asked(commit);
+        octets += commit.message.len() + 512;
     }
     octets > 0 && octets <= OCTETS
 }
@@ -423,6 +425,10 @@ mod tests {
         assert!(!may_be_handed([&small, &Commit { changes, ..small.clone() }].into_iter()));
         assert!(!may_be_handed([&large].into_iter()));
         assert!(!may_be_handed([&commit(vec![walked], Some("1"))].into_iter()));
+        let rule = |n: usize| format!("dns/a/members/select: {}{n}", "x".repeat(4000));
+        let absent = |n| Pre::Absent(rule(n).parse().unwrap());
+        let rules = commit((0..CHANGES).map(absent).collect(), Some("1"));
+        assert!(may_be_handed([&rules].into_iter()) && !may_be_handed([&rules, &rules].into_iter()));
         assert!(!may_be_handed(std::iter::empty()));
     }
 }

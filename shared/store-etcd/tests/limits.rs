@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use etcd_client::{AlarmAction, AlarmOptions, AlarmType, CompactionOptions, DeleteOptions};
 use futures::StreamExt;
-use shoal_core::{Change, Commit, Document, Epoch};
+use shoal_core::{Change, Commit, Document, Epoch, Pre, Revision};
 use shoal_store::{
     Claim, ClaimAnswer, ClaimRequest, Feed, Filter, LedgerWrite, MemoryStore, MigrateError, Position, Query,
     Store, StoreError, migrate,
 };
 use shoal_store_etcd::{EtcdDraft, EtcdStore};
-use support::{Etcd, check_rows, commit, count, installed, key, put, whole_log};
+use support::{Etcd, check_rows, commit, count, installed, key, name, put, shared, whole_log};
 
 #[tokio::test]
 async fn limits_below_the_default_are_told_when_a_database_is_made() {
@@ -43,6 +43,29 @@ async fn limits_below_the_default_are_told_when_a_database_is_made() {
 fn large(rows: usize, octets: usize) -> Commit {
     let value = Document::trusted(&format!("\"{}\"", "x".repeat(octets)));
     commit((0..rows).map(|row| Change::put(key(&format!("lb/x{row:05}")), value.clone())))
+}
+
+/// Rules are members, and so keys of up to 4 KiB. What a commit rests on is asked for, or compared, in the request that writes it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_keys_leave_room_for_what_is_written() {
+    if !installed("long_keys_leave_room_for_what_is_written") {
+        return;
+    }
+    let store = EtcdStore::open(&shared().address(&name())).await.unwrap();
+    let rule = |n: usize| key(&format!("dns/a/members/select: {}{n:03}", "x".repeat(4000)));
+    // What is written goes in one request, and with all that it rests on it would be more. First nothing is known, then all.
+    for n in 1..=3 {
+        let value = Document::trusted(&format!("\"{n}{}\"", "x".repeat(125_000)));
+        let put = |row| Change::put(key(&format!("lb/x{row}")), value.clone());
+        let pre = (0..100).map(rule).map(Pre::Absent).collect();
+        let done = store.commit(Commit { pre, ..commit((0..10).map(put)) }).await.unwrap();
+        assert_eq!((done.revision, done.changed), (Revision(n), 10));
+    }
+    // As many of them as rows.
+    let rules = (0..30).map(|n| Change::put(rule(n), Document::trusted("{}")));
+    let pre = (0..100).map(rule).map(Pre::Absent).collect();
+    store.commit(Commit { pre, ..commit(rules) }).await.unwrap();
+    check_rows(&store).await;
 }
 
 async fn claim(store: &EtcdStore, ttl: Option<Duration>) -> Result<Claim, StoreError> {
