@@ -1,7 +1,7 @@
 //! Something that answers as AWS does: `moto_plus.py`, as a process of a test's own. Agents' tests include this file by its path.
 //!
 //! It needs a Python with moto in it: `SHOAL_MOTO` (a Python), else the one that `tests/run` made in `target/`, else `python3`.
-//! Where none has it, [`Moto::start`] says `SKIPPED` and answers nothing.
+//! Where none has it, that is said (`SKIPPED`), and nothing is answered.
 
 #![allow(dead_code, reason = "each test uses its own part")]
 #![allow(
@@ -33,12 +33,7 @@ pub(crate) struct Moto {
 impl Moto {
     /// Starts one, with nothing in it; or says why not.
     pub(crate) fn start(test: &str) -> Option<Self> {
-        let Some(python) = python() else {
-            println!(
-                "SKIPPED: {test}: no Python with moto (tests/run gets it from PyPI: tests/aws/requirements.txt)"
-            );
-            return None;
-        };
+        let python = python(test)?;
         // Another test may take a port between our look and its bind: then it ends, and another is tried.
         (0..5).find_map(|_| Self::try_start(&python)).or_else(|| panic!("moto does not come up"))
     }
@@ -172,7 +167,8 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-fn python() -> Option<PathBuf> {
+/// A Python with moto in it; or says why there is none. What needs nothing of `moto_plus.py` runs `moto.server` by it.
+pub(crate) fn python(test: &str) -> Option<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     let told = std::env::var_os("SHOAL_MOTO").map(PathBuf::from);
     let made = target.join(format!("moto-{VERSION}/bin/python"));
@@ -181,5 +177,11 @@ fn python() -> Option<PathBuf> {
         command.args(["-c", "import moto.server, moto.route53, moto.elbv2, moto.ec2"]);
         command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
     };
-    told.into_iter().chain([made, PathBuf::from("python3")]).find(has)
+    let found = told.into_iter().chain([made, PathBuf::from("python3")]).find(has);
+    if found.is_none() {
+        println!(
+            "SKIPPED: {test}: no Python with moto (tests/run gets it from PyPI: tests/aws/requirements.txt)"
+        );
+    }
+    found
 }

@@ -2,6 +2,8 @@
 //! own, restored from octet for octet, and taken away, which is said in bounded time.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "this is test code")]
 
+#[path = "../../../tests/aws/moto.rs"]
+mod moto;
 mod support;
 
 use std::fs;
@@ -207,16 +209,11 @@ async fn over_http() {
     assert!(said.contains("it took longer than 15 s"), "{said}");
 }
 
-/// moto's server: by `SHOAL_MOTO`, a folder of programs, or where PATH leads.
-fn moto(port: u16) -> Option<Server> {
-    let program = std::env::var_os("SHOAL_MOTO")
-        .map_or_else(|| "moto_server".into(), |dir| std::path::PathBuf::from(dir).join("moto_server"));
-    if !Command::new(&program).arg("--help").output().is_ok_and(|out| out.status.success()) {
-        println!("SKIPPED: servers: moto_server is not installed");
-        return None;
-    }
-    let mut command = Command::new(program);
-    command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
+/// moto's own server, which answers as S3 does; `None`: no Python here has it.
+fn s3(port: u16) -> Option<Server> {
+    let mut command = Command::new(moto::python("a repository over S3")?);
+    command.args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()]);
+    command.env("PYTHONDONTWRITEBYTECODE", "1");
     Some(Server::start(command, port))
 }
 
@@ -239,7 +236,7 @@ async fn over_s3() {
         return;
     }
     let port = free();
-    let Some(server) = moto(port) else { return };
+    let Some(server) = s3(port) else { return };
     let scratch = Scratch::new();
     let url = format!("s3:http://127.0.0.1:{port}/backups");
     let keys = [("AWS_ACCESS_KEY_ID", "backup"), ("AWS_SECRET_ACCESS_KEY", "geheim42")];
