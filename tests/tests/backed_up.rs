@@ -15,6 +15,9 @@ use shoal_tests::swarm::repository;
 use shoal_tests::wait::PATIENCE;
 use shoal_tests::{binaries, wait};
 
+/// What a file that was backed up twice has by now.
+const NOW: &str = "what was there\n";
+
 /// How old a good backup may be in a test.
 const FRESH: Duration = Duration::from_secs(30);
 
@@ -91,7 +94,6 @@ fn the_command_restores_through_the_agents_program() -> Result<()> {
     let path = |name: &str| dir.path().join(name);
     std::fs::write(path("password"), "correct horse\n")?;
     std::fs::create_dir(path("files"))?;
-    std::fs::write(path("files/one file"), "what was there\n")?;
     let config = format!(
         "[secrets]\nrestic = {{ file = {:?} }}\n[agent]\nstate = {:?}\n[agent.repositories.main]\nurl = {:?}\npassword = \"secret:restic\"\n",
         path("password"),
@@ -102,21 +104,40 @@ fn the_command_restores_through_the_agents_program() -> Result<()> {
     let restic = |args: &[&str]| {
         let mut command = Command::new("restic");
         command.arg("-r").arg(path("repo")).arg("--password-file").arg(path("password"));
-        command.arg("--cache-dir").arg(path("cache"));
+        // `--time` is in the machine's time zone.
+        command.arg("--cache-dir").arg(path("cache")).env("TZ", "UTC");
         output(command.args(args), &[0]).map(drop)
     };
     // As people make one. The agent's own tests begin with one that is made.
     restic(&["init"])?;
     let files = path("files").display().to_string();
     let marks = ["--tag", "shoal", "--tag", "policy:nightly", "--host", "web1.example.com"];
-    restic(&[&["backup"], &marks[..], &[&*files][..]].concat())?;
-    binaries::binary("shoal-backup")?;
-    let mut restore = Command::new(binaries::binary("shoal")?);
-    restore.args(["restore", "web1.example.com", &format!("{files}/one file"), "--to"]).arg(path("out"));
-    let said = output(restore.arg("--config").arg(path("backup.toml")), &[0])?;
-    ensure!(said.contains("nightly"), "{said}");
-    let restored = path("out").join(files.trim_start_matches('/')).join("one file");
-    ensure!(std::fs::read_to_string(restored)? == "what was there\n");
+    for (time, text) in [("2025-03-01 12:00:00", "what was there at first\n"), ("2025-03-02 12:00:00", NOW)] {
+        std::fs::write(path("files/one file"), text)?;
+        restic(&[&["backup", "--time", time][..], &marks[..], &[&*files][..]].concat())?;
+    }
+    let file = format!("{files}/one file");
+    let restore = |at: &[&str], to: &str| -> Result<Command> {
+        let mut restore = Command::new(binaries::binary("shoal")?);
+        restore.args(["restore", "web1.example.com", &file]).args(at).arg("--to").arg(path(to));
+        restore.arg("--config").arg(path("backup.toml"));
+        Ok(restore)
+    };
+    let restored = |to: &str| std::fs::read_to_string(path(to).join(file.trim_start_matches('/')));
+    let said = output(&mut restore(&[], "newest")?, &[0])?;
+    ensure!(said.contains("nightly") && said.contains("of 2025-03-02 12:00:00Z"), "{said}");
+    ensure!(restored("newest")? == NOW);
+    // A minute before the second one, and before both.
+    let said = output(&mut restore(&["--at", "2025-03-02T13:59:00+02:00"], "first")?, &[0])?;
+    ensure!(said.contains("of 2025-03-01 12:00:00Z"), "{said}");
+    ensure!(restored("first")? == "what was there at first\n");
+    let none = restore(&["--at", "2025-02-28"], "none")?.output()?;
+    let said = String::from_utf8_lossy(&none.stderr);
+    ensure!(
+        none.status.code() == Some(1) && said.contains("none of its snapshots (2) is of 2025-02-28"),
+        "{said}"
+    );
+    ensure!(!path("none").exists());
     Ok(())
 }
 

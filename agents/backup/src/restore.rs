@@ -20,7 +20,7 @@ use shoal_agent::{Fault, HostName};
 use tokio::sync::watch;
 
 use crate::name::{AbsPath, Label};
-use crate::target::{Caller, Listed, MARK, Settings, doubted, failed, list, policy_mark, words};
+use crate::target::{Caller, Listed, MARK, Repository, Settings, doubted, failed, list, policy_mark, words};
 
 /// Restores what a host had at a time.
 #[derive(Debug, Parser)]
@@ -113,9 +113,15 @@ pub async fn restore(args: &Args) -> Result<String, Fault> {
         }
     }
     let within = within(args, &settings);
+    let all = found.len();
     let chosen = choose(found, args.at, within.as_deref());
     if chosen.is_empty() {
-        if faults.is_empty() {
+        if all > 0 {
+            let at = args.at.map(|at| format!(" is of {at} or older")).unwrap_or_default();
+            let holds = within.as_ref().map(|path| format!(" holds {path}")).unwrap_or_default();
+            let and = if at.is_empty() || holds.is_empty() { "" } else { " and" };
+            faults.push(format!("none of its snapshots ({all}){at}{and}{holds}"));
+        } else if faults.is_empty() {
             faults.push("the configuration has no such repository".to_owned());
         }
         return Err(
@@ -165,7 +171,12 @@ async fn snapshots(
         None => MARK.to_owned(),
     };
     let select = words(&["--host", args.host.as_str(), "--tag", &mark]);
-    let all = list(&caller(settings, secrets, name)?, &select, &mut stop).await?;
+    let caller = caller(settings, secrets, name)?;
+    // Who needs the files now is not kept from them by a repository that is away while another one has them.
+    if !settings.repositories.get(name).is_some_and(Repository::is_folder) {
+        caller.answers(name, settings.answer, &mut stop).await?;
+    }
+    let all = list(&caller, &select, &mut stop).await?;
     let doubted = doubted(settings, &args.host);
     let found = |snapshot: Listed| Found {
         repository: name.clone(),

@@ -17,6 +17,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::settings::Repository;
 use super::ssh::{Call, Over};
+use crate::name::Label;
 
 /// The most of its complaints that is kept, in octets.
 const MAX_SAID: u64 = 16 << 10;
@@ -267,6 +268,20 @@ impl Caller {
         let what = format!("restic {}", args.join(" "));
         match ended.code {
             Some(0) => Ok(String::from_utf8_lossy(&text.all(&what)?).into_owned()),
+            _ => Err(failed(&what, &ended)),
+        }
+    }
+
+    /// Asks the repository, by this name, for what it is. restic itself tries one that is away for a quarter of an hour.
+    ///
+    /// # Errors
+    /// It does not answer within `limit`, or not as a repository of this password.
+    pub(crate) async fn answers(&self, name: &Label, limit: Duration, stop: &mut Stop) -> Result<(), Fault> {
+        let what = format!("use the repository {name}");
+        let args = ["cat", "config", "--no-lock"].map(str::to_owned);
+        let ended = self.lines(&args, limit, stop, |_| {}).await.map_err(|fault| Fault::new(&what, fault))?;
+        match ended.code {
+            Some(0) => Ok(()),
             _ => Err(failed(&what, &ended)),
         }
     }

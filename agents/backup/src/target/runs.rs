@@ -347,14 +347,7 @@ impl Work {
             Key::Upkeep { .. } => self.caller(name, false)?,
         };
         run.say(&format!("asks {name}"));
-        let what = |why: String| Fault::new(format!("use the repository {name}"), why);
-        let args = backup::words(&["cat", "config", "--no-lock"]);
-        let asked = caller.lines(&args, self.settings.answer, stop, |_| {});
-        let ended = asked.await.map_err(|fault| what(fault.to_string()))?;
-        match ended.code {
-            Some(0) => Ok(()),
-            _ => Err(super::failed(&format!("use the repository {name}"), &ended)),
-        }
+        caller.answers(name, self.settings.answer, stop).await
     }
 
     /// Holds snapshots: what cannot be written down is found missing when it is gone on with.

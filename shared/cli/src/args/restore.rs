@@ -21,7 +21,7 @@ pub(crate) struct Restore {
     /// Only what this policy backed up
     #[arg(long, value_name = "NAME")]
     policy: Option<String>,
-    /// From this repository [default: the first that has it]
+    /// From this repository [default: the one with the newest]
     #[arg(long, value_name = "NAME")]
     repository: Option<String>,
     /// The backup agent's configuration [default: /etc/shoal/backup.toml]
