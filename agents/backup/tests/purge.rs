@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use serde_json::json;
-use support::{HOST, Mounted, Scratch, here, tree};
+use support::{HOST, Mounted, Scratch, here, repository, tree};
 
 /// A folder of logs, each an hour older than the one before, that may be purged.
 fn logs(scratch: &Scratch, count: u64, more: &str) -> Vec<String> {
@@ -83,6 +83,48 @@ async fn what_is_old_and_backed_up_goes_and_comes_back_also_long_after() {
     scratch.upkeep_due("main");
     scratch.converge();
     assert_eq!(scratch.snapshots().len(), 1);
+}
+
+#[tokio::test]
+async fn nothing_goes_that_another_repository_of_the_policy_lacks() {
+    if !here("purge") {
+        return;
+    }
+    let scratch = Scratch::new();
+    let names = logs(&scratch, 6, "");
+    // It is not there: as where its file system is not mounted.
+    let table = format!(
+        "[agent.repositories.offsite]\nurl = {:?}\npassword = \"secret:restic\"",
+        scratch.path("offsite")
+    );
+    scratch.configure(&format!("purge = [{:?}]\n{}", scratch.text("logs"), unseen()), &table);
+    let policy = |older_than: &str| {
+        json!({"paths": [scratch.text("logs")], "repositories": ["main", "offsite"], "purge": {"older_than": older_than}})
+    };
+    scratch.policy(policy("150m")).await;
+    let said = scratch.fails_with("there is no good backup in offsite yet");
+    assert!(!scratch.snapshots().is_empty(), "it is in main");
+    assert!(names.iter().all(|name| is_there(&scratch, name)), "{said}");
+    // It goes when both have it, and both hold it.
+    repository::lay(&scratch.path("offsite"));
+    scratch.record_in(HOST, "nightly@offsite", |record| record["main"]["failures"] = json!(0));
+    scratch.converge();
+    let left = || names.iter().map(|name| is_there(&scratch, name)).collect::<Vec<_>>();
+    assert_eq!(left(), [true, true, true, false, false, false]);
+    let fact = scratch.fact().await;
+    for name in ["nightly@main", "nightly@offsite"] {
+        let last = fact[name]["snapshot"].as_str().unwrap();
+        assert!(fact[name]["held"][last].is_string(), "{name}: {fact}");
+    }
+    // What only main has stays, and what both have goes.
+    fs::write(scratch.path("logs/late"), "something happened\n").unwrap();
+    aged(&scratch, "logs/late", 7);
+    scratch.policy(policy("30m")).await;
+    scratch.age(48);
+    scratch.converge();
+    assert_eq!(left(), [true, false, false, false, false, false]);
+    assert!(is_there(&scratch, "logs/late"));
+    assert!(scratch.restic(&["ls", "latest"]).contains("/logs/late"), "main has it");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use support::repository::{self, PASSWORD, WHISPERED};
 use support::sshd::Sshd;
-use support::{Daemon, Scratch, here, until};
+use support::{Daemon, Scratch, here, tamper, until};
 
 fn name(n: usize) -> String {
     format!("far{n}.example.com")
@@ -126,6 +126,34 @@ async fn hosts_are_backed_up_over_ssh_and_come_back_and_no_secret_shows() {
     scratch.converge();
     assert_restored(&scratch, 1, "again");
     drop(all);
+}
+
+#[tokio::test]
+async fn a_test_of_restoring_over_there_that_finds_a_difference_is_a_fault_and_proves_nothing() {
+    if !here("ssh") || !Sshd::here("ssh") {
+        return;
+    }
+    let scratch = Scratch::new();
+    let _all = machines(&scratch, 1);
+    scratch.fill("far0/it's here", 3, 0);
+    policy(&scratch, 1, json!({})).await;
+    scratch.converge();
+    // Other octets than the snapshot has, of the same size and time.
+    let file = scratch.path("far0/it's here/file 1");
+    tamper(&file);
+    policy(&scratch, 1, json!({"verify": {"restore": "720h", "sample": 9}})).await;
+    let said = scratch.fails_with("restored otherwise");
+    assert!(said.contains(&format!("differs {}", file.display())), "{said}");
+    let fact =
+        scratch.fails_and_tells(&name(0), |fact| fact["nightly@main"]["restore_failed"].is_object()).await;
+    assert_eq!(fact["nightly@main"]["restored"], json!("never"), "{fact}");
+    // It was this file alone.
+    tamper(&file);
+    scratch.record_of(&name(0), |record| record["proof"]["failures"] = json!(0));
+    scratch.converge();
+    let fact = scratch.fact_of(&name(0)).await;
+    assert!(fact["nightly@main"]["restored"] != json!("never"), "{fact}");
+    assert_eq!(scratch.snapshots().len(), 1);
 }
 
 #[tokio::test]

@@ -100,7 +100,8 @@ impl Scratch {
     pub(crate) fn try_restic(&self, args: &[&str]) -> Output {
         let mut command = Command::new("restic");
         command.args(["-r", &self.text("repo"), "--password-file", &self.text("password")]).args(args);
-        command.env("RESTIC_CACHE_DIR", self.path("cache")).output().unwrap()
+        // The hours and days of restic's rules are those of a snapshot's own time zone.
+        command.env("RESTIC_CACHE_DIR", self.path("cache")).env("TZ", "UTC").output().unwrap()
     }
 
     pub(crate) fn restic(&self, args: &[&str]) -> String {
@@ -189,7 +190,12 @@ impl Scratch {
 
     /// The same of another host.
     pub(crate) fn record_of(&self, host: &str, change: impl FnOnce(&mut Value)) -> Value {
-        let path = self.path("state/hosts").join(host).join("nightly@main.json");
+        self.record_in(host, "nightly@main", change)
+    }
+
+    /// The same of another item of a host.
+    pub(crate) fn record_in(&self, host: &str, item: &str, change: impl FnOnce(&mut Value)) -> Value {
+        let path = self.path("state/hosts").join(host).join(format!("{item}.json"));
         let mut record: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
         change(&mut record);
         fs::write(path, record.to_string()).unwrap();
@@ -243,11 +249,13 @@ impl Scratch {
                 fact["nightly@main"]["held"][snapshot] = json!(then.to_string());
             }
         });
-        let commit = Commit::new(
-            "test",
-            "a test",
-            vec![Change::put(format!("facts/backup/{HOST}").parse().unwrap(), Document::from(fact))],
-        );
+        self.tell(HOST, fact).await;
+    }
+
+    /// Writes the facts of a host, as another node does that made its backups.
+    pub(crate) async fn tell(&self, host: &str, fact: Value) {
+        let key = format!("facts/backup/{host}").parse().unwrap();
+        let commit = Commit::new("test", "a test", vec![Change::put(key, Document::from(fact))]);
         self.store().await.commit(commit).await.unwrap();
     }
 
@@ -296,6 +304,18 @@ impl Scratch {
         panic!("{what} is not in {}", self.status().await);
     }
 
+    /// Fails until the facts of a host are so, and answers them: time may be up before what was found out is written down.
+    pub(crate) async fn fails_and_tells(&self, host: &str, so: impl Fn(&Value) -> bool) -> Value {
+        for _ in 0..16 {
+            let fact = self.fact_of(host).await;
+            if so(&fact) {
+                return fact;
+            }
+            self.fails_in(4);
+        }
+        panic!("{}", self.fact_of(host).await);
+    }
+
     /// Restores by the program; answers the code and what it said.
     pub(crate) fn restore(&self, args: &[&str], to: &str) -> (i32, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_shoal-backup"));
@@ -310,6 +330,15 @@ impl Scratch {
         let there = self.path(to).join(self.text(folder).trim_start_matches('/'));
         assert_eq!(tree(&there), tree(&self.path(folder)));
     }
+}
+
+/// Changes a file whose size and time stay what they were; a second time, and it is what it was.
+pub(crate) fn tamper(file: &Path) {
+    let time = fs::metadata(file).unwrap().modified().unwrap();
+    let mut octets = fs::read(file).unwrap();
+    octets[0] ^= 1;
+    fs::write(file, octets).unwrap();
+    fs::File::options().write(true).open(file).unwrap().set_modified(time).unwrap();
 }
 
 /// Every file below a folder, with what it holds.
