@@ -1,4 +1,4 @@
-//! `wrk`, which asks over HTTP again and again.
+//! `wrk`, which asks over HTTP again and again, each time with a connection of its own.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -22,14 +22,13 @@ pub(crate) struct Wrk {
 }
 
 impl Wrk {
-    /// `each`: each request has a connection of its own.
-    pub(crate) fn start(port: u16, least: u64, each: bool) -> Self {
+    pub(crate) fn start(port: u16, least: u64) -> Self {
         let over = Arc::new(AtomicBool::new(false));
         let told = over.clone();
         let asks = thread::spawn(move || {
             let mut sum = Asked::default();
             while !told.load(Ordering::Relaxed) || sum.answers < least {
-                let asked = ask(port, each);
+                let asked = ask(port);
                 sum = Asked {
                     answers: sum.answers + asked.answers,
                     failed: sum.failed + asked.failed,
@@ -49,12 +48,9 @@ impl Wrk {
 }
 
 /// Asks for two seconds.
-fn ask(port: u16, each: bool) -> Asked {
+fn ask(port: u16) -> Asked {
     let mut command = Command::new("wrk");
-    command.args(["-t2", "-c12", "-d2s", "--timeout", "10s"]);
-    if each {
-        command.args(["-H", "Connection: close"]);
-    }
+    command.args(["-t2", "-c12", "-d2s", "--timeout", "10s", "-H", "Connection: close"]);
     let output = command.arg(format!("http://127.0.0.1:{port}/")).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{said}");
