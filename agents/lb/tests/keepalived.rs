@@ -5,6 +5,9 @@
 mod common;
 
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use common::{Net, Scratch, until};
@@ -14,6 +17,8 @@ const LBS: [&str; 2] = ["lb1", "lb2"];
 const VIP: &str = "10.99.1.100";
 /// How long nobody may have the address.
 const MOST: Duration = Duration::from_secs(1);
+/// So late a thread is woken only where the machine stalls.
+const STALL: Duration = Duration::from_millis(50);
 
 fn document(router: u8, more: &str) -> String {
     format!(
@@ -48,16 +53,53 @@ fn took(net: &mut Net, happens: impl FnOnce(&mut Net)) -> Duration {
     heard.unwrap() - happened
 }
 
-/// What keepalived takes long for takes long each time: a machine that stalls spoils one of them.
-fn quickest(mut took: impl FnMut() -> Duration) -> Duration {
-    let mut least = Duration::MAX;
-    for _ in 0..4 {
-        least = least.min(took());
-        if least < MOST {
-            break;
+/// Naps again and again, and notes by how many milliseconds it overslept at most since that was last set to 0; as long as anybody has it.
+fn witness() -> Arc<AtomicU64> {
+    const NAP: Duration = Duration::from_millis(10);
+    let late = Arc::new(AtomicU64::new(0));
+    let noted = late.clone();
+    thread::spawn(move || {
+        while Arc::strong_count(&noted) > 1 {
+            let begun = Instant::now();
+            thread::sleep(NAP);
+            let overslept = begun.elapsed().saturating_sub(NAP).as_millis();
+            noted.fetch_max(u64::try_from(overslept).unwrap(), Ordering::Relaxed);
         }
+    });
+    late
+}
+
+/// Has it take so long so many times: each of them has to be in time. One that was not while the machine demonstrably stalled tells nothing
+/// of keepalived, and is done again.
+fn every(what: &str, times: usize, mut took: impl FnMut() -> Duration) {
+    let late = witness();
+    let (mut all, mut spoilt) = (Vec::new(), 0);
+    while all.len() < times {
+        late.store(0, Ordering::Relaxed);
+        let time = took();
+        let stalled = Duration::from_millis(late.load(Ordering::Relaxed));
+        if time >= MOST && stalled >= STALL && spoilt < 5 {
+            println!("{what}: {time:?}, while the machine stalled for {stalled:?}");
+            spoilt += 1;
+            continue;
+        }
+        assert!(time < MOST, "{what}: {time:?} after {all:?}; a nap was longer by {stalled:?} at most");
+        all.push(time);
     }
-    least
+    println!("another one has the address, {what}: after {all:?}");
+}
+
+/// Waits until the first has the address, and the other one has not.
+fn first_has_it(net: &Net) {
+    until("the first has it", || net.has("lb1", VIP) && !net.has("lb2", VIP));
+}
+
+/// The first one dies: how long nobody has the address. Then it is back, and has the larger priority.
+fn dies(net: &mut Net) -> Duration {
+    let dead = took(net, |net| net.die("lb1"));
+    net.rise("lb1");
+    first_has_it(net);
+    dead
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -71,41 +113,36 @@ async fn the_address_moves_within_a_second() {
     // A pool of the same database is not this agent's.
     scratch.apply("tag: lb/web\ndocument: {port: 80}\nmembers: [lb1.example.com]\n").await;
     converge(&net, &scratch);
-    until("the first has the address", || net.has("lb1", VIP) && !net.has("lb2", VIP));
+    first_has_it(&net);
     let files = LBS.map(|lb| net.file(lb));
     assert!(files[0].contains("priority 150") && files[1].contains("priority 100"), "{files:?}");
 
-    let again = |net: &Net| until("the first has it again", || net.has("lb1", VIP) && !net.has("lb2", VIP));
-    let dead = quickest(|| {
-        let dead = took(&mut net, |net| net.die("lb1"));
-        // Back again, it has the larger priority.
-        net.rise("lb1");
-        again(&net);
-        dead
-    });
-    let ill = quickest(|| {
+    every("where it died", 5, || dies(&mut net));
+    every("where a file says that it is not well", 5, || {
         let health = net.path("lb1", "health");
         let ill = took(&mut net, |_| fs::write(&health, "1\n").unwrap());
         fs::write(&health, "0\n").unwrap();
-        again(&net);
+        first_has_it(&net);
         ill
     });
-    // A command is run once a second: counted from the run that failed.
+    // A command is run once a second: counted from the run that failed. That makes each time long, so there are fewer.
     let (well, failed) = (net.path("lb1", "well"), net.path("lb1", "failed"));
-    let command = quickest(|| {
+    every("where a command failed", 3, || {
         fs::remove_file(&well).unwrap();
         until("the second has the address", || net.has("lb2", VIP));
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let at: u64 = fs::read_to_string(&failed).unwrap().trim().parse().unwrap();
         fs::write(&well, "").unwrap();
         fs::remove_file(&failed).unwrap();
-        again(&net);
+        first_has_it(&net);
         now.saturating_sub(Duration::from_nanos(at))
     });
-    println!(
-        "another one answers after {dead:?} (dead), {ill:?} (a file says it is not well), {command:?} (a command failed)"
-    );
-    assert!(dead < MOST && ill < MOST && command < MOST, "{dead:?} {ill:?} {command:?}");
+    // And as often as it is said that the holder lives where nobody says how often.
+    scratch.apply(&document(51, "checks: [health, web]")).await;
+    converge(&net, &scratch);
+    assert!(LBS.iter().all(|lb| net.file(lb).contains("advert_int 0.20\n")), "{}", net.file("lb2"));
+    first_has_it(&net);
+    every("where it died, by default", 1, || dies(&mut net));
 }
 
 #[tokio::test(flavor = "multi_thread")]

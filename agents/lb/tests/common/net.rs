@@ -198,8 +198,8 @@ impl Net {
         let asks = thread::spawn(move || {
             let mut missed = 0_u32;
             while !told.load(Ordering::Relaxed) {
-                // Where the machine takes long to do anything, each of them is given more time.
-                let wait = format!("0.{}", (1 + missed / 6).min(9));
+                // Where the machine takes long to do anything, each of them is given more time; but not within a second, which is measured.
+                let wait = format!("0.{}", (1 + missed / 10).min(9));
                 let output = Command::new("timeout")
                     .args([wait.as_str(), "ip", "netns", "exec", &ns, "bash", "-c", &script])
                     .output()
