@@ -1,6 +1,8 @@
 //! Others at the same groups: people, other pools, other agents.
 
-use serde_json::json;
+use std::time::Duration;
+
+use serde_json::{Value, json};
 
 use crate::common::{Daemon, Scratch, until};
 use crate::groups::{Group, config, fleet, scratch};
@@ -26,9 +28,7 @@ async fn what_others_registered_is_theirs() {
         state(&scratch, host, "draining").await;
     }
     scratch.apply("tag: lb/web\ndocument: {port: 80, least: 0}\n").await;
-    scratch.run(&["--once", "--wait", "5s"]);
-    approve(&scratch).await;
-    scratch.converge();
+    converge_agreeing(&scratch).await;
     assert_eq!(group.names(), ["10.0.0.1:80", "10.9.9.9:443"]);
     assert!(group.targets().values().all(|state| state == "healthy"));
     // What somebody deregisters of what is Shoal's is drift; a host that is paused stays as it is.
@@ -48,11 +48,47 @@ async fn what_others_registered_is_theirs() {
     assert!(group.names().contains(&"10.0.0.2:80".to_owned()));
 }
 
-/// Agrees to what is held, if something is.
-async fn approve(scratch: &Scratch) {
-    if scratch.status().await.contains("\"digest\"") {
-        scratch.approve("web").await;
+/// Converges, and agrees to what is held on the way, if something is.
+async fn converge_agreeing(scratch: &Scratch) {
+    // A machine that stalls may take all of the time before anything was looked at.
+    for _ in 0..10 {
+        if scratch.run(&["--once", "--wait", "5s"]).0 == 0 {
+            break;
+        }
+        if scratch.status().await.contains("\"digest\"") {
+            scratch.approve("web").await;
+        }
     }
+    scratch.converge();
+}
+
+/// Converges for a moment, again and again, until this is the fact of a host.
+async fn converge_until(scratch: &Scratch, host: &str, expected: &Value) {
+    for _ in 0..20 {
+        scratch.run(&["--once", "--wait", "4s"]);
+        if scratch.fact(host).await == *expected {
+            break;
+        }
+    }
+    assert_eq!(scratch.fact(host).await, *expected);
+}
+
+/// What the agents of a database say of themselves, when it has all of this in it, or at the end of a minute.
+async fn says(scratch: &Scratch, all: &[String]) -> String {
+    let mut said = String::new();
+    for _ in 0..1_200 {
+        said = scratch.status().await;
+        if all.iter().all(|words| said.contains(words)) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    said
+}
+
+/// What is said of a target that a pool wants and somebody else registered.
+fn clash(pool: &str, target: &str) -> String {
+    format!("lb/{pool} {target} is there already and Shoal did not make it")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -74,19 +110,12 @@ async fn two_pools_on_one_group_never_share_a_target() {
         moto.reset();
         let (one, two) = (Daemon::start(&scratch), Daemon::start(&scratch));
         until("all are registered", || group.names() == at(0..8));
-        let mut clashes = String::new();
-        for _ in 0..1_200 {
-            clashes = scratch.status().await;
-            if (0..4).all(|n| clashes.contains(&format!("10.0.0.{}:80 is there already", n + 1))) {
-                break;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
+        let both = at(0..4);
+        let there: Vec<_> = both.iter().map(|target| format!("{target} is there already")).collect();
+        let clashes = says(&scratch, &there).await;
         // Each of those that both want is one pool's, and the other one says so.
-        for target in at(0..4) {
-            let text = format!("{target} is there already and Shoal did not make it");
-            let blue = clashes.contains(&format!("lb/blue {text}"));
-            let green = clashes.contains(&format!("lb/green {text}"));
+        for target in both {
+            let [blue, green] = ["blue", "green"].map(|pool| clashes.contains(&clash(pool, &target)));
             assert!(blue != green, "round {round}, {target}: blue {blue}, green {green}: {clashes}");
         }
         drop((one, two));
@@ -103,6 +132,52 @@ async fn two_pools_on_one_group_never_share_a_target() {
         scratch.converge();
         assert_eq!(group.names(), at([]), "round {round}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_databases_on_one_group_leave_each_other_what_is_theirs() {
+    let Some(moto) = Moto::start("two_databases_on_one_group_leave_each_other_what_is_theirs") else {
+        return;
+    };
+    let group = Group::make(&moto, "front", "ip");
+    // Looked at as a whole at the start, and not again while this goes on.
+    let more = "claim = '3s'\nresync = '1h'";
+    let [one, two] = [(); 2].map(|()| scratch(&moto, &[("web", "front", "ip")], more));
+    one.apply(&fleet("web", 0..4, ", least: 0")).await;
+    two.apply(&fleet("web", 4..6, ", least: 0")).await;
+    let daemon = Daemon::start(&two);
+    until("the second has registered its own", || group.names() == at(4..6));
+    one.converge();
+    assert_eq!(group.names(), at(0..6));
+    // The second knows the group as it was before, and wants two of the first's. No claim keeps it from that, but the look right before.
+    moto.reset();
+    two.apply(&fleet("web", 2..6, ", least: 0")).await;
+    let clashes: Vec<_> = at(2..4).iter().map(|target| clash("web", target)).collect();
+    let said = says(&two, &clashes).await;
+    assert!(clashes.iter().all(|clash| said.contains(clash)), "{said}");
+    drop(daemon);
+    // One of the two is wanted no more: it was never the second's to take out.
+    state(&two, 2, "draining").await;
+    let (code, said) = two.once(3, 4, &clashes[1]);
+    assert!(code == 4 && said.contains(&clashes[1]) && !said.contains(&clashes[0]), "{code} {said}");
+    assert_eq!((moto.calls("RegisterTargets"), moto.calls("DeregisterTargets")), (0, 0));
+    assert_eq!(group.names(), at(0..6));
+    // Where the first takes its own out, the second gets what it still wants, and then that is the second's.
+    for host in [2, 3] {
+        state(&one, host, "draining").await;
+    }
+    one.converge();
+    assert_eq!(group.names(), at([0, 1, 4, 5]));
+    assert_eq!(one.fact("web3.example.com").await["drained"], true);
+    two.converge();
+    assert_eq!(group.names(), at([0, 1, 3, 4, 5]));
+    state(&one, 3, "active").await;
+    let (code, said) = one.once(3, 4, &clashes[1]);
+    assert!(code == 4 && said.contains(&clashes[1]), "{code} {said}");
+    // The first's pool goes, and with it what is the first's.
+    one.edit(json!([{"edit": "delete", "key": "lb/web"}])).await;
+    one.converge();
+    assert_eq!(group.names(), at(3..6));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,12 +211,9 @@ async fn a_host_has_drained_when_no_pool_has_it_any_more() {
     assert_eq!(back.names(), ["i-00000000:90"]);
     scratch.configure(&config(&moto, &pools[..1], ""));
     state(&scratch, 0, "draining").await;
-    scratch.run(&["--once", "--wait", "4s"]);
+    let unknown = json!({"drained": false, "pools": {"api": "unknown", "web": "drained"}, "targets": []});
+    converge_until(&scratch, "web0.example.com", &unknown).await;
     assert_eq!((front.names(), back.names()), (at([1]), vec!["i-00000000:90".to_owned()]));
-    assert_eq!(
-        scratch.fact("web0.example.com").await,
-        json!({"drained": false, "pools": {"api": "unknown", "web": "drained"}, "targets": []})
-    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
