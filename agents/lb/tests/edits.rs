@@ -5,6 +5,7 @@
 mod common;
 
 use std::fs;
+use std::process::Command;
 
 use common::{Daemon, Direct, HaProxy, Scratch, WEB, answering, edit, fleet, free, has, named, until, web};
 use serde_json::json;
@@ -112,7 +113,7 @@ async fn who_knows_nothing_changes_nothing() {
     };
     // A database that does not answer, and one that is empty.
     let config = scratch.path().join("lb.toml");
-    let nobody = std::process::Command::new(env!("CARGO_BIN_EXE_shoal-lb"))
+    let nobody = Command::new(env!("CARGO_BIN_EXE_shoal-lb"))
         .args(["--once", "--wait", "2s", "--store", "http://127.0.0.1:1", "--config"])
         .arg(&config)
         .output()
@@ -146,6 +147,21 @@ async fn who_knows_nothing_changes_nothing() {
     drop(daemon);
 }
 
+fn signal(which: &str, pid: u32) {
+    assert!(Command::new("kill").args([which, &pid.to_string()]).status().unwrap().success());
+}
+
+/// Stops a process, and waits until none of its threads goes on.
+fn stop(pid: u32) {
+    signal("-STOP", pid);
+    let stopped = |task: std::io::Result<fs::DirEntry>| {
+        let stat = fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default();
+        // The state follows the name, which is in parentheses. Of a thread that has just ended there is none.
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+    };
+    until("it has stopped", || fs::read_dir(format!("/proc/{pid}/task")).unwrap().all(stopped));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_killed_in_a_reload_that_fails_goes_back_to_the_last_good_file() {
     if !has("who_is_killed_in_a_reload_that_fails_goes_back_to_the_last_good_file", "haproxy") {
@@ -161,7 +177,15 @@ async fn who_is_killed_in_a_reload_that_fails_goes_back_to_the_last_good_file() 
     scratch.apply(&fleet(port, &named(&backends), "").replace("']", &format!("', '{bad}']"))).await;
     let killed = || {
         let daemon = Daemon::start(&scratch);
-        until("the file is in place", || haproxy.file("web").contains(&bad));
+        loop {
+            until("the file is in place", || haproxy.file("web").contains(&bad));
+            // By then the reload may have failed, and all be over until the next attempt.
+            stop(daemon.0.id());
+            if haproxy.file("web").contains(&bad) {
+                break;
+            }
+            signal("-CONT", daemon.0.id());
+        }
         drop(daemon);
         assert!(haproxy.file("web").contains(&bad), "it was not killed in the reload");
     };
@@ -173,9 +197,11 @@ async fn who_is_killed_in_a_reload_that_fails_goes_back_to_the_last_good_file() 
     // HAProxy is to be started with what it refuses, and nobody can ask it anything.
     killed();
     haproxy.kill();
-    let (code, said) = scratch.run(&["--once", "--wait", "2s"]);
-    assert!(code != 0, "{code} {said}");
-    assert_eq!(haproxy.file("web"), file);
+    until("the last good file is back", || {
+        let (code, said) = scratch.run(&["--once", "--wait", "2s"]);
+        assert!(code != 0, "{code} {said}");
+        haproxy.file("web") == file
+    });
     haproxy.run();
     assert_eq!(answering(port), WEB);
     drop(taken);
