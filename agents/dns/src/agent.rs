@@ -1,6 +1,7 @@
 //! The pure agent: tags under `dns/` into names with records.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -78,22 +79,45 @@ impl Agent for Dns {
 
 /// What is taken and has not come everywhere is waited for; after a restart it is asked about once more, by what was remembered.
 fn spreading(at: &At<'_, Dns>, now: Moment) -> Option<Step> {
-    let have = at.have?;
-    let gone = at.want.is_none() && have.records.sets.is_empty();
-    if !gone && at.want.is_none_or(|want| have != want) {
-        return None;
+    if at.want.is_none() && at.have.is_none_or(|have| have.records.sets.is_empty()) {
+        return going(at, now);
     }
+    let have = at.have.filter(|have| at.want.is_some_and(|want| **have == *want))?;
     match &have.spread {
-        Spread::Under { what, pause } => Some(Step::Wait {
-            until: Some(now.saturating_add(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX))),
-            why: format!("{what} to reach all name servers"),
-            memo: at.memo.clone(),
-        }),
+        Spread::Under { what, pause } => Some(under_way(what, *pause, at.memo, now)),
         Spread::Done => None,
         Spread::Unknown => {
             let memo = Submitted::of(at.memo).filter(|memo| !memo.asked && now < memo.until)?;
             Some(Step::Run { verb: CONFIRM, memo: Submitted { asked: true, ..memo }.memo() })
         }
+    }
+}
+
+/// The same of what was taken out. It leaves nothing behind that a look would show, so that it went is remembered before it is looked at
+/// for the last time. Each step keeps what the first one wrote down: the guard counted the removal then, and does not once more.
+fn going(at: &At<'_, Dns>, now: Moment) -> Option<Step> {
+    let memo = Submitted::of(at.memo).filter(|memo| memo.gone);
+    match (at.have.map(|have| &have.spread), memo) {
+        (Some(Spread::Under { what, pause }), _) => Some(under_way(what, *pause, at.memo, now)),
+        (Some(Spread::Done), memo) => Some(Step::Wait {
+            until: Some(now.saturating_add(1)),
+            why: "a last look at what is gone from all name servers".to_owned(),
+            memo: memo.map_or_else(|| at.memo.clone(), |memo| Submitted { asked: true, ..memo }.memo()),
+        }),
+        (_, Some(memo)) if !memo.asked && now < memo.until => {
+            Some(Step::Run { verb: CONFIRM, memo: at.memo.clone() })
+        }
+        // The zone itself stays there.
+        (Some(Spread::Unknown), Some(_)) => Some(Step::Act { verb: "remove", memo: at.memo.clone() }),
+        _ => None,
+    }
+}
+
+fn under_way(what: &str, pause: Duration, memo: &Value, now: Moment) -> Step {
+    Step::Wait {
+        until: Some(now.saturating_add(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX))),
+        why: format!("{what} to reach all name servers"),
+        memo: memo.clone(),
     }
 }
 
@@ -107,9 +131,12 @@ pub(crate) struct Submitted {
     pub(crate) change: String,
     /// When nobody asks about it any more.
     pub(crate) until: Moment,
-    /// Whether it was asked about after a restart.
+    /// Whether it was asked about after a restart, or is known to have come everywhere.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) asked: bool,
+    /// Whether it took out all that was Shoal's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) gone: bool,
 }
 
 impl Submitted {

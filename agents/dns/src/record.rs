@@ -229,7 +229,7 @@ pub(crate) enum Spread {
     /// Nothing is known of one.
     #[default]
     Unknown,
-    /// It has come everywhere.
+    /// It has come everywhere. Without any records: it took them out.
     Done,
     /// Not yet: of which change, and when to look again.
     Under {
@@ -274,9 +274,15 @@ impl Have {
         let nothing = records.sets.is_empty();
         let others = if key.is_apex() { Others::Hosting } else { Others::Beside };
         let part = Self { others, spread: self.spread.clone(), ..Self::of(records) };
-        match others {
+        let told = match self.spread {
             // It goes, and is still answered somewhere.
-            _ if nothing && matches!(self.spread, Spread::Under { .. }) => Seen::There(part),
+            Spread::Under { .. } => true,
+            // It went, and nobody read yet what else there is.
+            Spread::Done => self.records.sets.is_empty(),
+            Spread::Unknown => false,
+        };
+        match others {
+            _ if nothing && told => Seen::There(part),
             Others::Hosting if nothing => Seen::Ours(part),
             _ if nothing => Seen::Nothing,
             _ => Seen::There(part),

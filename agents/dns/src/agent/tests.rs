@@ -390,3 +390,39 @@ fn a_name_that_is_given_away_leads_nowhere_else() {
     }
     assert!(!text.contains("b.c 3600 DNAME"), "{text}");
 }
+
+#[cfg(feature = "route53")]
+#[test]
+fn what_went_is_asked_about_after_a_restart_and_then_forgotten() {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use shoal_agent::{At, Moment, Step};
+
+    use super::{CONFIRM, Submitted};
+    use crate::record::{Have, Key, Node, RecordSet, Spread};
+
+    let key: Key = serde_json::from_value(json!("example.com/www")).unwrap();
+    let set = RecordSet::plain(crate::Rtype::A, 60, vec!["192.0.2.1".to_owned()]);
+    let last = Node { sets: Arc::new(vec![set]) };
+    let step = |have: Option<&Have>, memo: &Value, now: Moment| {
+        Dns.step(&key, At { want: None, last: Some(&last), tried: &[], have, memo }, now)
+    };
+    let told = |spread: Spread| Have { spread, ..Have::of(Node::default()) };
+    let memo = Submitted { change: "C1".to_owned(), until: 600_000, asked: false, gone: true };
+    let known = Submitted { asked: true, ..memo.clone() }.memo();
+    // Whoever begins anew knows nothing of it. What the removal wrote down stays, or it would be counted as another one.
+    assert_eq!(step(None, &memo.memo(), 1_000), Step::Run { verb: CONFIRM, memo: memo.memo() });
+    let under = told(Spread::Under { what: "the change C1".to_owned(), pause: Duration::from_secs(2) });
+    let why = "the change C1 to reach all name servers".to_owned();
+    assert_eq!(
+        step(Some(&under), &memo.memo(), 1_000),
+        Step::Wait { until: Some(3_000), why, memo: memo.memo() }
+    );
+    let went = step(Some(&told(Spread::Done)), &memo.memo(), 9_000);
+    assert!(matches!(&went, Step::Wait { until: Some(9_001), memo, .. } if *memo == known), "{went:?}");
+    assert_eq!(step(None, &known, 9_001), Step::rest());
+    // Not for ever, and not of what only had been made so.
+    assert_eq!(step(None, &memo.memo(), 600_000), Step::rest());
+    assert_eq!(step(None, &Submitted { gone: false, ..memo }.memo(), 1_000), Step::rest());
+}

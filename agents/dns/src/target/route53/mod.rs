@@ -265,8 +265,9 @@ impl Route53 {
             return;
         }
         self.spreading.begun(change, part.iter().map(|one| (one.edit.key.clone(), one.edit.to.clone())));
-        let running = running(change, fence);
-        each.extend(part.iter().map(|one| (one.edit.key.clone(), running.clone())));
+        let now = fence.clock.now();
+        let running = |one: &Work<'_>| (one.edit.key.clone(), running(change, one.edit.to.is_none(), now));
+        each.extend(part.iter().map(running));
     }
 
     /// What becomes of one that was taken out of its batch: it is tried once more by itself, or it is not.
@@ -317,15 +318,20 @@ impl Route53 {
                 Outcome::Running { memo, look_again: fence.clock.now() + millis(spread::SOON) }
             }
             Some(Err(fault)) => Outcome::Failed(fault.clone()),
+            // What went leaves nothing that says so: that it did is remembered, and it is looked at for the last time.
+            Some(Ok(true)) | None if edit.to.is_none() => {
+                let memo = Submitted { asked: true, ..memo }.memo();
+                Outcome::Running { memo, look_again: fence.clock.now() }
+            }
             Some(Ok(true)) | None => Outcome::Done,
         }
     }
 }
 
-/// What waits for a change.
-fn running(change: &str, fence: &Fence) -> Outcome {
-    let now = fence.clock.now();
-    let memo = Submitted { change: change.to_owned(), until: now + millis(spread::KEPT), asked: false };
+/// What waits for a change, made just now; `gone`: one that took it out.
+fn running(change: &str, gone: bool, now: Moment) -> Outcome {
+    let until = now + millis(spread::KEPT);
+    let memo = Submitted { change: change.to_owned(), until, asked: false, gone };
     Outcome::Running { memo: memo.memo(), look_again: now + millis(spread::SOON) }
 }
 
@@ -373,12 +379,18 @@ impl Target<Dns> for Route53 {
                 keys.iter().filter_map(|key| Some((key.clone(), self.spreading.of(key)?))).collect()
             }
         };
-        let settled: HashSet<Key> = waiting.iter().map(|(key, _)| key.clone()).collect();
+        let (stay, gone): (Vec<_>, Vec<_>) = waiting.iter().partition(|(_, waiting)| waiting.node.is_some());
+        let settled: HashSet<Key> = stay.into_iter().map(|(key, _)| key.clone()).collect();
+        // What this look is the first to know to have gone from everywhere is read by the next one.
+        let gone = gone.into_iter().filter(|(_, waiting)| !waiting.everywhere);
+        let mut gone: HashSet<Key> = gone.map(|(key, _)| key.clone()).collect();
         let under = self.under_way(waiting).await?;
+        gone.retain(|key| !under.contains_key(key));
         let mut nodes: BTreeMap<Key, Node> = match scope {
             // What is still on its way is as it was sent: nothing has to be read to wait on.
             Scope::Keys(keys) => {
-                let rest: Vec<&Key> = keys.iter().filter(|key| !under.contains_key(*key)).collect();
+                let known = |key: &Key| under.contains_key(key) || gone.contains(key);
+                let rest: Vec<&Key> = keys.iter().filter(|key| !known(key)).collect();
                 match rest.len() {
                     0 => BTreeMap::new(),
                     1..=FEW => self.some(place, &rest).await?,
@@ -393,6 +405,9 @@ impl Target<Dns> for Route53 {
             let what = format!("the change {} (PENDING) of Route 53", waiting.change);
             let spread = Spread::Under { what, pause: waiting.pause() };
             seen.insert(key, Seen::There(Have { spread, ..Have::of(records) }));
+        }
+        for key in gone.into_iter().filter(|key| !nodes.contains_key(key)) {
+            seen.insert(key, Seen::There(Have { spread: Spread::Done, ..Have::of(Node::default()) }));
         }
         let there = |(key, records)| {
             let spread = if settled.contains(&key) { Spread::Done } else { Spread::Unknown };
