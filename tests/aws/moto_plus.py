@@ -2,7 +2,7 @@
 """moto as a server, with what it lacks and a test needs: usage: moto_plus.py PORT
 
 Under /plus it is told what to do and asked what it did (JSON in and out):
-  GET  /plus         {"calls": {"ChangeResourceRecordSets": 3, …}, "log": [{"action": …, "status": …, "note": …}, …]}
+  GET  /plus         {"calls": {"ChangeResourceRecordSets": 3, …}, "log": [{"action": …, "at": …, "status": …, "note": …}, …]}
   POST /plus/reset   forgets calls, log and faults (not what was made)
   POST /plus/set     {"pending": 2.0, "initial": 1.0, "draining": 1.0, "rate": 5, "burst": 5}
   POST /plus/fault   {"action": "ChangeResourceRecordSets", "kind": "lost", "times": 1, "after": 0}
@@ -14,6 +14,7 @@ Under /plus it is told what to do and asked what it did (JSON in and out):
                            deny      answers AccessDenied and does nothing
                            slow      waits for "seconds" and then does the work
                      "after": so many calls of the action pass first; action "*" is any
+"at" is when a call came, in seconds of a clock that never goes back.
 "rate": calls a second of all services together; more are answered with Throttling. 0: no limit.
 Times are in seconds and count from the call; changing one with /plus/set changes what is under way, too.
 """
@@ -142,6 +143,7 @@ class Plus:
         return self.ec2.after(action, form, Response.from_app(self.app, environ))
 
     def do(self, environ, start_response, action, fault, body):
+        at = time.monotonic()
         kind = (fault or {}).get("kind")
         if kind == "slow":
             time.sleep(fault.get("seconds", 1.0))
@@ -158,7 +160,7 @@ class Plus:
         if response.status_code >= 400 and not note:
             note = response.get_data(as_text=True)[:600]
         with self.lock:
-            self.log.append({"action": action, "status": response.status_code, "note": note})
+            self.log.append({"action": action, "at": at, "status": response.status_code, "note": note})
         if kind == "lost":
             connection = environ["werkzeug.socket"]
             connection.shutdown(socket.SHUT_RDWR)

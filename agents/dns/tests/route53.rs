@@ -172,6 +172,23 @@ async fn ten_thousand_records_are_ten_calls_and_one_is_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn long_texts_are_as_few_calls_as_their_characters_allow() {
+    let Some(moto) = Moto::start("long_texts_are_as_few_calls_as_their_characters_allow") else { return };
+    let hosted = Hosted::public(&moto, ZONE);
+    let scratch = scratch(&moto, "");
+    let mut zone =
+        "tag: dns/example.com\ndocument:\n  soa: {primary: ns9.example.net.}\n  static:\n".to_owned();
+    let text = "x".repeat(250);
+    zone.extend((0..200).map(|n| format!("    - {{name: t{n:03}, type: TXT, data: {text}}}\n")));
+    scratch.apply(&zone).await;
+    moto.reset();
+    let (code, said) = run(&scratch, &moto, &["--once"]);
+    assert_eq!((code, hosted.all().len()), (0, 200), "{said}");
+    // With its quotes each has 252 characters; a batch has room for 32,000, and for all of them by their number.
+    assert_eq!(moto.calls("ChangeResourceRecordSets"), (200_u64 * 252).div_ceil(32_000), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn which_hosted_zone_is_meant_is_never_guessed() {
     let Some(moto) = Moto::start("which_hosted_zone_is_meant_is_never_guessed") else { return };
     let scratch = scratch(&moto, "");

@@ -83,6 +83,43 @@ async fn throttled_it_goes_more_slowly_and_comes_through() {
     );
 }
 
+/// How many seconds lie between the first change that was not throttled and the last one, and how many there were.
+fn changes(moto: &Moto) -> (f64, usize) {
+    let state = moto.state();
+    let calls = state["log"].as_array().unwrap().iter();
+    let changes = calls.filter(|call| call["action"] == "ChangeResourceRecordSets");
+    let taken = changes.filter(|call| call["note"] != "throttle");
+    let at: Vec<f64> = taken.map(|call| call["at"].as_f64().unwrap()).collect();
+    (at[at.len() - 1] - at[0], at.len())
+}
+
+/// Once throttled, it does not go on at full speed when the call came through: all that follows waits for its turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn throttled_once_it_goes_more_slowly_from_then_on() {
+    let Some(moto) = Moto::start("throttled_once_it_goes_more_slowly_from_then_on") else { return };
+    let hosted = Hosted::public(&moto, ZONE);
+    let scratch = scratch(&moto, "");
+    // Halves of the batch find the one that no answer names: a dozen calls, one after the other.
+    let bad = "    - {name: bad, type: CAA, data: '0 issue \"unspeakable\"'}\n";
+    let mut spans = Vec::new();
+    for (count, throttled) in [(64, false), (128, true)] {
+        scratch.apply(&fleet(count, bad)).await;
+        moto.reset();
+        if throttled {
+            moto.fault("ChangeResourceRecordSets", "throttle", 1);
+        }
+        let (code, said) = run(&scratch, &moto, &["--once"]);
+        assert_eq!((code, hosted.all().len()), (1, count), "{said}");
+        let (span, calls) = changes(&moto);
+        assert!(calls >= 12, "{calls} calls: {said}");
+        spans.push(span);
+    }
+    // The SDK goes on with fewer calls a second than it had made, which were few, and adds to them by and by: ten take more than a
+    // second, however fast they are answered. Where nothing was throttled they take a fifth of that, unless the machine is busy.
+    let (quick, slow) = (spans[0], spans[1]);
+    assert!(slow > 0.8, "{slow} s after it was throttled, {quick} s where it was not");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_is_lost_costs_nothing() {
     let Some(moto) = Moto::start("an_answer_that_is_lost_costs_nothing") else { return };
@@ -169,6 +206,51 @@ async fn until_it_is_in_sync_it_waits_and_a_restart_goes_on_waiting() {
     scratch.apply(&fleet(3, "")).await;
     let (code, said) = run(&scratch, &moto, &["--once"]);
     assert_eq!((code, hosted.all().len()), (5, 3), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_goes_is_waited_for_over_a_restart() {
+    let Some(moto) = Moto::start("a_name_that_goes_is_waited_for_over_a_restart") else { return };
+    let hosted = Hosted::public(&moto, ZONE);
+    let scratch = scratch(&moto, "");
+    // Under one of the names that go, others have something as well.
+    hosted.change(ZONE, "CREATE both TXT 600 \"somebody's\"");
+    scratch.apply(&fleet(3, "    - {name: both, type: A, data: 192.0.2.1}\n")).await;
+    let (code, said) = run(&scratch, &moto, &["--once"]);
+    assert_eq!((code, hosted.all().len()), (0, 5), "{said}");
+    moto.set(&json!({"pending": 3600}));
+    scratch.apply(&fleet(2, "")).await;
+    let (code, said) = run(&scratch, &moto, &["--once"]);
+    assert_eq!((code, hosted.all().len()), (5, 3), "{said}");
+    // Every other process asks about the change, and waits as the first one did.
+    for _ in 0..2 {
+        moto.reset();
+        let (code, said) = run(&scratch, &moto, &["--once"]);
+        assert!(code == 5 && said.contains("example.com/h2"), "{code} {said}");
+        assert!(moto.calls("GetChange") > 0, "{said}");
+        assert_eq!(moto.calls("ChangeResourceRecordSets"), 0, "nothing is done twice: {said}");
+    }
+    let (code, said) = run(&scratch, &moto, &["--plan"]);
+    assert!(code == 3 && said.contains("confirm example.com/h2"), "{code} {said}");
+    assert!(said.contains("confirm example.com/both"), "{said}");
+    moto.set(&json!({"pending": 0}));
+    let (code, said) = run(&scratch, &moto, &["--once"]);
+    assert_eq!((code, hosted.all().len()), (0, 3), "{said}");
+    // Then it is forgotten: nobody asks any more.
+    moto.reset();
+    let (code, said) = run(&scratch, &moto, &["--once"]);
+    assert_eq!((code, moto.calls("GetChange")), (0, 0), "{said}");
+    // The process that took it out, and goes on, reads the zone when it begins and the name once, when it is gone everywhere.
+    moto.set(&json!({"pending": 3}));
+    scratch.apply(&fleet(1, "")).await;
+    moto.reset();
+    let (code, said) = run(&scratch, &moto, &WAIT);
+    let calls = moto.state()["calls"].clone();
+    assert!(code == 0 && moto.calls("GetChange") > 0, "{code} {said} {calls}");
+    assert_eq!((&calls["ChangeResourceRecordSets"], &calls["ListResourceRecordSets"]), (&json!(1), &json!(2)));
+    moto.reset();
+    let (code, said) = run(&scratch, &moto, &["--once"]);
+    assert_eq!((code, moto.calls("GetChange")), (0, 0), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

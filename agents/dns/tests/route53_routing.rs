@@ -117,6 +117,47 @@ async fn every_policy_alias_and_check_is_made_changed_and_left_alone() {
     assert!(hosted.all().iter().any(|line| line.contains("192.0.2.33")), "{said}");
 }
 
+/// What is left of the fleet when every kind of set is taken out: of two names one set each, of the others none.
+const LESS: &str = "
+host: web2.example.com
+document: {address: 192.0.2.2}
+---
+tag: dns/example.com
+document:
+  soa: {primary: ns9.example.net.}
+  ttl: 60
+  static:
+    - {name: near, type: A, data: 192.0.2.11, route: {set: ireland, region: eu-west-1}}
+    - {name: multi, type: A, data: 192.0.2.32, route: {set: b, multivalue: true}}
+members: [web1.example.com, web2.example.com]
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sets_and_aliases_are_taken_out_one_by_one() {
+    let Some(moto) = Moto::start("sets_and_aliases_are_taken_out_one_by_one") else { return };
+    let hosted = Hosted::public(&moto, ZONE);
+    let check = check(&moto);
+    hosted.change(ZONE, "CREATE www A 60 198.51.100.1 weight=theirs:5");
+    let scratch = scratch(&moto, &format!("health = {{ web = '{check}' }}\n"));
+    scratch.apply(&FLEET.replace("CHECK", "web")).await;
+    let (code, said) = run(&scratch, &moto, &["--once"]);
+    assert_eq!((code, hosted.all().len()), (0, expected(&hosted, &check).len() + 1), "{said}");
+    scratch.apply(LESS).await;
+    moto.reset();
+    let (code, said) = run(&scratch, &moto, &["--once"]);
+    assert_eq!(code, 0, "{said}");
+    let left = [
+        "multi.example.com. A 60 192.0.2.32 SetIdentifier=b MultiValueAnswer=true",
+        "near.example.com. A 60 192.0.2.11 SetIdentifier=ireland Region=eu-west-1",
+        "web1.example.com. A 60 192.0.2.1",
+        "web2.example.com. A 60 192.0.2.2",
+        "www.example.com. A 60 198.51.100.1 SetIdentifier=theirs Weight=5",
+    ];
+    assert_eq!(hosted.all(), left, "{said}");
+    assert_eq!(moto.calls("ChangeResourceRecordSets"), 1, "as it was told, each is found: {}", moto.state());
+    assert_eq!(run(&scratch, &moto, &["--plan"]).0, 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn somebody_elses_set_of_another_policy_is_a_clash() {
     let Some(moto) = Moto::start("somebody_elses_set_of_another_policy") else { return };
