@@ -219,30 +219,29 @@ fn layers_point_down() {
     none(offenders, "a crate depends on one that stands above it (docs/architecture.md has the map)");
 }
 
+/// The crates that are built for the crate of this folder.
+fn reached(dir: &str, features: &[&str]) -> BTreeSet<String> {
+    let out = Command::new(env!("CARGO"))
+        .args(["tree", "--offline", "--edges", "normal", "--prefix", "none", "--format", "{p}"])
+        .args(features)
+        .arg("--manifest-path")
+        .arg(root().join(dir).join("Cargo.toml"))
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "cargo tree of {dir}: {}", String::from_utf8_lossy(&out.stderr));
+    let tree = String::from_utf8_lossy(&out.stdout).into_owned();
+    let crates: BTreeSet<String> =
+        tree.lines().filter_map(|l| l.split(' ').next()).map(str::to_owned).collect();
+    assert!(crates.contains("serde_json"), "cargo tree of {dir} is not what this test reads:\n{tree}");
+    crates
+}
+
 #[test]
 fn pure_crates_depend_on_nothing_that_acts() {
     let mut offenders = Vec::new();
     for dir in PURE {
-        let out = Command::new(env!("CARGO"))
-            .args([
-                "tree",
-                "--offline",
-                "--edges",
-                "normal",
-                "--prefix",
-                "none",
-                "--format",
-                "{p}",
-                "--manifest-path",
-            ])
-            .arg(root().join(dir).join("Cargo.toml"))
-            .output()
-            .unwrap();
-        assert!(out.status.success(), "cargo tree of {dir}: {}", String::from_utf8_lossy(&out.stderr));
-        let tree = String::from_utf8_lossy(&out.stdout).into_owned();
-        let crates: BTreeSet<&str> = tree.lines().filter_map(|l| l.split(' ').next()).collect();
-        assert!(crates.contains("serde_json"), "cargo tree of {dir} is not what this test reads:\n{tree}");
-        for bad in IMPURE_CRATES.into_iter().filter(|c| crates.contains(c)) {
+        let crates = reached(dir, &[]);
+        for bad in IMPURE_CRATES.into_iter().filter(|c| crates.contains(*c)) {
             offenders.push(format!("{dir} reaches {bad}: `cargo tree -p … -i {bad}` shows through what"));
         }
     }
@@ -365,6 +364,47 @@ fn dependencies_are_explained() {
     let rows = explained.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
     let gone = rows.map(|(name, _)| name).filter(|name| !names.contains_key(*name));
     none(gone.map(str::to_owned).collect(), "rows of docs/dependencies.md without a dependency");
+}
+
+/// Whatever a new version of the SDK brings along, too.
+#[test]
+fn every_crate_of_aws_is_quick_to_build() {
+    let lock: toml::Table = text(Path::new("Cargo.lock")).parse().unwrap();
+    let manifest: toml::Table = text(Path::new("Cargo.toml")).parse().unwrap();
+    let packages = lock["package"].as_array().unwrap().iter();
+    let names: BTreeSet<&str> = packages.filter_map(|package| package["name"].as_str()).collect();
+    let aws: Vec<&str> = names.into_iter().filter(|name| name.starts_with("aws-")).collect();
+    assert!(aws.contains(&"aws-config") && aws.contains(&"aws-smithy-runtime"), "{aws:?}");
+    let mut offenders = Vec::new();
+    for (profile, usual) in [("dev", 0), ("release", 3)] {
+        let said = &manifest["profile"][profile]["package"];
+        for name in &aws {
+            let of = |key: &str| {
+                let [own, all] = [*name, "*"].map(|package| said.get(package).and_then(|it| it.get(key)));
+                own.or(all)
+            };
+            let debug = of("debug").is_none_or(|debug| debug.as_bool() != Some(false));
+            let level = of("opt-level").map_or(Some(usual), toml::Value::as_integer);
+            if debug || level.is_none_or(|level| level > 1) {
+                offenders.push(format!("{name} in the profile {profile}"));
+            }
+        }
+    }
+    none(offenders, "crates of AWS without `opt-level = 1` (or 0) and `debug = false` in Cargo.toml");
+}
+
+#[test]
+fn without_its_feature_no_agent_builds_anything_of_aws() {
+    let mut offenders = Vec::new();
+    for (dir, feature) in [("agents/dns", "route53"), ("agents/lb", "elbv2"), ("agents/vm", "ec2")] {
+        let of_aws = |name: &String| name.starts_with("aws-") || name == "shoal-aws";
+        offenders.extend(reached(dir, &[]).into_iter().filter(of_aws).map(|name| format!("{dir}: {name}")));
+        let with = reached(dir, &["--features", feature]);
+        assert!(with.contains("shoal-aws") && with.contains("aws-config"), "{dir} with {feature}: {with:?}");
+    }
+    none(offenders, "crates of AWS that are built without a feature that asks for them");
+    let up = text(Path::new("deploy/lib.sh"));
+    assert!(up.lines().any(|line| line == "features=()"), "deploy/up builds without features");
 }
 
 #[test]
