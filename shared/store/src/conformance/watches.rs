@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt};
 use shoal_core::{Epoch, LogEntry, Range, Revision};
@@ -139,7 +139,7 @@ pub async fn only_those_concerned_are_woken(new: Factory) {
         // One half wants to be told how far it is.
         let progress = Duration::from_secs(if n % 2 == 0 { 3600 } else { 1 });
         let (mut watch, count) = Counted::new(store.watch(Filter { ranges, progress }, head));
-        counts.push(count);
+        counts.push((count, watch.asleep()));
         let tell = tell.clone();
         tokio::spawn(async move {
             while let Some(Ok(feed)) = watch.next().await {
@@ -155,10 +155,14 @@ pub async fn only_those_concerned_are_woken(new: Factory) {
         assert!(matches!(next().await.1, Feed::Upto(_)));
     }
     // Those who were just told may still be on their way back to sleep.
-    for _ in 0..100 {
-        if (0..WATCHERS).step_by(2).all(|n| counts[n].swap(0, Ordering::SeqCst) == 0) {
+    let (begun, seldom) = (Instant::now(), || counts.iter().step_by(2));
+    loop {
+        let asleep = seldom().all(|(_, asleep)| asleep.load(Ordering::SeqCst));
+        let woken: usize = seldom().map(|(count, _)| count.swap(0, Ordering::SeqCst)).sum();
+        if asleep && woken == 0 {
             break;
         }
+        assert!(begun.elapsed() < Duration::from_secs(60), "they never sleep");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let changes = [put("hosts/h4", 1), put("lb/x", 1), put("lb/x/members/h6", 1), put("lb/x/members/h8", 1)];
@@ -176,7 +180,7 @@ pub async fn only_those_concerned_are_woken(new: Factory) {
     }
     heard.sort_unstable();
     assert_eq!(heard, [4, 6, 8]);
-    let woken = (0..WATCHERS).step_by(2).filter(|n| counts[*n].load(Ordering::SeqCst) > 0);
+    let woken = (0..WATCHERS).step_by(2).filter(|n| counts[*n].0.load(Ordering::SeqCst) > 0);
     assert_eq!(woken.collect::<Vec<_>>(), heard, "who was woken");
     // The others are told, each once.
     while others.len() < WATCHERS / 2 {
@@ -184,7 +188,7 @@ pub async fn only_those_concerned_are_woken(new: Factory) {
         assert_eq!((n % 2, feed), (1, Feed::Upto(done.revision)));
         assert!(others.insert(n), "{n} is told twice");
     }
-    let woken = (0..WATCHERS).step_by(2).filter(|n| counts[*n].load(Ordering::SeqCst) > 0);
+    let woken = (0..WATCHERS).step_by(2).filter(|n| counts[*n].0.load(Ordering::SeqCst) > 0);
     assert_eq!(woken.count(), 3, "nobody else was woken for that");
 }
 
