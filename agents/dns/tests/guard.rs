@@ -5,10 +5,10 @@
 mod common;
 
 use std::fs;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 
 use common::scratch::{Daemon, FILES, Scratch};
-use common::{dig, files, here, until, until_async};
+use common::{dig, files, free, here, until, until_async};
 use serde_json::{Value, json};
 use shoal_core::Edit;
 
@@ -92,8 +92,7 @@ async fn a_restart_of_the_built_in_server_forgets_nothing_that_is_held() {
     if !here("a_restart_of_the_built_in_server_forgets_nothing_that_is_held", &["dig"]) {
         return;
     }
-    let free = || UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let address: SocketAddr = free();
+    let address = SocketAddr::from(([127, 0, 0, 1], free()));
     let scratch = Scratch::new(&format!("claim = '3s'\n[agent.server]\nlisten = '{address}'\n"));
     scratch.apply(&fleet(30)).await;
     let answers = |n: usize| {

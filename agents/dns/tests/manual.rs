@@ -6,7 +6,7 @@
 mod common;
 
 use common::scratch::{Daemon, FILES, Scratch};
-use common::{Named, Primary, SECRET, dig, here, tools, until};
+use common::{Named, Primary, SECRET, dig, free, here, tools, until};
 use serde_json::json;
 use shoal_core::Edit;
 use shoal_dns::target::{Listen, Names, ServerKind, ServerSettings, Settings, ZoneFileSettings, ZoneFiles};
@@ -94,7 +94,7 @@ async fn the_configuration_for_the_built_in_server_runs() {
     if !here("the_configuration_for_the_built_in_server_runs", &["dig"]) {
         return;
     }
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], free()));
     let secondary = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     secondary.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
     let places = [

@@ -234,7 +234,8 @@ fn a_reload_changes_the_store_the_address_and_the_form_of_the_logs() {
     let mut daemon = start_with(path, &[]);
     says(&path.join("motd"), "one");
     // A store that cannot be opened, and an address that is taken: what runs goes on.
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    // Nobody else uses this address: a port of 127.0.0.1 may be a client's by the time that it is free again.
+    let taken = std::net::TcpListener::bind("127.0.0.77:0").unwrap();
     let listen = format!("\nlisten = '{}'", taken.local_addr().unwrap());
     for (bad, why) in [
         (store("none/new.db"), "none"),

@@ -6,7 +6,7 @@ mod database;
 
 use std::io::{Read as _, Write as _};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Output};
 use std::time::{Duration, Instant};
 
 use database::{host, open, put};
@@ -111,11 +111,17 @@ async fn it_plans_writing_nothing_and_then_does_just_that() {
 async fn a_daemon_places_what_comes_shows_itself_and_ends_when_told() {
     let dir = tempfile::tempdir().unwrap();
     let database = fleet(dir.path()).await;
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    drop(listener);
-    let mut command = program(dir.path(), &["--listen", &address, "--name", "here"]);
-    let mut daemon = Killed(command.stderr(Stdio::null()).spawn().unwrap());
+    let log = dir.path().join("log");
+    let mut command = program(dir.path(), &["--listen", "127.0.0.1:0", "--name", "here"]);
+    let mut daemon = Killed(command.stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap());
+    let mut address = String::new();
+    until("it says where it listens", || {
+        let text = std::fs::read_to_string(&log).unwrap();
+        let said = text.split_once("bound=").and_then(|(_, rest)| rest.split_once([' ', '\n']));
+        address = said.map(|(bound, _)| bound.to_owned()).unwrap_or_default();
+        !address.is_empty()
+    })
+    .await;
     until("two have a place", || placed(&database) == 2).await;
     let shown = |start: &str, end: &str| {
         let text = get(&address, "/metrics").unwrap_or_default();
