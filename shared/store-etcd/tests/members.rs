@@ -53,13 +53,17 @@ async fn a_member_that_hangs_is_left() {
         for (holder, store) in stores.iter().enumerate() {
             n += 1;
             store.commit(commit([put("lb/a", n)])).await.unwrap();
-            // Whoever asked it has left it by now: what follows waits for nobody, and not a second for each.
-            let begun = Instant::now();
+            // Whoever asked it has left it by now: what follows waits for nobody, and not a second for each. On a machine that stalls
+            // some take long, and not most of them.
+            let mut took = Vec::new();
             for _ in 0..10 {
                 n += 1;
+                let begun = Instant::now();
                 store.commit(commit([put("lb/a", n)])).await.unwrap();
+                took.push(begun.elapsed());
             }
-            assert!(begun.elapsed() < Duration::from_secs(8), "ten commits took {:?}", begun.elapsed());
+            took.sort_unstable();
+            assert!(took[5] < Duration::from_secs(1), "ten commits took {took:?}");
             let want = ClaimRequest { name: format!("unit/{holder}"), of: 1, holder: "a".into(), ttl };
             assert!(matches!(store.claim(&want).await.unwrap(), ClaimAnswer::Granted(_)));
         }
