@@ -1,8 +1,9 @@
 //! What is said of what takes long: on a terminal, and nowhere else.
 
+use std::io::Read as _;
 use std::net::TcpListener;
-use std::process::{Command, Output};
-use std::time::Duration;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::program::text;
 use crate::terminal::terminal;
@@ -10,16 +11,18 @@ use crate::terminal::terminal;
 /// Longer than what is shown nothing of.
 const LONG: Duration = Duration::from_millis(5_500);
 
-/// An address where somebody takes requests and answers none, for a while.
+/// An address where somebody takes requests and answers none, for a while from the first on.
 fn slow() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
-        let begun = std::time::Instant::now();
-        let mut open = Vec::new();
+        let (mut open, mut begun) = (Vec::new(), None::<Instant>);
         listener.set_nonblocking(true).unwrap();
-        while begun.elapsed() < LONG {
+        while begun.is_none_or(|begun| begun.elapsed() < LONG) {
             open.extend(listener.accept());
+            if begun.is_none() && !open.is_empty() {
+                begun = Some(Instant::now());
+            }
             std::thread::sleep(Duration::from_millis(20));
         }
     });
@@ -36,15 +39,37 @@ fn piped(store: &str, line: &str) -> Output {
         .unwrap()
 }
 
-fn seen(store: &str, line: &str) -> String {
+fn shown(store: &str, line: &str) -> Command {
     let line = format!("'{}' {line}", env!("CARGO_BIN_EXE_shoal"));
-    let run = terminal(&line)
-        .env("SHOAL_STORE", store)
-        .env("SHOAL_AUTHOR", "ann")
-        .env("TERM", "xterm")
-        .output()
-        .unwrap();
+    let mut command = terminal(&line);
+    command.env("SHOAL_STORE", store).env("SHOAL_AUTHOR", "ann").env("TERM", "xterm");
+    command
+}
+
+fn seen(store: &str, line: &str) -> String {
+    let run = shown(store, line).output().unwrap();
     String::from_utf8_lossy(&run.stdout).into_owned()
+}
+
+/// The same; does something once it shows this.
+fn seen_then(store: &str, line: &str, says: &str, then: impl FnOnce()) -> String {
+    let mut child = shown(store, line).stdout(Stdio::piped()).spawn().unwrap();
+    let mut out = child.stdout.take().unwrap();
+    let (mut said, mut some, mut then) = (Vec::new(), [0; 4096], Some(then));
+    loop {
+        let read = out.read(&mut some).unwrap();
+        if read == 0 {
+            break;
+        }
+        said.extend_from_slice(&some[..read]);
+        if String::from_utf8_lossy(&said).contains(says)
+            && let Some(then) = then.take()
+        {
+            then();
+        }
+    }
+    child.wait().unwrap();
+    String::from_utf8_lossy(&said).into_owned()
 }
 
 #[test]
@@ -109,12 +134,8 @@ fn what_waits_for_a_file_says_so() {
     ] {
         let connection = rusqlite::Connection::open(&path).unwrap();
         connection.execute_batch("BEGIN EXCLUSIVE").unwrap();
-        let shown = std::thread::scope(|scope| {
-            let run = scope.spawn(|| seen(store, &line));
-            std::thread::sleep(LONG);
-            connection.execute_batch("COMMIT").unwrap();
-            run.join().unwrap()
-        });
+        // However late it begins: it waits until it was seen to wait.
+        let shown = seen_then(store, &line, says, || connection.execute_batch("COMMIT").unwrap());
         assert!(shown.contains(says) && !shown.contains("error"), "{line}: {shown}");
     }
 }
