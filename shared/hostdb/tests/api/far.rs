@@ -250,7 +250,8 @@ async fn a_server_in_front_asks_once_for_many() {
     let front = Running::on(front, Limits::default(), false).await;
     let path = "/api/v2/hosts/web1.example.com";
     assert_eq!(front.get(path).await["document"]["n"], 1);
-    let before = counted(&behind, "shoal_http_requests_total", "/api/v2/store/head").await;
+    let questions = async || counted(&behind, "shoal_http_requests_total", "/api/v2/store/head").await;
+    let before = questions().await;
     // While the database is silent they gather.
     far.cut(true);
     let readers: Vec<_> = (0..READERS).map(|_| tokio::spawn(front.ask("GET", path).send())).collect();
@@ -260,14 +261,18 @@ async fn a_server_in_front_asks_once_for_many() {
         }
     };
     tokio::time::timeout(PATIENCE, gathered).await.unwrap();
+    // For as long as that takes, a silent one is asked again and again. What is still asked counts when it is answered.
+    let gathering = questions().await;
     far.cut(false);
     for reader in readers {
         let answer = tokio::time::timeout(PATIENCE, reader).await.unwrap().unwrap().unwrap();
         // On a machine that is too busy for them to gather in time they are told so.
         assert!([200, 503].contains(&answer.status().as_u16()), "{}", answer.status());
     }
-    let asked = counted(&behind, "shoal_http_requests_total", "/api/v2/store/head").await - before;
-    assert!((1..READERS as u64 / 2).contains(&asked), "{asked} questions for {READERS} readers");
+    let all = questions().await;
+    assert!(all > before, "nobody asked");
+    let asked = all - gathering;
+    assert!(asked < READERS as u64 / 2, "{asked} questions for {READERS} readers");
     for server in [front, behind] {
         server.stop().await;
     }
