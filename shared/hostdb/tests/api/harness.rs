@@ -137,7 +137,11 @@ pub(crate) struct Event {
 
 impl Events {
     pub(crate) async fn open(request: RequestBuilder) -> Self {
-        let response = request.send().await.unwrap();
+        Self::of(request.send().await.unwrap())
+    }
+
+    /// The events of this answer.
+    pub(crate) fn of(response: Response) -> Self {
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         Self { response, buffer: String::new() }
