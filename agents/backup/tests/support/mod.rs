@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::hash::{BuildHasher as _, RandomState};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
@@ -17,6 +16,8 @@ use shoal_store::{Database, Query, Store};
 use shoal_store_sqlite::SqliteStore;
 use tempfile::TempDir;
 
+#[path = "../../../../tests/agents/ports.rs"]
+mod ports;
 pub(crate) mod repository;
 pub(crate) mod sshd;
 
@@ -404,14 +405,9 @@ pub(crate) fn now() -> i64 {
     i64::try_from(now.as_millis()).unwrap()
 }
 
-/// A port that was free a moment ago, and that no client is given: those begin at 32768.
+/// A port that is free, and that no client and no other test is given.
 pub(crate) fn free() -> u16 {
-    loop {
-        let port = 20_000 + u16::try_from(RandomState::new().hash_one(0) % 12_000).unwrap();
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
+    ports::free().unwrap()
 }
 
 /// Waits until something is so; at most two minutes.

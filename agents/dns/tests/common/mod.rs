@@ -11,6 +11,8 @@
 
 mod dig;
 mod named;
+#[path = "../../../../tests/agents/ports.rs"]
+mod ports;
 mod primary;
 pub(crate) mod rubbish;
 mod running;

@@ -1,7 +1,7 @@
 //! A real BIND on free loopback ports in a scratch directory, gone when dropped.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -157,15 +157,9 @@ impl Drop for Named {
     }
 }
 
-/// A port that is free for UDP and TCP now, and that no client is given: those begin at 32768.
+/// A port that is free for UDP and TCP, and that no client and no other test is given.
 pub(crate) fn free() -> u16 {
-    loop {
-        let port = rand::random_range(12_000..20_000);
-        let tcp = TcpListener::bind(("127.0.0.1", port));
-        if tcp.is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
+    super::ports::free().unwrap()
 }
 
 /// Every file in a directory, for seeing what is left behind.

@@ -6,11 +6,12 @@
 mod alertmanager;
 mod icinga;
 mod nagios;
+#[path = "../../../../tests/agents/ports.rs"]
+mod ports;
 mod prometheus;
 #[path = "../../../../tests/agents/scratch.rs"]
 mod scratch;
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -61,14 +62,9 @@ pub(crate) fn traced(test: &str) -> bool {
     tried.status.success()
 }
 
-/// A port that was free a moment ago, and that no client is given: those begin at 32768.
+/// A port that is free, and that no client and no other test is given.
 pub(crate) fn free() -> u16 {
-    loop {
-        let port = 20_000 + u16::try_from(RandomState::new().hash_one(0) % 12_000).unwrap();
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
+    ports::free().unwrap()
 }
 
 /// Waits until something is so; at most two minutes.
