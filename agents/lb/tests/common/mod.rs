@@ -8,13 +8,14 @@ mod direct;
 mod haproxy;
 mod net;
 mod nginx;
+#[path = "../../../../tests/agents/ports.rs"]
+mod ports;
 #[path = "../../../../tests/agents/scratch.rs"]
 mod scratch;
 mod wrk;
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 pub(crate) use backend::Backend;
@@ -49,14 +50,9 @@ pub(crate) fn until(what: &str, mut so: impl FnMut() -> bool) {
     }
 }
 
-/// A port that was free a moment ago, and that no client is given: those begin at 32768.
+/// A port that is free, and that no client and no other test is given.
 pub(crate) fn free() -> u16 {
-    loop {
-        let port = 20_000 + u16::try_from(RandomState::new().hash_one(0) % 12_000).unwrap();
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
+    ports::free().unwrap()
 }
 
 /// Asks over HTTP with a connection of its own: what is answered, without the head.
