@@ -4,6 +4,7 @@
 //! before it is killed, so that it takes its lock back.
 
 use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use shoal_agent::Fault;
 use shoal_agent::secrets::{Secret, SecretRef, Secrets};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 use tokio::sync::{oneshot, watch};
 
@@ -318,12 +320,12 @@ async fn heard_of(
     what: &str,
     mut heard: impl FnMut(&[u8]) + Send,
 ) -> Result<Ended, Fault> {
-    if say.is_some() {
-        command.stdin(Stdio::piped());
-    }
     let name = command.as_std().get_program().to_string_lossy().into_owned();
+    let err = complaints(&mut command, say.is_some()).map_err(|e| not_started(&name, &e))?;
     let mut child = command.spawn().map_err(|e| not_started(&name, &e))?;
-    let (out, err) = (child.stdout.take(), child.stderr.take());
+    // It holds the end that is written into, and nobody would hear when the program has closed its own.
+    drop(command);
+    let out = child.stdout.take();
     // Who is told something listens until nothing is said any more; others are interrupted.
     let hold = say.zip(child.stdin.take()).map(|(say, mut input)| {
         let (hold, held) = oneshot::channel::<()>();
@@ -345,7 +347,7 @@ async fn heard_of(
                     heard(&octets[..read]);
                 }
             },
-            keep(err, &mut said),
+            keep(Some(err), &mut said),
         );
         said
     };
@@ -411,6 +413,16 @@ fn command(program: &[String], args: &[String], environment: &[(String, String)]
     command.envs(environment.iter().map(|(name, value)| (name, value)));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     command
+}
+
+/// Gives a program what it complains into, and answers where that is heard; and its input. One that is told nothing has the end that is
+/// heard as its input, of which restic reads nothing: so there is somebody to hear it for as long as it lives. Otherwise, interrupted because
+/// the agent was killed, it would be killed itself by what it says of that (SIGPIPE), before it has taken its lock back.
+fn complaints(command: &mut Command, is_told: bool) -> io::Result<pipe::Receiver> {
+    let (heard, said) = io::pipe()?;
+    let input = if is_told { Stdio::piped() } else { heard.try_clone()?.into() };
+    command.stdin(input).stderr(said);
+    pipe::Receiver::from_owned_fd(heard.into())
 }
 
 /// Waits for its end, or brings it about.
