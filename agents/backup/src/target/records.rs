@@ -1,10 +1,13 @@
-//! What the node keeps of its runs: one small file for each item, written whole, and a lock that is held while one runs.
+//! What the node keeps of its runs: one small file for each item, written whole, and a lock that is held while one runs, and says how far
+//! it is.
 //!
 //! A file is a memory and no authority: lost, it is begun anew, from the facts where they know the item, and the next backup is made
 //! because none is known.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::io::Read as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -115,18 +118,37 @@ impl Records {
         path.into()
     }
 
-    /// Whether some process on this node runs it.
-    pub(crate) fn is_locked(&self, key: &Key) -> bool {
-        let Ok(file) = File::open(self.lock_path(key)) else { return false };
-        flock(&file, FlockOperation::NonBlockingLockShared).is_err()
+    /// What the process on this node that runs it [says](tell) of it, which may be nothing; `None`: none runs it.
+    pub(crate) fn under_way(&self, key: &Key) -> Option<String> {
+        let mut file = File::open(self.lock_path(key)).ok()?;
+        if flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
+            return None;
+        }
+        let mut said = String::new();
+        // What cannot be read was not said.
+        let _ = file.read_to_string(&mut said);
+        Some(said.lines().next().unwrap_or_default().to_owned())
     }
 
     /// Says that this process runs it, for as long as the answer lives; `None`: another one does.
     pub(crate) fn lock(&self, key: &Key) -> Result<Option<File>, Fault> {
         let path = self.lock_path(key);
-        let file = File::create(&path).map_err(|e| Fault::new(format!("lock {}", path.display()), e))?;
-        Ok(flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok().then_some(file))
+        let failed = |e: std::io::Error| Fault::new(format!("lock {}", path.display()), e);
+        // What stands in it is the word of who has it.
+        let file = File::options().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Ok(None);
+        }
+        file.set_len(0).map_err(failed)?;
+        Ok(Some(file))
     }
+}
+
+/// Says in a lock that is held how far the run is, for the other processes of this node.
+pub(crate) fn tell(lock: &File, said: &str) {
+    // All at once, so that nobody reads half of it; of a longer word that stood there before, what is left is another line. What cannot be
+    // written is not said: the run goes on.
+    let _ = lock.write_all_at(format!("{said}\n").as_bytes(), 0);
 }
 
 /// The runs of a host that are not known to be good, as far as this node knows. For who restores: without the records there are marks in
@@ -136,4 +158,29 @@ pub(crate) fn doubted(settings: &Settings, host: &HostName) -> BTreeSet<String> 
     let keys = records.keys(&Unit::from(host.as_str())).unwrap_or_default();
     let all = keys.iter().filter_map(|key| records.read(key).ok().flatten());
     all.flat_map(|record| record.unsure).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_run_says_is_heard_on_the_node_while_it_lasts() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("repositories")).unwrap();
+        let (records, key) = (Records::new(dir.path()), Key::Upkeep { repository: "main".parse().unwrap() });
+        assert_eq!(records.under_way(&key), None);
+        let lock = records.lock(&key).unwrap().unwrap();
+        assert!(records.lock(&key).unwrap().is_none(), "one at a time");
+        assert_eq!(records.under_way(&key).as_deref(), Some(""));
+        for said in ["backing up: 9 %, 1 of 11 MiB", "makes dumps", "backing up: 10 %, 1 of 11 MiB"] {
+            tell(&lock, said);
+            assert!(records.lock(&key).unwrap().is_none(), "who asks takes nothing away");
+            assert_eq!(records.under_way(&key).as_deref(), Some(said));
+        }
+        drop(lock);
+        assert_eq!(records.under_way(&key), None);
+        let _next = records.lock(&key).unwrap().unwrap();
+        assert_eq!(records.under_way(&key).as_deref(), Some(""), "that was the last one's word");
+    }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +19,7 @@ use super::backup::Made;
 use super::places::keep;
 use super::program::{Caller, Stop};
 use super::purge::Purged;
-use super::records::Records;
+use super::records::{Records, tell};
 use super::settings::Settings;
 use super::ssh::Over;
 use super::{backup, facts, proof, purge, upkeep};
@@ -47,6 +48,8 @@ pub(crate) struct Work {
 struct Live {
     said: String,
     stop: watch::Sender<Option<String>>,
+    /// Held for as long as it lives.
+    lock: File,
 }
 
 /// Where a host's files are.
@@ -78,6 +81,7 @@ impl Run<'_> {
     pub(crate) fn say(&self, said: &str) {
         if let Some(live) = self.work.live().get_mut(self.key) {
             said.clone_into(&mut live.said);
+            tell(&live.lock, said);
         }
     }
 }
@@ -169,8 +173,10 @@ impl Work {
         if let Some(live) = self.live().get(key) {
             return Some(Running { said: live.said.clone() });
         }
-        let begun = record.begun.as_ref().filter(|_| self.records.is_locked(key))?;
-        Some(Running { said: format!("{} since {}, in another process", begun.verb, step::time(begun.at)) })
+        let begun = record.begun.as_ref()?;
+        let said = self.records.under_way(key)?;
+        let since = format!("{} since {}, in another process", begun.verb, step::time(begun.at));
+        Some(Running { said: if said.is_empty() { since } else { format!("{said} ({since})") } })
     }
 
     /// Changes what is kept of an item.
@@ -236,7 +242,7 @@ impl Work {
         let begun = Begun { run: uuid::Uuid::now_v7().to_string(), verb: verb.to_owned(), at: now };
         let stop = watch::Sender::new(None);
         let listen = stop.subscribe();
-        let live = Live { said: "begins".to_owned(), stop: stop.clone() };
+        let live = Live { said: "begins".to_owned(), stop: stop.clone(), lock };
         match self.live().entry(key.clone()) {
             Entry::Occupied(_) => return Err(Fault::new(what, "one that is ending is still under way")),
             Entry::Vacant(place) => _ = place.insert(live),
@@ -249,7 +255,6 @@ impl Work {
         let (work, key, this) = (self.clone(), key.clone(), begun.clone());
         tokio::spawn(async move {
             work.go(&key, &this, stop, listen).await;
-            drop(lock);
             work.live().remove(&key);
             let unit = shoal_agent::Agent::unit(&Backup::default(), &key);
             work.woken.lock().unwrap_or_else(PoisonError::into_inner).insert(unit);
