@@ -20,6 +20,23 @@ const HOSTS: usize = 50;
 enum At {
     Backups,
     Removing,
+    /// `prune` alone, slowed down: so it is surely at it.
+    Pruning,
+}
+
+/// While this file is there, `prune` is slow.
+const SLOW: &str = "prune slowly";
+
+/// restic, and what slows its `prune` down: of what it reads again, 5 KiB come in a second.
+fn configure(scratch: &Scratch) {
+    let script = format!(
+        "[ \"$1\" = prune ] && [ -e '{}' ] && set -- \"$@\" --limit-download 5; exec restic \"$@\"",
+        scratch.text(SLOW)
+    );
+    let restic = ["setpriv", "--pdeathsig", "INT", "sh", "-c", script.as_str(), "sh"];
+    let roots: Vec<String> =
+        (0..HOSTS).map(|n| format!("{:?} = {:?}", name(n), scratch.text(&format!("roots/{n}")))).collect();
+    scratch.configure(&format!("restic = {restic:?}\nroots = {{ {} }}", roots.join(", ")), "");
 }
 
 fn fill(scratch: &Scratch, night: u64) {
@@ -34,20 +51,33 @@ async fn night(scratch: &Scratch, lot: &mut Lot, kills: &[At], since: i64, more:
     let repository = scratch.text("repo");
     for at in kills {
         // Whatever is done by now: there is something left of what it is to be at.
-        let (what, commands) = match at {
+        let (what, commands, least) = match at {
             At::Backups => {
                 make_all_due(scratch);
-                ("it backs up", &["backup"][..])
+                ("it backs up", &["backup"][..], 0)
             }
             At::Removing => {
                 scratch.upkeep_due("main");
-                ("it removes", &["forget", "prune"][..])
+                ("it removes", &["forget", "prune"][..], 0)
+            }
+            At::Pruning => {
+                scratch.upkeep_due("main");
+                fs::write(scratch.path(SLOW), "").unwrap();
+                ("it has pruned for a second", &["prune"][..], 1)
             }
         };
         let is_it = |words: &Vec<String>| words.get(1).is_some_and(|word| commands.contains(&word.as_str()));
+        let is_at_it = || running(&repository).iter().any(is_it);
         let daemon = Daemon::start(scratch, &[]);
-        until(what, || running(&repository).iter().any(is_it));
+        let mut seen: Option<Instant> = None;
+        until(what, || {
+            seen = is_at_it().then(|| seen.unwrap_or_else(Instant::now));
+            seen.is_some_and(|seen| seen.elapsed() >= Duration::from_secs(least))
+        });
         tokio::time::sleep(Duration::from_millis(lot.below(400))).await;
+        if fs::remove_file(scratch.path(SLOW)).is_ok() {
+            assert!(is_at_it(), "it prunes as it is killed");
+        }
         drop(daemon);
         until("restic ends with the agent", || running(&repository).is_empty());
         scratch.release_claims().await;
@@ -143,9 +173,7 @@ async fn fifty_hosts_through_kills_a_full_disk_a_dead_lock_and_a_broken_pack() {
     }
     let scratch = Scratch::new();
     let Some(_disk) = small_disk(&scratch) else { return };
-    let roots: Vec<String> =
-        (0..HOSTS).map(|n| format!("{:?} = {:?}", name(n), scratch.text(&format!("roots/{n}")))).collect();
-    scratch.configure(&format!("roots = {{ {} }}", roots.join(", ")), "");
+    configure(&scratch);
     let edits: Vec<Value> = (0..HOSTS)
         .map(|n| json!({"edit": "put_host", "host": name(n), "document": {"box": format!("box{}", n % 5)}}))
         .collect();
@@ -176,7 +204,7 @@ async fn fifty_hosts_through_kills_a_full_disk_a_dead_lock_and_a_broken_pack() {
     drop(daemon);
     fs::remove_file(large).unwrap();
     scratch.release_claims().await;
-    let kills = [At::Backups, At::Removing, At::Backups, At::Removing, At::Backups];
+    let kills = [At::Backups, At::Removing, At::Pruning, At::Backups, At::Pruning, At::Backups];
     night(&scratch, &mut lot, &kills, since, || scratch.snapshots().len() == HOSTS).await;
     assert!(fs::read_to_string(scratch.path("log")).unwrap().contains("broke 1 lock"));
     // What the last one had begun is interrupted, and takes its lock back; of a dead one it is stale, and goes.

@@ -48,6 +48,16 @@ fn restic(process: &Path, repository: &str) -> Option<Vec<String>> {
     ours.then_some(words)
 }
 
+/// Lays a lock into it of which restic alone would say that it is stale: it is of years ago, and of another machine, where nobody can ask
+/// whether its holder lives.
+pub(crate) fn lay_old_lock(at: &Path) {
+    let made = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/repository/lock");
+    for lock in fs::read_dir(made).unwrap() {
+        let lock = lock.unwrap();
+        fs::copy(lock.path(), at.join("locks").join(lock.file_name())).unwrap();
+    }
+}
+
 /// Of each process of restic that an agent has work on this repository, its words. All of them lived at one and the same moment: each was
 /// seen before it and is seen after it.
 pub(crate) fn running(repository: &str) -> Vec<Vec<String>> {
