@@ -1,5 +1,5 @@
-//! Many hosts at once, with real restic: never more of its processes than so many, killed in between, and everything comes back; and what is
-//! too old shows in metrics and status in time.
+//! Many hosts at once, with real restic: never more of its processes than so many, killed in between, and everything comes back; what is
+//! too old shows in metrics and status in time, and how far a run is; and who works for one host does for no other.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "this is test code")]
 
 mod support;
@@ -7,12 +7,15 @@ mod support;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use shoal_core::Proposal;
+use shoal_store::{Database, Store as _};
 use support::repository::running;
 use support::{Daemon, HOST, Scratch, free, here, name, now, tree, until};
 
@@ -63,11 +66,15 @@ fn configure(scratch: &Scratch, per_box: usize, parallel: usize) {
     fs::write(path, text.replace("parallel = 3", &format!("parallel = {parallel}"))).unwrap();
 }
 
-/// Writes a file of this host that cannot be made smaller, new each time.
-fn noise(scratch: &Scratch, n: usize) {
-    let file = scratch.path(&format!("roots/{n}/srv/noise"));
-    let made = Command::new("sh").args(["-c", "head -c 150000 /dev/urandom > \"$0\""]).arg(file).status();
-    assert!(made.unwrap().success());
+/// Writes a file that cannot be made smaller, new each time.
+fn noise(file: &Path, octets: u32) {
+    let script = format!("head -c {octets} /dev/urandom > \"$0\"");
+    assert!(Command::new("sh").args(["-c", &script]).arg(file).status().unwrap().success());
+}
+
+/// The same, of this host.
+fn noise_of(scratch: &Scratch, n: usize) {
+    noise(&scratch.path(&format!("roots/{n}/srv/noise")), 150_000);
 }
 
 /// Runs the daemon until all hosts have a good backup of this night, killed so often in between; answers how many of restic ran at once.
@@ -107,7 +114,7 @@ async fn a_fleet_is_backed_up_so_many_at_once_and_killed_in_between() {
     let scratch = Scratch::new();
     for n in 0..HOSTS {
         scratch.fill(&format!("roots/{n}/srv"), 4 + n % 4, n as u64);
-        noise(&scratch, n);
+        noise_of(&scratch, n);
     }
     let mut edits: Vec<Value> = (0..HOSTS)
         .map(|n| json!({"edit": "put_host", "host": name(n), "document": {"box": format!("box{}", n % 2)}}))
@@ -124,7 +131,7 @@ async fn a_fleet_is_backed_up_so_many_at_once_and_killed_in_between() {
     configure(&scratch, 1, 5);
     for n in 0..HOSTS {
         scratch.age_of(&name(n), 48);
-        noise(&scratch, n);
+        noise_of(&scratch, n);
     }
     let most = night(&scratch, 0).await;
     assert_eq!(most, Most { all: 2, machine: 1, host: 1 });
@@ -184,4 +191,135 @@ async fn what_is_too_old_shows_in_metrics_and_status_in_time() {
         assert!(Instant::now() < end, "{status}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// How far a backup is, in percent, and how many MiB there are of it, where that is said.
+fn far(said: &str) -> Option<(u64, u64)> {
+    let (percent, rest) = said.split_once("backing up: ")?.1.split_once(" %, ")?;
+    let (all, _) = rest.split_once(" of ")?.1.split_once(" MiB")?;
+    Some((percent.parse().ok()?, all.parse().ok()?))
+}
+
+/// A backup that takes a minute and more, and one that takes two seconds.
+#[tokio::test(flavor = "multi_thread")]
+async fn how_far_it_is_and_how_long_it_took_are_told() {
+    if !here("fleet") {
+        return;
+    }
+    let scratch = Scratch::new();
+    noise(&scratch.path("files/large"), 8_000_000);
+    let sizes: Vec<u64> = tree(&scratch.path("files")).values().map(|file| file.len() as u64).collect();
+    let (files, bytes) = (sizes.len() as u64, sizes.iter().sum::<u64>());
+    let is_told = |said: &str| far(said).is_some_and(|(percent, all)| percent > 0 && all == bytes >> 20);
+    scratch.policy(json!({"schedule": {"cron": "0 1 1 1 *"}})).await;
+    let slow = ["setpriv", "--pdeathsig", "KILL", "restic", "--limit-upload", "100"];
+    scratch.configure(&format!("restic = {slow:?}"), "");
+    // It looks at what runs each second, and not only after ten.
+    let daemon = Daemon::start(&scratch, &["--resync", "1s"]);
+    let mut plan = String::new();
+    until("a plan that is made beside it says how far it is", || {
+        plan = scratch.run(&["--plan"]).1;
+        is_told(&plan)
+    });
+    let line = plan.lines().find(|line| is_told(line)).unwrap();
+    assert!(line.contains(&format!("{HOST} nightly@main: waiting: ")), "{plan}");
+    assert!(line.contains("back-up since ") && line.contains("in another process"), "{plan}");
+    let end = Instant::now() + Duration::from_secs(60);
+    while !is_told(&scratch.status().await) {
+        assert!(Instant::now() < end, "{}", scratch.status().await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    drop(daemon);
+    until("restic ends with the agent", || running(&scratch.text("repo")).is_empty());
+    scratch.release_claims().await;
+    assert!(scratch.snapshots().is_empty(), "it was not made to its end");
+    let script = "restic \"$@\"; code=$?; [ \"$1\" != backup ] || sleep 2; exit $code";
+    scratch.configure(&format!("restic = {:?}", ["sh", "-c", script, "sh"]), "");
+    let begun = Instant::now();
+    scratch.converge();
+    let most = begun.elapsed().as_secs();
+    let fact = &scratch.fact().await["nightly@main"];
+    assert!(fact["seconds"].as_u64().is_some_and(|took| (2..=most).contains(&took)), "{fact} in {most} s");
+    assert_eq!((&fact["files"], &fact["bytes"]), (&json!(files), &json!(bytes)));
+    assert_eq!(scratch.snapshots(), [fact["snapshot"].as_str().unwrap()]);
+}
+
+/// A number among what the agent of this port tells.
+fn number(port: u16, name: &str) -> Option<u64> {
+    let line = format!("shoal_{name}{{agent=\"backup\"}} ");
+    metrics(port).lines().find_map(|told| told.strip_prefix(&line)?.parse().ok())
+}
+
+/// How often it was told something, decided something, and looked.
+fn woken(port: u16) -> [u64; 3] {
+    ["commits_total", "decisions_total", "looks_total"].map(|name| number(port, name).unwrap())
+}
+
+/// Two hosts that an agent of this machine could back up: this machine, which it is not told the name of, and another one.
+async fn two_hosts(scratch: &Scratch, own: &str, other: &str) {
+    scratch.fill("roots/1/srv", 4, 1);
+    scratch.configure(&format!("roots = {{ {other:?} = {:?} }}", scratch.text("roots/1")), "");
+    let config = scratch.path("backup.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    let line = format!("host = {HOST:?}\n");
+    assert!(text.contains(&line));
+    fs::write(config, text.replace(&line, "")).unwrap();
+    let policy = json!({"repositories": ["main"], "schedule": {"cron": "0 1 1 1 *"}});
+    scratch
+        .edit(json!([
+            {"edit": "put_host", "host": own, "document": {"backup": {"paths": [scratch.text("files")]}}},
+            {"edit": "put_host", "host": other, "document": {"backup": {"paths": ["/srv"]}}},
+            {"edit": "put_tag", "tag": "backup/nightly", "document": policy, "members": [own, other]},
+        ]))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_for_its_own_host_backs_up_that_and_wakes_for_no_other() {
+    if !here("fleet") {
+        return;
+    }
+    let scratch = Scratch::new();
+    let own = fs::read_to_string("/proc/sys/kernel/hostname").unwrap().trim().to_lowercase();
+    let other = name(1);
+    two_hosts(&scratch, &own, &other).await;
+    let port = free();
+    let daemon = Daemon::start(&scratch, &["--host", "self", "--listen", &format!("127.0.0.1:{port}")]);
+    let end = Instant::now() + Duration::from_secs(60);
+    while !scratch.fact_of(&own).await["nightly@main"]["good"].is_string() {
+        assert!(Instant::now() < end, "{}", scratch.status().await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // What it wrote itself, it hears of.
+    let database = Database::open(Arc::new(scratch.store().await)).await.unwrap();
+    let head = scratch.store().await.head().await.unwrap().revision.0;
+    until("it rests", || {
+        number(port, "seen_revision").is_some_and(|seen| seen >= head) && number(port, "converged") == Some(1)
+    });
+    assert_eq!(number(port, "items"), Some(1));
+    let before = woken(port);
+    for n in 0..100 {
+        let document = json!({"backup": {"paths": ["/srv"]}, "n": n});
+        let edits = json!([{"edit": "put_host", "host": other, "document": document}]);
+        let edits = serde_json::from_value(edits).unwrap();
+        database.transact(Proposal::new("test", "a test", edits)).await.unwrap();
+    }
+    let head = scratch.store().await.head().await.unwrap().revision.0;
+    until("it knows that they passed", || number(port, "seen_revision").is_some_and(|seen| seen >= head));
+    assert_eq!(woken(port), before, "none of them concerns it");
+    // One that does is heard.
+    let document = json!({"backup": {"paths": [scratch.text("files")]}, "n": 1});
+    scratch.edit(json!([{"edit": "put_host", "host": own, "document": document}])).await;
+    until("it hears of it", || woken(port)[0] == before[0] + 1);
+    drop(daemon);
+    scratch.release_claims().await;
+    assert!(!scratch.path("state/hosts").join(&other).exists(), "nothing was begun of the other");
+    assert_eq!(scratch.snapshots().len(), 1);
+    let (code, said) = scratch.restore(&[&own], "out");
+    assert_eq!(code, 0, "{said}");
+    scratch.assert_restored("files", "out");
+    // It would have been due, and could have been made here.
+    let (code, said) = scratch.run(&["--once", "--wait", "90s", "--host", &other]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(scratch.snapshots().len(), 2);
 }
