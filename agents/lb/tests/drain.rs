@@ -10,7 +10,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use common::{
-    Backend, Daemon, HaProxy, Scratch, WEB, answering, fleet, free, get, has, left, named, until, web,
+    Backend, Daemon, HaProxy, Scratch, WEB, answering, fleet, free, get, has, hold, leaves_by, left, named,
+    others, retire, until, waits, web,
 };
 use serde_json::json;
 
@@ -22,28 +23,6 @@ async fn working(more: &str) -> (HaProxy, [Backend; 3], u16, Scratch) {
     scratch.apply(&fleet(port, &named(&backends), more)).await;
     scratch.converge();
     (haproxy, backends, port, scratch)
-}
-
-/// Opens a request that its backend holds: which one does, and what becomes of it.
-fn hold(port: u16, backends: &[Backend; 3]) -> (usize, JoinHandle<Result<String, String>>) {
-    let request = thread::spawn(move || get(port, "/hold"));
-    until("a backend holds the request", || backends.iter().any(|backend| backend.held() > 0));
-    (backends.iter().position(|backend| backend.held() > 0).unwrap(), request)
-}
-
-async fn retire(scratch: &Scratch, host: &str) {
-    scratch.edit(json!([{"edit": "set_state", "host": host, "state": "draining"}])).await;
-}
-
-/// Converges for a moment: it waits for this. Answers what it said.
-fn waits(scratch: &Scratch, what: &str) -> String {
-    let (code, said) = scratch.once(4, 5, what);
-    assert!(code == 5 && said.contains(what), "{code} {said}");
-    said
-}
-
-fn others(at: usize) -> Vec<String> {
-    WEB.iter().enumerate().filter(|(n, _)| *n != at).map(|(_, name)| (*name).to_owned()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,6 +83,51 @@ async fn a_restart_loses_nothing_and_the_deadline_does_not_begin_anew() {
     let last = 3 - at - next;
     scratch.converge();
     assert_eq!((answering(port), haproxy.servers("web").len()), (vec![WEB[last].to_owned()], 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_drains_gets_no_work_of_an_haproxy_that_is_started_anew() {
+    if !has("who_drains_gets_no_work_of_an_haproxy_that_is_started_anew", "haproxy") {
+        return;
+    }
+    let (mut haproxy, backends, port, scratch) = working(", drain: 300").await;
+    let (at, request) = hold(port, &backends);
+    retire(&scratch, WEB[at]).await;
+    waits(&scratch, "waiting: 1 connection");
+    haproxy.kill();
+    assert!(request.join().unwrap().is_err());
+    haproxy.run();
+    // No agent runs: what it knows stands in its files.
+    assert_eq!((answering(port), haproxy.servers("web").len()), (others(at), 3));
+    assert_eq!(scratch.fact(WEB[at]).await["drained"], false);
+    scratch.converge();
+    assert_eq!((answering(port), haproxy.servers("web").len()), (others(at), 2));
+    assert_eq!(scratch.fact(WEB[at]).await["drained"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_no_member_any_more_or_deleted_is_waited_for_while_others_change() {
+    if !has("who_is_no_member_any_more_or_deleted_is_waited_for_while_others_change", "haproxy") {
+        return;
+    }
+    let (haproxy, backends, port, scratch) = working(", drain: 300").await;
+    let (worker, file) = (haproxy.pid(), || haproxy.file("web"));
+    let daemon = Daemon::start(&scratch);
+    let remove = |host: &str| json!({"edit": "remove_members", "tag": "lb/web", "members": [host]});
+    let removed = leaves_by(&scratch, port, &backends, file, remove).await;
+    let delete = |host: &str| json!({"edit": "delete", "key": format!("hosts/{host}")});
+    let deleted = leaves_by(&scratch, port, &backends, file, delete).await;
+    drop(daemon);
+    scratch.converge();
+    let last = WEB[3 - removed - deleted];
+    assert_eq!(answering(port), [last]);
+    let servers = haproxy.servers("web");
+    let weight = format!(" weight {} ", 40 + deleted);
+    assert!(servers.len() == 1 && servers[0].contains(&weight), "{servers:?}");
+    assert_eq!(haproxy.pid(), worker, "it was reloaded");
+    for at in [removed, deleted] {
+        assert_eq!(scratch.fact(WEB[at]).await["drained"], true, "{}", WEB[at]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,18 +6,10 @@
 mod common;
 
 use std::fs;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Nginx, Scratch, WEB, answering, fleet, free, get, left, named, until, web};
+use common::{Nginx, Scratch, WEB, answering, fleet, free, get, hold, left, named, others, retire, waits, web};
 use serde_json::{Value, json};
-
-/// Converges for a moment: it waits for this. Answers what it said.
-fn waits(scratch: &Scratch, what: &str) -> String {
-    let (code, said) = scratch.once(4, 5, what);
-    assert!(code == 5 && said.contains(what), "{code} {said}");
-    said
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_answers_is_who_the_tag_says() {
@@ -100,18 +92,8 @@ async fn an_open_connection_is_waited_for_across_reloads_and_restarts() {
     let scratch = Scratch::new(&nginx.table(""));
     scratch.apply(&fleet(port, &named(&backends), ", drain: 17")).await;
     scratch.converge();
-    let hold = || {
-        let before: Vec<usize> = backends.iter().map(common::Backend::held).collect();
-        let request = thread::spawn(move || get(port, "/hold"));
-        let at = || backends.iter().zip(&before).position(|(backend, before)| backend.held() > *before);
-        until("a backend holds the request", || at().is_some());
-        (at().unwrap(), request)
-    };
-    let others = |at: usize| -> Vec<String> {
-        WEB.iter().enumerate().filter(|(n, _)| *n != at).map(|(_, name)| (*name).to_owned()).collect()
-    };
-    let (at, request) = hold();
-    scratch.edit(json!([{"edit": "set_state", "host": WEB[at], "state": "draining"}])).await;
+    let (at, request) = hold(port, &backends);
+    retire(&scratch, WEB[at]).await;
     waits(&scratch, &format!("waiting: 1 connection on {}, ", WEB[at]));
     let (_, said) = scratch.run(&["--plan"]);
     assert!(said.contains(&format!("waiting: 1 connection on {}, ", WEB[at])), "{said}");
@@ -129,12 +111,12 @@ async fn an_open_connection_is_waited_for_across_reloads_and_restarts() {
     assert_eq!(scratch.fact(WEB[at]).await["drained"], true);
     // Another one, held for longer than it may: the deadline is that of when it began, whoever is restarted.
     let (next, request) = loop {
-        let (next, request) = hold();
+        let (next, request) = hold(port, &backends);
         if next != at {
             break (next, request);
         }
     };
-    scratch.edit(json!([{"edit": "set_state", "host": WEB[next], "state": "draining"}])).await;
+    retire(&scratch, WEB[next]).await;
     let begun = Instant::now();
     let before = left(&waits(&scratch, "waiting: 1 connection"));
     nginx.reload();

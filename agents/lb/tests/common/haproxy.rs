@@ -109,6 +109,15 @@ impl HaProxy {
         all
     }
 
+    /// What its table says of a server in this column; nothing where it says nothing.
+    pub(crate) fn stat(&self, pool: &str, host: &str, column: &str) -> String {
+        let said = self.tell(&format!("show stat {pool} 4 -1"));
+        let mut lines = said.lines().map(|line| line.trim_start_matches("# ").split(',').collect::<Vec<_>>());
+        let at = lines.next().and_then(|head| head.iter().position(|name| *name == column));
+        let line = lines.find(|fields| fields.get(1) == Some(&host));
+        line.zip(at).and_then(|(fields, at)| fields.get(at).copied()).unwrap_or_default().to_owned()
+    }
+
     /// The agent's configuration for it.
     pub(crate) fn table(&self, more: &str) -> String {
         let path = |name: &str| self.path(name).display().to_string();

@@ -6,6 +6,7 @@
 mod backend;
 mod direct;
 mod haproxy;
+mod leave;
 mod net;
 mod nginx;
 #[path = "../../../../tests/agents/ports.rs"]
@@ -14,6 +15,7 @@ mod ports;
 mod scratch;
 mod wrk;
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -21,6 +23,7 @@ use std::time::{Duration, Instant};
 pub(crate) use backend::Backend;
 pub(crate) use direct::{Direct, edit};
 pub(crate) use haproxy::HaProxy;
+pub(crate) use leave::{hold, leaves_by, others, retire, waits};
 pub(crate) use net::Net;
 pub(crate) use nginx::Nginx;
 pub(crate) use scratch::{Daemon, Scratch};
@@ -55,11 +58,19 @@ pub(crate) fn free() -> u16 {
     ports::free().unwrap()
 }
 
+/// How long an answer may take: longer than a test holds it, and shorter than a load balancer waits for a server.
+const PATIENCE: Duration = Duration::from_secs(50);
+
 /// Asks over HTTP with a connection of its own: what is answered, without the head.
 pub(crate) fn get(port: u16, path: &str) -> Result<String, String> {
-    let ask = || {
-        let mut stream = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port)))?;
-        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    let stream = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).map_err(|e| e.to_string())?;
+    get_over(stream, path)
+}
+
+/// The same over this connection, which ends with it.
+pub(crate) fn get_over(mut stream: TcpStream, path: &str) -> Result<String, String> {
+    let mut ask = || {
+        stream.set_read_timeout(Some(PATIENCE))?;
         // In one piece: a second one would wait for the first to be acknowledged.
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes())?;
@@ -84,6 +95,15 @@ pub(crate) fn answering(port: u16) -> Vec<String> {
         (0..60).map(|_| get(port, "/").unwrap_or_else(|e| format!("FAILED {e}"))).collect();
     all.sort();
     all.dedup();
+    all
+}
+
+/// How many of so many requests each answers.
+pub(crate) fn shares(port: u16, requests: usize) -> BTreeMap<String, usize> {
+    let mut all = BTreeMap::new();
+    for _ in 0..requests {
+        *all.entry(get(port, "/").unwrap()).or_default() += 1;
+    }
     all
 }
 

@@ -75,9 +75,9 @@ impl Nginx {
         until("nginx works", || !self.workers().is_empty());
     }
 
-    /// Kills all of it.
+    /// Kills all of it, those that a reload left behind included.
     pub(crate) fn kill(&mut self) {
-        let workers = self.workers();
+        let workers = self.children();
         let Some(mut child) = self.child.take() else { return };
         let _ = child.kill();
         let _ = child.wait();
@@ -103,13 +103,17 @@ impl Nginx {
 
     /// Those that take requests.
     pub(crate) fn workers(&self) -> Vec<u32> {
-        let Some(master) = self.child.as_ref().map(Child::id) else { return Vec::new() };
-        let all = fs::read_to_string(format!("/proc/{master}/task/{master}/children")).unwrap_or_default();
         let works = |pid: &u32| {
             let title = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             title.starts_with("nginx: worker") && !title.contains("shutting down")
         };
-        all.split_whitespace().filter_map(|pid| pid.parse().ok()).filter(works).collect()
+        self.children().into_iter().filter(works).collect()
+    }
+
+    fn children(&self) -> Vec<u32> {
+        let Some(master) = self.child.as_ref().map(Child::id) else { return Vec::new() };
+        let all = fs::read_to_string(format!("/proc/{master}/task/{master}/children")).unwrap_or_default();
+        all.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
     }
 
     /// How often it has read its files since it was started first.
