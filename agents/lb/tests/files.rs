@@ -16,11 +16,11 @@ async fn a_server_drains_by_files_and_reloads() {
     }
     let (haproxy, backends, port) = (HaProxy::start(""), web(), free());
     let scratch = Scratch::new(&(haproxy.table("") + "runtime = false\n"));
-    scratch.apply(&fleet(port, &named(&backends[..2]), "")).await;
+    scratch.apply(&fleet(port, &named(&backends[..2]), ", drain: 300")).await;
     scratch.converge();
     assert_eq!(answering(port), WEB[..2]);
     let worker = haproxy.pid();
-    scratch.apply(&fleet(port, &named(&backends), "")).await;
+    scratch.apply(&fleet(port, &named(&backends), ", drain: 300")).await;
     scratch.converge();
     assert_eq!(answering(port), WEB);
     assert_ne!(haproxy.pid(), worker, "it was not reloaded");

@@ -6,9 +6,12 @@
 mod common;
 
 use std::fs;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Nginx, Scratch, WEB, answering, fleet, free, get, hold, left, named, others, retire, waits, web};
+use common::{
+    Nginx, Scratch, WEB, answering, fleet, free, get, hold, left, named, others, retire, until, waits, web,
+};
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,7 +93,7 @@ async fn an_open_connection_is_waited_for_across_reloads_and_restarts() {
     }
     let (mut nginx, backends, port) = (Nginx::start(""), web(), free());
     let scratch = Scratch::new(&nginx.table(""));
-    scratch.apply(&fleet(port, &named(&backends), ", drain: 17")).await;
+    scratch.apply(&fleet(port, &named(&backends), ", drain: 300")).await;
     scratch.converge();
     let (at, request) = hold(port, &backends);
     retire(&scratch, WEB[at]).await;
@@ -110,6 +113,8 @@ async fn an_open_connection_is_waited_for_across_reloads_and_restarts() {
     assert!(!nginx.file("web").contains(WEB[at]));
     assert_eq!(scratch.fact(WEB[at]).await["drained"], true);
     // Another one, held for longer than it may: the deadline is that of when it began, whoever is restarted.
+    scratch.apply(&fleet(port, &named(&backends), ", drain: 60")).await;
+    scratch.converge();
     let (next, request) = loop {
         let (next, request) = hold(port, &backends);
         if next != at {
@@ -120,13 +125,14 @@ async fn an_open_connection_is_waited_for_across_reloads_and_restarts() {
     let begun = Instant::now();
     let before = left(&waits(&scratch, "waiting: 1 connection"));
     nginx.reload();
-    // Nearer by the seconds of a run, and not as far away as at first.
+    // Nearer by these seconds at least, and not as far away as at first.
+    thread::sleep(Duration::from_secs(3));
     let after = left(&waits(&scratch, "waiting: 1 connection"));
     assert!(after + 2 <= before, "{before} s, then {after} s");
     scratch.converge();
+    // Converging gives up after a minute and a half, so the deadline came; and not too early, by two clocks.
     let took = begun.elapsed();
-    // The program would wait for a minute and a half.
-    assert!((Duration::from_secs(14)..Duration::from_secs(60)).contains(&took), "{took:?}");
+    assert!(took >= Duration::from_secs(57), "{took:?}");
     assert!(!nginx.file("web").contains(WEB[next]));
     // nginx closes no connection of a server: what is left goes on.
     backends[next].release();
@@ -263,13 +269,12 @@ async fn who_is_paused_keeps_its_work_where_somebody_removes_the_file() {
     let file = nginx.file("web");
     scratch.pause(WEB[1], true).await;
     fs::remove_file(nginx.pools().join("web.http")).unwrap();
-    // It ends with 4: somebody is paused.
-    let (code, said) = scratch.run(&["--once", "--wait", "4s"]);
-    assert_eq!(
-        (nginx.file("web"), answering(port)),
-        (file, WEB.map(str::to_owned).to_vec()),
-        "{code} {said}"
-    );
+    // A run ends with 4: somebody is paused. Or the time was over before anything was looked at.
+    until("the file is there again", || {
+        scratch.run(&["--once", "--wait", "4s"]);
+        nginx.file("web") == file
+    });
+    assert_eq!(answering(port), WEB);
     scratch.pause(WEB[1], false).await;
     // A pool that goes leaves nothing that would come back with one of its name.
     scratch.edit(json!([{"edit": "delete", "key": "lb/web"}])).await;

@@ -23,9 +23,10 @@ impl HaProxy {
         let mut haproxy = Self { dir, child: None };
         fs::create_dir(haproxy.pools()).unwrap();
         let admin = haproxy.path("admin.sock");
+        // It waits for longer than whoever asks it: what a test holds, or keeps open, it does not end by itself.
         let text = format!(
             "global\n  nbthread 2\n  maxconn 4000\n  stats socket {} mode 600 level admin expose-fd listeners\n\
-             defaults\n  mode http\n  timeout connect 2s\n  timeout client 60s\n  timeout server 60s\n  retries 3\n  option redispatch\n{more}",
+             defaults\n  mode http\n  timeout connect 2s\n  timeout client 600s\n  timeout server 600s\n  retries 3\n  option redispatch\n{more}",
             admin.display()
         );
         fs::write(haproxy.path("haproxy.cfg"), text).unwrap();

@@ -16,7 +16,7 @@ mod scratch;
 mod wrk;
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -58,10 +58,12 @@ pub(crate) fn free() -> u16 {
     ports::free().unwrap()
 }
 
-/// How long an answer may take: longer than a test holds it, and shorter than a load balancer waits for a server.
-const PATIENCE: Duration = Duration::from_secs(50);
+/// How long an answer may take: longer than a test holds it, however slow the machine, and shorter than a load balancer of the tests waits
+/// for a server.
+const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Asks over HTTP with a connection of its own: what is answered, without the head.
+/// Asks over HTTP with a connection of its own: what is answered, without the head. Who loses patience panics, and does not say that it
+/// failed: that is not what a connection that was closed looks like.
 pub(crate) fn get(port: u16, path: &str) -> Result<String, String> {
     let stream = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).map_err(|e| e.to_string())?;
     get_over(stream, path)
@@ -78,7 +80,11 @@ pub(crate) fn get_over(mut stream: TcpStream, path: &str) -> Result<String, Stri
         stream.read_to_string(&mut said)?;
         Ok::<_, std::io::Error>(said)
     };
-    let said = ask().map_err(|e| e.to_string())?;
+    let said = ask().map_err(|e| {
+        let late = matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+        assert!(!late, "no answer to {path} within {PATIENCE:?}");
+        e.to_string()
+    })?;
     let (head, body) = said.split_once("\r\n\r\n").ok_or(format!("no answer: {said:?}"))?;
     if head.starts_with("HTTP/1.1 200") { Ok(body.to_owned()) } else { Err(head.to_owned()) }
 }
@@ -100,7 +106,7 @@ pub(crate) fn answering(port: u16) -> Vec<String> {
 
 /// How many of so many requests each answers.
 pub(crate) fn shares(port: u16, requests: usize) -> BTreeMap<String, usize> {
-    let mut all = BTreeMap::new();
+    let mut all: BTreeMap<String, usize> = BTreeMap::new();
     for _ in 0..requests {
         *all.entry(get(port, "/").unwrap()).or_default() += 1;
     }

@@ -45,11 +45,12 @@ impl Nginx {
         let places: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|kind| format!("  {kind}_temp_path tmp/{kind};\n"))
             .concat();
-        // The folder by a relative path, as many configurations have it.
+        // The folder by a relative path, as many configurations have it. It waits for longer than whoever asks it: what a test holds, it
+        // does not end by itself.
         let text = format!(
             "load_module {STREAM};\n{user}\nworker_processes 2;\ndaemon off;\npid nginx.pid;\nerror_log error.log notice;\n\
              events {{ worker_connections 4000; }}\n\
-             http {{\n  access_log off;\n{places}{more}\n  include pools/*.http;\n}}\n\
+             http {{\n  access_log off;\n  proxy_read_timeout 600s;\n{places}{more}\n  include pools/*.http;\n}}\n\
              stream {{\n  include pools/*.stream;\n}}\n"
         );
         fs::write(nginx.path("nginx.conf"), text).unwrap();
