@@ -159,7 +159,7 @@ async fn a_server_that_is_down_is_nobody_to_fall_back_on() {
     }
     let (haproxy, backends, port) = (HaProxy::start(""), web(), free());
     let scratch = Scratch::new(&haproxy.table(""));
-    let check = ", check: {path: /health, interval: 1, rise: 1, fall: 1}, slow_start: 1";
+    let check = ", check: {path: /health, interval: 1, rise: 1, fall: 5}, slow_start: 1";
     scratch.apply(&fleet(port, &named(&backends[..1]), check)).await;
     scratch.converge();
     // The second is added at run time, is checked as the first, and does not answer.
