@@ -22,6 +22,8 @@ pub struct Vm {
     pub rooms: BTreeSet<HostName>,
     /// How long a machine may take to be made, or started, and to report in before its host has failed, in milliseconds.
     pub starting: Millis,
+    /// How long a machine that was asked for may be there and not be seen, in milliseconds: for so long it is not taken for gone.
+    pub unseen: Millis,
 }
 
 impl Agent for Vm {
@@ -111,7 +113,7 @@ impl Agent for Vm {
     }
 
     fn step(&self, _: &Key, at: At<'_, Self>, now: Moment) -> Step {
-        step::step(&at, now, self.starting)
+        step::step(&at, now, self.starting, self.unseen)
     }
 }
 

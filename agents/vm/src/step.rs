@@ -108,6 +108,9 @@ pub(crate) struct Progress {
     /// Nothing had room for it: not before then it is tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pause: Option<Moment>,
+    /// When it was last decided to make it, where no look has shown it since, and nobody has said for certain that nothing was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    asked: Option<Moment>,
 }
 
 impl Progress {
@@ -121,7 +124,7 @@ impl Progress {
 
     /// The same, with its facts written down.
     pub(crate) fn told(memo: &Value) -> Value {
-        Self { told: true, begun: None, ..Self::of(memo) }.memo()
+        Self { told: true, begun: None, asked: None, ..Self::of(memo) }.memo()
     }
 
     /// The same of one that was told to stop, to be corrected then.
@@ -138,7 +141,7 @@ impl Progress {
     pub(crate) fn refused(memo: &Value, pause: Option<Moment>) -> Value {
         let attempt = Self::attempt(memo);
         let attempt = Some(Attempt { way: attempt.way.saturating_add(1), ..attempt });
-        Self { attempt, pause, ..Self::of(memo) }.memo()
+        Self { attempt, pause, asked: None, ..Self::of(memo) }.memo()
     }
 }
 
@@ -155,8 +158,8 @@ fn hold(why: impl Into<String>) -> Step {
     Step::Hold { why: why.into() }
 }
 
-/// `patience`: how long a machine may take to be made and to come up.
-pub(crate) fn step(at: &At<'_, Vm>, now: Moment, patience: Millis) -> Step {
+/// `patience`: how long a machine may take to be made and to come up; `unseen`: how long what was made may not be seen.
+pub(crate) fn step(at: &At<'_, Vm>, now: Moment, patience: Millis, unseen: Millis) -> Step {
     match (at.want, at.have) {
         // It may have come while one of ours was being made, and is none of it: that is a person's to say.
         (Some(want), Some(have)) if have.is_unmarked() => Step::Clash {
@@ -165,12 +168,12 @@ pub(crate) fn step(at: &At<'_, Vm>, now: Moment, patience: Millis) -> Step {
         (None, Some(have)) if have.is_unmarked() => hold("what is there is not Shoal's"),
         // It was destroyed, and nobody else can say so.
         (None, None) if Leaving::of(at.memo).is_some() => act(FORGET, at),
-        (None, None) => Step::rest(),
+        (None, None) => may_show(at, now, unseen).unwrap_or_else(Step::rest),
         (None, Some(_)) => match last(at) {
             Some(last) => leave(Reason::Removed, None, &last.care, None, REMOVE, at, now),
             None => hold("nothing says how it is to be cared for; it stays"),
         },
-        (Some(want), None) => absent(want, at, now, patience),
+        (Some(want), None) => absent(want, at, now, patience, unseen),
         (Some(want), Some(have)) => there(want, have, at, now, patience),
     }
 }
@@ -180,8 +183,21 @@ fn last<'a>(at: &At<'a, Vm>) -> Option<&'a Item> {
     at.last.or_else(|| at.tried.last().copied())
 }
 
+/// It was asked for, and no look has shown it since: it may be there all the same. Before that time is over nobody takes it for gone.
+fn may_show(at: &At<'_, Vm>, now: Moment, unseen: Millis) -> Option<Step> {
+    let end = Progress::of(at.memo).asked?.saturating_add(unseen);
+    (now < end).then(|| Step::Wait {
+        until: Some(end.min(now.saturating_add(POLL))),
+        why: format!(
+            "what was asked for to be seen: a machine may have been made, and counts as none in {} s",
+            end.saturating_sub(now).saturating_add(999) / 1_000
+        ),
+        memo: at.memo.clone(),
+    })
+}
+
 /// It is wanted, and not there.
-fn absent(want: &Item, at: &At<'_, Vm>, now: Moment, patience: Millis) -> Step {
+fn absent(want: &Item, at: &At<'_, Vm>, now: Moment, patience: Millis, unseen: Millis) -> Step {
     if want.life.reason(now).is_some() {
         // Whoever retires a host says that its machine is gone. Of one that was made by hand that is not known here.
         if want.stands && at.last.is_none() {
@@ -189,7 +205,10 @@ fn absent(want: &Item, at: &At<'_, Vm>, now: Moment, patience: Millis) -> Step {
                 "it stands here by its host's own word, and nobody made it here: set its host to retired when it is gone",
             );
         }
-        return act(if Leaving::of(at.memo).is_some() { FORGET } else { RETIRE }, at);
+        if Leaving::of(at.memo).is_some() {
+            return act(FORGET, at);
+        }
+        return may_show(at, now, unseen).unwrap_or_else(|| act(RETIRE, at));
     }
     if want.life.is_to_drain(now) {
         return act(DRAIN, at);
@@ -197,7 +216,8 @@ fn absent(want: &Item, at: &At<'_, Vm>, now: Moment, patience: Millis) -> Step {
     let anew = "to have it made anew, set the state of its host to placed; to be rid of it, drain it and say why (`vm: {destroy: unneeded}`)";
     let progress = Progress::of(at.memo);
     let begun = progress.begun.unwrap_or(now);
-    let failed = || Progress { begun: Some(begun), failed: true, ..Progress::default() }.memo();
+    let asked = progress.asked;
+    let failed = || Progress { begun: Some(begun), failed: true, asked, ..Progress::default() }.memo();
     match (want.life.state, at.last) {
         // Where it could not be made for so long, others may have to take its place.
         (Lifecycle::Building, _) if is_late(begun, now, patience) => Step::Act { verb: FAIL, memo: failed() },
@@ -208,6 +228,12 @@ fn absent(want: &Item, at: &At<'_, Vm>, now: Moment, patience: Millis) -> Step {
         (Lifecycle::Placed, _) => {
             // Decided twice of one placing it is one creation: what was begun of it may be there.
             let known = progress.attempt.filter(|attempt| attempt.placed == want.since);
+            // Of another placing it is another machine, beside what may be there of the one before.
+            if known.is_none()
+                && let Some(wait) = may_show(at, now, unseen)
+            {
+                return wait;
+            }
             let attempt = known.unwrap_or(Attempt { placed: want.since, way: 0 });
             let pause = progress.pause.filter(|_| known.is_some());
             create(Progress { begun: Some(now), attempt: Some(attempt), pause, ..Progress::default() }, now)
@@ -224,7 +250,10 @@ fn absent(want: &Item, at: &At<'_, Vm>, now: Moment, patience: Millis) -> Step {
 /// Makes it, unless nothing had room for it a moment ago.
 fn create(progress: Progress, now: Moment) -> Step {
     match progress.pause.filter(|pause| now < *pause) {
-        None => Step::Act { verb: CREATE, memo: Progress { pause: None, ..progress }.memo() },
+        None => {
+            let memo = Progress { pause: None, asked: Some(now), ..progress }.memo();
+            Step::Act { verb: CREATE, memo }
+        }
         Some(pause) => Step::Wait {
             until: Some(pause),
             why: "room for it: the provider refused every way to make it (the agent's log says why), and is asked again".to_owned(),
@@ -257,7 +286,8 @@ fn there(want: &Item, have: &Have, at: &At<'_, Vm>, now: Moment, patience: Milli
     if Leaving::of(at.memo).is_some() {
         return Step::Run { verb: KEEP, memo: Value::Null };
     }
-    let progress = Progress::of(at.memo);
+    // It is seen.
+    let progress = Progress { asked: None, ..Progress::of(at.memo) };
     if let Some(why) = &have.leaving
         && let Some(step) = is_taken(want, why, progress, now)
     {

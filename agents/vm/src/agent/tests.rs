@@ -8,7 +8,7 @@ use super::*;
 use crate::item::{Given, Stage};
 
 fn vm() -> Vm {
-    Vm { rooms: ["b1.example.com".parse().unwrap()].into(), starting: 600_000 }
+    Vm { rooms: ["b1.example.com".parse().unwrap()].into(), starting: 600_000, unseen: 0 }
 }
 
 fn host(state: Lifecycle, document: Value) -> Host {

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::future::ready;
 use std::pin::Pin;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use shoal_agent::{Fault, HostId, HostName};
@@ -69,6 +70,12 @@ pub trait Provider: Send + Sync + 'static {
 
     /// What there is: all, or of these at least. Changes nothing.
     fn list<'a>(&'a self, of: Option<&'a BTreeSet<HostId>>) -> Doing<'a, Listed>;
+
+    /// How long what was made may be there before a [look](Self::list) of another process shows it: for so long nobody takes what was asked
+    /// for, and is not seen, for gone. By default it is seen at once.
+    fn unseen(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// Makes a machine and does not start it; where a machine with this id is there, it is well.
     ///

@@ -80,8 +80,11 @@ impl Settings {
             let next = "give it a table, [agent.nspawn], [agent.libvirt] or [agent.ec2]";
             return Err(bad("it names no provider".to_owned()).next(next));
         }
-        let starting = Millis::try_from(self.starting.as_millis()).unwrap_or(Millis::MAX);
-        Ok((Vm { rooms: [room.clone()].into(), starting }, Machines::new(room, providers, base)))
+        let millis = |span: Duration| Millis::try_from(span.as_millis()).unwrap_or(Millis::MAX);
+        let unseen = providers.iter().map(|one| one.unseen()).max().unwrap_or_default();
+        let (starting, unseen) = (millis(self.starting), millis(unseen));
+        let vm = Vm { rooms: [room.clone()].into(), starting, unseen };
+        Ok((vm, Machines::new(room, providers, base)))
     }
 }
 

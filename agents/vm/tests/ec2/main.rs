@@ -23,8 +23,11 @@ use std::sync::Arc;
 use moto::Moto;
 use room::{ROOM, id, name};
 use serde_json::{Value, json};
+use shoal_agent::Base;
+use shoal_store::MemoryStore;
+use shoal_vm::Settings;
 use tokio::runtime::Runtime;
-use zone::{Instance, Zone, between, call, instances, living};
+use zone::{Instance, UNSEEN, Zone, between, call, instances, living};
 
 /// Set in the process that a test runs in.
 const INSIDE: &str = "SHOAL_TEST_EC2_INSIDE";
@@ -242,6 +245,57 @@ fn what_is_not_seen_yet_is_not_made_twice() {
         zone.until("the other one is active", |zone| zone.state(2) == "active");
         assert_eq!(instances(moto).len(), 2);
     });
+}
+
+/// Killed as it launches, or as it looks for what it launched; and nobody wants it any more before anybody sees it.
+#[test]
+fn what_is_not_seen_yet_is_not_forgotten() {
+    alone("what_is_not_seen_yet_is_not_forgotten", |moto, runtime| {
+        // The first call of each is a look.
+        for (n, kill, deleted) in [(1, 1, false), (2, 2, true)] {
+            let at = format!("killed in call {kill}, {}", if deleted { "deleted" } else { "drained" });
+            moto.set(&json!({"unseen": 3_600.0}));
+            let mut zone = Zone::new(moto, runtime, "ready = 'running'");
+            zone.kill_in(kill);
+            zone.place(n, json!({"grace": "1s"}));
+            zone.pass(10);
+            assert!(zone.world.stopped_at().is_some() && moto.calls("RunInstances") == 1, "{at}");
+            match deleted {
+                false => zone.set(n, "draining", json!({"destroy": "unneeded", "grace": "1s"})),
+                true => zone.commit(&[
+                    (&format!("hosts/{}", name(n)), Value::Null),
+                    (&format!("vm/all/members/{}", name(n)), Value::Null),
+                    (&format!("facts/placement/{}", name(n)), Value::Null),
+                ]),
+            }
+            zone.start_anew();
+            zone.pass(60);
+            let state = if deleted { "gone" } else { "draining" };
+            assert_eq!(zone.state(n), state, "{at}");
+            assert!(zone.trouble(n).contains("may have been made"), "{at}: {}", zone.trouble(n));
+            moto.set(&json!({"unseen": 0.0}));
+            assert_eq!(states(&living(moto, n)), ["running"], "{at}");
+            if deleted {
+                zone.until(&format!("{at}: it ends"), |_| living(moto, n).is_empty());
+            } else {
+                zone.until(&format!("{at}: it is retired"), |zone| zone.state(n) == "retired");
+            }
+            zone.pass(60);
+            let mut ever = instances(moto);
+            ever.retain(|one| one.name == name(n));
+            assert_eq!((states(&ever), moto.calls("RunInstances")), (vec!["terminated"], 0), "{at}");
+            assert_eq!(zone.trouble(n), "", "{at}");
+        }
+    });
+}
+
+#[test]
+fn the_program_knows_that_instances_are_seen_late() {
+    let settings = "box = 'z1.example.com'\n[ec2]\nzone = 'eu-west-1a'\ntypes = [{ type = 't3.small', size = { cpu = 1 } }]\n\
+                    images.debian-12 = { ami = 'ami-12345678' }\n";
+    let settings: Settings = toml::from_str(settings).unwrap();
+    let (vm, _) = settings.open(Base::on(Arc::new(MemoryStore::new()))).unwrap();
+    assert_eq!(vm.unseen, UNSEEN);
 }
 
 #[test]

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use shoal_agent::{Applied, Base, Batch, Fault, Fence, HostName, Nature, Observed, Scope, Target, Unit};
+use shoal_agent::{
+    Applied, Base, Batch, Fault, Fence, HostName, Millis, Nature, Observed, Scope, Target, Unit,
+};
 use shoal_engine::Verdict;
 use shoal_engine::model::Place;
 use shoal_store::MemoryStore;
@@ -16,6 +18,9 @@ use tokio::runtime::Runtime;
 
 use super::moto::Moto;
 use super::room::{ROOM, Room, name};
+
+/// How long an instance may be there before a look shows it, in milliseconds: what the provider says.
+pub(crate) const UNSEEN: Millis = 600_000;
 
 /// Whose account it is.
 const ACCOUNT: &str = "123456789012";
@@ -168,7 +173,9 @@ impl Zone {
         let store = Arc::new(MemoryStore::new());
         let target = target(moto, &settings, &store);
         let (moto, runtime) = (moto.clone(), runtime.clone());
-        Self::on(store, There { target, moto, runtime, settings, kill: None })
+        let mut zone = Self::on(store, There { target, moto, runtime, settings, kill: None });
+        zone.sees_within(UNSEEN);
+        zone
     }
 
     /// Has the process die within the call of this number from now; the call itself is done.

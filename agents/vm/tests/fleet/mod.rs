@@ -34,6 +34,8 @@ pub(crate) struct Made {
     pub(crate) creations: BTreeMap<HostId, usize>,
     /// Nothing can be seen.
     pub(crate) blind: bool,
+    /// What is there is not seen yet.
+    pub(crate) hidden: bool,
     /// What the provider takes away by itself, and why.
     pub(crate) leaving: BTreeMap<HostId, String>,
     /// So many ways to make a machine have no room, of three that there are.
@@ -109,7 +111,7 @@ impl Provider for Written {
                     },
                 )
             };
-            let ours = made.machines.iter().map(have).collect();
+            let ours = made.machines.iter().filter(|_| !made.hidden).map(have).collect();
             let foreign = made.foreign.iter().chain(made.strange.keys()).cloned().collect();
             Ok(Listed { ours, foreign, unseen: Vec::new() })
         })

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use serde_json::{Value, json};
-use shoal_agent::{Change, HostName};
+use shoal_agent::{Change, HostName, Millis};
 use shoal_core::{Commit, Key, Range, Row};
 use shoal_engine::model::{Place, World};
 use shoal_store::{MemoryStore, Query, Store};
@@ -28,13 +28,18 @@ impl<P: Place<Vm>> Room<P> {
     /// A tag `vm/all`, and nothing in it.
     pub(crate) fn on(store: Arc<MemoryStore>, place: P) -> Self {
         let room: HostName = ROOM.parse().unwrap();
-        let world = World::new(Arc::new(Vm { rooms: [room].into(), starting: 600_000 }), place);
+        let world = World::new(Arc::new(Vm { rooms: [room].into(), starting: 600_000, unseen: 0 }), place);
         let mut room = Self { world, deaf: false, store };
         room.commit(&[
             ("vm/all", json!({"document": {}})),
             (&format!("hosts/{ROOM}"), row("b1", "active", json!({}))),
         ]);
         room
+    }
+
+    /// What was made may be there for so long before it is seen, in milliseconds. Said before anything is done.
+    pub(crate) fn sees_within(&mut self, unseen: Millis) {
+        self.world.agent = Arc::new(Vm { unseen, ..Vm::clone(&self.world.agent) });
     }
 
     /// Writes rows where the agent and the target both see them; `null` deletes.

@@ -9,7 +9,8 @@
 //! had no room.
 //!
 //! **What was launched need not be seen at once**: EC2 is told of its own doings late. Until it is seen, a look says that it could not see
-//! all. What is being shut down is there until it is terminated: it may live for so long.
+//! all; a process that did not launch it does not know of it, and goes by when the ledger says that it was asked for. What is being shut
+//! down is there until it is terminated: it may live for so long.
 
 mod cloud;
 mod drift;
@@ -38,7 +39,7 @@ pub use settings::{Ec2Settings, Image, Ready, Spot, Subnet, Type};
 
 /// How often what is waited for is looked at.
 const LOOKS: Duration = Duration::from_millis(500);
-/// How long what was launched may stay unseen before it is not looked for any more.
+/// How long what was launched may stay unseen before it is not looked for any more, nor waited for.
 const UNSEEN: Duration = Duration::from_secs(600);
 
 /// Instances of EC2.
@@ -359,6 +360,10 @@ impl Provider for Ec2 {
 
     fn list<'a>(&'a self, of: Option<&'a BTreeSet<HostId>>) -> Doing<'a, Listed> {
         Box::pin(self.listed(of))
+    }
+
+    fn unseen(&self) -> Duration {
+        UNSEEN
     }
 
     fn create<'a>(&'a self, order: &'a Order) -> Doing<'a, ()> {
