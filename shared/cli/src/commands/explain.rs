@@ -1,4 +1,7 @@
-//! `shoal explain HOST`: what it is, what it is in and why, what that comes to, and what each agent made of it.
+//! `shoal explain HOST`: what it is, what it is in and why, what that comes to, where it was placed and why there, and what each agent made
+//! of it.
+
+mod placed;
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -224,6 +227,16 @@ fn item(unit: &str, line: &Value, host: &HostName) -> Option<Item> {
     })
 }
 
+/// A fact on one line. Where the host was placed stands in rows of its own.
+fn reported(out: &Out, fact: &Fact) -> Option<Vec<String>> {
+    let rest = if fact.namespace == placed::NAMESPACE {
+        placed::rest(&fact.document)?
+    } else {
+        fact.document.clone()
+    };
+    Some(vec![fact.namespace.clone(), out.glance(&plain(&rest), 30)])
+}
+
 fn text(out: &Out, explained: &Explained) -> String {
     let Explained { host, tags, effective, facts, items, nothing, notes } = explained;
     let mut text = format!(
@@ -252,9 +265,11 @@ fn text(out: &Out, explained: &Explained) -> String {
         let names: Vec<&str> = silent.iter().map(|said| said.tag.as_str()).collect();
         text.push_str(&format!("\nTags whose documents are empty: {}\n", names.join(", ")));
     }
-    if !facts.is_empty() {
-        let rows =
-            facts.iter().map(|f| vec![f.namespace.clone(), out.glance(&plain(&f.document), 30)]).collect();
+    for fact in facts.iter().filter(|fact| fact.namespace == placed::NAMESPACE) {
+        text.push_str(&placed::text(out, &fact.document));
+    }
+    let rows: Vec<Vec<String>> = facts.iter().filter_map(|fact| reported(out, fact)).collect();
+    if !rows.is_empty() {
         text.push_str("\nReported of it\n");
         text.push_str(&out.table(&["BY", "FACTS"], rows, ""));
     }

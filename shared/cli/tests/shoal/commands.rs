@@ -402,6 +402,48 @@ async fn explain_says_why_there_is_nothing() {
     assert!(idle.contains("dns has made nothing from it (it is draining)"), "{idle}");
 }
 
+/// Why it is not elsewhere is what people look for, so it is broken over lines and never cut.
+#[tokio::test]
+async fn explain_says_where_a_machine_is_and_why_not_elsewhere() {
+    let fleet = Fleet::empty();
+    let text = "\
+host: web1.example.com
+id: h1
+state: placed
+---
+host: web2.example.com
+id: h2
+state: requested
+---
+edit: write
+key: facts/placement/web1.example.com
+value:
+  box: b7.example.com
+  points: 2412
+  fallback: b2.example.com
+  over: {b2.example.com: 2290, b5.example.com: 2301}
+  not: {closed: 1, 'something in the rack must be apart from vm/kafka, which it has': 14, 'memory is kept for when another box dies': 3}
+  together: 3
+---
+edit: write
+key: facts/placement/web2.example.com
+value: {no_room: {draining: 1, too little cpu: 17}}
+";
+    fleet.ok(&["apply", "-f", &fleet.file("placed.yaml", text), "-m", "two machines"]).await;
+    assert_snapshot!("explain_placed", fleet.ok(&["explain", "web1.example.com"]).await);
+    assert_snapshot!("explain_no_room", fleet.ok(&["explain", "web2.example.com"]).await);
+    let long = format!("no vm/{} is in the rack, and it must be near", "long-".repeat(14));
+    let value = json!({"box": "b7.example.com", "not": {&long: 2}, "holds": {"x": {"cpu": 1}}});
+    let more = json!({"edit": "write", "key": "facts/placement/web1.example.com", "value": value});
+    fleet.ok(&["apply", "-f", &fleet.file("long.json", &more.to_string()), "-m", "a long name"]).await;
+    let said = fleet.ok(&["explain", "web1.example.com"]).await;
+    let whole = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(whole.contains(&format!("not 2 boxes or zones: {long}")), "{said}");
+    assert!(said.lines().all(|line| line.chars().count() <= 100), "{said}");
+    // A box says more than where it is.
+    assert!(whole.contains("placement {holds: {x: {cpu: 1}}}"), "{said}");
+}
+
 #[tokio::test]
 async fn explain_fits_the_terminal() {
     let fleet = Fleet::new().await;
