@@ -28,11 +28,8 @@ pub(crate) fn free() -> io::Result<u16> {
     for _ in 0..100 {
         let [low, high, ..] = RandomState::new().hash_one(0_u8).to_le_bytes();
         let port = FIRST + u16::from_le_bytes([low, high]) % COUNT;
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(folder.join(port.to_string()))?;
+        let lock =
+            File::options().create(true).truncate(false).write(true).open(folder.join(port.to_string()))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => continue,

@@ -98,9 +98,7 @@ async fn nothing_goes_that_another_repository_of_the_policy_lacks() {
         scratch.path("offsite")
     );
     scratch.configure(&format!("purge = [{:?}]\n{}", scratch.text("logs"), unseen()), &table);
-    let policy = |older_than: &str| {
-        json!({"paths": [scratch.text("logs")], "repositories": ["main", "offsite"], "purge": {"older_than": older_than}})
-    };
+    let policy = |older_than: &str| json!({"paths": [scratch.text("logs")], "repositories": ["main", "offsite"], "purge": {"older_than": older_than}});
     scratch.policy(policy("150m")).await;
     let said = scratch.fails_with("there is no good backup in offsite yet");
     assert!(!scratch.snapshots().is_empty(), "it is in main");

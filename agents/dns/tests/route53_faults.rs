@@ -247,7 +247,10 @@ async fn a_name_that_goes_is_waited_for_over_a_restart() {
     let (code, said) = run(&scratch, &moto, &WAIT);
     let calls = moto.state()["calls"].clone();
     assert!(code == 0 && moto.calls("GetChange") > 0, "{code} {said} {calls}");
-    assert_eq!((&calls["ChangeResourceRecordSets"], &calls["ListResourceRecordSets"]), (&json!(1), &json!(2)));
+    assert_eq!(
+        (&calls["ChangeResourceRecordSets"], &calls["ListResourceRecordSets"]),
+        (&json!(1), &json!(2))
+    );
     moto.reset();
     let (code, said) = run(&scratch, &moto, &["--once"]);
     assert_eq!((code, moto.calls("GetChange")), (0, 0), "{said}");

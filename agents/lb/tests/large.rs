@@ -47,13 +47,7 @@ async fn change(haproxy: &HaProxy, balancer: &Balancer, name: &str, host: &str, 
     let number = host.strip_prefix(name).and_then(|rest| rest.split('.').next()).unwrap();
     let address = address(number.parse().unwrap());
     let server = |weight| {
-        Item::Server(Server {
-            address: address.parse().unwrap(),
-            port: 80,
-            weight,
-            backup: false,
-            drain: 60,
-        })
+        Item::Server(Server { address: address.parse().unwrap(), port: 80, weight, backup: false, drain: 60 })
     };
     let key =
         Key { pool: format!("lb/{name}").parse().unwrap(), host: Some(host.parse().unwrap()), at: None };

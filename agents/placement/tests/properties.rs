@@ -356,8 +356,7 @@ fn what_fits_nowhere_stands_in_nobodys_way() {
     const GIB: u64 = 1 << 30;
     let mut rooms = instances::boxes(160);
     for room in rooms.iter_mut().step_by(2) {
-        room.capacity =
-            instances::named(&[("cpu", 128_000), ("memory", 128 * GIB), ("disk", 8_000 * GIB)]);
+        room.capacity = instances::named(&[("cpu", 128_000), ("memory", 128 * GIB), ("disk", 8_000 * GIB)]);
     }
     // Half of them need more than any box has; the others more than any has at once.
     let giant = |n: u64| {
@@ -370,9 +369,8 @@ fn what_fits_nowhere_stands_in_nobodys_way() {
             ..Request::default()
         }
     };
-    let plan = |requests: &[Request]| {
-        Fleet::new(rooms.clone(), Policy::default()).unwrap().plan(requests).unwrap()
-    };
+    let plan =
+        |requests: &[Request]| Fleet::new(rooms.clone(), Policy::default()).unwrap().plan(requests).unwrap();
     let mut requests = instances::machines(900, instances::Shapes::Each, 3);
     let alone = plan(&requests);
     requests.extend((0..600).map(giant));

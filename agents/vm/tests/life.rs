@@ -509,15 +509,6 @@ fn many_come_at_once_and_many_do_not_go_unasked() {
     assert_eq!(fleet.world.engine().holds().count(), 1);
 }
 
-/// A person gives to Shoal what is in its way.
-fn adopt(fleet: &mut Fleet) {
-    let now = fleet.world.now();
-    let unit = fleet.world.engine().status(now, false).units.remove(ROOM).unwrap();
-    let all: serde_json::Map<String, Value> =
-        unit.clashes.into_iter().map(|clash| (clash.key, json!(clash.digest))).collect();
-    fleet.commit(&[(&format!("approvals/vm/{ROOM}"), json!({"adopt": all}))]);
-}
-
 /// One that runs, and stands here by its host's word; and one that does not, of a host that was placed.
 fn strangers(fleet: &mut Fleet) {
     fleet.provider.made().strange.extend([(name(1), Stage::Up), (name(2), Stage::Stopped)]);
@@ -532,7 +523,7 @@ fn strangers(fleet: &mut Fleet) {
 
 #[test]
 fn what_somebody_made_is_taken_over_once_a_person_says_so() {
-    stopped_anywhere(strangers, adopt, |fleet, at| {
+    stopped_anywhere(strangers, Fleet::adopt, |fleet, at| {
         for n in 1..=2 {
             assert_eq!(
                 (fleet.state(n).as_str(), fleet.provider.stage(&id(n))),
@@ -558,7 +549,7 @@ fn what_was_taken_over_goes_like_any_other_and_what_was_not_stays() {
     assert_eq!((fleet.state(1).as_str(), fleet.provider.made().strange.len()), ("draining", 2));
     fleet.stand(1, "active", json!({}));
     fleet.pass(1);
-    adopt(&mut fleet);
+    fleet.adopt();
     fleet.pass(20);
     assert_eq!(fleet.provider.made().machines.len(), 2);
     fleet.stand(1, "draining", leaves);
@@ -585,7 +576,7 @@ fn what_stands_in_the_way_of_an_attempt_is_not_what_it_made() {
         fleet.pass(40);
         assert_eq!((fleet.state(1).as_str(), fleet.provider.stage(&id(1))), (state, None), "{before}");
         assert!(fleet.trouble(1).contains("shoal adopt"), "{before}: {}", fleet.trouble(1));
-        adopt(&mut fleet);
+        fleet.adopt();
         fleet.pass(20);
         assert_eq!(fleet.provider.stage(&id(1)), Some(Stage::Up), "{before}");
         assert_eq!(fleet.provider.made().creations.len(), 0);

@@ -10,11 +10,12 @@ use std::io::ErrorKind;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use jiff::Timestamp;
 use killed::{HOST, ROOM, There, cannot, processes, run};
 use serde_json::{Value, json};
-use shoal_store::Store;
 
 type Site = killed::Site<Nspawn>;
 
@@ -74,11 +75,10 @@ impl Site {
         site
     }
 
-    /// What is in the way of the machine, as the agent reports it: the item, and the digest that names both sides.
-    async fn clash(&self) -> Option<(String, Value)> {
-        let reports = self.store.reports().await.unwrap();
-        let clashes = reports.into_iter().flat_map(|report| report.units).flat_map(|(_, unit)| unit.clashes);
-        clashes.map(|clash| (clash.key, json!(clash.digest))).next()
+    /// What `shoal` does on this database: its exit code, and the error.
+    async fn shoal(&self, line: &[&str]) -> (u8, Option<String>) {
+        let (store, sink) = (Arc::new(self.store.clone()), Box::new(std::io::sink()));
+        shoal_cli::run(store, line, Some("ann"), Timestamp::now, sink).await
     }
 
     fn machine(&self) -> PathBuf {
@@ -191,10 +191,11 @@ async fn is_taken_over(site: &mut Site, tree: &Path) {
     let key = format!("hosts/{HOST}");
     site.commit(&[(&key, host("active", vm()))]).await;
     site.start();
-    site.until("it is named", async |site| site.clash().await.is_some()).await;
+    let unit = format!("vm/{ROOM}");
+    let plan = ["adopt", unit.as_str(), "--plan"];
+    site.until("it is named", async |site| site.shoal(&plan).await.0 == 3).await;
     assert!(!place.join("machine.json").exists() && site.supervisors() == 0);
-    let adopt: serde_json::Map<String, Value> = site.clash().await.into_iter().collect();
-    site.commit(&[(&format!("approvals/vm/{ROOM}"), json!({"adopt": adopt}))]).await;
+    assert_eq!(site.shoal(&["adopt", unit.as_str(), "-m", "it is ours"]).await, (0, None));
     site.until("it is marked", async |site| site.machine().join("machine.json").exists()).await;
     site.kill();
     site.start();

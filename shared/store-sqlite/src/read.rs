@@ -92,13 +92,15 @@ pub(crate) fn page(connection: &Connection, query: &Query, limit: usize) -> Resu
             return Ok(true);
         }
         found.change(&mut lookup, |row, from| {
-            let value: Option<&str> = row.get_ref(from + 1)?.as_str_or_null().map_err(rusqlite::Error::from)?;
+            let value: Option<&str> =
+                row.get_ref(from + 1)?.as_str_or_null().map_err(rusqlite::Error::from)?;
             bytes += value.map_or(0, str::len);
             if page.rows.len() == limit || (bytes > MAX_PAGE_BYTES && !page.rows.is_empty()) {
                 page.next = page.rows.last().map(|row| row.key.clone());
                 return Ok(false);
             }
-            let moved: Option<&str> = row.get_ref(from + 2)?.as_str_or_null().map_err(rusqlite::Error::from)?;
+            let moved: Option<&str> =
+                row.get_ref(from + 2)?.as_str_or_null().map_err(rusqlite::Error::from)?;
             page.rows.push(Row {
                 key: key(found.name)?,
                 value: value.map(Document::trusted),

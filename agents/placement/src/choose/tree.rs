@@ -126,9 +126,8 @@ mod tests {
         let (mut some, mut none) = (0, 0);
         for count in 0..70 {
             // Less than nothing may be free, and of some resources all have the same.
-            let mut room = || -> Amounts {
-                std::array::from_fn(|k| if k < 5 { below(chance, 12) - 1 } else { 7 })
-            };
+            let mut room =
+                || -> Amounts { std::array::from_fn(|k| if k < 5 { below(chance, 12) - 1 } else { 7 }) };
             let rooms: Vec<Amounts> = (0..count).map(|_| room()).collect();
             let tree = Tree::of_alike(rooms.clone());
             for _ in 0..50 {

@@ -11,6 +11,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
+use jiff::Timestamp;
 use room::{ROOM, Room};
 use shoal_agent::{
     Applied, Base, Batch, Fault, Fence, HostId, HostName, Nature, Observed, Scope, Target, Unit,
@@ -18,7 +19,7 @@ use shoal_agent::{
 use shoal_engine::Verdict;
 use shoal_engine::model::Place;
 use shoal_machine::{Machine, Volume};
-use shoal_store::MemoryStore;
+use shoal_store::{MemoryStore, Store};
 use shoal_vm::target::{Doing, Listed, Made as MadeBy, Order, Provider};
 use shoal_vm::{Attempt, Given, Have, Key, Machines, Stage, Vm};
 
@@ -326,6 +327,24 @@ impl Fleet {
         let base = Base::on(store.clone());
         let target = Machines::new(ROOM.parse().unwrap(), vec![Box::new(provider.clone())], base);
         Self { room: Room::on(store, There(target)), provider }
+    }
+
+    /// A person gives to Shoal what is in its way, by `shoal adopt`, which reads there how the agent says that it stands.
+    pub(crate) fn adopt(&mut self) {
+        let now = self.world.now();
+        let mut status = self.world.engine().status(now, false);
+        // The model's clock is not the command's: it is told as a word that stands.
+        status.expires = None;
+        let unit = format!("vm/{ROOM}");
+        let line = ["adopt", unit.as_str(), "-m", "it is ours"];
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let done = runtime.block_on(async {
+            self.store.report(status).await.unwrap();
+            let sink = Box::new(std::io::sink());
+            shoal_cli::run(self.store.clone(), &line, Some("ann"), Timestamp::now, sink).await
+        });
+        assert_eq!(done, (0, None));
+        assert!(self.learn("approvals/"), "nothing was said");
     }
 
     /// Time passes; what becomes due is done, machines that start come up, and what is written is heard.

@@ -141,7 +141,11 @@ fn details(report: &Report, most: usize) -> String {
             let _ = writeln!(
                 text,
                 "held: {unit_name}: {} (would make {}, change {}, remove {} of {}); look with `shoal approve {unit_name} --plan`",
-                hold.briefly(), hold.create, hold.update, hold.remove, hold.of
+                hold.briefly(),
+                hold.create,
+                hold.update,
+                hold.remove,
+                hold.of
             );
         }
         let behind = unit.behind.iter().map(|behind| {
