@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use shoal_placement::choose::{Level, Request, Room, Rule};
+use shoal_placement::choose::{Level, Request, Room, Rule, lower_bound};
 
 /// A generator of numbers that is the same everywhere (splitmix64).
 pub struct Chance(pub u64);
@@ -105,4 +105,12 @@ pub fn machines(count: usize, shapes: Shapes, seed: u64) -> Vec<Request> {
     }
     chance.shuffle(&mut all);
     all
+}
+
+/// Seeds of instances that need most of the boxes, and can have room in them.
+pub fn seeds(count: usize, room: usize, shapes: Shapes) -> impl Iterator<Item = u64> {
+    (1..).filter(move |seed| {
+        let least = lower_bound(&machines(count, shapes, *seed), &boxes(room));
+        (room * 85 / 100..=room * 98 / 100).contains(&least)
+    })
 }
