@@ -12,6 +12,7 @@ use shoal_placement::choose::{
 
 const TAGS: [&str; 4] = ["vm/a", "vm/b", "vm/c", "dns/x"];
 const KINDS: [&str; 4] = ["cpu", "memory", "disk", "gpu"];
+const LEVELS: [Level; 3] = [Level::Box, Level::Rack, Level::Site];
 
 fn amounts(most: u64) -> impl Strategy<Value = BTreeMap<String, u64>> {
     prop::collection::btree_map(prop::sample::select(&KINDS).prop_map(str::to_owned), 0..=most, 1..=4)
@@ -74,7 +75,7 @@ fn requests() -> impl Strategy<Value = Vec<Request>> {
                     group,
                     tags,
                     near: if odd == 0 {
-                        [Rule { tag: "dns/x".to_owned(), level: Level::Site }].into()
+                        [Rule { tag: "dns/x".to_owned(), level: LEVELS[n % 3] }].into()
                     } else {
                         BTreeSet::new()
                     },
@@ -133,6 +134,38 @@ fn together(a: &Room, b: &Room, level: Level) -> bool {
     }
 }
 
+fn picked(picks: &BTreeSet<Pick>, room: &Room) -> bool {
+    picks.iter().any(|pick| match pick {
+        Pick::Name(name) => *name == room.name,
+        Pick::Label(label, value) => room.labels.get(label) == Some(value),
+    })
+}
+
+fn welcome(machine: &Request, room: &Room) -> bool {
+    room.dedicated.is_empty() || room.dedicated.iter().any(|tag| has(machine, tag))
+}
+
+/// Whether the room is one that it may be in, whoever else is there.
+fn suits(machine: &Request, room: &Room) -> bool {
+    let among = machine.only.is_empty() || picked(&machine.only, room);
+    welcome(machine, room) && among && !picked(&machine.except, room)
+}
+
+/// Whether what it must be near to is somewhere, and not there, as far as this rule reaches.
+fn far(all: &[(&Room, Vec<&Request>)], one: &Request, room: &Room, rule: &Rule) -> bool {
+    let each = all.iter().flat_map(|(at, machines)| machines.iter().map(|m| (*at, *m)));
+    let mut having = each.filter(|(_, other)| other.name != one.name && has(other, &rule.tag)).peekable();
+    having.peek().is_some() && !having.any(|(at, _)| together(room, at, rule.level))
+}
+
+/// Whether its layout wants so many of its group in the room's site, itself among them.
+fn sited(all: &[(&Room, Vec<&Request>)], one: &Request, room: &Room) -> bool {
+    let (Some(Layout::Sites(sites)), Some(group)) = (&one.layout, &one.group) else { return true };
+    let site = all.iter().filter(|(at, _)| together(room, at, Level::Site));
+    let count = site.flat_map(|(_, machines)| machines).filter(|machine| has(machine, group)).count();
+    sites.get(&room.labels["site"]).is_some_and(|wanted| count <= *wanted as usize)
+}
+
 /// Two machines that may not be where they are, if any.
 fn clash(all: &[(&Room, Vec<&Request>)]) -> Option<String> {
     let each: Vec<(&Room, &Request)> =
@@ -155,13 +188,7 @@ fn check(fleet: &Fleet, rooms: &[Room]) -> Result<(), TestCaseError> {
         prop_assert!(!overfull(room, machines), "{} is overfull: {machines:?}", room.name);
         for machine in machines {
             prop_assert_eq!(room.state, State::Open);
-            prop_assert!(room.dedicated.is_empty() || room.dedicated.iter().any(|tag| has(machine, tag)));
-            let picked = |pick: &Pick| match pick {
-                Pick::Name(name) => *name == room.name,
-                Pick::Label(label, value) => room.labels.get(label) == Some(value),
-            };
-            prop_assert!(machine.only.is_empty() || machine.only.iter().any(picked));
-            prop_assert!(!machine.except.iter().any(picked));
+            prop_assert!(suits(machine, room), "{} is in {}: {machine:?}", machine.name, room.name);
             if let (Some(Layout::Sites(sites)), Some(group)) = (&machine.layout, &machine.group) {
                 let site = &room.labels["site"];
                 prop_assert!(sites.get(site).is_some_and(|n| *n > 0), "{group} is in {site}, {sites:?}");
@@ -170,6 +197,19 @@ fn check(fleet: &Fleet, rooms: &[Room]) -> Result<(), TestCaseError> {
     }
     prop_assert_eq!(clash(&all), None);
     Ok(())
+}
+
+/// Places a machine: where it is then, nothing speaks against it as things stand. What it must be near to may go later, and others of its
+/// group with other layouts may come.
+fn place(fleet: &mut Fleet, rooms: &[Room], request: &Request) -> Result<(), TestCaseError> {
+    if let Ok(decision) = fleet.place(request) {
+        let all = standing(fleet, rooms);
+        let (room, _) = all.iter().find(|(room, _)| room.name == decision.room).unwrap();
+        let astray = request.near.iter().find(|rule| far(&all, request, room, rule));
+        prop_assert!(astray.is_none(), "{} is in {}, and {astray:?}", request.name, room.name);
+        prop_assert!(sited(&all, request, room), "{} is in {}: {request:?}", request.name, room.name);
+    }
+    check(fleet, rooms)
 }
 
 /// Whether the machines of a dead box have room in the others, all ways tried.
@@ -182,9 +222,7 @@ fn fits_elsewhere(rooms: &[Room], dead: &str, now: &[(String, Vec<Request>)], ho
         then[n].1.push(one.clone());
         let all: Vec<(&Room, Vec<&Request>)> =
             rooms.iter().zip(&then).map(|(room, (_, machines))| (room, machines.iter().collect())).collect();
-        let dedicated = &rooms[n].dedicated;
-        let welcome = dedicated.is_empty() || dedicated.iter().any(|tag| has(one, tag));
-        welcome
+        welcome(one, &rooms[n])
             && !overfull(&rooms[n], &all[n].1)
             && clash(&all).is_none()
             && fits_elsewhere(rooms, dead, &then, rest)
@@ -197,13 +235,11 @@ proptest! {
     fn choices_keep_the_rules(rooms in rooms(), requests in requests(), policy in policies(), gone in prop::collection::vec(0..25_usize, 0..8)) {
         let mut fleet = Fleet::new(rooms.clone(), policy).unwrap();
         for request in &requests {
-            let _ = fleet.place(request);
-            check(&fleet, &rooms)?;
+            place(&mut fleet, &rooms, request)?;
         }
         for n in gone.into_iter().filter_map(|n| requests.get(n)) {
             fleet.remove(&n.name);
-            let _ = fleet.place(n);
-            check(&fleet, &rooms)?;
+            place(&mut fleet, &rooms, n)?;
         }
     }
 
@@ -238,15 +274,29 @@ proptest! {
                 let all = standing(&tried, &rooms);
                 let (_, there) = all.iter().find(|(r, _)| r.name == room.name).unwrap();
                 let why = fleet.why_not(request, &room.name).unwrap();
+                let strays = |rule: &Rule| far(&all, request, room, rule);
                 match &why {
-                    None => prop_assert!(!overfull(room, there) && clash(&all).is_none()),
+                    None => {
+                        prop_assert!(room.state == State::Open && !overfull(room, there) && clash(&all).is_none());
+                        prop_assert!(suits(request, room) && sited(&all, request, room) && !request.near.iter().any(strays));
+                    }
                     Some(Reason::Short(_)) => prop_assert!(overfull(room, there)),
                     Some(Reason::Apart(..) | Reason::Shunned(..)) => prop_assert!(clash(&all).is_some()),
                     Some(Reason::Closed) => prop_assert_eq!(room.state, State::Closed),
                     Some(Reason::Draining) => prop_assert_eq!(room.state, State::Draining),
                     Some(Reason::Dead) => prop_assert_eq!(room.state, State::Dead),
-                    Some(Reason::Dedicated) => prop_assert!(!room.dedicated.iter().any(|tag| has(request, tag))),
-                    Some(_) => {}
+                    Some(Reason::Dedicated) => prop_assert!(!welcome(request, room)),
+                    Some(Reason::NotAmong) => prop_assert!(!request.only.is_empty() && !picked(&request.only, room)),
+                    Some(Reason::Excepted) => prop_assert!(picked(&request.except, room)),
+                    Some(Reason::Far(tag, level)) => {
+                        let rule = Rule { tag: tag.clone(), level: *level };
+                        prop_assert!(request.near.contains(&rule) && strays(&rule));
+                    }
+                    Some(Reason::SiteFull) => prop_assert!(!sited(&all, request, room)),
+                    // Nothing is kept for when a box dies.
+                    Some(Reason::Kept(_) | Reason::InTheWay | Reason::NoFallback) => {
+                        return Err(TestCaseError::fail(format!("{why:?} in {}", room.name)));
+                    }
                 }
                 prop_assert_eq!(why.is_none(), explained.would_do.iter().any(|(name, _)| *name == room.name));
             }
