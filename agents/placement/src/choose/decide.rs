@@ -141,26 +141,27 @@ impl Fleet {
             }
             Some(Layout::Spread(levels)) => levels,
         };
+        let (by_site, by_rack) = (spread.contains(&Level::Site), spread.contains(&Level::Rack));
+        // Boxes alone are compared wherever they are.
+        if !by_site && !by_rack {
+            return vec![whole];
+        }
         let name = self.tag_names.get(group as usize).map_or(0, |name| of_text(name));
         let tie = |domain: u32| mix(self.policy.seed ^ mix(u64::from(domain)) ^ name);
-        if spread.contains(&Level::Site) {
+        if by_site {
             sites.sort_by_key(|(has, site)| (*has, tie(site.domain)));
         }
-        let mut pieces = Vec::new();
-        for (_, site) in sites {
-            if spread.contains(&Level::Rack) {
-                let mut racks: Vec<_> = site
-                    .racks
-                    .iter()
-                    .map(|(rack, rooms)| (self.has(*rack, group), tie(*rack), rooms))
-                    .collect();
-                racks.sort_by_key(|(has, tie, _)| (*has, *tie));
-                pieces.extend(racks.into_iter().map(|(_, _, rooms)| rooms.clone()));
-            } else {
-                pieces.push(site.rooms.clone());
-            }
+        if !by_rack {
+            return sites.into_iter().map(|(_, site)| site.rooms.clone()).collect();
         }
-        pieces
+        // Where sites count, too, racks are compared within each; else wherever they are.
+        let racks = sites.iter().enumerate().flat_map(|(at, (_, site))| {
+            let at = if by_site { at } else { 0 };
+            site.racks.iter().map(move |(rack, rooms)| (at, self.has(*rack, group), tie(*rack), rooms))
+        });
+        let mut racks: Vec<_> = racks.collect();
+        racks.sort_by_key(|(at, has, tie, _)| (*at, *has, *tie));
+        racks.into_iter().map(|(.., rooms)| rooms.clone()).collect()
     }
 
     /// Looks for rooms that would do, and stops when there are enough.

@@ -1,0 +1,87 @@
+//! Which of the rooms that would do is chosen: by what they cost, how full they get, what stays free, and where others of the group are.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
+
+mod instances;
+
+use std::collections::BTreeMap;
+
+use instances::named;
+use shoal_placement::choose::{Fleet, Layout, Level, Policy, Request, Room};
+
+/// A box with so many processors.
+fn room(name: &str, site: &str, rack: &str, cpu: u64) -> Room {
+    Room {
+        name: name.to_owned(),
+        capacity: named(&[("cpu", cpu)]),
+        labels: [("site", site), ("rack", rack)].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+        ..Room::default()
+    }
+}
+
+fn machine(name: &str, cpu: u64) -> Request {
+    Request { name: name.to_owned(), needs: named(&[("cpu", cpu)]), ..Request::default() }
+}
+
+/// Machines of one processor, of one group.
+fn group(count: usize, layout: Option<Layout>) -> Vec<Request> {
+    let one = |n: usize| Request {
+        group: Some("vm/g".to_owned()),
+        layout: layout.clone(),
+        ..machine(&format!("g-{n}"), 1)
+    };
+    (0..count).map(one).collect()
+}
+
+/// How many of a group are where, for each of the domains that there are.
+fn counts(fleet: &Fleet, of: impl Fn(&Room) -> String) -> BTreeMap<String, usize> {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for room in fleet.rooms() {
+        let own = fleet.machines_in(&room.name).into_iter().filter(|machine| machine.group.is_some());
+        *counts.entry(of(room)).or_default() += own.count();
+    }
+    counts
+}
+
+fn domain(room: &Room, level: Level) -> String {
+    match level {
+        Level::Box => room.name.clone(),
+        Level::Rack => format!("{} {}", room.labels["site"], room.labels["rack"]),
+        Level::Site => room.labels["site"].clone(),
+    }
+}
+
+/// Two sites of two racks of two boxes. By how full they are, one site is better than the other, and in it one rack.
+fn two_sites() -> Fleet {
+    let places = ["a1", "a2", "b1", "b2"].into_iter().flat_map(|rack| [(rack, "x"), (rack, "y")]);
+    let rooms = places.map(|(rack, n)| room(&format!("{rack}{n}"), &rack[..1], &rack[1..], 16));
+    let mut fleet = Fleet::new(rooms.collect(), Policy::default()).unwrap();
+    for (on, cpu) in [("a1x", 10), ("a1y", 10), ("a2x", 6), ("a2y", 6)] {
+        fleet.stands(&machine(&format!("on {on}"), cpu), on).unwrap();
+    }
+    fleet
+}
+
+#[test]
+fn a_spread_group_has_one_more_in_a_domain_than_in_another_at_most() {
+    let all = [Level::Site, Level::Rack, Level::Box];
+    for levels in [&all[..1], &all[1..2], &all[2..], &all[..2], &all] {
+        let requests = group(8, Some(Layout::Spread(levels.to_vec())));
+        let even = |fleet: &Fleet, placed: usize| {
+            for level in levels {
+                let counts = counts(fleet, |room| domain(room, *level));
+                assert_eq!(counts.values().sum::<usize>(), placed);
+                let (least, most) = (counts.values().min().unwrap(), counts.values().max().unwrap());
+                assert!(most - least <= 1, "{levels:?}: {counts:?}");
+            }
+        };
+        // One after the other, and all at once.
+        let mut fleet = two_sites();
+        for (n, request) in requests.iter().enumerate() {
+            fleet.place(request).unwrap();
+            even(&fleet, n + 1);
+        }
+        let mut fleet = two_sites();
+        assert_eq!(fleet.plan(&requests).unwrap().refused, vec![]);
+        even(&fleet, requests.len());
+    }
+}
