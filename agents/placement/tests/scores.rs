@@ -6,7 +6,7 @@ mod instances;
 use std::collections::BTreeMap;
 
 use instances::named;
-use shoal_placement::choose::{Fleet, Layout, Level, Policy, Request, Room};
+use shoal_placement::choose::{Fleet, Layout, Level, Percent, Policy, Request, Room, State};
 
 /// A box with so many processors.
 fn room(name: &str, site: &str, rack: &str, cpu: u64) -> Room {
@@ -84,4 +84,31 @@ fn a_spread_group_has_one_more_in_a_domain_than_in_another_at_most() {
         assert_eq!(fleet.plan(&requests).unwrap().refused, vec![]);
         even(&fleet, requests.len());
     }
+}
+
+/// A box with nothing on it, and one with room for one processor more, which is better packed.
+fn airy_and_full(policy: Policy) -> Fleet {
+    let rooms = ["airy", "full"].map(|name| room(name, "a", "r", 8)).to_vec();
+    let mut fleet = Fleet::new(rooms, policy).unwrap();
+    fleet.stands(&machine("there", 7), "full").unwrap();
+    fleet
+}
+
+#[test]
+fn headroom_is_left_where_there_is_some_and_is_no_reason_to_refuse() {
+    for (headroom, best, points) in [(0, "full", 1000), (25, "airy", 1000)] {
+        let policy = Policy { headroom: Percent(headroom), ..Policy::default() };
+        let mut fleet = airy_and_full(policy.clone());
+        let decision = fleet.place(&machine("m", 1)).unwrap();
+        assert_eq!((decision.room.as_str(), decision.points.headroom), (best, points), "{headroom} %");
+        // Several at once leave it, too: six, and it is a quarter of the box.
+        let mut fleet = airy_and_full(policy);
+        let several: Vec<Request> = (0..6).map(|n| machine(&format!("m{n}"), 1)).collect();
+        let placed = fleet.plan(&several).unwrap().placed;
+        assert_eq!(placed.iter().any(|one| one.room == "full"), headroom == 0, "{headroom} %: {placed:?}");
+    }
+    let mut fleet = airy_and_full(Policy { headroom: Percent(25), ..Policy::default() });
+    fleet.set_state("airy", State::Closed).unwrap();
+    let decision = fleet.place(&machine("m", 1)).unwrap();
+    assert_eq!((decision.room.as_str(), decision.points.headroom), ("full", 0));
 }

@@ -2,7 +2,7 @@
 //!
 //! Those with rules beyond the box (near to, apart from a rack or a site, layouts, picked rooms) go one at a time, the largest first.
 //! The others are packed together ([`pack`](super::pack)), but for those that no box has room for even alone: these would only stand in the
-//! way. Where rooms are to have much left, or any box may die, all go one at a time.
+//! way. Where rooms are to have much left, or headroom, or any box may die, all go one at a time.
 //! In whatever order the requests come, the plan is the same.
 
 use std::cmp::Reverse;
@@ -15,7 +15,7 @@ use super::amount::{Amounts, ENDLESS, KINDS};
 use super::ask::Ask;
 use super::decide::{Decision, Fault, Refusal};
 use super::fleet::{EVERYWHERE, Fleet, Invalid, Standing};
-use super::model::{Fit, Level, Request, Room, State};
+use super::model::{Fit, Level, Policy, Request, Room, State};
 use super::pack::{Bin, Class, Instance, Packed, Vector, pack};
 use super::rules::Rules;
 use super::tree::Tree;
@@ -58,7 +58,8 @@ impl Fleet {
         // Names get their numbers by name, so that nothing hangs on the order in which requests came.
         let mut requests: Vec<(u64, &Request)> = requests.iter().map(|r| (head(&r.name), r)).collect();
         requests.sort_by(|(a, x), (b, y)| a.cmp(b).then_with(|| x.name.cmp(&y.name)));
-        let together = self.policy.fit == Fit::Pack && !self.policy.survive;
+        let Policy { fit, headroom, survive, .. } = self.policy;
+        let together = fit == Fit::Pack && headroom.0 == 0 && !survive;
         let (mut wanted, mut single) = (Vec::new(), Vec::new());
         let mut rules = Rules::default();
         let mut last = None;
