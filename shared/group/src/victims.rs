@@ -116,3 +116,107 @@ pub(crate) fn hash(seed: u64, of: &[&str]) -> u64 {
     }
     mixed ^ (mixed >> 31)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::{Value, json};
+    use shoal_core::{Document, Revision};
+
+    use super::*;
+
+    fn member(slot: u32, state: Lifecycle, lies: [Option<&str>; 3]) -> Member {
+        Member {
+            host: format!("kafka-{slot}.example.com").parse().unwrap(),
+            state: Some(state),
+            revision: Revision(1),
+            wish: None,
+            lies: lies.map(|at| at.map(str::to_owned)),
+            gone: false,
+            unmade: false,
+            promised: true,
+            reports: BTreeSet::new(),
+            paused: None,
+            document: Document::of(&json!({})).unwrap(),
+        }
+    }
+
+    /// Members that are active, slot by slot, each on a box in a rack of a site.
+    fn active(lie: &[[&str; 3]]) -> Vec<Member> {
+        (0..).zip(lie).map(|(slot, lies)| member(slot, Lifecycle::Active, lies.map(Some))).collect()
+    }
+
+    /// The slot of who goes first, and why it; some are kept.
+    fn first(layout: &Value, members: &[Member], kept: &[u32]) -> Option<(u32, String)> {
+        let slots = json!({"name": "kafka-{slot}.example.com"});
+        let spec = json!({"count": 3, "size": {"cpu": 1}, "slots": slots, "layout": layout});
+        let numbered = (0..).zip(members);
+        let seats: Vec<Seat<'_>> = numbered
+            .map(|(slot, member)| Seat { slot, member, site: member.lies[2].as_deref() })
+            .collect();
+        let (at, why) = pick(&seats, &Spec::read(spec).unwrap(), |seat| !kept.contains(&seat.slot))?;
+        Some((seats[at].slot, why))
+    }
+
+    fn says(slot: u32, why: &str) -> Option<(u32, String)> {
+        Some((slot, why.to_owned()))
+    }
+
+    #[test]
+    fn who_is_in_the_site_with_most_for_its_share_goes_first() {
+        // In the one site they lie apart; in the other all on one box.
+        let c = ["c1", "r1", "c"];
+        let members = active(&[["a1", "r1", "a"], ["a2", "r2", "a"], c, c, c]);
+        let shares = json!({"sites": {"a": 1, "c": 2}});
+        assert_eq!(first(&shares, &members, &[]), says(1, "2 are in a"));
+        assert_eq!(first(&shares, &members, &[1]), says(0, "2 are in a"));
+        // Where one is as crowded as the other, the rack says.
+        let even = active(&[c, c, ["a1", "r1", "a"]]);
+        assert_eq!(first(&shares, &even, &[]).unwrap().0, 1);
+        // Where nobody says shares, the number does; a site without a share is crowded by one.
+        let told = "3 are in c, 3 in its rack, 3 on its box";
+        assert_eq!(first(&Value::Null, &members, &[]), says(4, told));
+        assert_eq!(first(&json!({"sites": {"a": 1}}), &members, &[]), says(4, told));
+    }
+
+    #[test]
+    fn of_a_site_who_is_in_the_rack_with_most_then_on_the_box_with_most_then_of_the_highest_slot() {
+        let box4 = ["b4", "r2", "a"];
+        let rack = active(&[["b1", "r1", "a"], ["b2", "r1", "a"], ["b3", "r1", "a"], box4, box4]);
+        assert_eq!(first(&Value::Null, &rack, &[]), says(2, "5 are in a, 3 in its rack"));
+        let box1 = ["b1", "r1", "a"];
+        let on_box = active(&[box1, box1, ["b2", "r1", "a"], ["b3", "r1", "a"]]);
+        let told = "4 are in a, 4 in its rack, 2 on its box";
+        assert_eq!(first(&Value::Null, &on_box, &[]), says(1, told));
+        let alike = active(&[["b1", "r1", "a"], ["b2", "r2", "a"], ["b3", "r3", "a"]]);
+        assert_eq!(first(&Value::Null, &alike, &[]), says(2, "3 are in a"));
+        assert_eq!(first(&Value::Null, &alike, &[2]), says(1, "3 are in a"));
+        // Where nothing is known of where they are, nothing is said of it.
+        let unknown: Vec<Member> = (0..3).map(|slot| member(slot, Lifecycle::Active, [None; 3])).collect();
+        let told = "it has the highest slot of those that are alike";
+        assert_eq!(first(&Value::Null, &unknown, &[]), says(2, told));
+    }
+
+    #[test]
+    fn who_serves_least_goes_first_wherever_it_is() {
+        use Lifecycle::{Active, Building, Draining, Failed, Placed, Requested, Retired};
+        // The longer they serve, the more crowded it is where they are, and the higher is their slot.
+        let crowd = [Some("b1"), Some("r1"), Some("a")];
+        let states = [Retired, Draining, Failed, Requested, Placed, Building, Active, Active];
+        let mut members: Vec<Member> = (0..).zip(states).map(|(slot, is)| member(slot, is, crowd)).collect();
+        members[0].lies = [Some("b2"), Some("r2"), Some("c")].map(|at| at.map(str::to_owned));
+        let mut kept = Vec::new();
+        while let Some((slot, _)) = first(&Value::Null, &members, &kept) {
+            kept.push(slot);
+        }
+        assert_eq!(kept, [0, 1, 2, 3, 4, 5, 7, 6]);
+        assert_eq!(first(&Value::Null, &members, &[0, 1]), says(2, "it is failed"));
+        // One that is deleted may live, and is told nothing; when it is gone it is the first.
+        (members[7].state, members[0].state) = (None, Some(Active));
+        assert_eq!(first(&Value::Null, &members[7..], &[]), None);
+        assert_eq!(first(&Value::Null, &members, &[]).unwrap().0, 1);
+        members[7].gone = true;
+        assert_eq!(first(&Value::Null, &members, &[]), says(7, "it is deleted"));
+    }
+}
