@@ -6,12 +6,15 @@ mod database;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use database::{a_box, choose, chosen, host, how, open, put, settled};
 use serde_json::{Value, json};
-use shoal_agent::chooser::{Chooser as _, Measured, World, pass};
-use shoal_core::{Document, Edit, Expect, Key, Lifecycle, Pause};
+use shoal_agent::Fault;
+use shoal_agent::chooser::{Choice, Chooser, Measured, World, pass};
+use shoal_core::{Document, Edit, Expect, Key, Lifecycle, Pause, Schema};
 use shoal_placement::agent::Placement;
 use shoal_store::Database;
 
@@ -19,12 +22,53 @@ const BOXES: usize = 10;
 const MACHINES: usize = 120;
 const WAVES: usize = 4;
 
+/// How many have made their first choice.
+#[derive(Default)]
+struct Both(Mutex<usize>, Condvar);
+
+impl Both {
+    fn wait(&self) {
+        let mut count = self.0.lock().unwrap();
+        *count += 1;
+        self.1.notify_all();
+        let (_, waited) =
+            self.1.wait_timeout_while(count, Duration::from_secs(60), |count| *count < 2).unwrap();
+        assert!(!waited.timed_out(), "the other one never chose");
+    }
+}
+
+/// Chooses as placement does, but its first choice is made before the other instance's first one is committed: each waits for the other.
+struct Abreast {
+    placement: Placement,
+    both: Arc<Both>,
+    met: AtomicBool,
+}
+
+impl Chooser for Abreast {
+    fn namespace(&self) -> &'static str {
+        self.placement.namespace()
+    }
+
+    fn schema(&self) -> Schema {
+        self.placement.schema()
+    }
+
+    fn decide(&self, world: &World<'_>) -> Result<Choice, Fault> {
+        let choice = self.placement.decide(world)?;
+        if !choice.edits.is_empty() && !self.met.swap(true, Ordering::SeqCst) {
+            tokio::task::block_in_place(|| self.both.wait());
+        }
+        Ok(choice)
+    }
+}
+
 /// Passes until all have come and nothing is left that finds room; says how often it was overtaken.
-async fn until_done(path: &Path, instance: u64) -> u32 {
+async fn until_done(path: &Path, instance: u64, both: Arc<Both>) -> u32 {
     let database = open(path).await;
+    let chooser = Abreast { placement: Placement::default(), both, met: AtomicBool::new(false) };
     let mut overtaken = 0;
     loop {
-        let passed = pass(&database, &Placement::default(), &how(instance)).await.unwrap();
+        let passed = pass(&database, &chooser, &how(instance)).await.unwrap();
         assert_eq!(passed.choice.quarantined, vec![]);
         overtaken += passed.overtaken;
         let view = database.view();
@@ -90,18 +134,21 @@ async fn instances_at_once_never_overfill_a_box() {
             json!({"size": {"cpu": cpu, "memory": memory}, "image": "debian-12", "placement": rules});
         host(&format!("m{n}.example.com"), Lifecycle::Requested, &document)
     };
-    let (one, other) = (path.clone(), path.clone());
-    let instances = [
-        tokio::spawn(async move { until_done(&one, 0).await }),
-        tokio::spawn(async move { until_done(&other, 1).await }),
-    ];
+    let both = Arc::new(Both::default());
+    let instances = [0, 1].map(|instance| {
+        let (path, both) = (path.clone(), both.clone());
+        tokio::spawn(async move { until_done(&path, instance, both).await })
+    });
     // Requests go on coming while two instances choose.
     for wave in 0..WAVES {
         put(&database, (wave * MACHINES / WAVES..(wave + 1) * MACHINES / WAVES).map(machine).collect()).await;
     }
+    let mut overtaken = 0;
     for instance in instances {
-        tokio::time::timeout(Duration::from_secs(120), instance).await.unwrap().unwrap();
+        overtaken += tokio::time::timeout(Duration::from_secs(120), instance).await.unwrap().unwrap();
     }
+    // Of two that chose before either committed, one was too late; what it chose rested on what was true no more.
+    assert!(overtaken > 0, "neither was ever overtaken");
     let database = open(&path).await;
     let (placed, _) = check(&database);
     let view = database.view();
