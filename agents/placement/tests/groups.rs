@@ -307,7 +307,7 @@ async fn claimant(store: Arc<Mute>, number: u64, stop: Arc<AtomicBool>, kills: A
             let (placement, how) = (Placement::default(), how(number));
             let once = pass(&database, &placement, &how);
             // Whoever is killed again and again lives longer the next time: where a pass takes longer than 30 ms, nobody would end one.
-            let patience = Duration::from_micros(200 + chance.below(30_000 << killed.min(10)));
+            let patience = Duration::from_micros(200 + chance.below(30_000 << killed.min(6)));
             match tokio::time::timeout(patience, once).await {
                 // Killed: whatever was under way is dropped, and the next one begins with nothing.
                 Err(_) => {

@@ -152,9 +152,8 @@ mod tests {
         let slots = json!({"name": "kafka-{slot}.example.com"});
         let spec = json!({"count": 3, "size": {"cpu": 1}, "slots": slots, "layout": layout});
         let numbered = (0..).zip(members);
-        let seats: Vec<Seat<'_>> = numbered
-            .map(|(slot, member)| Seat { slot, member, site: member.lies[2].as_deref() })
-            .collect();
+        let seats: Vec<Seat<'_>> =
+            numbered.map(|(slot, member)| Seat { slot, member, site: member.lies[2].as_deref() }).collect();
         let (at, why) = pick(&seats, &Spec::read(spec).unwrap(), |seat| !kept.contains(&seat.slot))?;
         Some((seats[at].slot, why))
     }
