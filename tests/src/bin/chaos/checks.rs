@@ -1,9 +1,13 @@
 //! What must hold of what was seen. Each check answers what does not, for people; they touch nothing and wait for nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::linear::is_linear;
 use crate::seen::{Answer, Grant, Moment, Said, Seen, Write};
+
+/// How long after there is room again somebody may still be told that there is none: what a server was about to say.
+const MOMENTS: Duration = Duration::from_secs(5);
 
 /// A commit of the database's log, oldest first.
 #[derive(Clone, Debug)]
@@ -30,7 +34,8 @@ pub(crate) fn commits(said: &[Said], log: &[Logged]) -> Vec<String> {
         let at = stands.get(id.as_str()).map_or(&[][..], Vec::as_slice);
         match (answer, at) {
             (Answer::Done(revision), [one]) if one == revision => {}
-            (Answer::Refused | Answer::Unknown, []) | (Answer::Unknown, [_]) => {}
+            (Answer::Refused | Answer::Full | Answer::Unknown, []) => {}
+            (Answer::Full | Answer::Unknown, [_]) => {}
             (Answer::Done(revision), []) => {
                 wrong.push(format!("{id} was acknowledged at {revision}, and is lost"));
             }
@@ -134,6 +139,22 @@ pub(crate) fn stale(
     wrong
 }
 
+/// Who is told that there is no room asked while the disk was full: a disk that clients fill is full for good, and the rest of the
+/// run says nothing.
+pub(crate) fn room(full: &[(Duration, Duration)], filled: &[(Duration, Option<Duration>)]) -> Vec<String> {
+    let was_full = |asked: Duration, answered: Duration| {
+        let meets = |(from, until): &(Duration, Option<Duration>)| {
+            *from <= answered && until.is_none_or(|until| asked <= until + MOMENTS)
+        };
+        filled.iter().any(meets)
+    };
+    let wrong = full.iter().filter(|(asked, answered)| !was_full(*asked, *answered));
+    let say = |(asked, answered): &(Duration, Duration)| {
+        format!("who asked at {asked:?} was told at {answered:?} that there is no room, and nothing filled the disk")
+    };
+    wrong.map(say).collect()
+}
+
 /// Reads are linearizable.
 pub(crate) fn registers(all: &BTreeMap<u64, Vec<Moment>>) -> Vec<String> {
     let judge = |(window, moments): (&u64, &Vec<Moment>)| match is_linear(moments) {
@@ -161,8 +182,6 @@ pub(crate) fn enough(seen: &Seen) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn logged(revision: u64, id: &str) -> Logged {
@@ -193,6 +212,7 @@ mod tests {
             said("b", Answer::Refused),
             said("c", Answer::Unknown),
             said("d", Answer::Unknown),
+            said("e", Answer::Full),
         ];
         let log = [logged(1, "a"), logged(4, "d"), logged(5, "somebody else's")];
         assert_eq!(commits(&all, &log), Vec::<String>::new());
@@ -249,6 +269,17 @@ mod tests {
         let held = |numbers: [u64; 3]| numbers.map(|n| wrote(n, "chaos/held-0", n));
         assert!(stale(&grants, &[], &stands(5), &held([3, 5, 5])).is_empty());
         assert_eq!(stale(&grants, &[], &stands(5), &held([3, 5, 3])).len(), 1);
+    }
+
+    #[test]
+    fn a_disk_that_nobody_filled_and_is_full_is_caught() {
+        let at = Duration::from_secs;
+        let filled = [(at(10), Some(at(12))), (at(30), None)];
+        let explained = [(at(8), at(11)), (at(12), at(13)), (at(16), at(20)), (at(40), at(41))];
+        assert!(room(&explained, &filled).is_empty());
+        assert_eq!(room(&[(at(8), at(9))], &filled).len(), 1);
+        assert_eq!(room(&[(at(18), at(19))], &filled).len(), 1);
+        assert_eq!(room(&[(at(1), at(2))], &[]).len(), 1);
     }
 
     #[test]

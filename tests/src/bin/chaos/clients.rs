@@ -133,17 +133,22 @@ impl Client {
     async fn commit(&mut self, pre: Vec<Pre>, change: Change) -> Answer {
         self.commits += 1;
         let id = format!("c{}-{}", self.number, self.commits);
+        let asked = self.board.now();
         let answer = self.store.commit(commit(&id, pre, vec![change])).await;
-        let answer = self.judge(&id, answer);
+        let answer = self.judge(&id, asked, answer);
         self.board.seen().said.push(Said { id, answer });
         answer
     }
 
-    fn judge(&self, id: &str, answer: Result<Committed, StoreError>) -> Answer {
+    fn judge(&self, id: &str, asked: Duration, answer: Result<Committed, StoreError>) -> Answer {
         match answer {
             Ok(done) => Answer::Done(done.revision.0),
             Err(StoreError::Conflict { .. } | StoreError::Fenced { .. }) => Answer::Refused,
-            Err(StoreError::Unavailable { .. } | StoreError::Full { .. }) => Answer::Unknown,
+            Err(StoreError::Unavailable { .. }) => Answer::Unknown,
+            Err(StoreError::Full { .. }) => {
+                self.board.no_room(asked);
+                Answer::Full
+            }
             Err(other) => {
                 self.board.wrong(format!("{id} was refused: {other}"));
                 Answer::Refused
@@ -173,6 +178,7 @@ impl Client {
             }
             answered
         } else {
+            let asked = self.board.now();
             self.board.begins(window, thread, RegisterOp::Read);
             let in_view = self.random.random_bool(0.5);
             let read = if in_view { self.read_view(window).await } else { self.read_row(key).await };
@@ -186,7 +192,7 @@ impl Client {
                 }
                 Err(error) => {
                     self.board.forgets(window, thread);
-                    self.failed("a read", &error);
+                    self.failed("a read", asked, &error);
                     false
                 }
             }
@@ -254,7 +260,7 @@ impl Client {
             Ok(ClaimAnswer::Granted(claim)) => claim,
             Ok(ClaimAnswer::Taken { .. }) => return Ok(()),
             Err(error) => {
-                self.failed("a claim", &error);
+                self.failed("a claim", asked, &error);
                 return Ok(());
             }
         };
@@ -271,9 +277,10 @@ impl Client {
             1 => {}
             _ => {
                 self.board.lets_go(grant);
+                let asked = self.board.now();
                 // One that did not get there ends by itself.
                 if let Err(error) = self.store.release(&claim).await {
-                    self.failed("giving a claim back", &error);
+                    self.failed("giving a claim back", asked, &error);
                 }
             }
         }
@@ -290,7 +297,7 @@ impl Client {
             // The claim is over: that is what it is for.
             Err(StoreError::Fenced { .. }) => false,
             Err(error) => {
-                self.failed("a write under a claim", &error);
+                self.failed("a write under a claim", begun, &error);
                 false
             }
         };
@@ -298,10 +305,13 @@ impl Client {
         self.board.seen().writes.push(Write { name, number, begun, done });
     }
 
-    /// What is done to the world explains that nobody answered, or that there was no room; any other failure must not be.
-    fn failed(&self, what: &str, error: &StoreError) {
-        if !error.is_transient() {
-            self.board.wrong(format!("{what}, of client {}, was refused: {error}", self.number));
+    /// What is done to the world explains that nobody answered, and may explain that there is no room; any other failure must not
+    /// be.
+    fn failed(&self, what: &str, asked: Duration, error: &StoreError) {
+        match error {
+            StoreError::Full { .. } => self.board.no_room(asked),
+            error if error.is_transient() => {}
+            error => self.board.wrong(format!("{what}, of client {}, was refused: {error}", self.number)),
         }
     }
 }

@@ -125,6 +125,7 @@ fn go_wrong(world: &mut World, runtime: &Runtime, options: &Options) -> Result<(
     wrong.extend(checks::ids(&seen.taken, &log));
     wrong.extend(checks::holders(&seen.grants));
     wrong.extend(checks::stale(&seen.grants, &seen.writes, &ledger, &log));
+    wrong.extend(checks::room(&seen.full, &seen.filled));
     wrong.extend(checks::registers(&seen.registers));
     wrong.extend(checks::enough(&seen));
     for (kind, times) in &counts {
@@ -159,7 +160,13 @@ fn trouble(world: &mut World, faults: &[Fault], length: Duration, board: &Board)
         for death in world.deaths() {
             board.wrong(death);
         }
+        if begins && what == What::Disk {
+            board.fills();
+        }
         let done = if begins { world.begin(what) } else { world.end(what) };
+        if !begins && what == What::Disk {
+            board.empties();
+        }
         match done {
             Ok(()) => *counts.entry(what.to_string()).or_default() += u32::from(begins),
             Err(why) => board.wrong(format!("{what}: {why:#}")),
@@ -175,11 +182,14 @@ fn trouble(world: &mut World, faults: &[Fault], length: Duration, board: &Board)
 fn summary(seen: &Seen, counts: &BTreeMap<String, u32>, log: usize, files: usize) -> String {
     let is = |wanted: fn(&Answer) -> bool| seen.said.iter().filter(|said| wanted(&said.answer)).count();
     let done = is(|answer| matches!(answer, Answer::Done(_)));
-    let (refused, unknown) =
-        (is(|answer| *answer == Answer::Refused), is(|answer| *answer == Answer::Unknown));
+    let [refused, full, unknown] = [
+        is(|answer| *answer == Answer::Refused),
+        is(|answer| *answer == Answer::Full),
+        is(|answer| *answer == Answer::Unknown),
+    ];
     let stale = seen.writes.iter().filter(|write| !write.done).count();
     format!(
-        "{} faults, {done} commits acknowledged, {refused} refused, {unknown} not answered, {log} in the log, {} reads ({} from memory) in {} registers, \
+        "{} faults, {done} commits acknowledged, {refused} refused, {full} without room, {unknown} not answered, {log} in the log, {} reads ({} from memory) in {} registers, \
          {} IDs, {} claims, {stale} of {} writes under them not taken, {files} files",
         counts.values().sum::<u32>(),
         seen.reads,

@@ -14,6 +14,8 @@ pub(crate) enum Answer {
     Done(u64),
     /// Nothing was written.
     Refused,
+    /// There was no room for it. It may be there all the same: a first attempt whose answer was lost.
+    Full,
     /// Nobody said. It may be there, and may come later.
     Unknown,
 }
@@ -68,6 +70,10 @@ pub(crate) struct Seen {
     pub(crate) reads: u64,
     /// Those that servers answered from memory.
     pub(crate) views: u64,
+    /// When somebody asked, and was told that there is no room.
+    pub(crate) full: Vec<(Duration, Duration)>,
+    /// From when to when the disk was full.
+    pub(crate) filled: Vec<(Duration, Option<Duration>)>,
     /// By watcher, the revisions as they came.
     pub(crate) watched: BTreeMap<usize, Vec<u64>>,
     /// What must not happen, as it happened.
@@ -129,6 +135,26 @@ impl Board {
         let now = self.now();
         if let Some(grant) = self.seen().grants.get_mut(grant) {
             grant.until = grant.until.min(now);
+        }
+    }
+
+    /// Who asked then is told that there is no room.
+    pub(crate) fn no_room(&self, asked: Duration) {
+        let answered = self.now();
+        self.seen().full.push((asked, answered));
+    }
+
+    /// The disk is about to be full.
+    pub(crate) fn fills(&self) {
+        let now = self.now();
+        self.seen().filled.push((now, None));
+    }
+
+    /// There is room again.
+    pub(crate) fn empties(&self) {
+        let now = self.now();
+        if let Some((_, until)) = self.seen().filled.last_mut() {
+            *until = Some(now);
         }
     }
 

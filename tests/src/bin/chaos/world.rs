@@ -28,8 +28,6 @@ const AGENTS: usize = 3;
 const MEMBERS: usize = 3;
 /// How long an agent's claim lasts: the shortest that it takes.
 const LEASE: &str = "3s";
-/// How large a disk is that is filled.
-const DISK: &str = "size=48m";
 
 /// All of it. Dropping it ends every process.
 pub(crate) struct World {
@@ -70,7 +68,7 @@ impl World {
             println!("SKIPPED: chaos, full disk: etcd ends where it has no room");
             None
         } else {
-            Disk::mount(&dir.path().join("db"))
+            Disk::mount(&dir.path().join("db"), room(options.length))
                 .inspect_err(|why| println!("SKIPPED: chaos, full disk: {why:#}"))
                 .ok()
         };
@@ -363,14 +361,22 @@ impl Clock {
     }
 }
 
+/// How large a disk is that is filled, in MiB, for a run of this length. No run comes near it by what clients write: history stays, and
+/// a disk that it filled would be full for good. It is memory, all of it while the disk is full.
+fn room(length: Duration) -> u64 {
+    (48 * (1 + length.as_secs() / 60)).min(1_024)
+}
+
 /// A small disk in memory.
 struct Disk {
     folder: PathBuf,
 }
 
 impl Disk {
-    fn mount(folder: &Path) -> Result<Self> {
-        output(Command::new("mount").args(["-t", "tmpfs", "-o", DISK, "tmpfs"]).arg(folder), &[0])?;
+    /// One of so many MiB.
+    fn mount(folder: &Path, room: u64) -> Result<Self> {
+        let size = format!("size={room}m");
+        output(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder), &[0])?;
         Ok(Self { folder: folder.to_owned() })
     }
 
@@ -380,7 +386,7 @@ impl Disk {
 
     fn fill(&self) -> Result<()> {
         let mut balloon = File::create(self.balloon()).context("a balloon")?;
-        let piece = vec![0; 1 << 16];
+        let piece = vec![0; 1 << 20];
         while balloon.write_all(&piece).is_ok() {}
         Ok(())
     }
@@ -393,5 +399,17 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.folder).status();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_run_has_a_large_disk_and_none_takes_all_memory() {
+        let minutes = |minutes| room(Duration::from_secs(60 * minutes));
+        assert_eq!(room(Duration::from_secs(30)), 48);
+        assert_eq!([minutes(10), minutes(30), minutes(600)], [528, 1_024, 1_024]);
     }
 }
