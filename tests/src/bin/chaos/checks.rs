@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::linear::is_linear;
-use crate::seen::{Answer, Grant, Moment, Said, Seen, Write};
+use crate::seen::{Answer, Grant, Moment, Said, Write};
 
 /// How long after there is room again somebody may still be told that there is none: what a server was about to say.
 const MOMENTS: Duration = Duration::from_secs(5);
@@ -165,21 +165,6 @@ pub(crate) fn registers(all: &BTreeMap<u64, Vec<Moment>>) -> Vec<String> {
     all.iter().filter_map(judge).collect()
 }
 
-/// Of each kind something was done: what is asked of nothing holds always.
-pub(crate) fn enough(seen: &Seen) -> Vec<String> {
-    let done = |said: &Said| matches!(said.answer, Answer::Done(_));
-    let kinds = [
-        (seen.said.iter().any(done), "commit was acknowledged"),
-        (seen.reads > seen.views, "read of a row was answered"),
-        (seen.views > 0, "read was answered from a server's memory"),
-        (!seen.taken.is_empty(), "ID was given"),
-        (!seen.grants.is_empty(), "claim was given"),
-        (seen.writes.iter().any(|write| write.done), "write under a claim was taken"),
-    ];
-    let lacking = kinds.iter().filter(|(happened, _)| !happened);
-    lacking.map(|(_, what)| format!("no {what}, so this run says nothing of any")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,25 +265,6 @@ mod tests {
         assert_eq!(room(&[(at(8), at(9))], &filled).len(), 1);
         assert_eq!(room(&[(at(18), at(19))], &filled).len(), 1);
         assert_eq!(room(&[(at(1), at(2))], &[]).len(), 1);
-    }
-
-    #[test]
-    fn a_run_in_which_a_kind_never_happened_is_caught() {
-        let mut seen = Seen {
-            said: vec![said("a", Answer::Done(1))],
-            reads: 2,
-            views: 1,
-            taken: vec![(1, 7)],
-            grants: vec![grant(1, 3, [0, 1, 2])],
-            writes: vec![write(3, 1)],
-            ..Seen::default()
-        };
-        assert_eq!(enough(&seen), Vec::<String>::new());
-        seen.writes[0].done = false;
-        assert_eq!(enough(&seen).len(), 1);
-        seen.grants.clear();
-        assert_eq!(enough(&seen).len(), 2);
-        assert_eq!(enough(&Seen::default()).len(), 6);
     }
 
     #[test]

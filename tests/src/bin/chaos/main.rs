@@ -16,6 +16,7 @@ mod balancer;
 mod checks;
 mod clients;
 mod ending;
+mod enough;
 mod linear;
 mod relay;
 mod run;

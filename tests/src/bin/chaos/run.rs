@@ -1,6 +1,6 @@
 //! One run: the world is started, clients use it, things go wrong, all is healed, and what was seen is judged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,8 +15,10 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
 use crate::balancer::{self, ASKERS};
+use crate::checks::Logged;
 use crate::clients::{Client, ZONES, commit, store, watch, zone};
-use crate::schedule::{Fault, What, draw};
+use crate::enough::{Troubles, enough};
+use crate::schedule::{Fault, LONG, What, draw, kinds};
 use crate::seen::{Answer, Board, Seen};
 use crate::world::{CLIENTS, World};
 use crate::{Engine, Options, checks, ending};
@@ -84,8 +86,11 @@ fn go_wrong(world: &mut World, runtime: &Runtime, options: &Options) -> Result<(
         clients.push(runtime.spawn(client.live()));
     }
     let (askers, people) = balanced(world, runtime, options.seed, &board)?;
-    let faults = draw(options.seed, options.length, &world.cast());
+    let cast = world.cast();
+    let faults = draw(options.seed, options.length, &cast);
     let counts = trouble(world, &faults, options.length, &board);
+    let kinds = if options.length >= LONG { kinds(&cast) } else { BTreeSet::new() };
+    let troubles = Troubles { counts, kinds };
     board.stop();
     let ended = runtime.block_on(async { tokio::time::timeout(LAST, join_all(clients)).await });
     for client in ended.with_context(|| format!("clients do not end within {LAST:?}"))? {
@@ -118,21 +123,27 @@ fn go_wrong(world: &mut World, runtime: &Runtime, options: &Options) -> Result<(
     let ledger = runtime.block_on(ending::ledger(&direct))?;
     let mut seen = std::mem::take(&mut *board.seen());
     let mut wrong = std::mem::take(&mut seen.wrong);
-    wrong.extend(checks::commits(&seen.said, &log));
     for (watcher, gave) in &seen.watched {
         wrong.extend(checks::watched(*watcher, gave, &log, from.revision.0, to));
     }
-    wrong.extend(checks::ids(&seen.taken, &log));
-    wrong.extend(checks::holders(&seen.grants));
-    wrong.extend(checks::stale(&seen.grants, &seen.writes, &ledger, &log));
-    wrong.extend(checks::room(&seen.full, &seen.filled));
-    wrong.extend(checks::registers(&seen.registers));
-    wrong.extend(checks::enough(&seen));
-    for (kind, times) in &counts {
+    wrong.extend(judged(&seen, &log, &ledger, &troubles));
+    for (kind, times) in &troubles.counts {
         println!("{times:4} {kind}");
     }
     let balanced = format!("{asked} requests of the balancer");
-    Ok((format!("{}, {balanced}", summary(&seen, &counts, log.len(), files)), wrong))
+    Ok((format!("{}, {balanced}", summary(&seen, &troubles.counts, log.len(), files)), wrong))
+}
+
+/// What of all that was seen must not be.
+fn judged(seen: &Seen, log: &[Logged], ledger: &BTreeMap<String, u64>, troubles: &Troubles) -> Vec<String> {
+    let mut wrong = checks::commits(&seen.said, log);
+    wrong.extend(checks::ids(&seen.taken, log));
+    wrong.extend(checks::holders(&seen.grants));
+    wrong.extend(checks::stale(&seen.grants, &seen.writes, ledger, log));
+    wrong.extend(checks::room(&seen.full, &seen.filled));
+    wrong.extend(checks::registers(&seen.registers));
+    wrong.extend(enough(seen, troubles));
+    wrong
 }
 
 /// Those who ask the balancer, and who changes its pool.

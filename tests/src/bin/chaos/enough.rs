@@ -1,0 +1,99 @@
+//! Whether enough was done and seen: what is asked of nothing holds always.
+//!
+//! In a short run each thing that clients do was done, and something went wrong. In a long one, each kind of trouble that there can be
+//! here came.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::seen::{Answer, Said, Seen};
+
+/// What was done to the world.
+#[derive(Debug, Default)]
+pub(crate) struct Troubles {
+    /// How often each kind came.
+    pub(crate) counts: BTreeMap<String, u32>,
+    /// Kinds of which each has to come: in a long run all that there can be here, in a short one none.
+    pub(crate) kinds: BTreeSet<String>,
+}
+
+impl Troubles {
+    fn came(&self, kind: &str) -> bool {
+        self.counts.get(kind).is_some_and(|times| *times > 0)
+    }
+}
+
+/// Of what nothing was done or seen, though it has to be.
+pub(crate) fn enough(seen: &Seen, troubles: &Troubles) -> Vec<String> {
+    let done = |said: &Said| matches!(said.answer, Answer::Done(_));
+    let always = [
+        (seen.said.iter().any(done), "commit was acknowledged"),
+        (seen.reads > seen.views, "read of a row was answered"),
+        (seen.views > 0, "read was answered from a server's memory"),
+        (!seen.taken.is_empty(), "ID was given"),
+        (!seen.grants.is_empty(), "claim was given"),
+        (seen.writes.iter().any(|write| write.done), "write under a claim was taken"),
+        (troubles.counts.values().any(|times| *times > 0), "fault came"),
+    ];
+    let lacking = always.iter().filter(|(happened, _)| !happened);
+    let mut wrong: Vec<String> = lacking.map(|(_, what)| no(what)).collect();
+    let absent = troubles.kinds.iter().filter(|kind| !troubles.came(kind));
+    wrong.extend(absent.map(|kind| no(&format!("fault came of the kind {kind:?}"))));
+    wrong
+}
+
+fn no(what: &str) -> String {
+    format!("no {what}, so this run says nothing of any")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::seen::{Grant, Write};
+
+    /// What a run may see in which everything is done once.
+    fn seen() -> Seen {
+        let (name, at) = ("x".to_owned(), Duration::from_secs);
+        let grant =
+            Grant { name: name.clone(), holder: 1, number: 3, asked: at(0), granted: at(1), until: at(2) };
+        Seen {
+            said: vec![Said { id: "a".to_owned(), answer: Answer::Done(1) }],
+            reads: 2,
+            views: 1,
+            taken: vec![(1, 7)],
+            grants: vec![grant],
+            writes: vec![Write { name, number: 3, begun: at(1), done: true }],
+            ..Seen::default()
+        }
+    }
+
+    /// These came, each once.
+    fn came(kinds: &[&str]) -> Troubles {
+        let counts = kinds.iter().map(|kind| ((*kind).to_owned(), 1)).collect();
+        Troubles { counts, ..Troubles::default() }
+    }
+
+    #[test]
+    fn a_run_in_which_a_thing_never_happened_is_caught() {
+        let (mut seen, troubles) = (seen(), came(&["clock set"]));
+        assert_eq!(enough(&seen, &troubles), Vec::<String>::new());
+        seen.writes[0].done = false;
+        assert_eq!(enough(&seen, &troubles).len(), 1);
+        seen.grants.clear();
+        assert_eq!(enough(&seen, &troubles).len(), 2);
+        assert_eq!(enough(&Seen::default(), &troubles).len(), 6);
+    }
+
+    #[test]
+    fn a_run_without_a_fault_and_a_long_one_without_one_of_a_kind_are_caught() {
+        assert_eq!(enough(&seen(), &Troubles::default()).len(), 1);
+        // What could not be done is counted as 0.
+        let none = Troubles { counts: BTreeMap::from([("clock set".to_owned(), 0)]), ..Troubles::default() };
+        assert_eq!(enough(&seen(), &none).len(), 1);
+        let mut troubles = came(&["clock set", "disk full"]);
+        troubles.kinds = ["clock set", "disk full", "server killed"].map(str::to_owned).into();
+        let wrong = enough(&seen(), &troubles);
+        assert!(wrong.len() == 1 && wrong[0].contains("server killed"), "{wrong:?}");
+    }
+}
