@@ -21,9 +21,8 @@ pub(crate) struct Cast {
     pub(crate) servers: usize,
     pub(crate) agents: usize,
     pub(crate) members: usize,
+    /// Links of clients and agents to servers. Each server has one to each member besides, and the members have one to each from the others.
     pub(crate) links: usize,
-    /// Links between servers and members, and to a member from the others; after the other links.
-    pub(crate) inner: usize,
     /// Whether servers have a clock that can be set.
     pub(crate) clocks: bool,
     /// Whether there is a disk that can be filled.
@@ -36,6 +35,17 @@ pub(crate) enum Victim {
     Server(usize),
     Agent(usize),
     Member(usize),
+}
+
+/// One link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Link {
+    /// Of a client or an agent to a server.
+    Server(usize),
+    /// Of a server to a member of etcd.
+    Etcd(usize),
+    /// Of the other members to one.
+    Peer(usize),
 }
 
 /// How a link is.
@@ -67,7 +77,7 @@ pub(crate) enum What {
     /// Stopped, and resumed.
     Stop(Victim),
     /// One link.
-    Link(usize, Way),
+    Link(Link, Way),
     /// All links of one server to members of etcd.
     Apart(usize, Way),
     /// A server's clock is so many seconds off.
@@ -98,8 +108,8 @@ impl What {
         match self {
             Self::Kill(Victim::Member(_)) | Self::Stop(Victim::Member(_)) => vec![Place::Members],
             Self::Kill(victim) | Self::Stop(victim) => vec![Place::Process(victim)],
-            Self::Link(link, _) if link >= cast.links => vec![Place::Members],
-            Self::Link(link, _) => vec![Place::Link(link)],
+            Self::Link(Link::Etcd(_) | Link::Peer(_), _) => vec![Place::Members],
+            Self::Link(Link::Server(link), _) => vec![Place::Link(link)],
             // A server that finds no member cannot begin.
             Self::Apart(server, _) => vec![Place::Members, Place::Process(Victim::Server(server))],
             Self::Clock(server, _) => vec![Place::Clock(server)],
@@ -109,27 +119,50 @@ impl What {
     }
 }
 
-impl fmt::Display for What {
+impl fmt::Display for Victim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Kill(Victim::Server(_)) => "server killed",
-            Self::Kill(Victim::Agent(_)) => "agent killed",
-            Self::Kill(Victim::Member(_)) => "etcd killed",
-            Self::Stop(Victim::Server(_)) => "server stopped",
-            Self::Stop(Victim::Agent(_)) => "agent stopped",
-            Self::Stop(Victim::Member(_)) => "etcd stopped",
-            Self::Link(_, Way::Open) => "link open",
-            Self::Link(_, Way::Cut) => "link cut",
-            Self::Link(_, Way::CutThere) => "link cut for requests",
-            Self::Link(_, Way::CutBack) => "link cut for answers",
-            Self::Link(_, Way::Slow) => "link slow",
-            Self::Link(_, Way::Breaks) => "link breaks",
-            Self::Apart(_, Way::CutThere) => "server cut off from etcd for requests",
-            Self::Apart(_, Way::CutBack) => "server cut off from etcd for answers",
-            Self::Apart(..) => "server cut off from etcd",
-            Self::Clock(_, _) => "clock set",
-            Self::Disk => "disk full",
+            Self::Server(_) => "server",
+            Self::Agent(_) => "agent",
+            Self::Member(_) => "etcd",
         })
+    }
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Server(_) => "link to a server",
+            Self::Etcd(_) => "link to etcd",
+            Self::Peer(_) => "link of etcd to etcd",
+        })
+    }
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open => "open",
+            Self::Cut => "cut",
+            Self::CutThere => "cut for requests",
+            Self::CutBack => "cut for answers",
+            Self::Slow => "slow",
+            Self::Breaks => "breaks",
+        })
+    }
+}
+
+/// The kind: whom exactly it meets is left out.
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kill(victim) => write!(f, "{victim} killed"),
+            Self::Stop(victim) => write!(f, "{victim} stopped"),
+            Self::Link(link, way) => write!(f, "{link} {way}"),
+            Self::Apart(_, way) => write!(f, "all links of a server to etcd {way}"),
+            Self::Clock(..) => f.write_str("clock set"),
+            Self::Disk => f.write_str("disk full"),
+        }
     }
 }
 
@@ -137,8 +170,10 @@ impl fmt::Display for What {
 pub(crate) fn kinds(cast: &Cast) -> BTreeSet<String> {
     let victim = |victim| [What::Kill(victim), What::Stop(victim)];
     let mut all = [victim(Victim::Server(0)), victim(Victim::Agent(0))].concat();
-    all.extend(WAYS.map(|way| What::Link(0, way)));
+    all.extend(WAYS.map(|way| What::Link(Link::Server(0), way)));
     if cast.members > 0 {
+        all.extend(WAYS.map(|way| What::Link(Link::Etcd(0), way)));
+        all.extend(WAYS.map(|way| What::Link(Link::Peer(0), way)));
         all.extend(victim(Victim::Member(0)));
         all.extend(CUTS.map(|way| What::Apart(0, way)));
     }
@@ -213,8 +248,19 @@ fn one(random: &mut StdRng, cast: &Cast) -> (What, Duration) {
         _ => {
             let way = WAYS[random.random_range(0..WAYS.len())];
             let lasts = if random.random_bool(0.3) { long } else { short };
-            (What::Link(random.random_range(0..cast.links + cast.inner), way), lasts)
+            (What::Link(link(random, cast), way), lasts)
         }
+    }
+}
+
+/// Any link, each as often as any other.
+fn link(random: &mut StdRng, cast: &Cast) -> Link {
+    let inner = cast.servers * cast.members;
+    let which = random.random_range(0..cast.links + inner + cast.members);
+    match which.checked_sub(cast.links) {
+        None => Link::Server(which),
+        Some(which) if which < inner => Link::Etcd(which),
+        Some(which) => Link::Peer(which - inner),
     }
 }
 
@@ -223,10 +269,8 @@ mod tests {
     use super::*;
 
     /// One file behind one server, and two servers on three members of etcd: a client and an agent have a link to each server.
-    const SQLITE: Cast =
-        Cast { servers: 1, agents: 4, members: 0, links: 7, inner: 0, clocks: true, disk: true };
-    const ETCD: Cast =
-        Cast { servers: 2, agents: 4, members: 3, links: 14, inner: 9, clocks: true, disk: false };
+    const SQLITE: Cast = Cast { servers: 1, agents: 4, members: 0, links: 7, clocks: true, disk: true };
+    const ETCD: Cast = Cast { servers: 2, agents: 4, members: 3, links: 14, clocks: true, disk: false };
     const SHORT: Duration = Duration::from_secs(30);
     const HALF_AN_HOUR: Duration = Duration::from_secs(1_800);
 
@@ -244,7 +288,7 @@ mod tests {
 
     #[test]
     fn whatever_the_seed_every_kind_comes_in_a_long_run_and_some_in_a_short_one() {
-        for (cast, count) in [(SQLITE, 11), (ETCD, 15)] {
+        for (cast, count) in [(SQLITE, 11), (ETCD, 25)] {
             assert_eq!(kinds(&cast).len(), count, "{:?}", kinds(&cast));
             // What could not be done here is not asked for.
             let none = Cast { clocks: false, disk: false, ..cast };
@@ -267,6 +311,19 @@ mod tests {
             let late: Vec<Fault> = all.into_iter().filter(|fault| fault.at > HALF_AN_HOUR / 2).collect();
             assert!(late.len() > 200, "{}", late.len());
         }
+    }
+
+    #[test]
+    fn a_kind_says_which_links_are_meant() {
+        let links = [Link::Server(3), Link::Etcd(3), Link::Peer(1)];
+        assert_eq!(
+            links.map(|link| What::Link(link, Way::CutBack).to_string()),
+            [
+                "link to a server cut for answers",
+                "link to etcd cut for answers",
+                "link of etcd to etcd cut for answers"
+            ]
+        );
     }
 
     #[test]

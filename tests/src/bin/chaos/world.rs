@@ -17,7 +17,7 @@ use tokio::runtime::Runtime;
 
 use crate::balancer::Balancer;
 use crate::relay::Relay;
-use crate::schedule::{Cast, Victim, Way, What};
+use crate::schedule::{Cast, Link, Victim, Way, What};
 use crate::{Engine, Options};
 
 /// Clients; each has links of its own to every server.
@@ -117,7 +117,6 @@ impl World {
             agents: self.agents.len(),
             members: self.members.len(),
             links: self.relays.len(),
-            inner: self.inner.len(),
             clocks: !self.clocks.is_empty(),
             disk: self.disk.is_some(),
         }
@@ -190,8 +189,12 @@ impl World {
         server * self.etcd.len()..(server + 1) * self.etcd.len()
     }
 
-    fn link(&self, link: usize) -> &Relay {
-        self.relays.get(link).unwrap_or_else(|| &self.inner[link - self.relays.len()])
+    fn link(&self, link: Link) -> &Relay {
+        match link {
+            Link::Server(link) => &self.relays[link],
+            Link::Etcd(link) => &self.inner[link],
+            Link::Peer(member) => &self.inner[self.ports.len() * self.etcd.len() + member],
+        }
     }
 
     fn apart(&self, server: usize, way: Way) {
