@@ -13,6 +13,8 @@ const MOMENTS: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub(crate) struct Logged {
     pub(crate) revision: u64,
+    /// When, by the clock of whoever wrote it: seconds since 1970.
+    pub(crate) time: i64,
     pub(crate) id: String,
     /// What it wrote: key, and the number in it, where there is one.
     pub(crate) wrote: Vec<(String, Option<u64>)>,
@@ -170,7 +172,7 @@ mod tests {
     use super::*;
 
     fn logged(revision: u64, id: &str) -> Logged {
-        Logged { revision, id: id.to_owned(), wrote: Vec::new() }
+        Logged { revision, time: 0, id: id.to_owned(), wrote: Vec::new() }
     }
 
     fn wrote(revision: u64, key: &str, value: u64) -> Logged {

@@ -31,6 +31,7 @@ pub(crate) async fn log(store: &dyn Store) -> Result<Vec<Logged>> {
             let wrote = |change: Change| (change.key.to_string(), change.value.as_ref().and_then(number_of));
             Logged {
                 revision: entry.info.revision.0,
+                time: entry.info.time.as_second(),
                 id: entry.info.message,
                 wrote: entry.changes.into_iter().map(wrote).collect(),
             }

@@ -1,11 +1,16 @@
 //! Whether enough was done and seen: what is asked of nothing holds always.
 //!
 //! In a short run each thing that clients do was done, and something went wrong. In a long one, each kind of trouble that there can be
-//! here came.
+//! here came, and what was done to clocks and to the disk was felt.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::checks::Logged;
+use crate::schedule::{CLOCK, DISK};
 use crate::seen::{Answer, Said, Seen};
+
+/// Two commits that follow each other are not so many seconds apart, unless a clock is off.
+const JUMP: u64 = 1_800;
 
 /// What was done to the world.
 #[derive(Debug, Default)]
@@ -23,7 +28,7 @@ impl Troubles {
 }
 
 /// Of what nothing was done or seen, though it has to be.
-pub(crate) fn enough(seen: &Seen, troubles: &Troubles) -> Vec<String> {
+pub(crate) fn enough(seen: &Seen, log: &[Logged], troubles: &Troubles) -> Vec<String> {
     let done = |said: &Said| matches!(said.answer, Answer::Done(_));
     let always = [
         (seen.said.iter().any(done), "commit was acknowledged"),
@@ -38,7 +43,18 @@ pub(crate) fn enough(seen: &Seen, troubles: &Troubles) -> Vec<String> {
     let mut wrong: Vec<String> = lacking.map(|(_, what)| no(what)).collect();
     let absent = troubles.kinds.iter().filter(|kind| !troubles.came(kind));
     wrong.extend(absent.map(|kind| no(&format!("fault came of the kind {kind:?}"))));
+    let felt = [
+        (CLOCK, jumps(log) > 0, "commit bears a time that is off"),
+        (DISK, !seen.full.is_empty(), "client was told that there is no room"),
+    ];
+    let idle = felt.iter().filter(|(kind, felt, _)| troubles.kinds.contains(*kind) && !felt);
+    wrong.extend(idle.map(|(_, _, what)| no(what)));
     wrong
+}
+
+/// How often the time that commits bear leaps to that of a clock that is off by much, or back.
+pub(crate) fn jumps(log: &[Logged]) -> usize {
+    log.windows(2).filter(|pair| pair[0].time.abs_diff(pair[1].time) > JUMP).count()
 }
 
 fn no(what: &str) -> String {
@@ -74,26 +90,50 @@ mod tests {
         Troubles { counts, ..Troubles::default() }
     }
 
+    /// Commits at these times.
+    fn log(times: &[i64]) -> Vec<Logged> {
+        let logged = |(revision, time): (u64, &i64)| Logged {
+            revision,
+            time: *time,
+            id: revision.to_string(),
+            wrote: Vec::new(),
+        };
+        (1..).zip(times).map(logged).collect()
+    }
+
     #[test]
     fn a_run_in_which_a_thing_never_happened_is_caught() {
         let (mut seen, troubles) = (seen(), came(&["clock set"]));
-        assert_eq!(enough(&seen, &troubles), Vec::<String>::new());
+        assert_eq!(enough(&seen, &[], &troubles), Vec::<String>::new());
         seen.writes[0].done = false;
-        assert_eq!(enough(&seen, &troubles).len(), 1);
+        assert_eq!(enough(&seen, &[], &troubles).len(), 1);
         seen.grants.clear();
-        assert_eq!(enough(&seen, &troubles).len(), 2);
-        assert_eq!(enough(&Seen::default(), &troubles).len(), 6);
+        assert_eq!(enough(&seen, &[], &troubles).len(), 2);
+        assert_eq!(enough(&Seen::default(), &[], &troubles).len(), 6);
     }
 
     #[test]
     fn a_run_without_a_fault_and_a_long_one_without_one_of_a_kind_are_caught() {
-        assert_eq!(enough(&seen(), &Troubles::default()).len(), 1);
+        assert_eq!(enough(&seen(), &[], &Troubles::default()).len(), 1);
         // What could not be done is counted as 0.
         let none = Troubles { counts: BTreeMap::from([("clock set".to_owned(), 0)]), ..Troubles::default() };
-        assert_eq!(enough(&seen(), &none).len(), 1);
+        assert_eq!(enough(&seen(), &[], &none).len(), 1);
         let mut troubles = came(&["clock set", "disk full"]);
         troubles.kinds = ["clock set", "disk full", "server killed"].map(str::to_owned).into();
-        let wrong = enough(&seen(), &troubles);
-        assert!(wrong.len() == 1 && wrong[0].contains("server killed"), "{wrong:?}");
+        let wrong = enough(&seen(), &[], &troubles);
+        assert!(wrong.len() == 3 && wrong[0].contains("server killed"), "{wrong:?}");
+    }
+
+    #[test]
+    fn a_long_run_in_which_a_clock_or_the_disk_was_not_felt_is_caught() {
+        let (mut seen, mut troubles) = (seen(), came(&[CLOCK, DISK]));
+        let (right, off) = (log(&[100, 101, 160]), log(&[5_000, 5_001, 1_402, 1_403, 5_004]));
+        assert_eq!([jumps(&right), jumps(&off)], [0, 2]);
+        assert_eq!(enough(&seen, &right, &troubles), Vec::<String>::new(), "a short run has no time for it");
+        troubles.kinds = [CLOCK, DISK].map(str::to_owned).into();
+        assert_eq!(enough(&seen, &right, &troubles).len(), 2);
+        assert_eq!(enough(&seen, &off, &troubles).len(), 1);
+        seen.full.push((Duration::ZERO, Duration::ZERO));
+        assert_eq!(enough(&seen, &off, &troubles), Vec::<String>::new());
     }
 }

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use crate::balancer::{self, ASKERS};
 use crate::checks::Logged;
 use crate::clients::{Client, ZONES, commit, store, watch, zone};
-use crate::enough::{Troubles, enough};
+use crate::enough::{Troubles, enough, jumps};
 use crate::schedule::{Fault, LONG, What, draw, kinds};
 use crate::seen::{Answer, Board, Seen};
 use crate::world::{CLIENTS, World};
@@ -130,6 +130,8 @@ fn go_wrong(world: &mut World, runtime: &Runtime, options: &Options) -> Result<(
     for (kind, times) in &troubles.counts {
         println!("{times:4} {kind}");
     }
+    println!("{:4} leaps in the time that commits bear", jumps(&log));
+    println!("{:4} times somebody was told that there is no room", seen.full.len());
     let balanced = format!("{asked} requests of the balancer");
     Ok((format!("{}, {balanced}", summary(&seen, &troubles.counts, log.len(), files)), wrong))
 }
@@ -142,7 +144,7 @@ fn judged(seen: &Seen, log: &[Logged], ledger: &BTreeMap<String, u64>, troubles:
     wrong.extend(checks::stale(&seen.grants, &seen.writes, ledger, log));
     wrong.extend(checks::room(&seen.full, &seen.filled));
     wrong.extend(checks::registers(&seen.registers));
-    wrong.extend(enough(seen, troubles));
+    wrong.extend(enough(seen, log, troubles));
     wrong
 }
 

@@ -12,6 +12,10 @@ use rand::{Rng, SeedableRng};
 
 /// In a run of this length each kind that there can be comes, whatever the seed.
 pub(crate) const LONG: Duration = Duration::from_secs(600);
+/// The kind of [`What::Clock`].
+pub(crate) const CLOCK: &str = "clock set";
+/// The kind of [`What::Disk`].
+pub(crate) const DISK: &str = "disk full";
 /// How often is drawn until a kind comes that has not come yet. The rarest is one of some hundred.
 const DRAWS: usize = 1_000;
 
@@ -160,8 +164,8 @@ impl fmt::Display for What {
             Self::Stop(victim) => write!(f, "{victim} stopped"),
             Self::Link(link, way) => write!(f, "{link} {way}"),
             Self::Apart(_, way) => write!(f, "all links of a server to etcd {way}"),
-            Self::Clock(..) => f.write_str("clock set"),
-            Self::Disk => f.write_str("disk full"),
+            Self::Clock(..) => f.write_str(CLOCK),
+            Self::Disk => f.write_str(DISK),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The processes: servers, agents and, where the database stands on it, etcd; each killed, stopped and started as it comes.
 
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rusqlite::Connection;
 use shoal_tests::binaries::system;
 use shoal_tests::process::{Process, output};
 use shoal_tests::{ports, wait};
@@ -28,6 +29,9 @@ const AGENTS: usize = 3;
 const MEMBERS: usize = 3;
 /// How long an agent's claim lasts: the shortest that it takes.
 const LEASE: &str = "3s";
+
+/// Room for what is copied from SQLite's log into its file, in octets.
+const LOG: u64 = 32 << 20;
 
 /// All of it. Dropping it ends every process.
 pub(crate) struct World {
@@ -391,7 +395,21 @@ impl Disk {
         let mut balloon = File::create(self.balloon()).context("a balloon")?;
         let piece = vec![0; 1 << 20];
         while balloon.write_all(&piece).is_ok() {}
+        // Commits go into the log, which keeps the length that it had once: for seconds they would need no room.
+        let length = balloon.metadata().context("a balloon")?.len();
+        balloon.set_len(length.saturating_sub(LOG)).context("a balloon")?;
+        balloon.seek(SeekFrom::End(0)).context("a balloon")?;
+        // Somebody may be reading it. Then this time is not felt.
+        let _ = self.empty_log();
+        while balloon.write_all(&piece).is_ok() {}
         Ok(())
+    }
+
+    /// Has SQLite's log copied into the file, and cut to nothing.
+    fn empty_log(&self) -> rusqlite::Result<()> {
+        let connection = Connection::open(self.folder.join("shoal.db"))?;
+        connection.busy_timeout(Duration::from_secs(1))?;
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
     }
 
     fn free(&self) -> Result<()> {
