@@ -33,17 +33,26 @@ const WINDOW: u128 = 200;
 /// How often a client reads or writes one.
 const TIMES: u32 = 3;
 /// Threads of a client's that were not answered are followed by others, this far apart.
-const THREADS: u64 = 1_000;
+pub(crate) const THREADS: u64 = 1_000;
 
 /// The database behind these addresses, for those who give up soon.
 pub(crate) fn store(addresses: &str) -> Result<HttpStore> {
+    patient(addresses, Duration::from_secs(8))
+}
+
+/// The database behind one server, for those who can go to another one at once.
+pub(crate) fn alone(address: &str) -> Result<HttpStore> {
+    patient(address, Duration::from_secs(1))
+}
+
+fn patient(addresses: &str, patience: Duration) -> Result<HttpStore> {
     let options = Options {
         connect: Duration::from_secs(1),
         answer: Duration::from_secs(15),
         hung: Duration::from_secs(1),
         silence: Duration::from_secs(5),
         heartbeat: Duration::from_secs(20),
-        patience: Duration::from_secs(8),
+        patience,
         ..Options::default()
     };
     HttpStore::with(addresses, options).with_context(|| addresses.to_owned())
@@ -85,6 +94,8 @@ pub(crate) fn zone(zone: u64, address: u32) -> Result<Change> {
 pub(crate) struct Client {
     number: u64,
     store: HttpStore,
+    /// Each server by itself.
+    each: Vec<HttpStore>,
     board: Arc<Board>,
     random: StdRng,
     commits: u64,
@@ -98,11 +109,18 @@ pub(crate) struct Client {
 
 impl Client {
     /// The client of this number, which is above 0 and below [`THREADS`].
-    pub(crate) fn new(number: u64, seed: u64, store: HttpStore, board: Arc<Board>) -> Self {
+    pub(crate) fn new(
+        number: u64,
+        seed: u64,
+        store: HttpStore,
+        each: Vec<HttpStore>,
+        board: Arc<Board>,
+    ) -> Self {
         let random = StdRng::seed_from_u64(seed.wrapping_mul(THREADS).wrapping_add(number));
         Self {
             number,
             store,
+            each,
             board,
             random,
             commits: 0,
@@ -181,9 +199,15 @@ impl Client {
             let asked = self.board.now();
             self.board.begins(window, thread, RegisterOp::Read);
             let in_view = self.random.random_bool(0.5);
-            let read = if in_view { self.read_view(window).await } else { self.read_row(key).await };
+            // One of the servers, or whichever is asked first.
+            let server = self.random.random_range(0..=self.each.len());
+            let store = self.each.get(server).unwrap_or(&self.store);
+            let read = if in_view { read_view(store, window).await } else { read_row(store, key).await };
             match read {
                 Ok(value) => {
+                    if server < self.each.len() {
+                        self.board.at(window, thread, server);
+                    }
                     self.board.ends(window, thread, RegisterRet::ReadOk(value));
                     let mut seen = self.board.seen();
                     seen.reads += 1;
@@ -201,26 +225,6 @@ impl Client {
             (self.left, self.thread) = (0, self.thread + THREADS);
         }
         Ok(())
-    }
-
-    /// A register as the store has it.
-    async fn read_row(&self, key: Key) -> Result<u64, StoreError> {
-        let page = self.store.read(&Query::new(Range::Key(key))).await?;
-        let row = page.rows.first().and_then(|row| row.value.as_ref());
-        Ok(row.and_then(number_of).unwrap_or(0))
-    }
-
-    /// The same as a server has it in memory: `/api/v2/tags/chaos`, from there on.
-    async fn read_view(&self, window: u64) -> Result<u64, StoreError> {
-        let namespace: Namespace =
-            "chaos".parse().map_err(|bad: BadName| StoreError::Invalid(bad.to_string()))?;
-        // Whatever begins with this comes after it: ten registers at most, and then none.
-        let (own, mut after) = (register(window), register(window));
-        after.pop();
-        let listed = self.store.list_tags(Some(&namespace), None, Some(&after)).await?;
-        let tags = listed.into_iter().flat_map(|listed| listed.items);
-        let found = tags.into_iter().find(|tag| tag.tag.as_str() == own);
-        Ok(found.and_then(|tag| tag.document.field("number")?.as_u64()).unwrap_or(0))
     }
 
     /// Changes what the agents make.
@@ -314,6 +318,25 @@ impl Client {
             error => self.board.wrong(format!("{what}, of client {}, was refused: {error}", self.number)),
         }
     }
+}
+
+/// A register as the store has it.
+async fn read_row(store: &HttpStore, key: Key) -> Result<u64, StoreError> {
+    let page = store.read(&Query::new(Range::Key(key))).await?;
+    let row = page.rows.first().and_then(|row| row.value.as_ref());
+    Ok(row.and_then(number_of).unwrap_or(0))
+}
+
+/// The same as a server has it in memory: `/api/v2/tags/chaos`, from there on.
+async fn read_view(store: &HttpStore, window: u64) -> Result<u64, StoreError> {
+    let namespace: Namespace = "chaos".parse().map_err(|bad: BadName| StoreError::Invalid(bad.to_string()))?;
+    // Whatever begins with this comes after it: ten registers at most, and then none.
+    let (own, mut after) = (register(window), register(window));
+    after.pop();
+    let listed = store.list_tags(Some(&namespace), None, Some(&after)).await?;
+    let tags = listed.into_iter().flat_map(|listed| listed.items);
+    let found = tags.into_iter().find(|tag| tag.tag.as_str() == own);
+    Ok(found.and_then(|tag| tag.document.field("number")?.as_u64()).unwrap_or(0))
 }
 
 /// Notes every commit after `from` as a watch gives it. One that ends, because nobody answered for too long, is begun again where it

@@ -1,16 +1,21 @@
 //! Whether enough was done and seen: what is asked of nothing holds always.
 //!
 //! In a short run each thing that clients do was done, and something went wrong. In a long one, each kind of trouble that there can be
-//! here came, and what was done to clocks and to the disk was felt.
+//! here came, what was done to clocks and to the disk was felt, and clients read at one server what others wrote at another.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use stateright::semantics::register::RegisterRet;
+
 use crate::checks::Logged;
+use crate::clients::THREADS;
 use crate::schedule::{CLOCK, DISK};
-use crate::seen::{Answer, Said, Seen};
+use crate::seen::{Answer, Moment, Said, Seen};
 
 /// Two commits that follow each other are not so many seconds apart, unless a clock is off.
 const JUMP: u64 = 1_800;
+/// How many registers a long run has at least that were read at another server than they were written at, if there are several.
+const CROSSED: usize = 20;
 
 /// What was done to the world.
 #[derive(Debug, Default)]
@@ -19,9 +24,15 @@ pub(crate) struct Troubles {
     pub(crate) counts: BTreeMap<String, u32>,
     /// Kinds of which each has to come: in a long run all that there can be here, in a short one none.
     pub(crate) kinds: BTreeSet<String>,
+    /// How many servers there are.
+    pub(crate) servers: usize,
 }
 
 impl Troubles {
+    fn is_long(&self) -> bool {
+        !self.kinds.is_empty()
+    }
+
     fn came(&self, kind: &str) -> bool {
         self.counts.get(kind).is_some_and(|times| *times > 0)
     }
@@ -49,7 +60,40 @@ pub(crate) fn enough(seen: &Seen, log: &[Logged], troubles: &Troubles) -> Vec<St
     ];
     let idle = felt.iter().filter(|(kind, felt, _)| troubles.kinds.contains(*kind) && !felt);
     wrong.extend(idle.map(|(_, _, what)| no(what)));
+    let crossed = seen.registers.values().filter(|moments| is_crossed(moments)).take(CROSSED).count();
+    if troubles.is_long() && troubles.servers > 1 && crossed < CROSSED {
+        wrong.push(format!(
+            "{crossed} registers were read at another server than they were written at, so this run says little of that"
+        ));
+    }
     wrong
+}
+
+/// Whether something that a client wrote was read by others afterwards, at one server and at another: wherever it was written, one of
+/// them is not where that was.
+pub(crate) fn is_crossed(moments: &[Moment]) -> bool {
+    // By whom each was written, and at which servers it was read.
+    let mut written: Vec<(u64, BTreeSet<usize>)> = Vec::new();
+    // How many of them there were when a thread began to read, and which server answered it.
+    let (mut before, mut at) = (BTreeMap::<u64, usize>::new(), BTreeMap::<u64, usize>::new());
+    for moment in moments {
+        match moment {
+            Moment::Begins(thread, _) => {
+                before.insert(*thread, written.len());
+                at.remove(thread);
+            }
+            Moment::At(thread, server) => {
+                at.insert(*thread, *server);
+            }
+            Moment::Ends(thread, RegisterRet::WriteOk) => written.push((thread % THREADS, BTreeSet::new())),
+            Moment::Ends(thread, RegisterRet::ReadOk(_)) => {
+                let count = before.get(thread).copied().unwrap_or(0);
+                let others = written.iter_mut().take(count).filter(|(writer, _)| *writer != thread % THREADS);
+                others.for_each(|(_, servers)| servers.extend(at.get(thread)));
+            }
+        }
+    }
+    written.iter().any(|(_, servers)| servers.len() > 1)
 }
 
 /// How often the time that commits bear leaps to that of a clock that is off by much, or back.
@@ -64,6 +108,8 @@ fn no(what: &str) -> String {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use stateright::semantics::register::RegisterOp;
 
     use super::*;
     use crate::seen::{Grant, Write};
@@ -122,6 +168,46 @@ mod tests {
         troubles.kinds = ["clock set", "disk full", "server killed"].map(str::to_owned).into();
         let wrong = enough(&seen(), &[], &troubles);
         assert!(wrong.len() == 3 && wrong[0].contains("server killed"), "{wrong:?}");
+    }
+
+    fn write(thread: u64) -> [Moment; 2] {
+        [Moment::Begins(thread, RegisterOp::Write(9)), Moment::Ends(thread, RegisterRet::WriteOk)]
+    }
+
+    fn read(thread: u64, server: usize) -> [Moment; 3] {
+        let [begins, ends] =
+            [Moment::Begins(thread, RegisterOp::Read), Moment::Ends(thread, RegisterRet::ReadOk(9))];
+        [begins, Moment::At(thread, server), ends]
+    }
+
+    #[test]
+    fn what_others_read_afterwards_at_two_servers_is_crossed() {
+        let all = |parts: &[&[Moment]]| is_crossed(&parts.concat());
+        let of_two = THREADS + 2;
+        assert!(all(&[&write(1), &read(2, 0), &read(3, 1)]));
+        assert!(all(&[&write(1), &read(2, 0), &read(of_two, 1)]));
+        // At one server, before it was written, by who wrote it, and where nobody knows which server it was.
+        assert!(!all(&[&write(1), &read(2, 0), &read(3, 0)]));
+        assert!(!all(&[&read(2, 0), &write(1), &read(3, 1)]));
+        assert!(!all(&[&write(1), &read(2, 0), &read(THREADS + 1, 1)]));
+        let [begins, _, ends] = read(3, 1);
+        assert!(!all(&[&write(1), &read(2, 0), &[begins.clone(), ends.clone()]]));
+        // One that began before the write ended may have been answered before it.
+        assert!(!all(&[&[begins], &write(1), &read(2, 0), &[Moment::At(3, 1), ends]]));
+        // Each of two may be read where it was written.
+        assert!(!all(&[&write(1), &read(2, 0), &write(2), &read(1, 1)]));
+    }
+
+    #[test]
+    fn a_long_run_at_two_servers_that_never_met_is_caught() {
+        let (mut seen, mut troubles) = (seen(), came(&["server killed"]));
+        troubles.kinds = ["server killed".to_owned()].into();
+        assert!(enough(&seen, &[], &troubles).is_empty(), "of one server nobody asks it");
+        troubles.servers = 2;
+        assert_eq!(enough(&seen, &[], &troubles).len(), 1);
+        let crossed = [&write(1)[..], &read(2, 0), &read(3, 1)].concat();
+        seen.registers = (0..20).map(|window| (window, crossed.clone())).collect();
+        assert!(enough(&seen, &[], &troubles).is_empty());
     }
 
     #[test]

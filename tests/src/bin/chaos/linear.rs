@@ -18,6 +18,7 @@ pub(crate) fn is_linear(moments: &[Moment]) -> Result<bool, String> {
     for moment in moments {
         match moment.clone() {
             Moment::Begins(thread, op) => tester.on_invoke(thread, op)?,
+            Moment::At(..) => continue,
             Moment::Ends(thread, ret) => tester.on_return(thread, ret)?,
         };
     }

@@ -16,8 +16,8 @@ use tokio::task::JoinHandle;
 
 use crate::balancer::{self, ASKERS};
 use crate::checks::Logged;
-use crate::clients::{Client, ZONES, commit, store, watch, zone};
-use crate::enough::{Troubles, enough, jumps};
+use crate::clients::{Client, ZONES, alone, commit, store, watch, zone};
+use crate::enough::{Troubles, enough, is_crossed, jumps};
 use crate::schedule::{Fault, LONG, What, draw, kinds};
 use crate::seen::{Answer, Board, Seen};
 use crate::world::{CLIENTS, World};
@@ -82,7 +82,8 @@ fn go_wrong(world: &mut World, runtime: &Runtime, options: &Options) -> Result<(
     }
     let mut clients = Vec::new();
     for (n, number) in (0..CLIENTS).zip(1..) {
-        let client = Client::new(number, options.seed, store(&world.addresses(n))?, Arc::clone(&board));
+        let each = world.each(n).iter().map(|address| alone(address)).collect::<Result<Vec<_>>>()?;
+        let client = Client::new(number, options.seed, store(&world.addresses(n))?, each, Arc::clone(&board));
         clients.push(runtime.spawn(client.live()));
     }
     let (askers, people) = balanced(world, runtime, options.seed, &board)?;
@@ -90,7 +91,7 @@ fn go_wrong(world: &mut World, runtime: &Runtime, options: &Options) -> Result<(
     let faults = draw(options.seed, options.length, &cast);
     let counts = trouble(world, &faults, options.length, &board);
     let kinds = if options.length >= LONG { kinds(&cast) } else { BTreeSet::new() };
-    let troubles = Troubles { counts, kinds };
+    let troubles = Troubles { counts, kinds, servers: cast.servers };
     board.stop();
     let ended = runtime.block_on(async { tokio::time::timeout(LAST, join_all(clients)).await });
     for client in ended.with_context(|| format!("clients do not end within {LAST:?}"))? {
@@ -130,6 +131,8 @@ fn go_wrong(world: &mut World, runtime: &Runtime, options: &Options) -> Result<(
     for (kind, times) in &troubles.counts {
         println!("{times:4} {kind}");
     }
+    let crossed = seen.registers.values().filter(|moments| is_crossed(moments)).count();
+    println!("{crossed:4} registers were read at another server than they were written at");
     println!("{:4} leaps in the time that commits bear", jumps(&log));
     println!("{:4} times somebody was told that there is no room", seen.full.len());
     let balanced = format!("{asked} requests of the balancer");

@@ -32,6 +32,8 @@ pub(crate) struct Said {
 #[derive(Clone, Debug)]
 pub(crate) enum Moment {
     Begins(u64, RegisterOp<u64>),
+    /// Which server answered the read that ends next, where that is known.
+    At(u64, usize),
     Ends(u64, RegisterRet<u64>),
 }
 
@@ -160,6 +162,10 @@ impl Board {
 
     pub(crate) fn begins(&self, window: u64, thread: u64, op: RegisterOp<u64>) {
         self.seen().registers.entry(window).or_default().push(Moment::Begins(thread, op));
+    }
+
+    pub(crate) fn at(&self, window: u64, thread: u64, server: usize) {
+        self.seen().registers.entry(window).or_default().push(Moment::At(thread, server));
     }
 
     pub(crate) fn ends(&self, window: u64, thread: u64, ret: RegisterRet<u64>) {

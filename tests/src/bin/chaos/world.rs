@@ -126,10 +126,18 @@ impl World {
         }
     }
 
-    /// The servers as client `client` reaches them, through links of its own.
+    /// The servers as client `client` reaches them, through links of its own. Who reached one stays with it, so not all begin with the
+    /// same one.
     pub(crate) fn addresses(&self, client: usize) -> String {
+        let mut all = self.each(client);
+        all.rotate_left(client % self.ports.len());
+        all.join(",")
+    }
+
+    /// The same, each server by itself.
+    pub(crate) fn each(&self, client: usize) -> Vec<String> {
         let links = self.relays.iter().skip(client * self.ports.len()).take(self.ports.len());
-        links.map(Relay::url).collect::<Vec<_>>().join(",")
+        links.map(Relay::url).collect()
     }
 
     /// The servers themselves.
