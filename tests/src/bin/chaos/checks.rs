@@ -47,6 +47,26 @@ pub(crate) fn commits(said: &[Said], log: &[Logged]) -> Vec<String> {
     wrong
 }
 
+/// What a watch gives is newer than all that it told, and the same that any other one that began with it gave there; `given` is what
+/// they gave before. Where two of them part is said once.
+pub(crate) fn follows(
+    watcher: usize,
+    told: u64,
+    revision: u64,
+    given: &BTreeMap<usize, Vec<u64>>,
+) -> Option<String> {
+    if revision <= told {
+        return Some(format!("watch {watcher} gives {revision}, and had told everything up to {told}"));
+    }
+    let own = given.get(&watcher).map_or(&[][..], Vec::as_slice);
+    given.iter().find_map(|(other, gave)| {
+        let (before, next) = gave.split_at_checked(own.len())?;
+        let next = next.first()?;
+        let parts = before.last() == own.last() && *next != revision;
+        parts.then(|| format!("watch {watcher} gives {revision} where watch {other} gave {next}"))
+    })
+}
+
 /// A watch that began after `from` gave every commit up to `to` once, in order.
 pub(crate) fn watched(watcher: usize, gave: &[u64], log: &[Logged], from: u64, to: u64) -> Vec<String> {
     let gave: Vec<u64> = gave.iter().copied().filter(|revision| *revision <= to).collect();
@@ -223,6 +243,22 @@ mod tests {
         for gave in [&[2][..], &[2, 4, 4], &[4, 2], &[2, 3, 4], &[1, 2, 4]] {
             assert_eq!(watched(0, gave, &log, 1, 4).len(), 1, "{gave:?}");
         }
+    }
+
+    #[test]
+    fn a_watch_that_goes_back_or_parts_from_another_is_caught_as_it_comes() {
+        let given = |own: &[u64]| BTreeMap::from([(0, own.to_vec()), (1, vec![2, 4, 5])]);
+        assert_eq!(follows(0, 1, 2, &BTreeMap::new()), None);
+        assert_eq!(follows(0, 1, 2, &given(&[])), None);
+        assert_eq!(follows(0, 4, 5, &given(&[2, 4])), None);
+        // The other one is not so far yet.
+        assert_eq!(follows(0, 5, 7, &given(&[2, 4, 5])), None);
+        let wrong: [(u64, u64, &[u64]); 5] =
+            [(1, 1, &[]), (1, 4, &[]), (2, 2, &[2]), (2, 3, &[2]), (4, 2, &[2, 4])];
+        for (told, revision, own) in wrong {
+            assert!(follows(0, told, revision, &given(own)).is_some(), "{revision} after {own:?}");
+        }
+        assert_eq!(follows(0, 3, 4, &given(&[2, 3])), None, "they parted before, and that was said");
     }
 
     #[test]

@@ -348,8 +348,8 @@ pub(crate) async fn watch(watcher: usize, store: HttpStore, board: Arc<Board>, f
         while let Some(feed) = flow.next().await {
             match feed {
                 Ok(Feed::Commit(entry)) => {
+                    board.gives(watcher, position.revision.0, entry.info.revision.0);
                     position.revision = entry.info.revision;
-                    board.seen().watched.entry(watcher).or_default().push(entry.info.revision.0);
                 }
                 Ok(Feed::Upto(revision)) => position.revision = position.revision.max(revision),
                 Ok(Feed::Reset(head)) => {

@@ -2,8 +2,9 @@
 //!
 //! Clients commit, read, take IDs and hold claims all the time, through a relay that can be cut; each notes what it asked, when, and what it
 //! was answered. Meanwhile processes are killed, stopped and started, links cut, slowed and broken, clocks set, a disk filled. During
-//! that watches are held to the order of commits; after it, everything is healed, and what was noted is held against what the database
-//! says and what stands in the agents' files. Meanwhile the clients of a load balancer, which an agent keeps, notice nothing.
+//! that watches are held to each other and to the order of revisions as they come; after it, everything is healed, and what was noted,
+//! theirs too, is held against what the database says and what stands in the agents' files. Meanwhile the clients of a load balancer,
+//! which an agent keeps, notice nothing.
 //!
 //! The seed decides what happens to whom and when, and what clients ask. How the machine shares its time among all of them it
 //! does not: the same seed is the same trouble, not the same run.

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use stateright::semantics::register::{RegisterOp, RegisterRet};
 
+use crate::checks;
+
 /// What became of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
@@ -137,6 +139,19 @@ impl Board {
         let now = self.now();
         if let Some(grant) = self.seen().grants.get_mut(grant) {
             grant.until = grant.until.min(now);
+        }
+    }
+
+    /// A watch that told everything up to `told` gives the commit of this revision. One that may not come there is said at once.
+    pub(crate) fn gives(&self, watcher: usize, told: u64, revision: u64) {
+        let wrong = {
+            let mut seen = self.seen();
+            let wrong = checks::follows(watcher, told, revision, &seen.watched);
+            seen.watched.entry(watcher).or_default().push(revision);
+            wrong
+        };
+        if let Some(why) = wrong {
+            self.wrong(why);
         }
     }
 
