@@ -1,7 +1,7 @@
 //! Real servers, real agents, and everything that can happen to them, from a seed and for a while; `tests/chaos` runs it.
 //!
 //! Clients commit, read, take IDs and hold claims all the time, through a relay that can be cut; each notes what it asked, when, and what it
-//! was answered. Meanwhile processes are killed, stopped and started, links cut, slowed and broken, clocks set, a disk filled. During
+//! was answered. Meanwhile processes are killed, stopped, restarted, links cut, slowed and broken, clocks set, a disk filled. During
 //! that watches are held to each other and to the order of revisions as they come; after it, everything is healed, and what was noted,
 //! theirs too, is held against what the database says and what stands in the agents' files. Meanwhile the clients of a load balancer,
 //! which an agent keeps, notice nothing.

@@ -78,6 +78,8 @@ const WAYS: [Way; 5] = [Way::Cut, Way::CutThere, Way::CutBack, Way::Slow, Way::B
 pub(crate) enum What {
     /// Killed, and started again when it is over.
     Kill(Victim),
+    /// Told to end, and started again when it has and this is over.
+    Restart(Victim),
     /// Stopped, and resumed.
     Stop(Victim),
     /// One link.
@@ -111,7 +113,7 @@ impl What {
     fn places(self, cast: &Cast) -> Vec<Place> {
         match self {
             Self::Kill(Victim::Member(_)) | Self::Stop(Victim::Member(_)) => vec![Place::Members],
-            Self::Kill(victim) | Self::Stop(victim) => vec![Place::Process(victim)],
+            Self::Kill(victim) | Self::Restart(victim) | Self::Stop(victim) => vec![Place::Process(victim)],
             Self::Link(Link::Etcd(_) | Link::Peer(_), _) => vec![Place::Members],
             Self::Link(Link::Server(link), _) => vec![Place::Link(link)],
             // A server that finds no member cannot begin.
@@ -161,6 +163,7 @@ impl fmt::Display for What {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Kill(victim) => write!(f, "{victim} killed"),
+            Self::Restart(victim) => write!(f, "{victim} restarted"),
             Self::Stop(victim) => write!(f, "{victim} stopped"),
             Self::Link(link, way) => write!(f, "{link} {way}"),
             Self::Apart(_, way) => write!(f, "all links of a server to etcd {way}"),
@@ -172,13 +175,13 @@ impl fmt::Display for What {
 
 /// Every kind that this cast can meet, as it is shown.
 pub(crate) fn kinds(cast: &Cast) -> BTreeSet<String> {
-    let victim = |victim| [What::Kill(victim), What::Stop(victim)];
-    let mut all = [victim(Victim::Server(0)), victim(Victim::Agent(0))].concat();
+    let ours = |victim| [What::Kill(victim), What::Restart(victim), What::Stop(victim)];
+    let mut all = [ours(Victim::Server(0)), ours(Victim::Agent(0))].concat();
     all.extend(WAYS.map(|way| What::Link(Link::Server(0), way)));
     if cast.members > 0 {
         all.extend(WAYS.map(|way| What::Link(Link::Etcd(0), way)));
         all.extend(WAYS.map(|way| What::Link(Link::Peer(0), way)));
-        all.extend(victim(Victim::Member(0)));
+        all.extend([What::Kill(Victim::Member(0)), What::Stop(Victim::Member(0))]);
         all.extend(CUTS.map(|way| What::Apart(0, way)));
     }
     if cast.clocks {
@@ -229,9 +232,11 @@ fn one(random: &mut StdRng, cast: &Cast) -> (What, Duration) {
     let (brief, short, long) = (millis(50, 1_200), millis(300, 3_000), millis(3_500, 6_500));
     let which = random.random_range(0..100);
     match which {
-        0..12 => (What::Kill(Victim::Server(random.random_range(0..cast.servers))), brief),
+        0..8 => (What::Kill(Victim::Server(random.random_range(0..cast.servers))), brief),
+        8..12 => (What::Restart(Victim::Server(random.random_range(0..cast.servers))), short),
         12..22 => (What::Stop(Victim::Server(random.random_range(0..cast.servers))), short),
-        22..34 => (What::Kill(Victim::Agent(random.random_range(0..cast.agents))), brief),
+        22..30 => (What::Kill(Victim::Agent(random.random_range(0..cast.agents))), brief),
+        30..34 => (What::Restart(Victim::Agent(random.random_range(0..cast.agents))), short),
         // Longer than its lease.
         34..42 => (What::Stop(Victim::Agent(random.random_range(0..cast.agents))), long),
         42..49 if cast.members > 0 => {
@@ -292,11 +297,11 @@ mod tests {
 
     #[test]
     fn whatever_the_seed_every_kind_comes_in_a_long_run_and_some_in_a_short_one() {
-        for (cast, count) in [(SQLITE, 11), (ETCD, 25)] {
+        for (cast, count) in [(SQLITE, 13), (ETCD, 27)] {
             assert_eq!(kinds(&cast).len(), count, "{:?}", kinds(&cast));
             // What could not be done here is not asked for.
             let none = Cast { clocks: false, disk: false, ..cast };
-            for seed in 0..40 {
+            for seed in 0..10 {
                 assert_eq!(came(&draw(seed, LONG, &cast)), kinds(&cast), "seed {seed}");
                 assert_eq!(came(&draw(seed, LONG, &none)), kinds(&none), "seed {seed}");
                 assert!(draw(seed, SHORT, &cast).len() > 5, "seed {seed}");

@@ -1,8 +1,11 @@
-//! The processes: servers, agents and, where the database stands on it, etcd; each killed, stopped and started as it comes.
+//! The processes: servers, agents and, where the database stands on it, etcd; each killed, stopped, told to end and started as it
+//! comes.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -30,6 +33,8 @@ const MEMBERS: usize = 3;
 /// How long an agent's claim lasts: the shortest that it takes.
 const LEASE: &str = "3s";
 
+/// The signal by which a process is told to end.
+const TERM: i32 = 15;
 /// Room for what is copied from SQLite's log into its file, in octets.
 const LOG: u64 = 32 << 20;
 
@@ -39,6 +44,8 @@ pub(crate) struct World {
     agents: Vec<Option<Process>>,
     servers: Vec<Option<Process>>,
     members: Vec<Option<Process>>,
+    /// Those that were told to end.
+    leaving: BTreeMap<Victim, Process>,
     balancer: Option<Arc<Balancer>>,
     clocks: Vec<Clock>,
     disk: Option<Disk>,
@@ -80,6 +87,7 @@ impl World {
             agents: (0..agents).map(|_| None).collect(),
             servers: (0..servers).map(|_| None).collect(),
             members: (0..members).map(|_| None).collect(),
+            leaving: BTreeMap::new(),
             balancer,
             clocks: Clock::of(dir.path(), servers)?,
             disk,
@@ -276,6 +284,12 @@ impl World {
     pub(crate) fn begin(&mut self, what: What) -> Result<()> {
         match what {
             What::Kill(victim) => *self.process(victim) = None,
+            What::Restart(victim) => {
+                let process = self.process(victim).take().context("it does not run")?;
+                let told = process.signal("TERM");
+                self.leaving.insert(victim, process);
+                told?;
+            }
             What::Stop(victim) => self.signal(victim, "STOP")?,
             What::Link(link, way) => self.link(link).set(way),
             What::Apart(server, way) => self.apart(server, way),
@@ -289,6 +303,12 @@ impl World {
     pub(crate) fn end(&mut self, what: What) -> Result<()> {
         match what {
             What::Kill(victim) => self.launch(victim)?,
+            What::Restart(victim) => {
+                let process = self.leaving.remove(&victim).context("nobody told it to end")?;
+                let ended = in_order(process);
+                self.launch(victim)?;
+                ended?;
+            }
             What::Stop(victim) => self.signal(victim, "CONT")?,
             What::Link(link, _) => self.link(link).set(Way::Open),
             What::Apart(server, _) => self.apart(server, Way::Open),
@@ -326,6 +346,15 @@ pub(crate) fn files(folder: &Path) -> String {
         "[agent.bind]\ndirectory = {:?}\nfile = \"{{zone}}\"\ncheck = []\nreload = []\n",
         folder.display().to_string()
     )
+}
+
+/// Waits until one that was told to end has, in order. One that had only just begun may not know yet that it can be told.
+fn in_order(mut process: Process) -> Result<()> {
+    // Who is told twice does not end otherwise.
+    let status = process.terminate(wait::PATIENCE)?;
+    let good = status.success() || status.signal() == Some(TERM);
+    ensure!(good, "told to end, it ended with {status}:\n{}", process.tail());
+    Ok(())
 }
 
 /// So many free ports, no two of them the same.
@@ -434,6 +463,23 @@ impl Drop for Disk {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_that_is_told_to_end_and_fails_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let ends = |name: &str, code: u32| {
+            let script = format!("trap 'exit {code}' TERM; echo ready; while :; do sleep 0.1; done");
+            let process = Process::start(name, dir.path(), Command::new("sh").args(["-c", &script])).unwrap();
+            let ready = || if process.tail().contains("ready") { Ok(()) } else { Err("it is not ready") };
+            wait::until("a script", wait::PATIENCE, ready).unwrap();
+            in_order(process)
+        };
+        ends("good", 0).unwrap();
+        let why = ends("bad", 3).unwrap_err().to_string();
+        assert!(why.contains("exit status: 3"), "{why}");
+        let unaware = Process::start("unaware", dir.path(), Command::new("sleep").arg("1000")).unwrap();
+        in_order(unaware).unwrap();
+    }
 
     #[test]
     fn a_long_run_has_a_large_disk_and_none_takes_all_memory() {
