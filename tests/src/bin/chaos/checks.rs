@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::linear::is_linear;
-use crate::seen::{Answer, Grant, Moment, Said, Write};
+use crate::seen::{Answer, Grant, Moment, Said, Taken, Write};
 
 /// How long after there is room again somebody may still be told that there is none: what a server was about to say.
 const MOMENTS: Duration = Duration::from_secs(5);
@@ -139,7 +139,7 @@ pub(crate) fn stale(
     log: &[Logged],
 ) -> Vec<String> {
     let mut wrong = Vec::new();
-    for write in writes.iter().filter(|write| write.done) {
+    for write in writes.iter().filter(|write| write.taken == Taken::Done) {
         let later = |grant: &&Grant| {
             grant.name == write.name && grant.number > write.number && grant.granted < write.begun
         };
@@ -209,7 +209,7 @@ mod tests {
     }
 
     fn write(number: u64, begun: u64) -> Write {
-        Write { name: "x".to_owned(), number, begun: Duration::from_secs(begun), done: true }
+        Write { name: "x".to_owned(), number, begun: Duration::from_secs(begun), taken: Taken::Done }
     }
 
     #[test]
@@ -285,7 +285,7 @@ mod tests {
     fn a_stale_write_is_caught() {
         let grants = [grant(1, 3, [0, 1, 2]), grant(2, 5, [3, 4, 9])];
         let stands = |number| BTreeMap::from([("x".to_owned(), number)]);
-        let refused = Write { done: false, ..write(3, 5) };
+        let refused = Write { taken: Taken::Fenced, ..write(3, 5) };
         assert!(stale(&grants, &[write(3, 1), refused, write(5, 5)], &stands(5), &[]).is_empty());
         assert_eq!(stale(&grants, &[write(3, 5)], &stands(5), &[]).len(), 1);
         assert_eq!(stale(&grants, &[write(5, 5)], &stands(3), &[]).len(), 1);

@@ -18,7 +18,7 @@ use shoal_store::{
 use shoal_tests::shape;
 use stateright::semantics::register::{RegisterOp, RegisterRet};
 
-use crate::seen::{Answer, Board, Said, Write};
+use crate::seen::{Answer, Board, Said, Taken, Write};
 
 /// How many zones there are.
 pub(crate) const ZONES: u64 = 8;
@@ -296,17 +296,17 @@ impl Client {
         let begun = self.board.now();
         let value = Some(claim.number.to_string().into_bytes());
         let rows = vec![LedgerWrite { key: format!("{}/1", claim.name), value }];
-        let done = match self.store.write_ledger(rows, claim).await {
-            Ok(()) => true,
+        let taken = match self.store.write_ledger(rows, claim).await {
+            Ok(()) => Taken::Done,
             // The claim is over: that is what it is for.
-            Err(StoreError::Fenced { .. }) => false,
+            Err(StoreError::Fenced { .. }) => Taken::Fenced,
             Err(error) => {
                 self.failed("a write under a claim", begun, &error);
-                false
+                Taken::Unknown
             }
         };
         let (name, number) = (claim.name.clone(), claim.number);
-        self.board.seen().writes.push(Write { name, number, begun, done });
+        self.board.seen().writes.push(Write { name, number, begun, taken });
     }
 
     /// What is done to the world explains that nobody answered, and may explain that there is no room; any other failure must not

@@ -10,7 +10,7 @@ use stateright::semantics::register::RegisterRet;
 use crate::checks::Logged;
 use crate::clients::THREADS;
 use crate::schedule::{CLOCK, DISK};
-use crate::seen::{Answer, Moment, Said, Seen};
+use crate::seen::{Answer, Moment, Said, Seen, Taken};
 
 /// Two commits that follow each other are not so many seconds apart, unless a clock is off.
 const JUMP: u64 = 1_800;
@@ -47,7 +47,7 @@ pub(crate) fn enough(seen: &Seen, log: &[Logged], troubles: &Troubles) -> Vec<St
         (seen.views > 0, "read was answered from a server's memory"),
         (!seen.taken.is_empty(), "ID was given"),
         (!seen.grants.is_empty(), "claim was given"),
-        (seen.writes.iter().any(|write| write.done), "write under a claim was taken"),
+        (seen.writes.iter().any(|write| write.taken == Taken::Done), "write under a claim was taken"),
         (troubles.counts.values().any(|times| *times > 0), "fault came"),
     ];
     let lacking = always.iter().filter(|(happened, _)| !happened);
@@ -60,6 +60,9 @@ pub(crate) fn enough(seen: &Seen, log: &[Logged], troubles: &Troubles) -> Vec<St
     ];
     let idle = felt.iter().filter(|(kind, felt, _)| troubles.kinds.contains(*kind) && !felt);
     wrong.extend(idle.map(|(_, _, what)| no(what)));
+    if troubles.is_long() && seen.writes.iter().all(|write| write.taken != Taken::Fenced) {
+        wrong.push(no("write was refused because its claim was over"));
+    }
     let crossed = seen.registers.values().filter(|moments| is_crossed(moments)).take(CROSSED).count();
     if troubles.is_long() && troubles.servers > 1 && crossed < CROSSED {
         wrong.push(format!(
@@ -119,13 +122,14 @@ mod tests {
         let (name, at) = ("x".to_owned(), Duration::from_secs);
         let grant =
             Grant { name: name.clone(), holder: 1, number: 3, asked: at(0), granted: at(1), until: at(2) };
+        let write = Write { name, number: 3, begun: at(1), taken: Taken::Unknown };
         Seen {
             said: vec![Said { id: "a".to_owned(), answer: Answer::Done(1) }],
             reads: 2,
             views: 1,
             taken: vec![(1, 7)],
             grants: vec![grant],
-            writes: vec![Write { name, number: 3, begun: at(1), done: true }],
+            writes: [Taken::Done, Taken::Fenced].map(|taken| Write { taken, ..write.clone() }).into(),
             ..Seen::default()
         }
     }
@@ -151,7 +155,7 @@ mod tests {
     fn a_run_in_which_a_thing_never_happened_is_caught() {
         let (mut seen, troubles) = (seen(), came(&["clock set"]));
         assert_eq!(enough(&seen, &[], &troubles), Vec::<String>::new());
-        seen.writes[0].done = false;
+        seen.writes[0].taken = Taken::Unknown;
         assert_eq!(enough(&seen, &[], &troubles).len(), 1);
         seen.grants.clear();
         assert_eq!(enough(&seen, &[], &troubles).len(), 2);
@@ -208,6 +212,15 @@ mod tests {
         let crossed = [&write(1)[..], &read(2, 0), &read(3, 1)].concat();
         seen.registers = (0..20).map(|window| (window, crossed.clone())).collect();
         assert!(enough(&seen, &[], &troubles).is_empty());
+    }
+
+    #[test]
+    fn a_long_run_in_which_no_stale_holder_tried_is_caught() {
+        let (mut seen, mut troubles) = (seen(), came(&["server killed"]));
+        seen.writes[1].taken = Taken::Unknown;
+        assert!(enough(&seen, &[], &troubles).is_empty(), "a short run has no time for it");
+        troubles.kinds = ["server killed".to_owned()].into();
+        assert_eq!(enough(&seen, &[], &troubles).len(), 1, "that nobody answered refuses nothing");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::checks::Logged;
 use crate::clients::{Client, ZONES, alone, commit, store, watch, zone};
 use crate::enough::{Troubles, enough, is_crossed, jumps};
 use crate::schedule::{Fault, LONG, What, draw, kinds};
-use crate::seen::{Answer, Board, Seen};
+use crate::seen::{Answer, Board, Seen, Taken};
 use crate::world::{CLIENTS, World};
 use crate::{Engine, Options, checks, ending};
 
@@ -203,10 +203,10 @@ fn summary(seen: &Seen, counts: &BTreeMap<String, u32>, log: usize, files: usize
         is(|answer| *answer == Answer::Full),
         is(|answer| *answer == Answer::Unknown),
     ];
-    let stale = seen.writes.iter().filter(|write| !write.done).count();
+    let fenced = seen.writes.iter().filter(|write| write.taken == Taken::Fenced).count();
     format!(
         "{} faults, {done} commits acknowledged, {refused} refused, {full} without room, {unknown} not answered, {log} in the log, {} reads ({} from memory) in {} registers, \
-         {} IDs, {} claims, {stale} of {} writes under them not taken, {files} files",
+         {} IDs, {} claims, {fenced} of {} writes under them refused, {files} files",
         counts.values().sum::<u32>(),
         seen.reads,
         seen.views,

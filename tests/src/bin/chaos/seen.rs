@@ -51,14 +51,24 @@ pub(crate) struct Grant {
     pub(crate) until: Duration,
 }
 
+/// What became of a write under a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// The store said that it stands.
+    Done,
+    /// The claim was over: the store said so, and nothing was written.
+    Fenced,
+    /// Nobody said, or there was no room.
+    Unknown,
+}
+
 /// A write to the ledger.
 #[derive(Clone, Debug)]
 pub(crate) struct Write {
     pub(crate) name: String,
     pub(crate) number: u64,
     pub(crate) begun: Duration,
-    /// The store said that it stands.
-    pub(crate) done: bool,
+    pub(crate) taken: Taken,
 }
 
 /// Everything.
