@@ -431,9 +431,9 @@ fn what_fits_nowhere_stands_in_nobodys_way() {
     }
     // Half of them need more than any box has; the others more than any has at once.
     let giant = |n: u64| {
-        let (cpu, memory) = if n % 2 == 0 { (128_001 + n, GIB) } else { (100_000, 200 * GIB + n) };
+        let (cpu, memory) = if n.is_multiple_of(2) { (128_001 + n, GIB) } else { (100_000, 200 * GIB + n) };
         Request {
-            name: format!("{}{n}", if n % 3 == 0 { "a" } else { "z" }),
+            name: format!("{}{n}", if n.is_multiple_of(3) { "a" } else { "z" }),
             needs: instances::named(&[("cpu", cpu), ("memory", memory), ("disk", GIB)]),
             group: Some("vm/giants".to_owned()),
             apart: [Rule { tag: "vm/giants".to_owned(), level: Level::Box }].into(),

@@ -31,8 +31,9 @@ impl Both {
         let mut count = self.0.lock().unwrap();
         *count += 1;
         self.1.notify_all();
-        let (_, waited) =
+        let (count, waited) =
             self.1.wait_timeout_while(count, Duration::from_secs(60), |count| *count < 2).unwrap();
+        drop(count);
         assert!(!waited.timed_out(), "the other one never chose");
     }
 }

@@ -3,7 +3,7 @@
 //! Every run has its own mixture: each kind of fault is there in about half of all seeds, so that some runs see one
 //! kind alone and much of it, and others see everything at once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -116,13 +116,15 @@ pub(crate) struct Faults {
     calm: bool,
     /// How bad this run is, 1 to 3.
     rough: u32,
+    /// How often each kind happened.
+    pub(crate) struck: BTreeMap<FaultKind, u64>,
     pub(crate) dice: Dice,
 }
 
 impl Faults {
     pub(crate) fn new(on: BTreeSet<FaultKind>, mut dice: Dice) -> Self {
         let rough = 1 + u32::try_from(dice.below(3)).unwrap_or(0);
-        Self { on, calm: false, rough, dice }
+        Self { on, calm: false, rough, struck: BTreeMap::new(), dice }
     }
 
     /// From now on nothing goes wrong.
@@ -151,7 +153,11 @@ impl Faults {
             FaultKind::Restore => 1_000,
         };
         let thrown = self.dice.chance(often * self.rough);
-        thrown && !self.calm && self.on.contains(&kind)
+        let strikes = thrown && !self.calm && self.on.contains(&kind);
+        if strikes {
+            *self.struck.entry(kind).or_default() += 1;
+        }
+        strikes
     }
 
     /// How long a message takes, in milliseconds; at most `most` when it is slow.

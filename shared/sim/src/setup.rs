@@ -1,6 +1,6 @@
 //! What a run is made of, and how it is named, printed and cut down.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::agent::Kind;
@@ -120,4 +120,6 @@ pub struct Summary {
     pub waited: u64,
     /// Where instances died: before or after which effect.
     pub crashes: BTreeSet<String>,
+    /// How often each kind of fault struck.
+    pub struck: BTreeMap<FaultKind, u64>,
 }

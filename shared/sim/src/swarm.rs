@@ -167,6 +167,7 @@ impl Swarm {
         self.share()?;
         self.summary.revision = self.store.head().revision.0;
         self.summary.waited = self.check.waits;
+        self.summary.struck = self.faults.struck;
         Ok(self.summary)
     }
 

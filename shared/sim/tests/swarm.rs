@@ -10,7 +10,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use shoal_sim::{Breakage, Failure, Setup, Summary, shrink, simulate};
+use shoal_sim::{Breakage, Failure, FaultKind, Setup, Summary, shrink, simulate};
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
@@ -62,14 +62,23 @@ fn the_engine_holds_what_it_promises() {
         all.restores += one.restores;
         all.handed_over += one.handed_over;
         all.crashes.extend(one.crashes);
+        for (kind, times) in one.struck {
+            *all.struck.entry(kind).or_default() += times;
+        }
     });
     if let Some(failure) = failure {
         panic!("{}", shrink(&failure));
     }
     let all = total.into_inner().unwrap();
     println!("{} seeds: {all:?}", seeds());
+    let struck = all.struck.iter().map(|(kind, times)| format!("{kind} {times}")).collect::<Vec<_>>();
+    // `tests/run` shows this line.
+    println!("sim: {} seeds, faults: {}", seeds(), struck.join(", "));
     if seeds() >= 2_000 {
         // Enough of everything was seen: a simulation in which nothing happens holds any invariant.
+        for kind in FaultKind::ALL {
+            assert!(all.struck.contains_key(&kind), "no {kind} ever struck: {:?}", all.struck);
+        }
         for effect in
             ["claim", "join", "leave", "ledger read", "ledger write", "look", "apply", "facts", "report"]
         {

@@ -172,7 +172,9 @@ pub(crate) fn room(full: &[(Duration, Duration)], filled: &[(Duration, Option<Du
     };
     let wrong = full.iter().filter(|(asked, answered)| !was_full(*asked, *answered));
     let say = |(asked, answered): &(Duration, Duration)| {
-        format!("who asked at {asked:?} was told at {answered:?} that there is no room, and nothing filled the disk")
+        format!(
+            "who asked at {asked:?} was told at {answered:?} that there is no room, and nothing filled the disk"
+        )
     };
     wrong.map(say).collect()
 }

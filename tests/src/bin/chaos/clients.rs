@@ -329,7 +329,8 @@ async fn read_row(store: &HttpStore, key: Key) -> Result<u64, StoreError> {
 
 /// The same as a server has it in memory: `/api/v2/tags/chaos`, from there on.
 async fn read_view(store: &HttpStore, window: u64) -> Result<u64, StoreError> {
-    let namespace: Namespace = "chaos".parse().map_err(|bad: BadName| StoreError::Invalid(bad.to_string()))?;
+    let namespace: Namespace =
+        "chaos".parse().map_err(|bad: BadName| StoreError::Invalid(bad.to_string()))?;
     // Whatever begins with this comes after it: ten registers at most, and then none.
     let (own, mut after) = (register(window), register(window));
     after.pop();

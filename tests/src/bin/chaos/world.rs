@@ -483,7 +483,7 @@ mod tests {
 
     #[test]
     fn a_long_run_has_a_large_disk_and_none_takes_all_memory() {
-        let minutes = |minutes| room(Duration::from_secs(60 * minutes));
+        let minutes = |minutes: u64| room(Duration::from_secs(60 * minutes));
         assert_eq!(room(Duration::from_secs(30)), 48);
         assert_eq!([minutes(10), minutes(30), minutes(600)], [528, 1_024, 1_024]);
     }
