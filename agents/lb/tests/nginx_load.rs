@@ -70,8 +70,7 @@ async fn no_request_fails_while_every_server_is_replaced() {
     if !Nginx::is_here(TEST) || !has(TEST, "wrk") {
         return;
     }
-    // Requests are held for as long as replacing three servers takes.
-    let (nginx, backends, port) = (Nginx::start("  proxy_read_timeout 300s;"), web(), free());
+    let (nginx, backends, port) = (Nginx::start(""), web(), free());
     let scratch = Scratch::new(&nginx.table("claim = '3s'"));
     scratch.apply(&fleet(port, &named(&backends), ", least: 2, drain: 300")).await;
     scratch.converge();

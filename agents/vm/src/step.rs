@@ -86,9 +86,8 @@ pub(crate) fn host_of(memo: &Value) -> Option<HostName> {
     Leaving::of(memo)?.host
 }
 
-/// What is remembered of a machine that is to stand.
+/// What is remembered of a machine that is to stand. What a newer program remembers beside is passed over: all else still counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Progress {
     /// Its facts were written down since it last came up.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -415,13 +416,17 @@ fn command(program: &[String], args: &[String], environment: &[(String, String)]
     command
 }
 
-/// Gives a program what it complains into, and answers where that is heard; and its input. One that is told nothing has the end that is
-/// heard as its input, of which restic reads nothing: so there is somebody to hear it for as long as it lives. Otherwise, interrupted because
-/// the agent was killed, it would be killed itself by what it says of that (SIGPIPE), before it has taken its lock back.
+/// Gives a program what it complains into, and answers where that is heard. What it complains into can also be read, and a pipe that is
+/// opened so has somebody to read it for as long as the program lives (Linux, fifo(7)). Otherwise, interrupted because the agent was killed,
+/// restic would be killed itself by what it says of that (SIGPIPE), before it has taken its lock back. Who listens is told by its input.
 fn complaints(command: &mut Command, is_told: bool) -> io::Result<pipe::Receiver> {
     let (heard, said) = io::pipe()?;
-    let input = if is_told { Stdio::piped() } else { heard.try_clone()?.into() };
-    command.stdin(input).stderr(said);
+    let both = || File::options().read(true).write(true).open(format!("/proc/self/fd/{}", said.as_raw_fd()));
+    match is_told {
+        true => _ = command.stdin(Stdio::piped()).stderr(said),
+        // Where there is no /proc, it has what everybody has.
+        false => _ = command.stderr(both().map_or_else(|_| Stdio::from(said), Stdio::from)),
+    }
     pipe::Receiver::from_owned_fd(heard.into())
 }
 

@@ -124,10 +124,11 @@ impl Records {
         if flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
             return None;
         }
-        let mut said = String::new();
-        // What cannot be read was not said.
-        let _ = file.read_to_string(&mut said);
-        Some(said.lines().next().unwrap_or_default().to_owned())
+        let mut said = Vec::new();
+        // What cannot be read was not said. Behind the first line stands what is left of longer words.
+        let _ = file.read_to_end(&mut said);
+        let line = said.split(|octet| *octet == b'\n').next().unwrap_or_default();
+        Some(String::from_utf8_lossy(line).into_owned())
     }
 
     /// Says that this process runs it, for as long as the answer lives; `None`: another one does.

@@ -236,15 +236,19 @@ impl Work {
     /// Begins a run, which goes on by itself. Answers what it is called.
     pub(crate) fn begin(self: &Arc<Self>, key: &Key, verb: &str, now: Moment) -> Result<Begun, Fault> {
         let what = format!("{verb} {key}");
+        let ending = || Fault::new(&what, "one that is ending is still under way");
+        if self.live().contains_key(key) {
+            return Err(ending());
+        }
         let Some(lock) = self.records.lock(key)? else {
-            return Err(Fault::new(what, "another process of this node is at it"));
+            return Err(Fault::new(&what, "another process of this node is at it"));
         };
         let begun = Begun { run: uuid::Uuid::now_v7().to_string(), verb: verb.to_owned(), at: now };
         let stop = watch::Sender::new(None);
         let listen = stop.subscribe();
         let live = Live { said: "begins".to_owned(), stop: stop.clone(), lock };
         match self.live().entry(key.clone()) {
-            Entry::Occupied(_) => return Err(Fault::new(what, "one that is ending is still under way")),
+            Entry::Occupied(_) => return Err(ending()),
             Entry::Vacant(place) => _ = place.insert(live),
         }
         let noted = self.change(key, |record| record.begun = Some(begun.clone()));

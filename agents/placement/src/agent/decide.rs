@@ -243,6 +243,9 @@ impl<'a> Draft<'a> {
     fn groups_held(&mut self, seed: u64, why: &str) -> Result<(), String> {
         let groups = std::mem::take(&mut self.groups);
         let grouped = Grouped::decide(self.world, groups, seed, &life(self.world.epoch))?;
+        // What stands in their way by itself stands there still.
+        self.choice.behind.extend(grouped.behind);
+        self.choice.held += grouped.held;
         for chosen in grouped.chosen {
             let host: HostName = chosen.host.parse().map_err(|e: shoal_core::BadName| e.to_string())?;
             let since = self.world.view.host(&chosen.host).map_or(Revision(0), |host| host.revision);
